@@ -1,0 +1,112 @@
+/*
+ * backend.h: what a vendor implements: one table of functions, returned by one exported symbol.
+ *
+ * A backend is a shared library libgatun_<name>.so that exports gtn_backend_entry(). The core checks every argument that it
+ * can see before it calls (null, ranges, overflow, alignment, overlap, handles, devices, threads), so a backend repeats none
+ * of that; it declines what it does not serve with GTN_UNSUPPORTED and a message. The core calls a stream's functions from
+ * one thread at a time, and never destroys an object that a run is inside. The library must load on a machine without its
+ * vendor's driver: open the driver at run time and let device_count or device_info say what is missing.
+ *
+ * The objects behind the void pointers are the backend's own. `message` is never NULL here.
+ */
+#ifndef GATUN_BACKEND_H
+#define GATUN_BACKEND_H
+
+#include <gatun/gatun.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* Raised whenever a slot or an argument structure changes its meaning; slots are only ever added at the end. */
+#define GTN_BACKEND_ABI_VERSION 1
+
+/* What a run gets besides the plan and the stream: exactly the arguments of the public run function, checked. `weights` is
+ * the backend's own object. */
+typedef struct gtn_gemm_args {
+  void* weights;
+  int64_t rows;
+  const void *a, *bias, *residual;
+  void* out;
+} gtn_gemm_args;
+
+typedef struct gtn_attention_args {
+  int64_t sequences, len_q, len_k;
+  const int64_t *q_index, *k_index; /* in device memory: their content is the backend's to check */
+  const void *q, *k, *v;
+  void *out, *lse;
+} gtn_attention_args;
+
+typedef struct gtn_norm_args {
+  int64_t rows;
+  const void *x, *residual, *gamma, *beta;
+  void *out, *sum;
+} gtn_norm_args;
+
+typedef struct gtn_softmax_args {
+  int64_t rows;
+  const void* x;
+  void* out;
+} gtn_softmax_args;
+
+typedef struct gtn_activation_args {
+  int64_t rows;
+  const void *x, *bias;
+  void* out;
+} gtn_activation_args;
+
+typedef struct gtn_backend {
+  uint32_t size;        /* sizeof(gtn_backend) that the backend was compiled with */
+  uint32_t abi_version; /* GTN_BACKEND_ABI_VERSION */
+  const char* name;     /* as in libgatun_<name>.so */
+  const char* version;
+
+  /* Devices. A selector is what follows the colon in a device's name; empty is the default device. device_count says why
+   * there is none: GTN_NOT_AVAILABLE and a message. */
+  gtn_status (*device_count)(int32_t* count, gtn_message* message);
+  gtn_status (*device_info)(int32_t index, gtn_device_info* info, gtn_message* message);
+  gtn_status (*device_open)(const char* selector, const gtn_device_options* options, void** device, gtn_message* message);
+  void (*device_close)(void* device);
+  gtn_status (*device_describe)(void* device, gtn_device_info* info, gtn_message* message);
+
+  /* Memory. `alignment` is a power of two. */
+  gtn_status (*memory_alloc)(void* device, int64_t bytes, int64_t alignment, void** memory, gtn_message* message);
+  void (*memory_free)(void* device, void* memory, int64_t bytes);
+  gtn_status (*memory_copy)(void* stream, void* destination, const void* source, int64_t bytes, int32_t direction,
+                            gtn_message* message);
+
+  /* Streams. */
+  gtn_status (*stream_create)(void* device, void** stream, gtn_message* message);
+  void (*stream_destroy)(void* stream);
+  gtn_status (*stream_synchronize)(void* stream, gtn_message* message);
+
+  /* Events: optional as a whole (NULL: the device answers GTN_UNSUPPORTED). */
+  gtn_status (*event_create)(void* device, void** event, gtn_message* message);
+  void (*event_destroy)(void* event);
+  gtn_status (*event_record)(void* event, void* stream, gtn_message* message);
+  gtn_status (*event_synchronize)(void* event, gtn_message* message);
+  gtn_status (*event_query)(void* event, int32_t* done, gtn_message* message);
+  gtn_status (*event_elapsed)(void* start, void* end, double* milliseconds, gtn_message* message);
+
+  /* Packed weights: optional as a whole (NULL: no GEMM). info->size is set; the rest is for the backend to fill. */
+  gtn_status (*weights_pack)(void* device, const gtn_weights_desc* desc, const void* source, void** weights,
+                             gtn_weights_info* info, gtn_message* message);
+  void (*weights_destroy)(void* weights);
+
+  /* Plans. `desc` is the structure of that operator (gtn_gemm_desc for GTN_OP_GEMM, ...), complete and checked, and need not
+   * outlive the call. `args` is the structure of that operator above. run is the hot path: it allocates nothing, except that
+   * a stream may grow its workspace the first time that a plan needs more. */
+  gtn_status (*plan_create)(void* device, int32_t op, const void* desc, void** plan, gtn_plan_info* info,
+                            gtn_message* message);
+  void (*plan_destroy)(void* plan);
+  gtn_status (*run)(void* plan, void* stream, const void* args, gtn_message* message);
+} gtn_backend;
+
+/* The one symbol that a backend exports; the table has static storage. */
+GTN_API const gtn_backend* gtn_backend_entry(void);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif

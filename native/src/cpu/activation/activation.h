@@ -1,0 +1,19 @@
+// Activation family: out = activation(x + bias) over the rows of a matrix.
+#pragma once
+
+#include "cpu/backend.h"
+
+namespace gatun::cpu {
+
+// One level's kernels. A kernel computes rows [0, rows) and columns [0, n) of what it is pointed at; bias may be null; out may
+// equal x. Strides count elements. Dtype indices: 0 is FP32, 1 is BF16.
+struct ActivationKernels {
+  using Rows = void (*)(const void* x, int64_t x_stride, const float* bias, void* out, int64_t out_stride, int64_t rows,
+                        int64_t n);
+  Rows rows[5][2][2];  // [GTN_ACT_*][dtype of x][dtype of out]
+};
+
+gtn_status activation_plan(const Device& device, const gtn_activation_desc& desc, Plan** plan, gtn_plan_info* info,
+                           gtn_message* message);
+
+}  // namespace gatun::cpu

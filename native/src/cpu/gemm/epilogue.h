@@ -1,0 +1,116 @@
+// From sums to `out`: dequantize, bias, activation, residual, rounding to the dtype of `out`; one tile at a time, while
+// its sums are in the L1 cache. In order, each operation rounded to FP32:
+//   S8 only:  x = float(sum - z * column sum) * (row scale * column scale), the difference exact in 32 bits
+//   x = x + bias;  x = activation(x);  x = x + residual;  out = x, rounded once more if BF16
+// No multiply-add is contracted here, so an S8 product without activation has the same bits at every level.
+#pragma once
+
+#include "cpu/gemm/gemm.h"
+#include "cpu/gemm/microkernels.h"
+#include "cpu/math.h"
+#include "cpu/simd.h"
+
+namespace gatun::cpu::GATUN_LEVEL {
+namespace {
+
+// One function per activation, on a tile of its own: inlined into each epilogue they would be most of this family's
+// code.
+template <int kActivation>
+HWY_NOINLINE void activate_tile(float* tile, int64_t rows, int64_t vectors) {
+  const F32 d;
+  const int64_t lanes = static_cast<int64_t>(hn::Lanes(d));
+  for (int64_t r = 0; r < rows; ++r) {
+    for (int64_t v = 0; v < vectors; ++v) {
+      float* at = tile + r * kPanel + v * lanes;
+      store(d, activate<kActivation>(d, load(d, at)), at);
+    }
+  }
+}
+
+HWY_NOINLINE void activate_tile(int32_t activation, float* tile, int64_t rows, int64_t vectors) {
+  switch (activation) {
+    case GTN_ACT_GELU_ERF:
+      return activate_tile<GTN_ACT_GELU_ERF>(tile, rows, vectors);
+    case GTN_ACT_GELU_TANH:
+      return activate_tile<GTN_ACT_GELU_TANH>(tile, rows, vectors);
+    case GTN_ACT_SILU:
+      return activate_tile<GTN_ACT_SILU>(tile, rows, vectors);
+    default:
+      return activate_tile<GTN_ACT_RELU>(tile, rows, vectors);
+  }
+}
+
+// `rows` rows, at most kRowTile, from `row` on of the panel whose first column is `column`; `sums` as Product has them.
+using Finish = void (*)(const GemmRun& run, const void* sums, int64_t row, int64_t rows, int64_t column);
+
+template <bool kInt8, typename Out>
+void finish(const GemmRun& run, const void* sums, int64_t row, int64_t rows, int64_t column) {
+  const F32 d;
+  const I32 d32;
+  const hn::Rebind<uint32_t, F32> u32;
+  const int64_t lanes = static_cast<int64_t>(hn::Lanes(d));
+  const int64_t columns = run.n - column < kPanel ? run.n - column : kPanel;
+  const int64_t vectors = (columns + lanes - 1) / lanes;
+  const Out* residual = static_cast<const Out*>(run.residual);
+  Out* out = static_cast<Out*>(run.out);
+  const bool active = run.activation != GTN_ACT_NONE;
+  HWY_ALIGN float tile[kRowTile * kPanel];
+
+  auto write = [&](VF x, int64_t r, int64_t v) __attribute__((always_inline)) {
+    const int64_t at = (row + r) * run.out_stride + column + v * lanes;
+    const int64_t left = columns - v * lanes;
+    if (left >= lanes) {
+      if (residual != nullptr) x = hn::Add(x, load(d, residual + at));
+      store(d, x, out + at);
+    } else {
+      const size_t count = static_cast<size_t>(left);
+      if (residual != nullptr) x = hn::Add(x, load_some(d, residual + at, count, 0.0f));
+      store_some(d, x, out + at, count);
+    }
+  };
+
+  for (int64_t v = 0; v < vectors; ++v) {
+    const int64_t first = column + v * lanes;
+    const int64_t left = columns - v * lanes;
+    VF bias = hn::Zero(d), column_scale = hn::Zero(d);
+    auto column_sum = hn::Zero(u32);
+    if (run.bias != nullptr) {
+      bias = left >= lanes ? load(d, run.bias + first)
+                           : load_some(d, run.bias + first, static_cast<size_t>(left), 0.0f);
+    }
+    if constexpr (kInt8) {
+      column_scale = load(d, run.column_scales + first);
+      column_sum = hn::BitCast(u32, hn::LoadU(d32, run.column_sums + first));
+    }
+    for (int64_t r = 0; r < rows; ++r) {
+      VF x;
+      if constexpr (kInt8) {
+        const auto sum = hn::BitCast(u32, hn::LoadU(d32, static_cast<const int32_t*>(sums) + r * kPanel + v * lanes));
+        const auto zero = hn::Set(u32, static_cast<uint32_t>(run.row_zeros[row + r]));
+        const VI difference = hn::BitCast(d32, hn::Sub(sum, hn::Mul(zero, column_sum)));
+        x = hn::Mul(hn::ConvertTo(d, difference), hn::Mul(hn::Set(d, run.row_scales[row + r]), column_scale));
+      } else {
+        x = hn::LoadU(d, static_cast<const float*>(sums) + r * kPanel + v * lanes);
+      }
+      if (run.bias != nullptr) x = hn::Add(x, bias);
+      if (active) {
+        hn::Store(x, d, tile + r * kPanel + v * lanes);
+      } else {
+        write(x, r, v);
+      }
+    }
+  }
+  if (!active) return;
+  activate_tile(run.activation, tile, rows, vectors);
+  for (int64_t r = 0; r < rows; ++r) {
+    for (int64_t v = 0; v < vectors; ++v) write(hn::Load(d, tile + r * kPanel + v * lanes), r, v);
+  }
+}
+
+Finish find_finish(const GemmRun& run) {
+  if (run.format == GTN_S8) return run.out_dtype == GTN_F32 ? finish<true, float> : finish<true, bf16>;
+  return run.out_dtype == GTN_F32 ? finish<false, float> : finish<false, bf16>;
+}
+
+}  // namespace
+}  // namespace gatun::cpu::GATUN_LEVEL

@@ -1,0 +1,92 @@
+// GEMM: out[m, n] = activation(a[m, k] * w[k, n] + bias[n]) + residual[m, n], with weights packed once.
+//
+// A run has two steps. First the rows of `a` are prepared where the microkernels cannot read them as they are:
+// quantized (S8), rounded to BF16 and widened (BF16), or widened (BF16 elements in an F32 product). Then a grid of blocks
+// of `out`, rows by panels of packed weights, is computed, each block by one call of one worker. A level owns both steps
+// and the layout between them, so one with other units (tiles, say) replaces all three and nothing else.
+//
+// Every element of `out` is one chain of multiply-adds over k in index order, whatever the block, the register tile or
+// the thread it falls into: results do not depend on the number of rows, nor of threads.
+#pragma once
+
+#include "cpu/backend.h"
+
+namespace gatun::cpu {
+
+// How a level wants its weights. Panel p holds the columns p * panel to (p + 1) * panel - 1, one after the other in k;
+// the last is filled up with zeros. Within a panel:
+//   F32   [k][panel]
+//   BF16  [k / 2][panel][2]: the two lie in one 32-bit lane, which a shift and a mask widen (and vdpbf16ps reads)
+//   S8    [k / group][panel][group]: group is what one multiply-add instruction sums
+// with k filled up with zeros to a whole group. Panels start at 64-byte boundaries.
+struct GemmLayout {
+  int64_t panel;           // columns
+  int64_t int8_group;      // elements of k
+  int64_t row_tile;        // rows of the largest register tile
+  int64_t block_rows;      // rows of the largest block; a multiple of row_tile
+  int64_t int8_row_bytes;  // of one quantized element of a
+};
+
+struct PackedWeights {
+  const GemmLayout* layout;
+  int32_t format;
+  int64_t k, n;
+  int64_t panels, panel_bytes;
+  unsigned char* data;   // panels, then what follows
+  const float* scales;   // S8: of each column, filled up to whole panels
+  const int32_t* sums;   // S8: sum of each column's quantized weights
+  int64_t bytes;
+};
+
+// One run, or the part of it whose rows were prepared together.
+struct GemmRun {
+  int32_t format, out_dtype, activation;
+  int64_t k, n;
+  const unsigned char* panels;
+  int64_t panel_bytes;
+  const float* column_scales;   // S8
+  const int32_t* column_sums;   // S8
+  const void* rows;             // float; S8: as GemmLayout says
+  int64_t row_stride;           // elements
+  const float* row_scales;      // S8
+  const int32_t* row_zeros;     // S8
+  const float* bias;            // may be null
+  const void* residual;         // may be null
+  void* out;
+  int64_t out_stride;           // elements, of residual too
+};
+
+struct GemmBlock {
+  int64_t row, rows;
+  int64_t panel, panels;
+};
+
+// Rows to prepare: `rows` of them, k elements each, filled up with zeros to a multiple of 4.
+struct GemmRows {
+  int32_t format, a_dtype;
+  int64_t k;
+  const void* a;
+  int64_t a_stride;
+  void* prepared;
+  int64_t prepared_stride;
+  float* scales;   // S8
+  int32_t* zeros;  // S8
+};
+
+struct GemmKernels {
+  GemmLayout layout;
+  void (*prepare)(const GemmRows& rows, int64_t first, int64_t count);
+  // Bytes of a worker's scratch memory for blocks of at most this size; a multiple of 64.
+  int64_t (*scratch_bytes)(int32_t format, int64_t k, int64_t rows, int64_t panels);
+  void (*compute)(const GemmRun& run, const GemmBlock& block, void* scratch);
+};
+
+gtn_status gemm_plan(const Device& device, const gtn_gemm_desc& desc, Plan** plan, gtn_plan_info* info,
+                     gtn_message* message);
+
+// Packed weights: an opaque object of this family.
+gtn_status gemm_weights_pack(const Device& device, const gtn_weights_desc& desc, const void* source, void** weights,
+                             gtn_weights_info* info, gtn_message* message);
+void gemm_weights_destroy(void* weights);
+
+}  // namespace gatun::cpu

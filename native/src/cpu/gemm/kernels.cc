@@ -1,0 +1,136 @@
+// GEMM with packed weights, one block of `out` at a time: FP32, BF16 and INT8 (u8 rows by s8 weights) with a fused
+// epilogue.
+//
+// A block of r rows and c columns does r * c * k multiply-adds; it reads r * k elements of rows and c * k weights and
+// writes r * c outputs. From 16 rows or so on the multiply-add units bind; below that the stream of weights does (one
+// pass, a panel after the other, prefetched). After Goto and van de Geijn, "Anatomy of High-Performance Matrix
+// Multiplication" (2008), and Van Zee and van de Geijn, "BLIS" (2015): k is cut into depths whose slice of a panel
+// stays in the nearest cache while all the block's row tiles pass over it, and the block's slice of the rows stays in
+// the L2 cache. Between depths the sums rest in the worker's scratch memory; they go on where they stopped, so cutting
+// k changes no bit. The epilogue is applied to each tile after its last depth.
+//
+// The parts: microkernels.h has the register tiles, rows.h prepares `a`, epilogue.h finishes. What a level with matrix
+// instructions (AMX) replaces is the tile shapes and FormatS8 and FormatBf16 there, with layouts to match.
+//
+// Limits: k of S8 is at most 66311 (the core checks), where 255 * 127 * k still fits 32 bits. A row of S8 whose whole
+// range is a few hundred denormals may have z > 255 and wrap for k > 44266, an error below 1e-35 * column scale.
+#include "cpu/gemm/gemm.h"
+
+#include "cpu/gemm/epilogue.h"
+#include "cpu/gemm/microkernels.h"
+#include "cpu/gemm/rows.h"
+#include "cpu/simd.h"
+
+namespace gatun::cpu::GATUN_LEVEL {
+namespace {
+
+// The slice of a panel that row tiles pass over in turn. It need not fit the L1 cache: it is read in order, and 11
+// bytes a cycle from L2 keep two multiply-add units busy. It should leave most of the L2 cache (512 KB on the smallest
+// cores of interest) to the rows. Measured on Zen 3, 12 to 96 KB differ by less than the noise; 96 KB spares k up to
+// 1536 (FP32, AVX2) the round trip of its sums.
+constexpr int64_t kSliceBytes = 96 << 10;
+
+// A block's rows, over all of k, that are taken to stay in L2 while panels stream through it. Then a panel is finished
+// before the next begins; else k is the outer loop, at the price of the whole block's sums in scratch.
+constexpr int64_t kResidentRowBytes = 256 << 10;
+
+// Rows of a block: with AVX-512 more, because its panels come faster from L3 than they can, and L2 is larger there.
+constexpr int64_t kBlockRows = kRowTile >= 12 ? 96 : 48;
+
+template <typename Format>
+struct Blocking {
+  int64_t depth, depths;
+  bool panel_by_panel;
+
+  Blocking(int64_t k, int64_t rows) {
+    constexpr int64_t kMaxDepth = kSliceBytes / (kPanel * Format::kElementBytes) / kRowPadding * kRowPadding;
+    depths = k <= kMaxDepth ? 1 : (k + kMaxDepth - 1) / kMaxDepth;
+    depth = ((k + depths - 1) / depths + kRowPadding - 1) / kRowPadding * kRowPadding;
+    panel_by_panel = depths == 1 || rows * k <= kResidentRowBytes / static_cast<int64_t>(sizeof(typename Format::Row));
+  }
+};
+
+template <typename Format>
+void compute_block(const GemmRun& run, const GemmBlock& block, typename Format::Sum* scratch) {
+  using Row = typename Format::Row;
+  using Weight = typename Format::Weight;
+  if (block.rows <= 0) return;
+  const Finish finish_tile = find_finish(run);
+  const Blocking<Format> blocking(run.k, block.rows);
+  const int64_t width = panels_at_once(block.rows);
+  // Row tiles that differ by at most one row: a last tile of one row would leave the multiply-add units waiting.
+  const int64_t tiles = (block.rows + kRowTile - 1) / kRowTile;
+  const int64_t tile_rows = block.rows / tiles, longer = block.rows % tiles;
+  const int64_t panel_stride = run.panel_bytes / static_cast<int64_t>(sizeof(Weight));
+  const Row* rows = static_cast<const Row*>(run.rows) + block.row * run.row_stride;
+
+  auto step = [&](int64_t panel, int64_t panels, int64_t depth_index) __attribute__((always_inline)) {
+    const int64_t p = depth_index * blocking.depth;
+    const int64_t depth = run.k - p < blocking.depth ? run.k - p : blocking.depth;
+    const bool last = depth_index + 1 == blocking.depths;
+    ProductOf<Format> product;
+    product.steps = (depth + Format::kGroup - 1) / Format::kGroup;
+    product.row_stride = run.row_stride;
+    const unsigned char* first_panel = run.panels + (block.panel + panel) * run.panel_bytes;
+    product.weights = reinterpret_cast<const Weight*>(first_panel) + p * kPanel;
+    product.weights_stride = panel_stride;
+    product.sums_stride = block.rows * kPanel;
+    product.accumulate = depth_index > 0;
+    int64_t row = 0;
+    for (int64_t tile = 0; tile < tiles; ++tile) {
+      const int64_t count = tile_rows + (tile < longer ? 1 : 0);
+      product.rows = rows + row * run.row_stride + p;
+      product.sums = scratch + (blocking.depths == 1 ? 0 : row * kPanel) +
+                     (blocking.panel_by_panel ? 0 : panel * product.sums_stride);
+      multiply<Format>(count, panels, product);
+      if (last) {
+        for (int64_t i = 0; i < panels; ++i) {
+          finish_tile(run, product.sums + i * product.sums_stride, block.row + row, count,
+                      (block.panel + panel + i) * kPanel);
+        }
+      }
+      row += count;
+    }
+  };
+
+  const int64_t outer = blocking.panel_by_panel ? 1 : blocking.depths;
+  const int64_t inner = blocking.panel_by_panel ? blocking.depths : 1;
+  for (int64_t o = 0; o < outer; ++o) {
+    for (int64_t panel = 0; panel < block.panels;) {
+      const int64_t here = block.panels - panel >= width ? width : 1;
+      for (int64_t i = 0; i < inner; ++i) step(panel, here, o + i);
+      panel += here;
+    }
+  }
+}
+
+void compute(const GemmRun& run, const GemmBlock& block, void* scratch) {
+  if (run.format == GTN_F32) {
+    compute_block<FormatF32>(run, block, static_cast<float*>(scratch));
+  } else if (run.format == GTN_BF16) {
+    compute_block<FormatBf16>(run, block, static_cast<float*>(scratch));
+  } else {
+    compute_block<FormatS8>(run, block, static_cast<int32_t*>(scratch));
+  }
+}
+
+template <typename Format>
+int64_t sums_bytes(int64_t k, int64_t rows, int64_t panels) {
+  const int64_t at_once = Blocking<Format>(k, rows).panel_by_panel ? panels_at_once(1) : panels + panels_at_once(1);
+  return at_once * rows * kPanel * static_cast<int64_t>(sizeof(typename Format::Sum));
+}
+
+int64_t scratch_bytes(int32_t format, int64_t k, int64_t rows, int64_t panels) {
+  const int64_t bytes = format == GTN_F32    ? sums_bytes<FormatF32>(k, rows, panels)
+                        : format == GTN_BF16 ? sums_bytes<FormatBf16>(k, rows, panels)
+                                             : sums_bytes<FormatS8>(k, rows, panels);
+  return (bytes + 63) / 64 * 64;
+}
+
+}  // namespace
+
+extern const GemmKernels gemm_kernels;
+const GemmKernels gemm_kernels = {
+    {kPanel, FormatS8::kGroup, kRowTile, kBlockRows, sizeof(FormatS8::Row)}, prepare, scratch_bytes, compute};
+
+}  // namespace gatun::cpu::GATUN_LEVEL

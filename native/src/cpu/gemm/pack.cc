@@ -1,0 +1,197 @@
+// Packing of weights: once per matrix, so plain code, split over panels.
+//
+// S8: scale = amax / 127 of each output channel, q = clamp(rint(w / scale), -127, 127), ties to even; where the scale
+// is 0 (amax = 0, or so small that a 127th of it is), q = 0.
+#include <sys/mman.h>
+
+#include <atomic>
+#include <cmath>
+#include <cstdlib>
+#include <cstring>
+#include <new>
+
+#include "core/message.h"
+#include "cpu/gemm/gemm.h"
+#include "cpu/levels.h"
+#include "cpu/threads.h"
+
+namespace gatun::cpu {
+namespace {
+
+constexpr int64_t kHugePage = int64_t{2} << 20;
+
+int64_t round_up(int64_t value, int64_t to) { return (value + to - 1) / to * to; }
+
+// A source element as FP32, whatever its dtype and strides.
+struct Source {
+  const void* data;
+  bool bf16;
+  int64_t k_stride, n_stride;
+
+  float at(int64_t k, int64_t n) const {
+    const int64_t i = k * k_stride + n * n_stride;
+    if (!bf16) return static_cast<const float*>(data)[i];
+    const uint32_t bits = static_cast<uint32_t>(static_cast<const uint16_t*>(data)[i]) << 16;
+    float value;
+    std::memcpy(&value, &bits, sizeof value);
+    return value;
+  }
+};
+
+uint16_t to_bf16(float value) {
+  uint32_t bits;
+  std::memcpy(&bits, &value, sizeof bits);
+  if ((bits & 0x7fffffffu) > 0x7f800000u) return static_cast<uint16_t>((bits >> 16) | 0x40u);
+  return static_cast<uint16_t>((bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16);
+}
+
+// |value| below 2^22: the sum with 1.5 * 2^23 has no fraction bits, so the addition itself rounds, ties to even.
+float round_to_even(float value) { return (value + 12582912.0f) - 12582912.0f; }
+
+void pack_f32(const Source& source, int64_t k, int64_t panel, int64_t first, int64_t columns, float* to) {
+  for (int64_t p = 0; p < k; ++p, to += panel) {
+    for (int64_t c = 0; c < columns; ++c) to[c] = source.at(p, first + c);
+    for (int64_t c = columns; c < panel; ++c) to[c] = 0.0f;
+  }
+}
+
+void pack_bf16(const Source& source, int64_t k, int64_t panel, int64_t first, int64_t columns, uint16_t* to) {
+  std::memset(to, 0, static_cast<size_t>(round_up(k, 2) * panel) * sizeof *to);
+  for (int64_t p = 0; p < k; ++p) {
+    uint16_t* pairs = to + p / 2 * 2 * panel + p % 2;
+    for (int64_t c = 0; c < columns; ++c) pairs[2 * c] = to_bf16(source.at(p, first + c));
+  }
+}
+
+// False when a weight is not finite.
+bool pack_s8(const Source& source, int64_t k, int64_t panel, int64_t group, int64_t first, int64_t columns, int8_t* to,
+             float* scales, int32_t* sums) {
+  for (int64_t c = 0; c < panel; ++c) {
+    scales[c] = 0.0f;
+    sums[c] = 0;
+  }
+  bool finite = true;
+  for (int64_t p = 0; p < k; ++p) {
+    for (int64_t c = 0; c < columns; ++c) {
+      const float magnitude = std::fabs(source.at(p, first + c));
+      finite &= magnitude <= 3.402823466e38f;
+      scales[c] = magnitude > scales[c] ? magnitude : scales[c];
+    }
+  }
+  if (!finite) return false;
+  for (int64_t c = 0; c < columns; ++c) scales[c] /= 127.0f;
+  std::memset(to, 0, static_cast<size_t>(round_up(k, group) * panel));
+  for (int64_t p = 0; p < k; ++p) {
+    int8_t* groups = to + p / group * group * panel + p % group;
+    for (int64_t c = 0; c < columns; ++c) {
+      if (scales[c] == 0.0f) continue;
+      float q = round_to_even(source.at(p, first + c) / scales[c]);
+      q = q > 127.0f ? 127.0f : q < -127.0f ? -127.0f : q;
+      groups[c * group] = static_cast<int8_t>(q);
+      sums[c] += static_cast<int32_t>(q);
+    }
+  }
+  return true;
+}
+
+}  // namespace
+
+gtn_status gemm_weights_pack(const Device& device, const gtn_weights_desc& desc, const void* source, void** weights,
+                             gtn_weights_info* info, gtn_message* message) {
+  const GemmLayout& layout = device.level->kernels->gemm->layout;
+  const int64_t k = desc.source.shape[0], n = desc.source.shape[1];
+  const int64_t group = desc.format == GTN_S8 ? layout.int8_group : desc.format == GTN_BF16 ? 2 : 1;
+  const int64_t element = desc.format == GTN_S8 ? 1 : desc.format == GTN_BF16 ? 2 : 4;
+  int64_t panel_bytes, bytes;
+  const int64_t panels = (n + layout.panel - 1) / layout.panel;
+  if (k > INT64_MAX / 4 || __builtin_mul_overflow(round_up(k, group) * element, layout.panel, &panel_bytes) ||
+      panel_bytes > INT64_MAX - 64 || __builtin_mul_overflow(round_up(panel_bytes, 64), panels, &bytes) ||
+      bytes > INT64_MAX / 2 || panels > INT64_MAX / 1024) {
+    return fail(message, GTN_OUT_OF_MEMORY, "packed weights of %lld x %lld do not fit the address space",
+                static_cast<long long>(k), static_cast<long long>(n));
+  }
+  panel_bytes = round_up(panel_bytes, 64);
+  const int64_t columns = panels * layout.panel;
+  const int64_t scales_at = bytes;
+  const int64_t sums_at = scales_at + round_up(columns * 4, 64);
+  if (desc.format == GTN_S8) bytes = sums_at + round_up(columns * 4, 64);
+
+  PackedWeights* packed = new (std::nothrow) PackedWeights{};
+  // Large matrices in huge pages: a panel is a long stream, and small pages would stop the prefetchers every 4 KB.
+  const bool huge = bytes >= 2 * kHugePage;
+  const int64_t allocated = round_up(bytes > 0 ? bytes : 64, huge ? kHugePage : 64);
+  const size_t alignment = static_cast<size_t>(huge ? kHugePage : 64);
+  void* data = packed == nullptr ? nullptr : std::aligned_alloc(alignment, static_cast<size_t>(allocated));
+  if (data == nullptr) {
+    delete packed;
+    return fail(message, GTN_OUT_OF_MEMORY, "no memory for %lld bytes of packed weights",
+                static_cast<long long>(bytes));
+  }
+  if (huge) madvise(data, static_cast<size_t>(allocated), MADV_HUGEPAGE);  // advice only
+
+  packed->layout = &layout;
+  packed->format = desc.format;
+  packed->k = k;
+  packed->n = n;
+  packed->panels = panels;
+  packed->panel_bytes = panel_bytes;
+  packed->data = static_cast<unsigned char*>(data);
+  packed->bytes = bytes;
+  float* scales = nullptr;
+  int32_t* sums = nullptr;
+  if (desc.format == GTN_S8) {
+    scales = reinterpret_cast<float*>(packed->data + scales_at);
+    sums = reinterpret_cast<int32_t*>(packed->data + sums_at);
+  }
+  packed->scales = scales;
+  packed->sums = sums;
+
+  const Source from{source, desc.source.dtype == GTN_BF16, desc.source.strides[0], desc.source.strides[1]};
+  std::atomic<bool> finite{true};
+  // Panels in groups of at least some 16 thousand elements, so that small matrices stay with the caller.
+  const int64_t panel_elements = k * layout.panel;
+  const int64_t batch = panel_elements >= 16384 ? 1 : 16384 / (panel_elements + 1) + 1;
+  parallel(device.threads, (panels + batch - 1) / batch, [&](int64_t task, int) {
+    for (int64_t p = task * batch; p < panels && p < (task + 1) * batch; ++p) {
+      const int64_t first = p * layout.panel;
+      const int64_t here = n - first < layout.panel ? n - first : layout.panel;
+      unsigned char* to = packed->data + p * panel_bytes;
+      if (desc.format == GTN_F32) {
+        pack_f32(from, k, layout.panel, first, here, reinterpret_cast<float*>(to));
+      } else if (desc.format == GTN_BF16) {
+        pack_bf16(from, k, layout.panel, first, here, reinterpret_cast<uint16_t*>(to));
+      } else if (!pack_s8(from, k, layout.panel, group, first, here, reinterpret_cast<int8_t*>(to), scales + first,
+                          sums + first)) {
+        finite.store(false, std::memory_order_relaxed);
+      }
+    }
+  });
+  if (!finite.load(std::memory_order_relaxed)) {
+    gemm_weights_destroy(packed);
+    for (int64_t p = 0; p < k; ++p) {
+      for (int64_t c = 0; c < n; ++c) {
+        const float value = from.at(p, c);
+        if (std::fabs(value) <= 3.402823466e38f) continue;
+        return fail(message, GTN_INVALID_ARGUMENT,
+                    "source[k = %lld, n = %lld] is %g; weights of format GTN_S8 must be finite",
+                    static_cast<long long>(p), static_cast<long long>(c), static_cast<double>(value));
+      }
+    }
+    return fail(message, GTN_INVALID_ARGUMENT, "source changed while it was being packed");
+  }
+  info->format = desc.format;
+  info->k = k;
+  info->n = n;
+  info->bytes = bytes;
+  *weights = packed;
+  return GTN_OK;
+}
+
+void gemm_weights_destroy(void* weights) {
+  PackedWeights* packed = static_cast<PackedWeights*>(weights);
+  if (packed == nullptr) return;
+  std::free(packed->data);
+  delete packed;
+}
+
+}  // namespace gatun::cpu

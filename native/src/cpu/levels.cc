@@ -1,0 +1,101 @@
+#include "cpu/levels.h"
+
+#include <cstdlib>
+#include <cstring>
+
+#include "core/message.h"
+
+namespace gatun::cpu {
+
+#define GATUN_DECLARE_LEVEL(level)              \
+  namespace level {                             \
+  extern const GemmKernels gemm_kernels;        \
+  extern const AttentionKernels attention_kernels; \
+  extern const NormKernels norm_kernels;        \
+  extern const SoftmaxKernels softmax_kernels;  \
+  extern const ActivationKernels activation_kernels; \
+  }                                             \
+  static const Kernels level##_kernels = {&level::gemm_kernels, &level::attention_kernels, &level::norm_kernels, \
+                                          &level::softmax_kernels, &level::activation_kernels};
+
+GATUN_DECLARE_LEVEL(scalar)
+#if defined(__x86_64__)
+GATUN_DECLARE_LEVEL(avx2)
+GATUN_DECLARE_LEVEL(avx512)
+GATUN_DECLARE_LEVEL(vnni)
+#endif
+
+namespace {
+
+#if defined(__x86_64__)
+// __builtin_cpu_supports asks CPUID and, for every state beyond SSE, whether the operating system saves it (XGETBV).
+bool has_avx2() {
+  return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("bmi") &&
+         __builtin_cpu_supports("bmi2") && __builtin_cpu_supports("f16c");
+}
+
+bool has_avx512() {
+  return has_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+         __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
+         __builtin_cpu_supports("avx512cd");
+}
+
+bool has_vnni() { return has_avx512() && __builtin_cpu_supports("avx512vnni"); }
+
+const Level kLevels[] = {
+    {"scalar", &scalar_kernels, true, "x86-64"},
+    {"avx2", &avx2_kernels, has_avx2(), "AVX2, FMA, F16C, BMI1 and BMI2"},
+    {"avx512", &avx512_kernels, has_avx512(), "AVX-512 F, BW, DQ, VL and CD"},
+    {"vnni", &vnni_kernels, has_vnni(), "AVX-512 VNNI"},
+    // The next two have their place here and no kernels yet: each needs a row, its flags in cmake/CpuLevels.cmake, and
+    // for AMX the operating system's permission (arch_prctl ARCH_REQ_XCOMP_PERM) in its test of support.
+    {"bf16", nullptr, false, "AVX-512 BF16"},
+    {"amx", nullptr, false, "AMX-TILE, AMX-INT8 and AMX-BF16"},
+};
+#else
+const Level kLevels[] = {{"scalar", &scalar_kernels, true, "any processor"}};
+#endif
+
+constexpr int kLevelCount = sizeof kLevels / sizeof kLevels[0];
+
+}  // namespace
+
+const Level* levels() { return kLevels; }
+
+int level_count() { return kLevelCount; }
+
+const char* why_unavailable(const Level& level) {
+  if (level.kernels == nullptr) return "this version of Gatun has no kernels of this level";
+  if (!level.supported) return "this processor or operating system lacks it";
+  return nullptr;
+}
+
+const Level* find_level(const char* name) {
+  for (const Level& level : kLevels) {
+    if (std::strcmp(level.name, name) == 0) return &level;
+  }
+  return nullptr;
+}
+
+const Level* default_level(gtn_message* message) {
+  const char* forced = std::getenv("GATUN_CPU_ISA");
+  if (forced != nullptr && *forced != '\0') {
+    const Level* level = find_level(forced);
+    if (level == nullptr) {
+      say(message, "GATUN_CPU_ISA is '%s', which is no level of this architecture", forced);
+      return nullptr;
+    }
+    if (const char* why = why_unavailable(*level)) {
+      say(message, "GATUN_CPU_ISA is '%s' (%s): %s", forced, level->needs, why);
+      return nullptr;
+    }
+    return level;
+  }
+  const Level* best = &kLevels[0];
+  for (const Level& level : kLevels) {
+    if (why_unavailable(level) == nullptr) best = &level;
+  }
+  return best;
+}
+
+}  // namespace gatun::cpu

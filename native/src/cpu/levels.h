@@ -1,0 +1,43 @@
+// The instruction-set levels of the CPU backend: which there are, which this machine has, and each one's kernels.
+#pragma once
+
+#include "cpu/activation/activation.h"
+#include "cpu/attention/attention.h"
+#include "cpu/gemm/gemm.h"
+#include "cpu/norm/norm.h"
+#include "cpu/softmax/softmax.h"
+
+namespace gatun::cpu {
+
+// One level's kernels, a table per operator family. Files named in GATUN_CPU_KERNEL_SOURCES (native/CMakeLists.txt) are
+// compiled once per level, with that level's flags and GATUN_LEVEL set to its name; each defines its family's table inside
+// namespace gatun::cpu::GATUN_LEVEL.
+struct Kernels {
+  const GemmKernels* gemm;
+  const AttentionKernels* attention;
+  const NormKernels* norm;
+  const SoftmaxKernels* softmax;
+  const ActivationKernels* activation;
+};
+
+struct Level {
+  const char* name;        // "scalar", "avx2", ...: the selector in "cpu:<name>" and the word in a kernel's name
+  const Kernels* kernels;  // null: this build has none of this level
+  bool supported;          // by the processor and the operating system
+  const char* needs;       // what the processor must have, for messages
+};
+
+// Every level that the architecture knows, slowest first, built or not.
+const Level* levels();
+int level_count();
+
+// Why a level cannot be used, or null when it can.
+const char* why_unavailable(const Level& level);
+
+// The level of the device "cpu": GATUN_CPU_ISA if it is set, else the best available one. Null, with a message that
+// names the variable, when GATUN_CPU_ISA asks for a level that is not there.
+const Level* default_level(gtn_message* message);
+
+const Level* find_level(const char* name);
+
+}  // namespace gatun::cpu

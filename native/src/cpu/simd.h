@@ -1,0 +1,92 @@
+// Portable SIMD for files that are compiled once per level: Google Highway with static dispatch, and the few loads and
+// stores that every family needs. Nothing here may leave a symbol that the linker could share between levels: everything is
+// static or always inline, and kernel files call no inline function of the standard library.
+#pragma once
+
+#if !defined(GATUN_LEVEL)
+#error "simd.h is for files that are compiled once per level (GATUN_CPU_KERNEL_SOURCES)"
+#endif
+
+// Highway takes one of these at a time, and the scalar level is static by itself.
+#if defined(HWY_COMPILE_ONLY_SCALAR)
+#undef HWY_COMPILE_ONLY_STATIC
+#endif
+#include <hwy/highway.h>
+
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+
+namespace gatun::cpu::GATUN_LEVEL {
+
+namespace hn = hwy::HWY_NAMESPACE;
+
+using F32 = hn::ScalableTag<float>;
+using VF = hn::Vec<F32>;
+
+// BF16 in memory: the upper half of an FP32.
+struct bf16 {
+  uint16_t bits;
+};
+
+HWY_INLINE float to_float(float value) { return value; }
+
+HWY_INLINE float to_float(bf16 value) {
+  uint32_t bits = static_cast<uint32_t>(value.bits) << 16;
+  float result;
+  std::memcpy(&result, &bits, sizeof result);
+  return result;
+}
+
+// Round to nearest, ties to even; NaN stays a (quiet) NaN.
+HWY_INLINE void from_float(float value, float* out) { *out = value; }
+
+HWY_INLINE void from_float(float value, bf16* out) {
+  uint32_t bits;
+  std::memcpy(&bits, &value, sizeof bits);
+  if ((bits & 0x7fffffffu) > 0x7f800000u) {
+    out->bits = static_cast<uint16_t>((bits >> 16) | 0x40u);
+  } else {
+    out->bits = static_cast<uint16_t>((bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16);
+  }
+}
+
+HWY_INLINE VF load(F32 d, const float* from) { return hn::LoadU(d, from); }
+
+HWY_INLINE VF load(F32 d, const bf16* from) {
+  const hn::Rebind<uint16_t, F32> d16;
+  const hn::Rebind<uint32_t, F32> d32;
+  return hn::BitCast(d, hn::ShiftLeft<16>(hn::PromoteTo(d32, hn::LoadU(d16, &from->bits))));
+}
+
+HWY_INLINE void store(F32 d, VF value, float* to) { hn::StoreU(value, d, to); }
+
+HWY_INLINE void store(F32, VF value, bf16* to) {
+  const hn::Rebind<uint16_t, F32> d16;
+  const hn::Rebind<uint32_t, F32> d32;
+  const hn::Rebind<int32_t, F32> s32;
+  const auto bits = hn::BitCast(d32, value);
+  const auto odd = hn::And(hn::ShiftRight<16>(bits), hn::Set(d32, 1u));
+  const auto rounded = hn::Add(bits, hn::Add(odd, hn::Set(d32, 0x7fffu)));
+  const auto quiet = hn::Or(bits, hn::Set(d32, 0x400000u));
+  const auto result = hn::ShiftRight<16>(hn::IfThenElse(hn::RebindMask(d32, hn::IsNaN(value)), quiet, rounded));
+  // 0 to 65535 in signed 32 bits: the demotion saturates nothing.
+  hn::StoreU(hn::DemoteTo(d16, hn::BitCast(s32, result)), d16, &to->bits);
+}
+
+// The first `count` lanes (fewer than a vector); the others are `fill`, and memory beyond is not touched.
+template <typename T>
+HWY_INLINE VF load_some(F32 d, const T* from, size_t count, float fill) {
+  HWY_ALIGN float lanes[HWY_MAX_BYTES / sizeof(float)];
+  for (size_t i = 0; i < hn::Lanes(d); ++i) lanes[i] = i < count ? to_float(from[i]) : fill;
+  return hn::Load(d, lanes);
+}
+
+template <typename T>
+HWY_INLINE void store_some(F32 d, VF value, T* to, size_t count) {
+  HWY_ALIGN float lanes[HWY_MAX_BYTES / sizeof(float)];
+  hn::Store(value, d, lanes);
+  for (size_t i = 0; i < count; ++i) from_float(lanes[i], &to[i]);
+}
+
+}  // namespace gatun::cpu::GATUN_LEVEL

@@ -1,0 +1,123 @@
+// What the tests of every operator family share: the CPU devices of this machine, seeded data, tensor descriptions and
+// comparison against a reference. Tests go through the C ABI, as an application would.
+#pragma once
+
+#include <gatun/gatun.h>
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <cstdint>
+#include <cstdlib>
+#include <cstring>
+#include <limits>
+#include <random>
+#include <string>
+#include <vector>
+
+namespace gatun::test {
+
+// A message to pass along, and its text.
+struct Message : gtn_message {
+  Message() {
+    size = sizeof(gtn_message);
+    text[0] = '\0';
+  }
+};
+
+// The names of all CPU devices that can be opened here, one per instruction-set level: "cpu:scalar", "cpu:avx2", ...
+// A level that this machine lacks is not in the list; the test main prints which those are.
+std::vector<std::string> cpu_devices();
+
+// An open device and a stream on it, closed with the object. threads = 0 takes all there are.
+class OpenDevice {
+ public:
+  explicit OpenDevice(const std::string& name, int threads = 0);
+  ~OpenDevice();
+  OpenDevice(const OpenDevice&) = delete;
+  OpenDevice& operator=(const OpenDevice&) = delete;
+
+  gtn_device device = 0;
+  gtn_stream stream = 0;
+
+  // The message of the last failed run.
+  std::string message() const;
+};
+
+inline uint16_t to_bf16(float value) {
+  uint32_t bits;
+  std::memcpy(&bits, &value, sizeof bits);
+  if ((bits & 0x7fffffffu) > 0x7f800000u) return static_cast<uint16_t>((bits >> 16) | 0x40u);
+  return static_cast<uint16_t>((bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16);
+}
+
+inline float from_bf16(uint16_t bits) {
+  uint32_t wide = static_cast<uint32_t>(bits) << 16;
+  float value;
+  std::memcpy(&value, &wide, sizeof value);
+  return value;
+}
+
+inline constexpr double kUnitRoundoffF32 = 0x1p-24;
+inline constexpr double kUnitRoundoffBf16 = 0x1p-9;  // round to nearest, 8 significant bits
+
+// Elements of F32 or BF16 in memory, read and written as float. BF16 storage rounds.
+class Buffer {
+ public:
+  Buffer(int32_t dtype, int64_t elements) : dtype_(dtype), bytes_(static_cast<size_t>(elements * element_size(dtype))) {}
+
+  static int64_t element_size(int32_t dtype) { return dtype == GTN_F32 ? 4 : 2; }
+  int32_t dtype() const { return dtype_; }
+  int64_t size() const { return static_cast<int64_t>(bytes_.size()) / element_size(dtype_); }
+  void* data() { return bytes_.data(); }
+  const void* data() const { return bytes_.data(); }
+  float get(int64_t i) const {
+    if (dtype_ == GTN_F32) {
+      float value;
+      std::memcpy(&value, &bytes_[static_cast<size_t>(i) * 4], 4);
+      return value;
+    }
+    uint16_t bits;
+    std::memcpy(&bits, &bytes_[static_cast<size_t>(i) * 2], 2);
+    return from_bf16(bits);
+  }
+  void set(int64_t i, float value) {
+    if (dtype_ == GTN_F32) {
+      std::memcpy(&bytes_[static_cast<size_t>(i) * 4], &value, 4);
+    } else {
+      uint16_t bits = to_bf16(value);
+      std::memcpy(&bytes_[static_cast<size_t>(i) * 2], &bits, 2);
+    }
+  }
+  void fill_normal(std::mt19937_64& random, float deviation = 1.0f) {
+    std::normal_distribution<float> normal(0.0f, deviation);
+    for (int64_t i = 0; i < size(); ++i) set(i, normal(random));
+  }
+  void fill(float value) {
+    for (int64_t i = 0; i < size(); ++i) set(i, value);
+  }
+  bool same_bytes(const Buffer& other) const { return bytes_ == other.bytes_; }
+
+ private:
+  int32_t dtype_;
+  std::vector<unsigned char> bytes_;
+};
+
+// A row-major description; `row_stride` 0 means dense (only for rank 2).
+inline gtn_tensor_desc tensor(int32_t dtype, const std::vector<int64_t>& shape, int64_t row_stride = 0) {
+  gtn_tensor_desc desc = {};
+  desc.size = sizeof desc;
+  desc.dtype = dtype;
+  desc.rank = static_cast<int32_t>(shape.size());
+  int64_t stride = 1;
+  for (size_t d = shape.size(); d-- > 0;) {
+    desc.shape[d] = shape[d];
+    desc.strides[d] = stride;
+    stride *= shape[d];
+  }
+  if (row_stride != 0) desc.strides[0] = row_stride;
+  return desc;
+}
+
+inline double unit_roundoff(int32_t dtype) { return dtype == GTN_F32 ? kUnitRoundoffF32 : kUnitRoundoffBf16; }
+
+}  // namespace gatun::test
