@@ -1,0 +1,22 @@
+package io.gatun.bindings.memory;
+
+import java.lang.foreign.Arena;
+import java.lang.foreign.MemorySegment;
+
+/** Memory that a device gave out, as segments with a lifetime. */
+public final class DeviceMemory {
+    private DeviceMemory() {}
+
+    /**
+     * Returns the {@code bytes} bytes at {@code address} as a segment that lives as long as {@code arena}. Closing the
+     * arena does not free the memory.
+     *
+     * @param address the address of memory that was allocated by a device
+     * @param bytes the size of the memory, at least 0
+     * @param arena the lifetime of the segment
+     * @return the segment
+     */
+    public static MemorySegment segment(long address, long bytes, Arena arena) {
+        return MemorySegment.ofAddress(address).reinterpret(bytes, arena, null);
+    }
+}

@@ -1,0 +1,240 @@
+package io.gatun.bindings;
+
+import static org.junit.jupiter.api.Assertions.assertEquals;
+import static org.junit.jupiter.api.Assertions.assertFalse;
+import static org.junit.jupiter.api.Assertions.assertTrue;
+
+import io.gatun.bindings.c.gatun_h;
+import java.io.IOException;
+import java.lang.foreign.GroupLayout;
+import java.lang.foreign.MemoryLayout;
+import java.lang.foreign.MemoryLayout.PathElement;
+import java.lang.foreign.MemorySegment;
+import java.lang.foreign.PaddingLayout;
+import java.lang.foreign.SequenceLayout;
+import java.lang.foreign.ValueLayout;
+import java.lang.reflect.Method;
+import java.lang.reflect.Modifier;
+import java.nio.file.Files;
+import java.nio.file.Path;
+import java.util.ArrayList;
+import java.util.Arrays;
+import java.util.LinkedHashMap;
+import java.util.List;
+import java.util.Map;
+import java.util.TreeSet;
+import java.util.regex.MatchResult;
+import java.util.regex.Pattern;
+import java.util.stream.Collectors;
+import java.util.stream.Stream;
+import org.junit.jupiter.api.Test;
+
+/**
+ * Holds the generated classes to gatun.h: a header that was changed without running bindings/generate.sh fails here.
+ * The header is read by a small parser of the C that it is written in.
+ */
+class HeaderTest {
+    private static final Path ROOT = Path.of(System.getProperty("basedir", "."), "..");
+    private static final String HEADER = read(ROOT.resolve("native/include/gatun/gatun.h"));
+
+    /** The header without comments and preprocessor lines. */
+    private static final String CODE =
+            HEADER.replaceAll("(?s)/\\*.*?\\*/", " ").replaceAll("(?m)^#.*$", "").replaceAll("\\s+", " ");
+
+    private static final Map<String, Class<?>> TYPES = types();
+    private static final Map<String, Long> CONSTANTS = constants();
+
+    @Test
+    void constantsHaveTheValuesOfTheHeader() throws ReflectiveOperationException {
+        assertTrue(CONSTANTS.size() > 30, () -> "the parser found only " + CONSTANTS);
+        for (Map.Entry<String, Long> constant : CONSTANTS.entrySet()) {
+            Object value = method(constant.getKey()).invoke(null);
+            assertEquals(constant.getValue(), ((Number) value).longValue(), constant.getKey());
+        }
+        assertEquals(new TreeSet<>(CONSTANTS.keySet()), new TreeSet<>(generatedNames("GTN_")));
+    }
+
+    @Test
+    void functionsHaveTheParametersOfTheHeader() {
+        Map<String, List<Class<?>>> functions = new LinkedHashMap<>();
+        for (MatchResult function : all("GTN_API ([^;(]*?)(gtn_\\w+)\\(([^)]*)\\);", CODE)) {
+            List<Class<?>> types = new ArrayList<>();
+            types.add(type(function.group(1)));
+            if (!function.group(3).equals("void")) {
+                for (String parameter : function.group(3).split(",")) {
+                    types.add(type(parameter.replaceAll("\\w+\\s*$", "")));
+                }
+            }
+            functions.put(function.group(2), types);
+        }
+        assertTrue(functions.size() > 35, () -> "the parser found only " + functions.keySet());
+        functions.forEach((name, types) -> {
+            Method method = method(name);
+            List<Class<?>> generated = new ArrayList<>(List.of(method.getParameterTypes()));
+            generated.addFirst(method.getReturnType());
+            assertEquals(types, generated, name);
+        });
+        assertEquals(new TreeSet<>(functions.keySet()), new TreeSet<>(generatedNames("gtn_")));
+    }
+
+    @Test
+    void structuresHaveTheFieldsOfTheHeader() throws ReflectiveOperationException {
+        Map<String, GroupLayout> layouts = new LinkedHashMap<>();
+        for (MatchResult struct : all("typedef struct (\\w+) \\{([^}]*)\\} \\1;", CODE)) {
+            String name = struct.group(1);
+            GroupLayout expected = layout(name, struct.group(2), layouts);
+            layouts.put(name, expected);
+            GroupLayout generated =
+                    (GroupLayout) Class.forName("io.gatun.bindings.c." + name).getMethod("layout").invoke(null);
+            assertEquals(fields(expected), fields(generated), name);
+            assertEquals(expected.byteSize(), generated.byteSize(), name);
+        }
+        assertTrue(layouts.size() > 10, () -> "the parser found only " + layouts.keySet());
+        try (Stream<Path> sources = Files.list(ROOT.resolve("bindings/src/main/java/io/gatun/bindings/c"))) {
+            assertEquals(
+                    new TreeSet<>(layouts.keySet()),
+                    sources.map(source -> source.getFileName().toString().replace(".java", ""))
+                            .filter(name -> !name.startsWith("gatun_h"))
+                            .collect(Collectors.toCollection(TreeSet::new)));
+        } catch (IOException e) {
+            throw new AssertionError(e);
+        }
+    }
+
+    @Test
+    void symbolsComeFromTheLibraryThatNativeLibrariesOpened() {
+        String source = read(ROOT.resolve("bindings/src/main/java/io/gatun/bindings/c/gatun_h.java"));
+        assertTrue(source.startsWith("// Generated by jextract"));
+        assertTrue(source.contains("SYMBOL_LOOKUP = io.gatun.bindings.NativeLibraries.core();"));
+        assertFalse(source.contains("loaderLookup"));
+    }
+
+    /** Names of constants ({@code GTN_}) or functions ({@code gtn_}) in the generated class. */
+    private static List<String> generatedNames(String prefix) {
+        return Arrays.stream(gatun_h.class.getDeclaredMethods())
+                .filter(method -> Modifier.isPublic(method.getModifiers()))
+                .map(Method::getName)
+                .filter(name -> name.startsWith(prefix) && name.indexOf('$') < 0)
+                .distinct()
+                .toList();
+    }
+
+    private static Method method(String name) {
+        return Arrays.stream(gatun_h.class.getDeclaredMethods())
+                .filter(method -> method.getName().equals(name))
+                .findAny()
+                .orElseThrow(() -> new AssertionError(
+                        name + " is in gatun.h and not in the bindings: add it to jextract.args and run generate.sh"));
+    }
+
+    private static Map<String, Class<?>> types() {
+        Map<String, Class<?>> types = new LinkedHashMap<>(Map.of(
+                "char", byte.class,
+                "int32_t", int.class,
+                "uint32_t", int.class,
+                "int64_t", long.class,
+                "uint64_t", long.class,
+                "float", float.class,
+                "double", double.class));
+        for (MatchResult typedef : all("typedef (\\w+) (gtn_\\w+);", CODE)) {
+            types.put(typedef.group(2), types.get(typedef.group(1)));
+        }
+        return types;
+    }
+
+    private static Map<String, Long> constants() {
+        Map<String, Long> constants = new LinkedHashMap<>();
+        for (MatchResult define : all("(?m)^#define (GTN_\\w+) (-?\\d+)$", HEADER)) {
+            constants.put(define.group(1), Long.valueOf(define.group(2)));
+        }
+        for (MatchResult enumeration : all("enum \\{([^}]*)\\}", CODE)) {
+            for (String constant : enumeration.group(1).split(",")) {
+                String[] parts = constant.split("=");
+                constants.put(parts[0].strip(), Long.valueOf(parts[1].strip()));
+            }
+        }
+        return constants;
+    }
+
+    private static Class<?> type(String declaration) {
+        if (declaration.contains("*")) {
+            return MemorySegment.class;
+        }
+        Class<?> type = TYPES.get(declaration.replace("const ", "").strip());
+        assertTrue(type != null, () -> "the parser knows no type '" + declaration + "'");
+        return type;
+    }
+
+    /** The layout that C gives to these fields. */
+    private static GroupLayout layout(String name, String body, Map<String, GroupLayout> structs) {
+        List<MemoryLayout> members = new ArrayList<>();
+        long offset = 0;
+        long alignment = 1;
+        for (MatchResult declaration : all("(\\w+) ([^;]+);", body)) {
+            for (String field : declaration.group(2).split(",")) {
+                MatchResult parts = all("(\\w+)(?:\\[(\\w+)\\])?", field).getFirst();
+                MemoryLayout member = structs.containsKey(declaration.group(1))
+                        ? structs.get(declaration.group(1))
+                        : value(type(declaration.group(1)));
+                if (parts.group(2) != null) {
+                    Long count = CONSTANTS.get(parts.group(2));
+                    member = MemoryLayout.sequenceLayout(count != null ? count : Long.parseLong(parts.group(2)),
+                            member);
+                }
+                long padding = -offset & (member.byteAlignment() - 1);
+                if (padding > 0) {
+                    members.add(MemoryLayout.paddingLayout(padding));
+                }
+                members.add(member.withName(parts.group(1)));
+                offset += padding + member.byteSize();
+                alignment = Math.max(alignment, member.byteAlignment());
+            }
+        }
+        long padding = -offset & (alignment - 1);
+        if (padding > 0) {
+            members.add(MemoryLayout.paddingLayout(padding));
+        }
+        return MemoryLayout.structLayout(members.toArray(MemoryLayout[]::new)).withName(name);
+    }
+
+    private static MemoryLayout value(Class<?> type) {
+        return switch (type.getName()) {
+            case "byte" -> ValueLayout.JAVA_BYTE;
+            case "int" -> ValueLayout.JAVA_INT;
+            case "long" -> ValueLayout.JAVA_LONG;
+            case "float" -> ValueLayout.JAVA_FLOAT;
+            case "double" -> ValueLayout.JAVA_DOUBLE;
+            default -> throw new AssertionError(type);
+        };
+    }
+
+    /** One line for each field: offset, type and name. */
+    private static List<String> fields(GroupLayout layout) {
+        return layout.memberLayouts().stream()
+                .filter(member -> !(member instanceof PaddingLayout))
+                .map(member -> layout.byteOffset(PathElement.groupElement(member.name().orElseThrow())) + " "
+                        + describe(member) + " " + member.name().orElseThrow())
+                .toList();
+    }
+
+    private static String describe(MemoryLayout layout) {
+        return switch (layout) {
+            case ValueLayout value -> value.carrier().getName();
+            case SequenceLayout array -> describe(array.elementLayout()) + "[" + array.elementCount() + "]";
+            case GroupLayout group -> group.name().orElseThrow() + fields(group);
+            case PaddingLayout padding -> throw new AssertionError(padding);
+        };
+    }
+
+    private static List<MatchResult> all(String regex, String text) {
+        return Pattern.compile(regex).matcher(text).results().toList();
+    }
+
+    private static String read(Path file) {
+        try {
+            return Files.readString(file);
+        } catch (IOException e) {
+            throw new AssertionError(e);
+        }
+    }
+}

@@ -1,0 +1,112 @@
+package io.gatun;
+
+import java.lang.foreign.MemorySegment;
+import org.jspecify.annotations.Nullable;
+
+/** The checks that operators share. A message names the argument, its value and what was expected. */
+final class Arguments {
+    private Arguments() {}
+
+    /** At plan time: a matrix of FP32 or BF16 with unit stride in the last dimension. */
+    static void matrix(String name, TensorSpec spec) {
+        if (spec.rank() != 2) {
+            throw wrong(name, spec, "a matrix");
+        }
+        floats(name, spec);
+    }
+
+    /** At plan time: FP32 or BF16 with unit stride in the last dimension. */
+    static void floats(String name, TensorSpec spec) {
+        if (spec.dtype() != DType.F32 && spec.dtype() != DType.BF16) {
+            throw wrong(name, spec, "F32 or BF16");
+        }
+        int last = spec.rank() - 1;
+        if (spec.stride(last) != 1) {
+            throw wrong(name, spec, "a stride of 1 in the last dimension, not " + spec.stride(last));
+        }
+    }
+
+    /** At plan time: the same shape as another argument. */
+    static void sameShape(String name, TensorSpec spec, String otherName, TensorSpec other) {
+        boolean same = spec.rank() == other.rank();
+        for (int d = 0; same && d < spec.rank(); d++) {
+            same = spec.size(d) == other.size(d);
+        }
+        if (!same) {
+            throw wrong(name, spec, "the shape of " + otherName + ", which is " + other);
+        }
+    }
+
+    static void finite(String name, float value) {
+        if (!Float.isFinite(value)) {
+            throw new IllegalArgumentException(name + ": " + value + ", expected a finite number");
+        }
+    }
+
+    /** An input of a run; its first {@code leading} dimensions may be smaller than planned. */
+    static void input(String name, Tensor tensor, TensorSpec planned, int leading) {
+        TensorSpec spec = tensor.spec;
+        if (spec != planned && !spec.fits(planned, leading)) {
+            throw unfit(name, spec, planned, leading);
+        }
+    }
+
+    /** An output of a run. */
+    static void output(String name, Tensor tensor, TensorSpec planned, int leading) {
+        input(name, tensor, planned, leading);
+        writable(name, tensor.memory);
+    }
+
+    /** The memory of an output. */
+    static void writable(String name, MemorySegment memory) {
+        if (memory.isReadOnly()) {
+            throw new IllegalArgumentException(name + ": read-only memory, expected memory to write to");
+        }
+    }
+
+    /** The memory of an input that is there exactly when the plan says so. */
+    static MemorySegment optional(
+            String name, @Nullable Tensor tensor, @Nullable TensorSpec planned, int leading, long rows) {
+        if (tensor == null) {
+            if (planned != null) {
+                throw new IllegalArgumentException(name + ": null, expected " + planned + " as planned");
+            }
+            return MemorySegment.NULL;
+        }
+        if (planned == null) {
+            throw new IllegalArgumentException(name + ": " + tensor.spec
+                    + ", expected null, because the plan has none");
+        }
+        input(name, tensor, planned, leading);
+        if (leading > 0) {
+            rows(name, tensor, rows);
+        }
+        return tensor.memory;
+    }
+
+    /** As many rows as the first argument of the run has. */
+    static void rows(String name, Tensor tensor, long rows) {
+        if (tensor.spec.size(0) != rows) {
+            throw wrong(name, tensor.spec, rows + " rows, as the input has");
+        }
+    }
+
+    private static IllegalArgumentException unfit(String name, TensorSpec spec, TensorSpec planned, int leading) {
+        StringBuilder shape = new StringBuilder();
+        StringBuilder strides = new StringBuilder();
+        for (int d = 0; d < planned.rank(); d++) {
+            shape.append(d == 0 ? "" : ", ").append(d < leading ? "0 to " : "").append(planned.size(d));
+            strides.append(d == 0 ? "" : ", ").append(planned.stride(d));
+        }
+        StringBuilder actual = new StringBuilder();
+        for (int d = 0; d < spec.rank(); d++) {
+            actual.append(d == 0 ? "" : ", ").append(spec.stride(d));
+        }
+        return wrong(name + " (strides [" + actual + "])", spec,
+                planned.dtype() + "[" + shape + "] with strides [" + strides + "], as planned");
+    }
+
+    static IllegalArgumentException wrong(String name, TensorSpec spec, String expected) {
+        return new IllegalArgumentException(name + ": " + spec + ", expected " + expected);
+    }
+}

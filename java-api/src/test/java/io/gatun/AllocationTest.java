@@ -1,0 +1,123 @@
+package io.gatun;
+
+import static org.junit.jupiter.api.Assertions.assertTrue;
+
+import java.lang.foreign.Arena;
+import java.lang.reflect.Method;
+import org.junit.jupiter.api.Test;
+
+/** A run makes no object on the Java heap. */
+class AllocationTest {
+    private static final int RUNS = 100_000;
+    private static final int ROUNDS = 40; // of which all but the last may warm up
+
+    private interface Runs {
+        void run(int count);
+    }
+
+    @Test
+    void runsAllocateNothing() throws ReflectiveOperationException {
+        try (Arena confined = Arena.ofConfined();
+                Device device = Device.open("cpu", 1);
+                MemoryPool pool = MemoryPool.of(device);
+                Stream stream = device.newStream()) {
+            Tensor x = Tensor.allocate(confined, DType.F32, 2, 8);
+            Tensor row = Tensor.allocate(confined, DType.F32, 8);
+            Tensor out = pool.tensor(DType.F32, 2, 8);
+            Tensor sum = pool.tensor(DType.F32, 2, 8);
+            TensorSpec spec = x.spec();
+            Tensor fewer = x.slice(0, 0, 1);
+            Tensor fewerOut = out.slice(0, 0, 1);
+            try (Softmax.Plan softmax = Softmax.of().plan(device, spec, spec)) {
+                measure("softmax", count -> {
+                    for (int i = 0; i < count; i++) {
+                        softmax.run(stream, x, out);
+                    }
+                });
+                measure("softmax of fewer rows", count -> {
+                    for (int i = 0; i < count; i++) {
+                        softmax.run(stream, fewer, fewerOut);
+                    }
+                });
+            }
+            try (PackedWeights weights = PackedWeights.pack(
+                            device, DType.F32, Tensor.allocate(confined, DType.F32, 8, 8));
+                    Gemm.Plan gemm = Gemm.of(DType.F32).bias().residual().plan(device, spec, spec)) {
+                measure("gemm", count -> {
+                    for (int i = 0; i < count; i++) {
+                        gemm.run(stream, weights, x, row, sum, out);
+                    }
+                });
+            }
+            try (LayerNorm.Plan norm = LayerNorm.of(1).residual().sum().plan(device, spec, spec)) {
+                Tensor residual = pool.tensor(DType.F32, 2, 8);
+                measure("layer norm", count -> {
+                    for (int i = 0; i < count; i++) {
+                        norm.run(stream, x, residual, row, row, out, sum);
+                    }
+                });
+            }
+            try (RmsNorm.Plan norm = RmsNorm.of(1).plan(device, spec, spec)) {
+                measure("rms norm", count -> {
+                    for (int i = 0; i < count; i++) {
+                        norm.run(stream, x, row, out);
+                    }
+                });
+            }
+            try (BiasActivation.Plan plan = BiasActivation.of(Activation.SILU).bias().plan(device, spec, spec)) {
+                measure("bias and activation", count -> {
+                    for (int i = 0; i < count; i++) {
+                        plan.run(stream, x, row, out);
+                    }
+                });
+            }
+            Tensor q = Tensor.allocate(confined, DType.F32, 1, 2, 1, 8);
+            Tensor result = pool.tensor(DType.F32, 1, 2, 1, 8);
+            Tensor lengths = Tensor.allocate(confined, DType.S64, 1).copyFrom(new long[] {2});
+            Tensor lse = pool.tensor(DType.F32, 1, 1, 2);
+            try (Attention.Plan attention = Attention.causal().plan(device, q.spec(), q.spec(), q.spec())) {
+                measure("attention", count -> {
+                    for (int i = 0; i < count; i++) {
+                        attention.run(stream, q, q, q, result, lengths, lengths, lse);
+                    }
+                });
+            }
+        }
+    }
+
+    private static void measure(String name, Runs runs) throws ReflectiveOperationException {
+        double perRun = 0;
+        for (int round = 0; round < ROUNDS; round++) {
+            long before = allocatedBytes();
+            runs.run(RUNS);
+            perRun = (double) (allocatedBytes() - before) / RUNS;
+            if (perRun < 0.01) {
+                return;
+            }
+        }
+        double last = perRun;
+        assertTrue(perRun < 0.01, () -> name + " allocates " + last + " bytes per run");
+    }
+
+    private static final class ThreadBean {
+        static final Object BEAN;
+        static final Method ALLOCATED_BYTES;
+
+        static {
+            try {
+                BEAN = Class.forName("java.lang.management.ManagementFactory")
+                        .getMethod("getThreadMXBean")
+                        .invoke(null);
+                ALLOCATED_BYTES = Class.forName("com.sun.management.ThreadMXBean")
+                        .getMethod("getThreadAllocatedBytes", long.class);
+            } catch (ReflectiveOperationException e) {
+                throw new AssertionError(e);
+            }
+        }
+    }
+
+    /** com.sun.management.ThreadMXBean, by reflection: io.gatun does not require the management modules. */
+    private static long allocatedBytes() throws ReflectiveOperationException {
+        return (Long) ThreadBean.ALLOCATED_BYTES.invoke(ThreadBean.BEAN, Thread.currentThread().threadId());
+    }
+}

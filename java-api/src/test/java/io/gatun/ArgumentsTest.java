@@ -1,0 +1,318 @@
+package io.gatun;
+
+import static org.junit.jupiter.api.Assertions.assertArrayEquals;
+import static org.junit.jupiter.api.Assertions.assertThrows;
+
+import java.lang.foreign.Arena;
+import java.lang.foreign.MemorySegment;
+import java.lang.foreign.SegmentAllocator;
+import org.junit.jupiter.api.AfterAll;
+import org.junit.jupiter.api.Test;
+
+/**
+ * Wrong arguments of every operator: the message names the argument and what was expected, and outputs are untouched.
+ */
+class ArgumentsTest {
+    private static final Arena ARENA = Arena.ofShared();
+    private static final Device DEVICE = Device.open("cpu", 1);
+    private static final Device OTHER = Device.open("cpu", 1);
+    private static final Stream STREAM = DEVICE.newStream();
+    private static final Stream FOREIGN = OTHER.newStream();
+    private static final TensorSpec SPEC = TensorSpec.of(DType.F32, 4, 6);
+    private static final Tensor X = tensor(4, 6);
+    private static final Tensor ROW = tensor(6);
+    private static final Tensor OUT = tensor(4, 6);
+
+    @AfterAll
+    static void close() {
+        STREAM.close();
+        FOREIGN.close();
+        DEVICE.close();
+        OTHER.close();
+        ARENA.close();
+    }
+
+    private static Tensor tensor(long... shape) {
+        return Tensor.allocate(ARENA, DType.F32, shape);
+    }
+
+    private static Tensor typed(DType dtype, long... shape) {
+        return Tensor.allocate(ARENA, dtype, shape);
+    }
+
+    private static Tensor readOnly(Tensor tensor) {
+        return Tensor.of(tensor.memory().asReadOnly(), tensor.spec());
+    }
+
+    private static TensorSpec spec(long... shape) {
+        return TensorSpec.of(DType.F32, shape);
+    }
+
+    @Test
+    void devices() {
+        Expect.illegalArgument("threads: 0", () -> Device.open("cpu", 0));
+        Expect.illegalArgument("threads", () -> Device.open("cpu", Integer.MAX_VALUE));
+        assertThrows(NullPointerException.class, () -> Device.open(null));
+        Expect.failure(NotAvailableException.class, "nothing", () -> Device.open("nothing"));
+        Expect.failure(NotAvailableException.class, "sse9", () -> Device.open("cpu:sse9"));
+        Expect.illegalArgument("name", () -> Device.open(""));
+        Expect.illegalArgument("name", () -> Device.open("cpu:"));
+    }
+
+    @Test
+    void softmax() {
+        Expect.illegalArgument("scale: NaN", () -> Softmax.scaled(Float.NaN));
+        Expect.illegalArgument("x: F32[4]", () -> Softmax.of().plan(DEVICE, spec(4), spec(4)));
+        Expect.illegalArgument("x: S8[4, 6]", () -> Softmax.of().plan(DEVICE, TensorSpec.of(DType.S8, 4, 6), SPEC));
+        Expect.illegalArgument("out: F32[4, 5]", () -> Softmax.of().plan(DEVICE, SPEC, spec(4, 5)));
+        Expect.illegalArgument("x: F32[4, 6] strides", () -> Softmax.of().plan(DEVICE, SPEC.withStrides(12, 2), SPEC));
+        Expect.illegalArgument("out", () -> Softmax.of().plan(DEVICE, SPEC, SPEC.withStrides(0, 1)));
+        assertThrows(NullPointerException.class, () -> Softmax.of().plan(null, SPEC, SPEC));
+        assertThrows(NullPointerException.class, () -> Softmax.of().plan(DEVICE, null, SPEC));
+        try (Softmax.Plan plan = Softmax.of().plan(DEVICE, SPEC, SPEC)) {
+            Expect.illegalArgument("stream", () -> plan.run(FOREIGN, X, OUT));
+            Expect.illegalArgument("expected F32[0 to 4, 6]", () -> plan.run(STREAM, tensor(5, 6), OUT));
+            Expect.illegalArgument("x (strides [5, 1]): F32[4, 5]", () -> plan.run(STREAM, tensor(4, 5), OUT));
+            Expect.illegalArgument("x (strides [1, 4])", () -> plan.run(STREAM, tensor(6, 4).transpose(0, 1), OUT));
+            Expect.illegalArgument("x (strides [6, 1]): BF16", () -> plan.run(STREAM, typed(DType.BF16, 4, 6), OUT));
+            Expect.illegalArgument("out: F32[3, 6], expected 4 rows", () -> plan.run(STREAM, X, OUT.slice(0, 0, 3)));
+            Expect.illegalArgument("out: read-only", () -> plan.run(STREAM, X, readOnly(OUT)));
+            Tensor both = tensor(5, 6);
+            Expect.illegalArgument("out: overlaps x", () -> plan.run(STREAM, both.slice(0, 0, 4), both.slice(0, 1, 5)));
+            assertThrows(NullPointerException.class, () -> plan.run(STREAM, null, OUT));
+            assertThrows(NullPointerException.class, () -> plan.run(STREAM, X, null));
+            assertThrows(NullPointerException.class, () -> plan.run(null, X, OUT));
+            plan.run(STREAM, readOnly(X), OUT);
+            assertArrayEquals(new float[30], both.toFloatArray());
+        }
+    }
+
+    @Test
+    void biasActivation() {
+        assertThrows(NullPointerException.class, () -> BiasActivation.of(null));
+        BiasActivation relu = BiasActivation.of(Activation.RELU);
+        Expect.illegalArgument("out: F32[5, 6]", () -> relu.plan(DEVICE, SPEC, spec(5, 6)));
+        Expect.illegalArgument("x", () -> relu.plan(DEVICE, spec(4, 6, 1), SPEC));
+        try (BiasActivation.Plan plan = relu.bias().plan(DEVICE, SPEC, SPEC);
+                BiasActivation.Plan plain = relu.plan(DEVICE, SPEC, SPEC)) {
+            Expect.illegalArgument("stream", () -> plan.run(FOREIGN, X, ROW, OUT));
+            Expect.illegalArgument("bias: null", () -> plan.run(STREAM, X, OUT));
+            Expect.illegalArgument("bias: F32[6], expected null", () -> plain.run(STREAM, X, ROW, OUT));
+            Expect.illegalArgument("F32[5]", () -> plan.run(STREAM, X, tensor(5), OUT));
+            Expect.illegalArgument("bias", () -> plan.run(STREAM, X, typed(DType.BF16, 6), OUT));
+            Expect.illegalArgument("bias (strides [2])", () -> plan.run(STREAM, X, view(2, 6), OUT));
+            Expect.illegalArgument("out: overlaps bias", () -> plan.run(STREAM, X, OUT.slice(0, 0, 1).reshape(6), OUT));
+            Expect.illegalArgument("out: read-only", () -> plan.run(STREAM, X, ROW, readOnly(OUT)));
+        }
+    }
+
+    /** A vector with a stride. */
+    private static Tensor view(long stride, long size) {
+        TensorSpec spec = spec(size).withStrides(stride);
+        return Tensor.of(ARENA.allocate(spec.byteSpan(), 64), spec);
+    }
+
+    @Test
+    void layerNorm() {
+        Expect.illegalArgument("epsilon: -1.0", () -> LayerNorm.of(-1));
+        Expect.illegalArgument("epsilon: Infinity", () -> LayerNorm.of(Float.POSITIVE_INFINITY));
+        Expect.illegalArgument("epsilon: NaN", () -> LayerNorm.of(Float.NaN));
+        Expect.illegalArgument("x: F32[4, 0]", () -> LayerNorm.of(0).plan(DEVICE, spec(4, 0), spec(4, 0)));
+        Expect.illegalArgument("out", () -> LayerNorm.of(0).plan(DEVICE, SPEC, spec(4, 7)));
+        try (LayerNorm.Plan plan = LayerNorm.of(0).residual().sum().plan(DEVICE, SPEC, SPEC);
+                LayerNorm.Plan plain = LayerNorm.of(0).plan(DEVICE, SPEC, SPEC)) {
+            Tensor r = tensor(4, 6);
+            Tensor sum = tensor(4, 6);
+            Expect.illegalArgument("stream", () -> plan.run(FOREIGN, X, r, ROW, ROW, OUT, sum));
+            Expect.illegalArgument("residual: null", () -> plan.run(STREAM, X, null, ROW, ROW, OUT, sum));
+            Expect.illegalArgument("sum: null", () -> plan.run(STREAM, X, r, ROW, ROW, OUT, null));
+            Expect.illegalArgument("beta: null", () -> plan.run(STREAM, X, r, ROW, null, OUT, sum));
+            Expect.illegalArgument("residual: F32[3, 6], expected 4 rows",
+                    () -> plan.run(STREAM, X, r.slice(0, 0, 3), ROW, ROW, OUT, sum));
+            Expect.illegalArgument("sum: F32[3, 6], expected 4 rows",
+                    () -> plan.run(STREAM, X, r, ROW, ROW, OUT, sum.slice(0, 0, 3)));
+            Expect.illegalArgument("sum: read-only", () -> plan.run(STREAM, X, r, ROW, ROW, OUT, readOnly(sum)));
+            Expect.illegalArgument("out: overlaps sum", () -> plan.run(STREAM, X, r, ROW, ROW, OUT, OUT));
+            Expect.illegalArgument("gamma", () -> plan.run(STREAM, X, r, tensor(7), ROW, OUT, sum));
+            Expect.illegalArgument("beta", () -> plan.run(STREAM, X, r, ROW, tensor(6, 1), OUT, sum));
+            assertThrows(NullPointerException.class, () -> plan.run(STREAM, X, r, null, ROW, OUT, sum));
+            Expect.illegalArgument("residual: F32[4, 6], expected null", () ->
+                    plain.run(STREAM, X, r, ROW, ROW, OUT, null));
+            Expect.illegalArgument("sum: F32[4, 6], expected null", () ->
+                    plain.run(STREAM, X, null, ROW, ROW, OUT, sum));
+        }
+        try (LayerNorm.Plan bare = LayerNorm.of(0).withoutBeta().plan(DEVICE, SPEC, SPEC)) {
+            Expect.illegalArgument("beta: F32[6], expected null", () -> bare.run(STREAM, X, ROW, ROW, OUT));
+        }
+    }
+
+    @Test
+    void rmsNorm() {
+        Expect.illegalArgument("epsilon: -1.0", () -> RmsNorm.of(-1));
+        Expect.illegalArgument("x", () -> RmsNorm.of(0).plan(DEVICE, spec(4, 0), spec(4, 0)));
+        Expect.illegalArgument("out", () -> RmsNorm.of(0).plan(DEVICE, SPEC, spec(4, 7)));
+        try (RmsNorm.Plan plan = RmsNorm.of(0).residual().sum().plan(DEVICE, SPEC, SPEC)) {
+            Tensor r = tensor(4, 6);
+            Tensor sum = tensor(4, 6);
+            Expect.illegalArgument("stream", () -> plan.run(FOREIGN, X, r, ROW, OUT, sum));
+            Expect.illegalArgument("residual: null", () -> plan.run(STREAM, X, null, ROW, OUT, sum));
+            Expect.illegalArgument("sum: null", () -> plan.run(STREAM, X, r, ROW, OUT, null));
+            Expect.illegalArgument("sum: read-only", () -> plan.run(STREAM, X, r, ROW, OUT, readOnly(sum)));
+            Expect.illegalArgument("gamma", () -> plan.run(STREAM, X, r, tensor(5), OUT, sum));
+        }
+    }
+
+    @Test
+    void packedWeights() {
+        Expect.illegalArgument("format: F16", () -> PackedWeights.pack(DEVICE, DType.F16, X));
+        Expect.illegalArgument("source: F32[6]", () -> PackedWeights.pack(DEVICE, DType.F32, ROW));
+        Expect.illegalArgument("source: S8", () -> PackedWeights.pack(DEVICE, DType.S8, typed(DType.S8, 4, 6)));
+        assertThrows(NullPointerException.class, () -> PackedWeights.pack(null, DType.F32, X));
+        assertThrows(NullPointerException.class, () -> PackedWeights.pack(DEVICE, null, X));
+        assertThrows(NullPointerException.class, () -> PackedWeights.pack(DEVICE, DType.F32, null));
+        Tensor infinite = tensor(4, 6);
+        infinite.setFloat(Float.POSITIVE_INFINITY, 2, 3);
+        assertThrows(IllegalArgumentException.class, () -> PackedWeights.pack(DEVICE, DType.S8, infinite));
+    }
+
+    @Test
+    void gemm() {
+        Expect.illegalArgument("format: S32", () -> Gemm.of(DType.S32));
+        assertThrows(NullPointerException.class, () -> Gemm.of(null));
+        assertThrows(NullPointerException.class, () -> Gemm.of(DType.F32).activation(null));
+        Gemm gemm = Gemm.of(DType.F32);
+        Expect.illegalArgument("a: F32[6]", () -> gemm.plan(DEVICE, spec(6), SPEC));
+        Expect.illegalArgument("out: F32[5, 6], expected the 4 rows of a", () -> gemm.plan(DEVICE, SPEC, spec(5, 6)));
+        Expect.illegalArgument("a: F32[4, 6] strides [1, 4]",
+                () -> gemm.plan(DEVICE, spec(6, 4).transpose(0, 1), SPEC));
+        Tensor source = tensor(6, 3);
+        Tensor out = tensor(4, 3);
+        Tensor bias = tensor(3);
+        try (PackedWeights weights = PackedWeights.pack(DEVICE, DType.F32, source);
+                PackedWeights wide = PackedWeights.pack(DEVICE, DType.F32, tensor(6, 4));
+                PackedWeights half = PackedWeights.pack(DEVICE, DType.BF16, source);
+                PackedWeights foreign = PackedWeights.pack(OTHER, DType.F32, source);
+                Gemm.Plan plan = gemm.bias().residual().plan(DEVICE, SPEC, out.spec());
+                Gemm.Plan plain = gemm.plan(DEVICE, SPEC, out.spec())) {
+            Expect.illegalArgument("stream", () -> plain.run(FOREIGN, weights, X, out));
+            Expect.illegalArgument("expected F32[6, 3]", () -> plain.run(STREAM, wide, X, out));
+            Expect.illegalArgument("weights: packed weights BF16", () -> plain.run(STREAM, half, X, out));
+            Expect.illegalArgument("weights", () -> plain.run(STREAM, foreign, X, out));
+            assertThrows(NullPointerException.class, () -> plain.run(STREAM, null, X, out));
+            Expect.illegalArgument("a (strides", () -> plain.run(STREAM, weights, tensor(5, 6), out));
+            Expect.illegalArgument("out: F32[2, 3], expected 4 rows",
+                    () -> plain.run(STREAM, weights, X, out.slice(0, 0, 2)));
+            Expect.illegalArgument("out: read-only", () -> plain.run(STREAM, weights, X, readOnly(out)));
+            Expect.illegalArgument("bias: null", () -> plan.run(STREAM, weights, X, out));
+            Expect.illegalArgument("residual: null", () -> plan.run(STREAM, weights, X, bias, out));
+            Expect.illegalArgument("bias: F32[3], expected null", () -> plain.run(STREAM, weights, X, bias, out));
+            Expect.illegalArgument("residual: F32[4, 3], expected null",
+                    () -> plain.run(STREAM, weights, X, null, out, out));
+            Expect.illegalArgument("out: overlaps a",
+                    () -> plain.run(STREAM, weights, X, X.reshape(8, 3).slice(0, 0, 4)));
+            plan.run(STREAM, weights, X, bias, out, out);
+        }
+    }
+
+    @Test
+    void attention() {
+        Expect.illegalArgument("left: -2", () -> Attention.dense().window(-2));
+        Expect.illegalArgument("right: -2", () -> Attention.dense().window(0, -2));
+        Expect.illegalArgument("right: 3", () -> Attention.causal().window(1, 3));
+        Expect.illegalArgument("scale: Infinity", () -> Attention.dense().scale(Float.POSITIVE_INFINITY));
+        Expect.illegalArgument("maxSequences: 0", () -> Attention.dense().packed(0));
+        Attention dense = Attention.dense();
+        TensorSpec q = spec(2, 5, 4, 8);
+        TensorSpec k = spec(2, 7, 2, 8);
+        Expect.illegalArgument("q: F32[5, 4, 8]", () -> dense.plan(DEVICE, spec(5, 4, 8), k, k));
+        Expect.illegalArgument("q: F32[2, 5, 4, 8]", () -> dense.packed(1).plan(DEVICE, q, k, k));
+        Expect.illegalArgument("k: F32[1, 7, 2, 8]", () -> dense.plan(DEVICE, q, spec(1, 7, 2, 8), k));
+        Expect.illegalArgument("v: F32[1, 7, 2, 8]", () -> dense.plan(DEVICE, q, k, spec(1, 7, 2, 8)));
+        Expect.illegalArgument("k: F32[2, 7, 2, 9]", () -> dense.plan(DEVICE, q, spec(2, 7, 2, 9), k));
+        Expect.illegalArgument("k: F32[2, 7, 3, 8]", () -> dense.plan(DEVICE, q, spec(2, 7, 3, 8), spec(2, 7, 3, 8)));
+        Expect.illegalArgument("v: F32[2, 6, 2, 8]", () -> dense.plan(DEVICE, q, k, spec(2, 6, 2, 8)));
+        Expect.illegalArgument("v: F32[2, 7, 4, 8]", () -> dense.plan(DEVICE, q, k, spec(2, 7, 4, 8)));
+        Expect.illegalArgument("v: BF16", () -> dense.plan(DEVICE, q, k, TensorSpec.of(DType.BF16, 2, 7, 2, 8)));
+        Expect.illegalArgument("out: F32[2, 5, 4, 9]", () -> dense.plan(DEVICE, q, k, k, spec(2, 5, 4, 9)));
+        Expect.illegalArgument("out: F32[2, 4, 4, 8]", () -> dense.plan(DEVICE, q, k, k, spec(2, 4, 4, 8)));
+        Tensor query = tensor(2, 5, 4, 8);
+        Tensor key = tensor(2, 7, 2, 8);
+        Tensor out = tensor(2, 5, 4, 8);
+        try (Attention.Plan plan = dense.plan(DEVICE, q, k, k)) {
+            Expect.illegalArgument("stream", () -> plan.run(FOREIGN, query, key, key, out));
+            Expect.illegalArgument("expected F32[0 to 2, 0 to 5, 4, 8]",
+                    () -> plan.run(STREAM, tensor(2, 6, 4, 8), key, key, out));
+            Expect.illegalArgument("k: F32[1, 7, 2, 8]", () -> plan.run(STREAM, query, key.slice(0, 0, 1), key, out));
+            Expect.illegalArgument("v: F32[2, 6, 2, 8]", () -> plan.run(STREAM, query, key, key.slice(1, 0, 6), out));
+            Expect.illegalArgument("out: F32[2, 4, 4, 8]", () -> plan.run(STREAM, query, key, key, out.slice(1, 0, 4)));
+            Expect.illegalArgument("out: read-only", () -> plan.run(STREAM, query, key, key, readOnly(out)));
+            Expect.illegalArgument("out: overlaps q", () -> plan.run(STREAM, query, key, key, query));
+            Expect.illegalArgument("qIndex", () -> plan.run(STREAM, query, key, key, out, tensor(2), null, null));
+            Expect.illegalArgument("qIndex: S64[1]",
+                    () -> plan.run(STREAM, query, key, key, out, typed(DType.S64, 1), null, null));
+            Expect.illegalArgument("kIndex",
+                    () -> plan.run(STREAM, query, key, key, out, null, typed(DType.S64, 3), null));
+            Expect.illegalArgument("lse", () -> plan.run(STREAM, query, key, key, out, null, null, tensor(2, 5, 4)));
+            Expect.illegalArgument("lse: F32[1, 4, 5]",
+                    () -> plan.run(STREAM, query, key, key, out, null, null, tensor(1, 4, 5)));
+            Expect.illegalArgument("lse: read-only",
+                    () -> plan.run(STREAM, query, key, key, out, null, null, readOnly(tensor(2, 4, 5))));
+            Tensor lengths = typed(DType.S64, 2).copyFrom(new long[] {5, 6});
+            assertThrows(IllegalArgumentException.class,
+                    () -> plan.run(STREAM, query, key, key, out, lengths, null, null));
+            assertArrayEquals(new float[320], out.toFloatArray());
+        }
+        try (Attention.Plan plan = dense.packed(2).plan(DEVICE, spec(5, 4, 8), spec(7, 2, 8), spec(7, 2, 8))) {
+            Tensor tokens = tensor(5, 4, 8);
+            Tensor keys = tensor(7, 2, 8);
+            Tensor result = tensor(5, 4, 8);
+            Tensor two = typed(DType.S64, 3);
+            Expect.illegalArgument("qIndex: null", () -> plan.run(STREAM, tokens, keys, keys, result));
+            Expect.illegalArgument("kIndex: null", () -> plan.run(STREAM, tokens, keys, keys, result, two, null, null));
+            Expect.illegalArgument("qIndex", () -> plan.run(
+                    STREAM, tokens, keys, keys, result, typed(DType.S64, 4), typed(DType.S64, 4), null));
+            Expect.illegalArgument("kIndex: S64[2]", () -> plan.run(
+                    STREAM, tokens, keys, keys, result, two, typed(DType.S64, 2), null));
+            Expect.illegalArgument("at least 1 offset", () -> plan.run(
+                    STREAM, tokens, keys, keys, result, typed(DType.S64, 0), typed(DType.S64, 0), null));
+            Expect.illegalArgument("lse", () -> plan.run(STREAM, tokens, keys, keys, result, two, two, tensor(4, 4)));
+            Tensor falling = typed(DType.S64, 3).copyFrom(new long[] {0, 4, 3});
+            assertThrows(IllegalArgumentException.class,
+                    () -> plan.run(STREAM, tokens, keys, keys, result, falling, two, null));
+        }
+    }
+
+    @Test
+    void pools() {
+        assertThrows(NullPointerException.class, () -> MemoryPool.of(null));
+        Expect.illegalArgument("slabBytes: 0", () -> MemoryPool.of(DEVICE, 0));
+        Expect.illegalArgument("slabBytes: 100", () -> MemoryPool.of(DEVICE, 100));
+        try (MemoryPool pool = MemoryPool.of(DEVICE);
+                Arena arena = pool.newArena()) {
+            for (SegmentAllocator allocator : new SegmentAllocator[] {pool, arena}) {
+                Expect.illegalArgument("bytes: -1", () -> allocator.allocate(-1, 1));
+                Expect.illegalArgument("bytes", () -> allocator.allocate(Long.MAX_VALUE, 1));
+                Expect.illegalArgument("alignment: 0", () -> allocator.allocate(1, 0));
+                Expect.illegalArgument("alignment: 3", () -> allocator.allocate(1, 3));
+                Expect.illegalArgument("alignment: 4194304", () -> allocator.allocate(1, 4L << 20));
+            }
+            MemorySegment heap = MemorySegment.ofArray(new byte[8]);
+            Expect.illegalArgument("expected a block that this pool allocated", () -> pool.free(heap));
+        }
+    }
+
+    @Test
+    void events() {
+        try (Event event = DEVICE.newEvent();
+                Event other = OTHER.newEvent()) {
+            Expect.illegalArgument("recorded", event::synchronize);
+            Expect.illegalArgument("recorded", event::isDone);
+            Expect.illegalArgument("recorded", () -> event.elapsedMillis(event));
+            Expect.illegalArgument("another device", () -> event.record(FOREIGN));
+            event.record(STREAM);
+            other.record(FOREIGN);
+            Expect.illegalArgument("another device", () -> event.elapsedMillis(other));
+            assertThrows(NullPointerException.class, () -> event.record(null));
+        }
+    }
+}

@@ -1,0 +1,385 @@
+package io.gatun;
+
+import static org.junit.jupiter.api.Assertions.assertArrayEquals;
+import static org.junit.jupiter.api.Assertions.assertEquals;
+import static org.junit.jupiter.api.Assertions.assertTrue;
+
+import java.lang.foreign.Arena;
+import java.util.Random;
+import org.junit.jupiter.api.AfterEach;
+import org.junit.jupiter.api.BeforeEach;
+import org.junit.jupiter.api.Test;
+import org.junit.jupiter.params.ParameterizedTest;
+import org.junit.jupiter.params.provider.EnumSource;
+import org.junit.jupiter.params.provider.ValueSource;
+
+/**
+ * That every argument gets to the kernel that it is meant for; how exact kernels are is the business of their own
+ * tests.
+ */
+class OperatorsTest {
+    private static final float TOLERANCE = 1e-4f;
+
+    private final Arena arena = Arena.ofShared();
+    private final Random random = new Random(42);
+    private Device device = Device.open("cpu", 2);
+    private Stream stream = device.newStream();
+
+    @BeforeEach
+    void open() {
+        assertTrue(device.info().available());
+    }
+
+    @AfterEach
+    void close() {
+        stream.close();
+        device.close();
+        arena.close();
+    }
+
+    private Tensor tensor(long... shape) {
+        Tensor tensor = Tensor.allocate(arena, DType.F32, shape);
+        float[] values = new float[(int) tensor.spec().elements()];
+        for (int i = 0; i < values.length; i++) {
+            values[i] = random.nextFloat() * 4 - 2;
+        }
+        return tensor.copyFrom(values);
+    }
+
+    @ParameterizedTest
+    @ValueSource(booleans = {false, true})
+    void gemm(boolean transposed) {
+        int m = 5;
+        int k = 7;
+        int n = 11;
+        Tensor a = tensor(m, k);
+        Tensor source = transposed ? tensor(n, k).transpose(0, 1) : tensor(k, n);
+        Tensor bias = tensor(n);
+        Tensor residual = tensor(m, n);
+        Tensor out = tensor(m, n);
+        Gemm gemm = Gemm.of(DType.F32).bias().residual().activation(Activation.RELU);
+        try (PackedWeights weights = PackedWeights.pack(device, DType.F32, source);
+                Gemm.Plan plan = gemm.plan(device, a.spec(), out.spec());
+                Gemm.Plan plain = Gemm.of(DType.F32).plan(device, a.spec(), out.spec());
+                Gemm.Plan biased = Gemm.of(DType.F32).bias().plan(device, a.spec(), out.spec())) {
+            assertEquals(k, weights.k());
+            assertEquals(n, weights.n());
+            assertEquals(DType.F32, weights.format());
+            assertTrue(weights.bytes() >= 4L * k * n);
+            assertEquals("gemm", plan.info().operator());
+            assertTrue(plan.info().kernel().startsWith(device.name().replace(':', '.')), plan.info()::kernel);
+            assertTrue(plan.info().flops() >= 2.0 * m * k * n);
+            plan.run(stream, weights, a, bias, residual, out);
+            float[] product = new float[m * n];
+            float[] sum = new float[m * n];
+            float[] expected = new float[m * n];
+            for (int i = 0; i < m * n; i++) {
+                double dot = 0;
+                for (int j = 0; j < k; j++) {
+                    dot += (double) a.getFloat(i / n, j) * source.getFloat(j, i % n);
+                }
+                product[i] = (float) dot;
+                sum[i] = product[i] + bias.getFloat(i % n);
+                expected[i] = Math.max(sum[i], 0) + residual.getFloat(i / n, i % n);
+            }
+            assertArrayEquals(expected, out.toFloatArray(), TOLERANCE);
+            biased.run(stream, weights, a, bias, out);
+            assertArrayEquals(sum, out.toFloatArray(), TOLERANCE);
+            plain.run(stream, weights, a, out);
+            assertArrayEquals(product, out.toFloatArray(), TOLERANCE);
+            // fewer rows than planned leave the others alone
+            out.copyFrom(new float[m * n]);
+            plain.run(stream, weights, a.slice(0, 1, 3), out.slice(0, 0, 2));
+            assertEquals(product[n], out.getFloat(0, 0), TOLERANCE);
+            assertEquals(0, out.getFloat(2, 0));
+        }
+    }
+
+    @ParameterizedTest
+    @EnumSource(names = {"BF16", "S8"})
+    void gemmOfRoundedWeights(DType format) {
+        Tensor a = tensor(3, 64);
+        Tensor source = tensor(64, 8);
+        Tensor out = tensor(3, 8);
+        try (PackedWeights weights = PackedWeights.pack(device, format, source);
+                Gemm.Plan plan = Gemm.of(format).plan(device, a.spec(), out.spec())) {
+            plan.run(stream, weights, a, out);
+            for (int i = 0; i < 24; i++) {
+                double dot = 0;
+                double size = 0;
+                for (int j = 0; j < 64; j++) {
+                    dot += (double) a.getFloat(i / 8, j) * source.getFloat(j, i % 8);
+                    size += Math.abs((double) a.getFloat(i / 8, j) * source.getFloat(j, i % 8));
+                }
+                assertEquals(dot, out.getFloat(i / 8, i % 8), 0.02 * size);
+            }
+        }
+    }
+
+    @Test
+    void attentionOfBatchesWithLengths() {
+        int batch = 2;
+        int heads = 4;
+        int headsK = 2;
+        Tensor q = tensor(batch, 6, heads, 8);
+        Tensor k = tensor(batch, 9, headsK, 8);
+        Tensor v = tensor(batch, 9, headsK, 5);
+        Tensor out = tensor(batch, 6, heads, 5);
+        Tensor lse = tensor(batch, heads, 6);
+        Tensor qLengths = Tensor.allocate(arena, DType.S64, batch).copyFrom(new long[] {6, 4});
+        Tensor kLengths = Tensor.allocate(arena, DType.S64, batch).copyFrom(new long[] {9, 7});
+        float untouched = out.getFloat(1, 4, 0, 0);
+        try (Attention.Plan plan = Attention.causal().window(3).plan(device, q.spec(), k.spec(), v.spec())) {
+            plan.run(stream, q, k, v, out, qLengths, kLengths, lse);
+            for (int b = 0; b < batch; b++) {
+                int lenQ = b == 0 ? 6 : 4;
+                int lenK = b == 0 ? 9 : 7;
+                for (int i = 0; i < lenQ; i++) {
+                    for (int h = 0; h < heads; h++) {
+                        int p = i + lenK - lenQ;
+                        check(q.slice(0, b, b + 1), k.slice(0, b, b + 1), v.slice(0, b, b + 1), out.slice(0, b, b + 1),
+                                lse.getFloat(b, h, i), i, h, Math.max(0, p - 3), p, 1 / Math.sqrt(8));
+                    }
+                }
+            }
+            assertEquals(untouched, out.getFloat(1, 4, 0, 0));
+        }
+    }
+
+    @Test
+    void attentionOfWholeBatches() {
+        Tensor q = tensor(1, 5, 2, 8);
+        Tensor k = tensor(1, 7, 2, 8);
+        Tensor v = tensor(1, 7, 2, 8);
+        Tensor out = tensor(1, 5, 2, 8);
+        try (Attention.Plan plan =
+                Attention.dense().window(-1, 1).scale(0.25f).plan(device, q.spec(), k.spec(), v.spec(), out.spec())) {
+            plan.run(stream, q, k, v, out);
+            for (int i = 0; i < 5; i++) {
+                check(q, k, v, out, Float.NaN, i, 1, 0, Math.min(6, i + 3), 0.25);
+            }
+            // fewer tokens: sequence 0 has no need of the batch stride
+            plan.run(stream, q.slice(1, 0, 2), k.slice(1, 0, 3), v.slice(1, 0, 3), out.slice(1, 0, 2));
+            for (int i = 0; i < 2; i++) {
+                check(q, k, v, out, Float.NaN, i, 0, 0, Math.min(2, i + 2), 0.25);
+            }
+        }
+    }
+
+    @Test
+    void attentionOfPackedTokens() {
+        Tensor q = tensor(10, 2, 8);
+        Tensor k = tensor(12, 1, 8);
+        Tensor v = tensor(12, 1, 8);
+        Tensor out = tensor(10, 2, 8);
+        Tensor lse = tensor(2, 10);
+        Tensor qOffsets = Tensor.allocate(arena, DType.S64, 3).copyFrom(new long[] {0, 4, 9});
+        Tensor kOffsets = Tensor.allocate(arena, DType.S64, 3).copyFrom(new long[] {0, 5, 11});
+        try (Attention.Plan plan = Attention.causal().packed(4).plan(device, q.spec(), k.spec(), v.spec())) {
+            plan.run(stream, q, k, v, out, qOffsets, kOffsets, lse);
+            for (int i = 0; i < 4; i++) {
+                check(one(q, 0, 4), one(k, 0, 5), one(v, 0, 5), one(out, 0, 4), lse.getFloat(1, i),
+                        i, 1, 0, i + 1, 1 / Math.sqrt(8));
+            }
+            for (int i = 0; i < 5; i++) {
+                check(one(q, 4, 9), one(k, 5, 11), one(v, 5, 11), one(out, 4, 9), lse.getFloat(0, 4 + i),
+                        i, 0, 0, i + 1, 1 / Math.sqrt(8));
+            }
+        }
+    }
+
+    /** Tokens from to to - 1 as a batch of one sequence. */
+    private static Tensor one(Tensor packed, long from, long to) {
+        Tensor part = packed.slice(0, from, to);
+        return part.reshape(1, to - from, packed.size(1), packed.size(2));
+    }
+
+    /** One query and head of sequence 0 against the keys {@code from} to {@code to}. */
+    private static void check(
+            Tensor q, Tensor k, Tensor v, Tensor out, float lse, int i, int h, int from, int to, double scale) {
+        int hk = (int) (h / (q.size(2) / k.size(2)));
+        double[] expected = new double[(int) v.size(3)];
+        double sum = 0;
+        for (int j = from; j <= to; j++) {
+            double score = 0;
+            for (int c = 0; c < q.size(3); c++) {
+                score += (double) q.getFloat(0, i, h, c) * k.getFloat(0, j, hk, c);
+            }
+            double weight = Math.exp(score * scale);
+            sum += weight;
+            for (int c = 0; c < expected.length; c++) {
+                expected[c] += weight * v.getFloat(0, j, hk, c);
+            }
+        }
+        for (int c = 0; c < expected.length; c++) {
+            assertEquals(expected[c] / sum, out.getFloat(0, i, h, c), TOLERANCE);
+        }
+        if (!Float.isNaN(lse)) {
+            assertEquals(Math.log(sum), lse, TOLERANCE);
+        }
+    }
+
+    @Test
+    void layerNorm() {
+        Tensor x = tensor(4, 9);
+        Tensor residual = tensor(4, 9);
+        Tensor gamma = tensor(9);
+        Tensor beta = tensor(9);
+        Tensor out = tensor(4, 9);
+        Tensor sum = tensor(4, 9);
+        try (LayerNorm.Plan full = LayerNorm.of(0.1f).residual().sum().plan(device, x.spec(), out.spec());
+                LayerNorm.Plan plain = LayerNorm.of(0.1f).plan(device, x.spec(), out.spec());
+                LayerNorm.Plan bare = LayerNorm.of(0.1f).withoutBeta().plan(device, x.spec(), out.spec())) {
+            assertEquals("norm", full.info().operator());
+            full.run(stream, x, residual, gamma, beta, out, sum);
+            assertArrayEquals(layerNorm(x, residual, gamma, beta), out.toFloatArray(), TOLERANCE);
+            assertArrayEquals(add(x, residual), sum.toFloatArray());
+            plain.run(stream, x, gamma, beta, out);
+            assertArrayEquals(layerNorm(x, null, gamma, beta), out.toFloatArray(), TOLERANCE);
+            bare.run(stream, x, gamma, null, out);
+            assertArrayEquals(layerNorm(x, null, gamma, null), out.toFloatArray(), TOLERANCE);
+        }
+    }
+
+    private static float[] add(Tensor x, Tensor residual) {
+        float[] sum = x.toFloatArray();
+        float[] other = residual.toFloatArray();
+        for (int i = 0; i < sum.length; i++) {
+            sum[i] += other[i];
+        }
+        return sum;
+    }
+
+    private static float[] layerNorm(Tensor x, Tensor residual, Tensor gamma, Tensor beta) {
+        float[] h = residual == null ? x.toFloatArray() : add(x, residual);
+        int n = (int) x.size(1);
+        float[] out = new float[h.length];
+        for (int row = 0; row < h.length; row += n) {
+            double mean = 0;
+            double square = 0;
+            for (int i = 0; i < n; i++) {
+                mean += h[row + i] / (double) n;
+            }
+            for (int i = 0; i < n; i++) {
+                square += (h[row + i] - mean) * (h[row + i] - mean) / n;
+            }
+            for (int i = 0; i < n; i++) {
+                out[row + i] = (float) ((h[row + i] - mean) / Math.sqrt(square + 0.1f) * gamma.getFloat(i)
+                        + (beta == null ? 0 : beta.getFloat(i)));
+            }
+        }
+        return out;
+    }
+
+    @Test
+    void rmsNorm() {
+        Tensor x = tensor(4, 9);
+        Tensor residual = tensor(4, 9);
+        Tensor gamma = tensor(9);
+        Tensor out = tensor(4, 9);
+        Tensor sum = tensor(4, 9);
+        try (RmsNorm.Plan full = RmsNorm.of(0.1f).residual().sum().plan(device, x.spec(), out.spec());
+                RmsNorm.Plan plain = RmsNorm.of(0.1f).plan(device, x.spec(), out.spec())) {
+            full.run(stream, x, residual, gamma, out, sum);
+            assertArrayEquals(rmsNorm(add(x, residual), gamma), out.toFloatArray(), TOLERANCE);
+            assertArrayEquals(add(x, residual), sum.toFloatArray());
+            plain.run(stream, x, gamma, out);
+            assertArrayEquals(rmsNorm(x.toFloatArray(), gamma), out.toFloatArray(), TOLERANCE);
+        }
+    }
+
+    private static float[] rmsNorm(float[] h, Tensor gamma) {
+        int n = (int) gamma.size(0);
+        float[] out = new float[h.length];
+        for (int row = 0; row < h.length; row += n) {
+            double square = 0;
+            for (int i = 0; i < n; i++) {
+                square += (double) h[row + i] * h[row + i] / n;
+            }
+            for (int i = 0; i < n; i++) {
+                out[row + i] = (float) (h[row + i] / Math.sqrt(square + 0.1f) * gamma.getFloat(i));
+            }
+        }
+        return out;
+    }
+
+    @Test
+    void softmax() {
+        Tensor x = tensor(4, 9);
+        Tensor out = tensor(4, 9);
+        try (Softmax.Plan scaled = Softmax.scaled(0.5f).plan(device, x.spec(), out.spec());
+                Softmax.Plan plain = Softmax.of().plan(device, x.spec(), out.spec())) {
+            assertEquals("softmax", plain.info().operator());
+            scaled.run(stream, x, out);
+            assertArrayEquals(softmax(x, 0.5), out.toFloatArray(), TOLERANCE);
+            float[] expected = softmax(x, 1);
+            plain.run(stream, x, x);
+            assertArrayEquals(expected, x.toFloatArray(), TOLERANCE);
+        }
+    }
+
+    private static float[] softmax(Tensor x, double scale) {
+        float[] out = new float[(int) x.spec().elements()];
+        for (int i = 0; i < x.size(0); i++) {
+            double sum = 0;
+            for (int j = 0; j < x.size(1); j++) {
+                sum += Math.exp(scale * x.getFloat(i, j));
+            }
+            for (int j = 0; j < x.size(1); j++) {
+                out[(int) (i * x.size(1) + j)] = (float) (Math.exp(scale * x.getFloat(i, j)) / sum);
+            }
+        }
+        return out;
+    }
+
+    @ParameterizedTest
+    @EnumSource
+    void biasAndActivation(Activation activation) {
+        Tensor x = tensor(4, 9);
+        Tensor bias = tensor(9);
+        Tensor out = tensor(4, 9);
+        try (BiasActivation.Plan plan = BiasActivation.of(activation).bias().plan(device, x.spec(), out.spec());
+                BiasActivation.Plan plain = BiasActivation.of(activation).plan(device, x.spec(), out.spec())) {
+            assertEquals("activation", plan.info().operator());
+            plan.run(stream, x, bias, out);
+            for (int i = 0; i < 36; i++) {
+                double h = (double) x.getFloat(i / 9, i % 9) + bias.getFloat(i % 9);
+                assertEquals(apply(activation, h), out.getFloat(i / 9, i % 9), TOLERANCE);
+            }
+            plain.run(stream, x, out);
+            for (int i = 0; i < 36; i++) {
+                assertEquals(apply(activation, x.getFloat(i / 9, i % 9)), out.getFloat(i / 9, i % 9), TOLERANCE);
+            }
+        }
+    }
+
+    private static double apply(Activation activation, double x) {
+        return switch (activation) {
+            case NONE -> x;
+            case RELU -> Math.max(x, 0);
+            case SILU -> x / (1 + Math.exp(-x));
+            case GELU_TANH -> x / 2 * (1 + Math.tanh(Math.sqrt(2 / Math.PI) * (x + 0.044715 * x * x * x)));
+            case GELU_ERF -> x / 2 * (1 + erf(x / Math.sqrt(2)));
+        };
+    }
+
+    /** The Maclaurin series, enough for |x| below 3. */
+    private static double erf(double x) {
+        double term = x;
+        double sum = x;
+        for (int i = 1; i < 60; i++) {
+            term *= -x * x / i;
+            sum += term / (2 * i + 1);
+        }
+        return 2 / Math.sqrt(Math.PI) * sum;
+    }
+
+    @Test
+    void emptyTensorsAreServed() {
+        Tensor x = Tensor.allocate(arena, DType.F32, 0, 9);
+        TensorSpec planned = TensorSpec.of(DType.F32, 4, 9);
+        try (Softmax.Plan plan = Softmax.of().plan(device, planned, planned)) {
+            plan.run(stream, x, x);
+        }
+    }
+}
