@@ -1,0 +1,180 @@
+package io.gatun.bench.reference;
+
+import static io.gatun.bench.reference.Expected.FLUSH;
+import static io.gatun.bench.reference.Expected.TINY;
+import static io.gatun.bench.reference.Expected.U;
+
+import io.gatun.Activation;
+import io.gatun.DType;
+import java.util.Arrays;
+import org.jspecify.annotations.Nullable;
+
+/**
+ * GEMM with its epilogue: out[m, n] = f(a[m, k] w[k, n] + bias[n]) + residual[m, n].
+ *
+ * <p>F32 and BF16: the product errs by at most (k + 1) u &Sigma;|a w| + k 2<sup>-149</sup> (the sum's n u, one more for
+ * a rescaling), and the bias adds one rounding of the sum. BF16 rounds both operands first, which is exact arithmetic
+ * on known numbers and no error; an operand below 2<sup>-126</sup> may count as zero, so its products are added whole.
+ *
+ * <p>S8: both quantizations and the sum are exact, so there is no k in the bound: the scaling acc s s<sub>w</sub> takes
+ * three roundings (the conversion of acc, two products).
+ *
+ * <p>The activation passes the error on (see {@link ActivationReference}), and the residual adds one rounding.
+ */
+public final class GemmReference {
+    private final int m;
+    private final int k;
+    private final int n;
+    private final float @Nullable [] bias;
+    private final Activation activation;
+    private final float @Nullable [] residual;
+    private final Expected expected;
+
+    private GemmReference(int m, int k, int n, float @Nullable [] bias, Activation activation,
+            float @Nullable [] residual) {
+        this.m = m;
+        this.k = k;
+        this.n = n;
+        this.bias = bias;
+        this.activation = activation;
+        this.residual = residual;
+        this.expected = Expected.of(m * n, (long) m * n);
+    }
+
+    /**
+     * out[m, n].
+     *
+     * @param format F32, BF16 or S8
+     * @param a [m, k]
+     * @param w [k, n]
+     * @param bias [n], or null
+     * @param residual [m, n], or null
+     */
+    public static Expected compute(DType format, int m, int k, int n, float[] a, float[] w, float @Nullable [] bias,
+            Activation activation, float @Nullable [] residual) {
+        GemmReference gemm = new GemmReference(m, k, n, bias, activation, residual);
+        switch (format) {
+            case F32 -> gemm.floats(a, w, false);
+            case BF16 -> gemm.floats(Bf16.round(a), Bf16.round(w), true);
+            case S8 -> gemm.integers(a, w);
+            default -> throw new IllegalArgumentException("no GEMM has the format " + format);
+        }
+        return gemm.expected;
+    }
+
+    private void floats(float[] a, float[] w, boolean flush) {
+        double[] wide = new double[w.length];
+        for (int i = 0; i < w.length; i++) {
+            wide[i] = w[i];
+        }
+        boolean small = flush && (hasSubnormal(a) || hasSubnormal(w));
+        double[] sum = new double[n];
+        double[] magnitude = new double[n];
+        double[] flushed = new double[n];
+        float[] naive = new float[n];
+        for (int i = 0; i < m; i++) {
+            Arrays.fill(sum, 0);
+            Arrays.fill(magnitude, 0);
+            Arrays.fill(flushed, 0);
+            Arrays.fill(naive, 0);
+            for (int p = 0; p < k; p++) {
+                float x = a[i * k + p];
+                accumulate(sum, magnitude, x, wide, p * n);
+                for (int j = 0; j < n; j++) {
+                    naive[j] += x * w[p * n + j];
+                }
+                if (small) {
+                    for (int j = 0; j < n; j++) {
+                        if (Math.abs(x) < FLUSH || Math.abs(w[p * n + j]) < FLUSH) {
+                            flushed[j] += Math.abs((double) x * w[p * n + j]);
+                        }
+                    }
+                }
+            }
+            for (int j = 0; j < n; j++) {
+                epilogue(i, j, sum[j], (k + 1) * U * magnitude[j] + k * TINY + flushed[j], naive[j]);
+            }
+        }
+    }
+
+    private static void accumulate(double[] sum, double[] magnitude, double x, double[] w, int from) {
+        for (int j = 0; j < sum.length; j++) {
+            sum[j] += x * w[from + j];
+        }
+        double positive = Math.abs(x);
+        for (int j = 0; j < sum.length; j++) {
+            magnitude[j] += positive * Math.abs(w[from + j]);
+        }
+    }
+
+    private static boolean hasSubnormal(float[] values) {
+        for (float value : values) {
+            if (value != 0 && Math.abs(value) < FLUSH) {
+                return true;
+            }
+        }
+        return false;
+    }
+
+    private void integers(float[] a, float[] w) {
+        float[] scales = new float[n];
+        int[] weights = quantizeWeights(w, scales);
+        RowQuantizer row = new RowQuantizer(k);
+        int[] sum = new int[n];
+        for (int i = 0; i < m; i++) {
+            boolean finite = row.quantize(a, i * k);
+            Arrays.fill(sum, 0);
+            for (int p = 0; p < k; p++) {
+                int x = row.values()[p] - row.zero();
+                for (int j = 0; j < n; j++) {
+                    sum[j] += x * weights[p * n + j];
+                }
+            }
+            for (int j = 0; j < n; j++) {
+                if (finite) {
+                    double value = (double) sum[j] * row.scale() * scales[j];
+                    double error = 3 * U * Math.abs(value) + Math.abs((double) sum[j]) * TINY;
+                    epilogue(i, j, value, error, sum[j] * (row.scale() * scales[j]));
+                } else {
+                    expected.set(i * n + j, Double.NaN, 0, Float.NaN);
+                }
+            }
+        }
+    }
+
+    /** Symmetric 8-bit weights: one scale of amax / 127 per column, in FP32, ties to even. */
+    private int[] quantizeWeights(float[] w, float[] scales) {
+        int[] quantized = new int[w.length];
+        for (int j = 0; j < n; j++) {
+            float amax = 0;
+            for (int p = 0; p < k; p++) {
+                amax = Math.max(amax, Math.abs(w[p * n + j]));
+            }
+            scales[j] = amax / 127f;
+            for (int p = 0; p < k && scales[j] != 0; p++) {
+                quantized[p * n + j] = (int) Math.clamp(Math.rint(w[p * n + j] / scales[j]), -127, 127);
+            }
+        }
+        return quantized;
+    }
+
+    private void epilogue(int i, int j, double sum, double error, float naiveSum) {
+        double y = sum;
+        double dy = error;
+        float naive = naiveSum;
+        if (bias != null) {
+            y += bias[j];
+            dy += U * Math.abs(y);
+            naive += bias[j];
+        }
+        double value = ActivationReference.value(activation, y);
+        double bound = ActivationReference.bound(activation, y, dy);
+        naive = ActivationReference.naive(activation, naive);
+        if (residual != null) {
+            value += residual[i * n + j];
+            bound += U * Math.abs(value);
+            naive += residual[i * n + j];
+        }
+        expected.set(i * n + j, value, bound, naive);
+    }
+}

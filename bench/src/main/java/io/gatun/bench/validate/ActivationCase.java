@@ -1,0 +1,96 @@
+package io.gatun.bench.validate;
+
+import io.gatun.Activation;
+import io.gatun.BiasActivation;
+import io.gatun.DType;
+import io.gatun.bench.reference.ActivationReference;
+import io.gatun.bench.reference.Expected;
+import java.util.StringJoiner;
+import java.util.random.RandomGenerator;
+import org.jspecify.annotations.Nullable;
+
+/**
+ * Bias and activation: {@code activation gelu_erf f32->bf16 r5 n33 bias strided inplace max8 seed=1}.
+ *
+ * @param maxRows rows of the plan
+ */
+record ActivationCase(Activation activation, DType in, DType out, int rows, int maxRows, int n, boolean bias,
+        boolean strided, boolean inplace, Values values, long seed) implements Case {
+
+    static ActivationCase parse(Words words) {
+        DType[] types = words.types();
+        int rows = words.count("r");
+        Activation function = words.oneOf(Activation.class, Activation.NONE);
+        ActivationCase activation = new ActivationCase(function, types[0], types[1], rows, words.count("max", rows),
+                words.count("n"), words.flag("bias"), words.flag("strided"), words.flag("inplace"),
+                words.oneOf(Values.class, Values.NORMAL), words.seed());
+        words.end();
+        return activation;
+    }
+
+    @Override
+    public String name() {
+        StringJoiner name = new StringJoiner(" ").add("activation").add(Words.word(activation)).add(types());
+        name.add("r" + rows).add("n" + n);
+        Rows.describe(name, rows, maxRows, strided, inplace);
+        if (bias) {
+            name.add("bias");
+        }
+        return Rows.end(name, values, seed);
+    }
+
+    @Override
+    public String family() {
+        return "activation";
+    }
+
+    @Override
+    public String types() {
+        return Words.word(in) + "->" + Words.word(out);
+    }
+
+    @Override
+    public boolean degenerate() {
+        return rows == 0 || n == 0 || values == Values.ZEROS && !bias || values == Values.DENORMAL;
+    }
+
+    @Override
+    public Problem problem() {
+        RandomGenerator random = random();
+        float[] x = arguments(random);
+        float @Nullable [] b = bias ? Values.normal(random, DType.F32, n, 1) : null;
+        Expected expected = ActivationReference.compute(activation, rows, n, x, b);
+        return trial -> {
+            Rows shape = new Rows(rows, maxRows, n, strided);
+            Operand source = shape.input(trial, "x", in, x);
+            Operand target = inplace
+                    ? trial.overwrite(source, shape.run(), expected)
+                    : shape.output(trial, "out", out, expected);
+            Operand added = b == null ? null : trial.input("bias", DType.F32, b, n);
+            BiasActivation description = BiasActivation.of(activation);
+            if (bias) {
+                description = description.bias();
+            }
+            try (BiasActivation.Plan plan = description.plan(trial.device(), source.spec(), target.spec())) {
+                trial.execute(plan, () -> plan.run(trial.stream(), source.tensor(shape.run()),
+                        added == null ? null : added.tensor(), target.tensor(shape.run())));
+            }
+        };
+    }
+
+    private float[] arguments(RandomGenerator random) {
+        int count = rows * n;
+        float[] x = Values.normal(random, DType.F32, count, 3);
+        for (int i = 0; i < count; i++) {
+            switch (values) {
+                case ZEROS -> x[i] = i % 2 == 0 ? 0f : -0f;
+                case SWEEP -> x[i] = (float) (24.0 * i / count - 12);
+                case LARGE -> x[i] *= (float) Math.pow(10, random.nextInt(30));
+                case INF -> x[i] = i % 4 == 1 ? Math.copySign(Float.POSITIVE_INFINITY, x[i]) : x[i];
+                case NAN -> x[i] = i % 4 == 1 ? Float.NaN : x[i];
+                default -> Rows.scale(x, i, 1, values);
+            }
+        }
+        return Values.rounded(x, in);
+    }
+}

@@ -1,0 +1,113 @@
+package io.gatun.bench.validate;
+
+import java.io.IOException;
+import java.io.InputStream;
+import java.io.UncheckedIOException;
+import java.nio.charset.StandardCharsets;
+import java.util.ArrayList;
+import java.util.Arrays;
+import java.util.Collections;
+import java.util.LinkedHashMap;
+import java.util.List;
+import java.util.Map;
+import java.util.Random;
+
+/**
+ * The cases of a validation run, from a text resource.
+ *
+ * <p>A line of the resource stands for many cases: {@code {a|b|c}} for each of its words in turn, {@code [a|b|c]} for
+ * one of them, dealt from a deck that the seed shuffles, so that all of them come up equally often and no two decks in
+ * step. {@code #} starts a comment. Every case gets the run's seed.
+ */
+public final class Catalogue {
+    private Catalogue() {}
+
+    /** Small shapes of every kind: seconds for each device. */
+    public static List<Case> quick(long seed) {
+        return read("quick.cases", seed);
+    }
+
+    /** The quick cases, more of each kind, and large shapes. */
+    public static List<Case> full(long seed) {
+        List<Case> cases = new ArrayList<>(quick(seed));
+        cases.addAll(read("full.cases", seed));
+        return distinct(cases);
+    }
+
+    private static List<Case> read(String resource, long seed) {
+        try (InputStream in = Catalogue.class.getResourceAsStream(resource)) {
+            if (in == null) {
+                throw new IllegalStateException("the resource " + resource + " is missing");
+            }
+            String text = new String(in.readAllBytes(), StandardCharsets.UTF_8);
+            return expand(text, seed);
+        } catch (IOException e) {
+            throw new UncheckedIOException(e);
+        }
+    }
+
+    /** The cases that a catalogue's text stands for. */
+    static List<Case> expand(String text, long seed) {
+        List<Case> cases = new ArrayList<>();
+        List<String> lines = text.lines().toList();
+        for (int number = 0; number < lines.size(); number++) {
+            String line = lines.get(number).replaceFirst("#.*", "").strip();
+            if (!line.isEmpty()) {
+                for (String name : new Line(seed * 1_000_003 + number).expand(line)) {
+                    cases.add(Case.parse(name + " seed=" + seed));
+                }
+            }
+        }
+        return distinct(cases);
+    }
+
+    private static List<Case> distinct(List<Case> cases) {
+        Map<String, Case> byName = new LinkedHashMap<>();
+        cases.forEach(test -> byName.putIfAbsent(test.name(), test));
+        return List.copyOf(byName.values());
+    }
+
+    /** One line of a catalogue. */
+    private static final class Line {
+        private final Random random;
+        private final Map<Integer, List<String>> decks = new LinkedHashMap<>();
+
+        Line(long seed) {
+            random = new Random(seed);
+        }
+
+        List<String> expand(String line) {
+            List<String> products = new ArrayList<>(List.of(""));
+            int at = 0;
+            for (int open = line.indexOf('{'); open >= 0; open = line.indexOf('{', at)) {
+                int close = line.indexOf('}', open);
+                String before = line.substring(at, open);
+                String[] words = line.substring(open + 1, close).split("\\|", -1);
+                products = products.stream()
+                        .flatMap(prefix -> Arrays.stream(words).map(word -> prefix + before + word))
+                        .toList();
+                at = close + 1;
+            }
+            String rest = line.substring(at);
+            return products.stream().map(product -> deal(product + rest)).toList();
+        }
+
+        private String deal(String line) {
+            StringBuilder dealt = new StringBuilder();
+            int at = 0;
+            int position = 0;
+            for (int open = line.indexOf('['); open >= 0; open = line.indexOf('[', at)) {
+                int close = line.indexOf(']', open);
+                List<String> words = List.of(line.substring(open + 1, close).split("\\|", -1));
+                List<String> deck = decks.computeIfAbsent(position++, _ -> new ArrayList<>());
+                if (deck.isEmpty()) {
+                    deck.addAll(words);
+                    Collections.shuffle(deck, random);
+                }
+                dealt.append(line, at, open).append(deck.removeLast());
+                at = close + 1;
+            }
+            return dealt.append(line.substring(at)).toString();
+        }
+    }
+}

@@ -1,0 +1,95 @@
+package io.gatun.bench.validate;
+
+import static org.junit.jupiter.api.Assertions.assertEquals;
+import static org.junit.jupiter.api.Assertions.assertFalse;
+import static org.junit.jupiter.api.Assertions.assertNotEquals;
+import static org.junit.jupiter.api.Assertions.assertThrows;
+import static org.junit.jupiter.api.Assertions.assertTrue;
+
+import java.util.HashSet;
+import java.util.List;
+import java.util.Set;
+import java.util.stream.Collectors;
+import org.junit.jupiter.api.Test;
+import org.junit.jupiter.params.ParameterizedTest;
+import org.junit.jupiter.params.provider.ValueSource;
+
+class CatalogueTest {
+    private static List<String> names(List<Case> cases) {
+        return cases.stream().map(Case::name).toList();
+    }
+
+    @ParameterizedTest
+    @ValueSource(longs = {1, 2, 3, 4, 5, -77, Long.MAX_VALUE})
+    void everyNameIsItsCase(long seed) {
+        List<Case> cases = Catalogue.full(seed);
+        for (Case test : cases) {
+            assertEquals(test, Case.parse(test.name()));
+            assertEquals(test.name(), Case.parse(test.name()).name());
+        }
+        assertEquals(cases.size(), new HashSet<>(names(cases)).size(), "names are distinct");
+        assertTrue(names(cases).containsAll(names(Catalogue.quick(seed))));
+    }
+
+    @Test
+    void everyOperatorIsThere() {
+        Set<String> families = Catalogue.quick(1).stream().map(Case::family).collect(Collectors.toSet());
+        assertEquals(Set.of("gemm", "attention", "layernorm", "rmsnorm", "softmax", "activation"), families);
+    }
+
+    @Test
+    void theSeedDealsShapesAndNothingElseDoes() {
+        assertEquals(names(Catalogue.quick(9)), names(Catalogue.quick(9)));
+        assertNotEquals(
+                names(Catalogue.quick(9)),
+                names(Catalogue.quick(10)).stream().map(name -> name.replace("seed=10", "seed=9")).toList());
+    }
+
+    @Test
+    void bracesMultiplyAndBracketsDeal() {
+        List<Case> cases = Catalogue.expand(
+                """
+                # a comment
+                softmax f32->f32 r{1|2|3|4} n{5|6} [|scale=2] # another
+                """,
+                4);
+        assertEquals(8, cases.size());
+        assertEquals(4, names(cases).stream().filter(name -> name.contains("scale=2.0")).count());
+        assertEquals("softmax f32->f32 r1 n5 seed=4", names(cases).getFirst().replace(" scale=2.0", ""));
+    }
+
+    @ParameterizedTest
+    @ValueSource(
+            strings = {
+                "",
+                "convolution f32->f32",
+                "gemm f32->f32 m1 k1 n1",
+                "gemm f32 m1 k1 n1",
+                "gemm f32 f32->f32 m1 k1",
+                "gemm f32 f32->f32 m1 k1 n1 gelu",
+                "gemm f32 f32->f32 m1 k1 n1 inplace",
+                "gemm f32 f32->f32 m99999999999999999999 k1 n1",
+                "attention f16 q1 k1 hq1 dk1",
+                "attention f32 q1 k1 hq3 hk2 dk1",
+                "attention f32 b2 q1 k1 hq1 dk1 klen=1",
+                "attention f32 q1 k1 hq1 dk1 klen=x",
+                "attention f32 q1 k1 hq1 dk1 window=3",
+                "attention f32 q1 k1 hq1 dk1 packed",
+                "softmax f32->f32 r1 n1 seed=x",
+                "layernorm f32->f32 r1 n1 eps=tiny"
+            })
+    void wrongLinesSayWhy(String line) {
+        IllegalArgumentException e = assertThrows(IllegalArgumentException.class, () -> Case.parse(line));
+        String message = String.valueOf(e.getMessage());
+        assertTrue(message.startsWith("case '" + line + "': "), message);
+    }
+
+    @Test
+    void degenerateCases() {
+        assertTrue(Case.parse("gemm f32 f32->f32 m0 k1 n1").degenerate());
+        assertTrue(Case.parse("attention f32 q2 k0 hq1 dk1").degenerate());
+        assertTrue(Case.parse("attention f32 b1 q2 k3 hq1 dk1 qlen=0").degenerate());
+        assertFalse(Case.parse("attention f32 q2 k1 hq1 dk1 causal").degenerate());
+        assertFalse(Case.parse("layernorm f32->f32 r2 n1").degenerate());
+    }
+}
