@@ -1,5 +1,5 @@
-// The activation family against double precision: sweeps of float bit patterns for the functions themselves, and shapes,
-// strides, aliasing, dtypes and thread counts for the loops around them.
+// The activation family against double precision: sweeps of float bit patterns for the functions themselves, and
+// shapes, strides, aliasing, dtypes and thread counts for the loops around them.
 #include "device_test.h"
 
 #include <cstdio>
@@ -47,8 +47,8 @@ double ulp(double value) {
 // What math.h promises for an FP32 argument, plus the rounding of a BF16 result.
 //   gelu_erf: about a dozen roundings, of which exp's 1.1 ulp and the two polynomials' take half; 7.5 ulp.
 //   silu: 1.1 ulp of exp, a product, a sum, a quotient, the last difference; 3.5 ulp.
-//   gelu_tanh: v = 2 w is three roundings away from its value, and exp multiplies a relative error of v by |v|. That counts
-//   for the tail alone, which for positive x is at most |v| exp(-|v|) of the result, below 1.
+//   gelu_tanh: v = 2 w is three roundings away from its value, and exp multiplies a relative error of v by |v|. That
+//   counts for the tail alone, which for positive x is at most |v| exp(-|v|) of the result, below 1.
 double tolerance(int32_t activation, double x, double expected, int32_t out_dtype) {
   double bound = 0.0;
   if (activation == GTN_ACT_GELU_ERF) bound = 7.5 * ulp(expected);
@@ -70,7 +70,8 @@ bool right(int32_t activation, float x, float got, int32_t out_dtype) {
   const double expected = reference(activation, static_cast<double>(x));
   if (std::isinf(expected)) return static_cast<double>(got) == expected;
   // Above the largest BF16 (which only the rounding of the largest floats reaches) lies infinity.
-  if (out_dtype == GTN_BF16 && std::fabs(expected) >= 0x1.ffp127) return got == static_cast<float>(std::copysign(INFINITY, expected)) || std::fabs(got) >= 0x1.fep127f;
+  if (out_dtype == GTN_BF16 && std::fabs(expected) >= 0x1.ffp127)
+    return got == static_cast<float>(std::copysign(INFINITY, expected)) || std::fabs(got) >= 0x1.fep127f;
   return std::fabs(static_cast<double>(got) - expected) <=
          tolerance(activation, static_cast<double>(x), expected, out_dtype);
 }
@@ -86,9 +87,9 @@ struct Problem {
   std::string text() const {
     char line[200];
     std::snprintf(line, sizeof line, "%s x=%s out=%s rows=%lld n=%lld strides=%lld,%lld%s%s", kNames[activation],
-                  x_dtype == GTN_F32 ? "f32" : "bf16", out_dtype == GTN_F32 ? "f32" : "bf16", static_cast<long long>(rows),
-                  static_cast<long long>(n), static_cast<long long>(x_stride), static_cast<long long>(out_stride),
-                  bias ? " bias" : "", in_place ? " in place" : "");
+                  x_dtype == GTN_F32 ? "f32" : "bf16", out_dtype == GTN_F32 ? "f32" : "bf16",
+                  static_cast<long long>(rows), static_cast<long long>(n), static_cast<long long>(x_stride),
+                  static_cast<long long>(out_stride), bias ? " bias" : "", in_place ? " in place" : "");
     return line;
   }
 };
@@ -115,7 +116,9 @@ void run(OpenDevice& on, const Problem& p, int64_t planned, Buffer& x, const std
   EXPECT_EQ(GTN_OK, gtn_plan_close(plan, &message)) << message.text;
 }
 
-int64_t extent(int64_t rows, int64_t n, int64_t stride) { return kLead + (rows > 0 ? (rows - 1) * stride + n : 0) + kLead; }
+int64_t extent(int64_t rows, int64_t n, int64_t stride) {
+  return kLead + (rows > 0 ? (rows - 1) * stride + n : 0) + kLead;
+}
 
 constexpr float kSentinel = -77.0f;
 
@@ -141,14 +144,15 @@ void check(OpenDevice& on, const Problem& p, uint64_t seed, float deviation = 3.
       written[static_cast<size_t>(at)] = true;
       const float got = result.get(at);
       ASSERT_TRUE(right(p.activation, v, got, p.out_dtype))
-          << p.text() << " seed=" << seed << " row " << r << " column " << i << ": of " << v << " got " << got << ", expected "
-          << reference(p.activation, static_cast<double>(v));
+          << p.text() << " seed=" << seed << " row " << r << " column " << i << ": of " << v << " got " << got
+          << ", expected " << reference(p.activation, static_cast<double>(v));
     }
   }
   for (int64_t i = 0; i < result.size(); ++i) {
     if (written[static_cast<size_t>(i)]) continue;
     const float before = p.in_place ? given.get(i) : kSentinel;
-    ASSERT_EQ(before, result.get(i)) << p.text() << " seed=" << seed << ": element " << i << " of the buffer was written";
+    ASSERT_EQ(before, result.get(i)) << p.text() << " seed=" << seed << ": element " << i
+                                     << " of the buffer was written";
   }
   if (!p.in_place) {
     ASSERT_TRUE(given.same_bytes(x)) << p.text() << " seed=" << seed << ": the input was written";
@@ -204,9 +208,9 @@ void sweep(OpenDevice& on, const std::string& device, int32_t activation, Buffer
     uint32_t bits;
     std::memcpy(&bits, &v, sizeof bits);
     const double expected = reference(activation, static_cast<double>(v));
-    ADD_FAILURE() << device << " " << p.text() << ": of " << v << " (bits " << std::hex << bits << std::dec << ") got " << got
-                  << ", expected " << expected << ", off by " << (static_cast<double>(got) - expected) / ulp(expected)
-                  << " ulp";
+    ADD_FAILURE() << device << " " << p.text() << ": of " << v << " (bits " << std::hex << bits << std::dec << ") got "
+                  << got << ", expected " << expected << ", off by "
+                  << (static_cast<double>(got) - expected) / ulp(expected) << " ulp";
   }
 }
 
@@ -232,7 +236,8 @@ TEST(Activation, DenseRangesAreWithinTheStatedError) {
   struct Range {
     float from, to;
   };
-  constexpr Range kRanges[] = {{-1.0f, 1.0f}, {-16.0f, 16.0f}, {-11.0f, -9.0f}, {-14.6f, -12.5f}, {-110.0f, -85.0f}, {85.0f, 90.0f}};
+  constexpr Range kRanges[] = {{-1.0f, 1.0f},    {-16.0f, 16.0f},   {-11.0f, -9.0f},
+                               {-14.6f, -12.5f}, {-110.0f, -85.0f}, {85.0f, 90.0f}};
   constexpr int64_t kCount = 40000;
   Buffer x(GTN_F32, 6 * kCount + 2 * kLead);
   int64_t at = kLead;

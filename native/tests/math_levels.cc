@@ -6,11 +6,11 @@
 namespace gatun::cpu::GATUN_LEVEL {
 namespace {
 
-#define GATUN_OVER_ARRAY(function)                                                                        \
-  void function##_array(const float* x, float* out, int64_t n) {                                          \
-    const F32 d;                                                                                          \
-    const int64_t lanes = static_cast<int64_t>(hn::Lanes(d));                                             \
-    for (int64_t i = 0; i < n; i += lanes) hn::StoreU(function(d, hn::LoadU(d, x + i)), d, out + i);      \
+#define GATUN_OVER_ARRAY(function)                                                                   \
+  void function##_array(const float* x, float* out, int64_t n) {                                     \
+    const F32 d;                                                                                     \
+    const int64_t lanes = static_cast<int64_t>(hn::Lanes(d));                                        \
+    for (int64_t i = 0; i < n; i += lanes) hn::StoreU(function(d, hn::LoadU(d, x + i)), d, out + i); \
   }
 
 GATUN_OVER_ARRAY(exp)

@@ -52,15 +52,16 @@ std::vector<float> arguments() {
     x.push_back(value);
   }
   for (int i = 0; i <= 200000; ++i) x.push_back(static_cast<float>(i - 100000) * 2e-4f);
-  for (float end : {kInfinity, -kInfinity, 0.0f, -0.0f, 88.722839f, 88.72284f, -87.33655f, -103.97208f, -103.97209f, 1e-45f, -1e-45f}) {
+  for (float end : {kInfinity, -kInfinity, 0.0f, -0.0f, 88.722839f, 88.72284f, -87.33655f, -103.97208f, -103.97209f,
+                    1e-45f, -1e-45f}) {
     x.push_back(end);
   }
   while (x.size() % 64 != 0) x.push_back(1.0f);
   return x;
 }
 
-void check(const std::string& device, const char* name, MathLevel::Function function, double (*reference)(double), double bound,
-           bool nonpositive_only) {
+void check(const std::string& device, const char* name, MathLevel::Function function, double (*reference)(double),
+           double bound, bool nonpositive_only) {
   std::vector<float> x = arguments();
   if (nonpositive_only) {
     for (float& v : x) v = v > 0.0f ? -v : v;

@@ -25,16 +25,20 @@ struct Problem {
   std::string text() const {
     static const char* const aliases[] = {"", "x", "residual"};
     char line[240];
-    std::snprintf(line, sizeof line, "norm %s x=%s out=%s rows=%lld n=%lld strides=%lld,%lld epsilon=%g%s%s%s out_is=%s sum_is=%s",
+    std::snprintf(line, sizeof line,
+                  "norm %s x=%s out=%s rows=%lld n=%lld strides=%lld,%lld epsilon=%g%s%s%s out_is=%s sum_is=%s",
                   kind == GTN_NORM_LAYER ? "layer" : "rms", x_dtype == GTN_F32 ? "f32" : "bf16",
                   out_dtype == GTN_F32 ? "f32" : "bf16", static_cast<long long>(rows), static_cast<long long>(n),
                   static_cast<long long>(x_stride), static_cast<long long>(out_stride), static_cast<double>(epsilon),
-                  residual ? " residual" : "", beta ? " beta" : "", sum ? " sum" : "", aliases[out_is], aliases[sum_is]);
+                  residual ? " residual" : "", beta ? " beta" : "", sum ? " sum" : "", aliases[out_is],
+                  aliases[sum_is]);
     return line;
   }
 };
 
-int64_t extent(int64_t rows, int64_t n, int64_t stride) { return kLead + (rows > 0 ? (rows - 1) * stride + n : 0) + kLead; }
+int64_t extent(int64_t rows, int64_t n, int64_t stride) {
+  return kLead + (rows > 0 ? (rows - 1) * stride + n : 0) + kLead;
+}
 
 // The buffers of a run; x and residual, out and sum start kLead elements in.
 struct Data {
@@ -87,8 +91,8 @@ void run(OpenDevice& on, const Problem& p, int64_t planned, Data& data) {
   const int64_t lead = kLead * Buffer::element_size(p.x_dtype);
   char* out = static_cast<char*>(data.out_buffer(p).data()) + kLead * Buffer::element_size(p.out_dtype);
   EXPECT_EQ(GTN_OK, gtn_norm_run(plan, on.stream, p.rows, static_cast<char*>(data.x.data()) + lead,
-                                 p.residual ? static_cast<char*>(data.residual.data()) + lead : nullptr, data.gamma.data(),
-                                 p.beta ? data.beta.data() : nullptr, out,
+                                 p.residual ? static_cast<char*>(data.residual.data()) + lead : nullptr,
+                                 data.gamma.data(), p.beta ? data.beta.data() : nullptr, out,
                                  p.sum ? static_cast<char*>(data.sum_buffer(p).data()) + lead : nullptr))
       << p.text() << ": " << on.message();
   EXPECT_EQ(GTN_OK, gtn_plan_close(plan, &message)) << message.text;
@@ -102,10 +106,11 @@ int lanes_of(const std::string& device) {
 // A row in double, with the bound on each element's error. h = x + residual is an FP32 addition by definition.
 //
 // With u = 2^-24 and depth = n / (4 lanes) + 8, the roundings on the way of an element through a sum:
-//   LayerNorm: c = h - m with m the rounded mean, off by R <= u |mean h| + depth u mean|h - h_0| (its sum is taken from the
-//   first element on), and at least by a denormal's step; so |c| is at most |c_true| + R, and its rounding u of that. mean c, which corrects m, is off by (depth + 2) u mean|c|. The variance is off by
-//   (depth + 4) u (var + R^2) + 2 R (depth + 2) u mean|c|, half of which, relatively, goes to the factor, and the square
-//   root and the quotient add 2 u. The second subtraction, two products and the sum with beta are 4 u of what they give.
+//   LayerNorm: c = h - m with m the rounded mean, off by R <= u |mean h| + depth u mean|h - h_0| (its sum is taken from
+//   the first element on), and at least by a denormal's step; so |c| is at most |c_true| + R, and its rounding u of
+//   that. mean c, which corrects m, is off by (depth + 2) u mean|c|. The variance is off by (depth + 4) u (var + R^2) +
+//   2 R (depth + 2) u mean|c|, half of which, relatively, goes to the factor, and the square root and the quotient add
+//   2 u. The second subtraction, two products and the sum with beta are 4 u of what they give.
 //   RMSNorm: the mean square is off by (depth + 2) u relatively, and half of that goes to the factor; 5 u for the rest.
 struct Row {
   std::vector<double> value, bound;
@@ -141,7 +146,8 @@ Row reference(const Problem& p, const std::vector<float>& h, const Data& data, i
     const double beta = p.beta ? static_cast<double>(data.beta[i]) : 0.0;
     const double value = c * factor * gamma + beta;
     double bound = relative * std::fabs(c * factor * gamma) + u * std::fabs(value);
-    if (layer) bound += factor * std::fabs(gamma) * (2.0 * u * (std::fabs(c) + R) + (depth + 2.0) * u * c_mean + 0x1p-148);
+    if (layer)
+      bound += factor * std::fabs(gamma) * (2.0 * u * (std::fabs(c) + R) + (depth + 2.0) * u * c_mean + 0x1p-148);
     row.value.push_back(value);
     row.bound.push_back(1.001 * bound + 0x1p-148);
   }
@@ -182,17 +188,20 @@ void check(OpenDevice& on, const std::string& device, const Problem& p, const Da
       double bound = expected.bound[static_cast<size_t>(i)];
       // BF16 has 8 significant bits, so half a step is at most 2^-8 of the value; below the normal range it is 2^-134.
       if (p.out_dtype == GTN_BF16) bound += 0x1p-8 * (std::fabs(want) + bound) + 0x1p-134;
-      ASSERT_LE(std::fabs(got - want), bound) << device << " " << p.text() << " row " << r << " column " << i << ": got "
-                                              << got << ", expected " << want << ", of h = " << h[static_cast<size_t>(i)];
+      ASSERT_LE(std::fabs(got - want), bound)
+          << device << " " << p.text() << " row " << r << " column " << i << ": got " << got << ", expected " << want
+          << ", of h = " << h[static_cast<size_t>(i)];
     }
   }
   if (p.sum) {
-    ASSERT_TRUE(expected_sum.same_bytes(sum)) << device << " " << p.text() << ": sum is not x + residual, or more was written";
+    ASSERT_TRUE(expected_sum.same_bytes(sum))
+        << device << " " << p.text() << ": sum is not x + residual, or more was written";
   }
   const Buffer& out_before = p.out_is == kX ? given.x : p.out_is == kResidual ? given.residual : given.out;
   for (int64_t i = 0; i < out.size(); ++i) {
     if (written[static_cast<size_t>(i)]) continue;
-    ASSERT_EQ(out_before.get(i), out.get(i)) << device << " " << p.text() << ": element " << i << " around out was written";
+    ASSERT_EQ(out_before.get(i), out.get(i))
+        << device << " " << p.text() << ": element " << i << " around out was written";
   }
   if (p.out_is != kX && p.sum_is != kX) {
     ASSERT_TRUE(given.x.same_bytes(data.x)) << device << " " << p.text() << ": x was written";
@@ -235,7 +244,8 @@ TEST(Norm, KernelsNameTheirLevelAndCountTheirBytes) {
         EXPECT_EQ(GTN_OP_NORM, info.op);
         EXPECT_EQ(35.0 * static_cast<double>(3 * Buffer::element_size(dtype) + 4) + 7 * 4, info.bytes);
         EXPECT_GE(info.flops, 35.0 * 5);
-        EXPECT_EQ(dtype == GTN_F32 ? 0 : 3 * 64, info.workspace_bytes);  // a row of FP32 for each thread, where one is needed
+        EXPECT_EQ(dtype == GTN_F32 ? 0 : 3 * 64,
+                  info.workspace_bytes);  // a row of FP32 for each thread, where one is needed
         EXPECT_EQ(GTN_OK, gtn_plan_close(plan, &message)) << message.text;
       }
     }
@@ -327,8 +337,8 @@ TEST(Norm, OutputsMayTakeThePlaceOfInputs) {
   }
 }
 
-// A mean of 10^4 and more with a deviation of 1. The one-pass formula mean h^2 - (mean h)^2 fails on the same data by far,
-// which shows that the data can tell.
+// A mean of 10^4 and more with a deviation of 1. The one-pass formula mean h^2 - (mean h)^2 fails on the same data by
+// far, which shows that the data can tell.
 TEST(Norm, LayerNormIsAccurateAtLargeOffsets) {
   for (const std::string& name : cpu_devices()) {
     OpenDevice on(name);
@@ -415,8 +425,8 @@ TEST(Norm, InfinitiesAndNan) {
   }
 }
 
-// A BF16 sum is rounded, and the normalisation is of h before that: with FP32 out it is right to FP32's bounds, which the
-// rounded h would miss.
+// A BF16 sum is rounded, and the normalisation is of h before that: with FP32 out it is right to FP32's bounds, which
+// the rounded h would miss.
 TEST(Norm, ABf16SumDoesNotRoundWhatIsNormalised) {
   for (const std::string& name : cpu_devices()) {
     OpenDevice on(name);

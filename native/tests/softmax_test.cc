@@ -20,14 +20,16 @@ struct Problem {
   std::string text() const {
     char line[200];
     std::snprintf(line, sizeof line, "softmax x=%s out=%s rows=%lld n=%lld strides=%lld,%lld scale=%g%s",
-                  x_dtype == GTN_F32 ? "f32" : "bf16", out_dtype == GTN_F32 ? "f32" : "bf16", static_cast<long long>(rows),
-                  static_cast<long long>(n), static_cast<long long>(x_stride), static_cast<long long>(out_stride),
-                  static_cast<double>(scale), in_place ? " in place" : "");
+                  x_dtype == GTN_F32 ? "f32" : "bf16", out_dtype == GTN_F32 ? "f32" : "bf16",
+                  static_cast<long long>(rows), static_cast<long long>(n), static_cast<long long>(x_stride),
+                  static_cast<long long>(out_stride), static_cast<double>(scale), in_place ? " in place" : "");
     return line;
   }
 };
 
-int64_t extent(int64_t rows, int64_t n, int64_t stride) { return kLead + (rows > 0 ? (rows - 1) * stride + n : 0) + kLead; }
+int64_t extent(int64_t rows, int64_t n, int64_t stride) {
+  return kLead + (rows > 0 ? (rows - 1) * stride + n : 0) + kLead;
+}
 
 void run(OpenDevice& on, const Problem& p, int64_t planned, Buffer& x, Buffer& out) {
   Message message;
@@ -53,10 +55,10 @@ int lanes_of(const std::string& device) {
 
 // A row in double, with the bound on each element's error.
 //
-// s_i = scale x_i is an FP32 product by definition. With u = 2^-24 and d_i = s_i - max: the exponent is off by u |d_i| of the
-// difference, and exp adds 1.1 ulp, at most 2.2 u. The sum inherits the weighted mean of those and adds one rounding for each
-// level of the summation: a lane takes n / (4 lanes) elements, and 8 levels more end it. The reciprocal, the product and
-// their second-order terms are 4 u.
+// s_i = scale x_i is an FP32 product by definition. With u = 2^-24 and d_i = s_i - max: the exponent is off by u
+// |d_i| of the difference, and exp adds 1.1 ulp, at most 2.2 u. The sum inherits the weighted mean of those and adds
+// one rounding for each level of the summation: a lane takes n / (4 lanes) elements, and 8 levels more end it. The
+// reciprocal, the product and their second-order terms are 4 u.
 struct Row {
   std::vector<double> value, bound;
 };
@@ -162,7 +164,8 @@ TEST(Softmax, KernelsNameTheirLevelAndCountTheirBytes) {
         const std::string level = name.substr(name.find(':') + 1);
         EXPECT_EQ("cpu." + level + ".softmax" + (dtype == GTN_F32 ? ".f32" : ".bf16"), info.kernel);
         EXPECT_EQ(GTN_OP_SOFTMAX, info.op);
-        EXPECT_EQ(35.0 * static_cast<double>(Buffer::element_size(dtype) + Buffer::element_size(out_dtype)), info.bytes);
+        EXPECT_EQ(35.0 * static_cast<double>(Buffer::element_size(dtype) + Buffer::element_size(out_dtype)),
+                  info.bytes);
         EXPECT_GE(info.flops, 35.0 * 4);
         EXPECT_EQ(out_dtype == GTN_F32 ? 0 : 3 * 64, info.workspace_bytes);  // a row of FP32 for each thread
         EXPECT_EQ(GTN_OK, gtn_plan_close(plan, &message)) << message.text;
@@ -172,7 +175,8 @@ TEST(Softmax, KernelsNameTheirLevelAndCountTheirBytes) {
 }
 
 TEST(Softmax, ShapesStridesDtypesAndScales) {
-  const int64_t widths[] = {0, 1, 2, 3, 7, 8, 9, 15, 16, 17, 31, 32, 33, 63, 64, 65, 67, 127, 129, 1009, 4096, 8191, 8193};
+  const int64_t widths[] = {0,  1,  2,  3,  7,  8,   9,   15,   16,   17,   31,  32,
+                            33, 63, 64, 65, 67, 127, 129, 1009, 4096, 8191, 8193};
   const float scales[] = {1.0f, 0.125f, -2.0f, 0.0f, 30.0f};
   for (const std::string& name : cpu_devices()) {
     OpenDevice on(name);
@@ -240,8 +244,8 @@ TEST(Softmax, InPlace) {
   }
 }
 
-// Infinities, NaN and scores at the ends of FP32's range, at every place of a row and with every kind of scale. The rules
-// apply to scale * x.
+// Infinities, NaN and scores at the ends of FP32's range, at every place of a row and with every kind of scale. The
+// rules apply to scale * x.
 TEST(Softmax, SpecialValues) {
   const float nan = std::numeric_limits<float>::quiet_NaN();
   const float specials[] = {kInfinity, -kInfinity, nan, 3.4e38f, -3.4e38f, 1e-45f, 1e30f};
@@ -252,7 +256,8 @@ TEST(Softmax, SpecialValues) {
       for (float special : specials) {
         for (float scale : scales) {
           for (int32_t dtype : {GTN_F32, GTN_BF16}) {
-            // Row r has the special value at column r; one more row has it everywhere; one more has it beside -inf alone.
+            // Row r has the special value at column r; one more row has it everywhere; one more has it beside -inf
+            // alone.
             Problem p;
             p.x_dtype = dtype;
             p.rows = n + 2;

@@ -1,25 +1,28 @@
-// Elementary functions on FP32 vectors, for files that are compiled once per level: exp, tanh, erf and the activations of
-// gatun.h. All are lane-wise and branch-free, so a remainder vector may hold anything in its spare lanes.
+// Elementary functions on FP32 vectors, for files that are compiled once per level: exp, tanh, erf and the
+// activations of gatun.h. All are lane-wise and branch-free, so a remainder vector may hold anything in its spare
+// lanes.
 //
-// Methods. exp: Cody-Waite reduction to |r| <= ln2/2 and a polynomial of degree 6. tanh: from expm1, without cancellation
-// near 0. erf and GELU: the lower tail of the normal distribution as exp(-t^2/2) times a rational function, with t^2 carried
-// in two floats. Every coefficient here is a minimax fit of our own (weighted least squares with Lawson's weights, relative
-// error, at 40 digits; the rational one then improved by a search over neighbouring floats).
+// Methods. exp: Cody-Waite reduction to |r| <= ln2/2 and a polynomial of degree 6. tanh: from expm1, without
+// cancellation near 0. erf and GELU: the lower tail of the normal distribution as exp(-t^2/2) times a rational
+// function, with t^2 carried in two floats. Every coefficient here is a minimax fit of our own (weighted least
+// squares with Lawson's weights, relative error, at 40 digits; the rational one then improved by a search over
+// neighbouring floats).
 //
-// Errors in units of the last place of the result, from sweeps of all float bit patterns against long double; in brackets
-// those without FMA (scalar level) where they are larger. Results below the normal range round gradually; n steps there
-// means n times 2^-149.
-//   exp, exp_nonpositive  1.0 ulp; 0.7 steps
-//   tanh                  2.5 ulp; odd, the sign of zero kept
-//   erf                   1.9 ulp; odd, the sign of zero kept
-//   gelu_erf              5.3 ulp (6.5), the far negative tail included: it never cancels; 2 steps
-//   gelu_tanh             relative error (4 + 2.5 |v|) u (3 |v|), u = 2^-24, where v = min(0, 2 sqrt(2/pi) (x + 0.044715 x^3)):
-//                         the tail multiplies the rounding of its own argument; 80 steps
-//   silu                  2.7 ulp; 1 step
-// NaN propagates through all of them; gelu_* and silu of -inf are -0, of +inf +inf.
-// Four vectors in lockstep. A polynomial is a chain of dependent operations of four cycles each, and what a processor looks
-// ahead (64 waiting floating-point operations on Zen 3) covers less than three such chains. So the functions that hot loops
-// use are templates over V, which is one vector or `Four`, whose every operation is done on all four before the next begins.
+// Errors at most, in units of the last place of the result; the tests hold them over all binades, at every level (the
+// scalar one, which has no FMA, is a few tenths worse than the others). Results below the normal range round gradually.
+//   exp, exp_nonpositive  1.2
+//   tanh                  2.6; odd, the sign of zero kept
+//   erf                   2.3; odd, the sign of zero kept
+//   gelu_erf              7.5, the far negative tail included: it never cancels
+//   gelu_tanh             relative error (7 + 3 |v|) 2^-24 with v = min(0, 2 sqrt(2/pi) (x + 0.044715 x^3)): the tail
+//                         multiplies the rounding of its own argument
+//   silu                  3.5
+// NaN propagates through all of them; gelu_* and silu of -inf are 0 or -0, of +inf +inf.
+//
+// Four vectors in lockstep: a polynomial is a chain of dependent operations of four cycles each, and what a processor
+// looks ahead (64 waiting floating-point operations on Zen 3) covers less than three such chains. So the functions that
+// hot loops use are templates over V, which is one vector or `Four`, whose every operation is done on all four before
+// the next begins.
 #pragma once
 
 #include <gatun/gatun.h>
@@ -46,36 +49,36 @@ HWY_INLINE VF part(const X& x) {
   }
 }
 
-#define GATUN_WIDE_UNARY(name, operation)                                                                           \
-  template <typename X>                                                                                             \
-  HWY_INLINE X name(const X& x) {                                                                                   \
-    if constexpr (std::is_same_v<X, VF>) {                                                                          \
-      return operation(x);                                                                                          \
-    } else {                                                                                                        \
-      return Four{operation(x.a), operation(x.b), operation(x.c), operation(x.e)};                                  \
-    }                                                                                                               \
+#define GATUN_WIDE_UNARY(name, operation)                                          \
+  template <typename X>                                                            \
+  HWY_INLINE X name(const X& x) {                                                  \
+    if constexpr (std::is_same_v<X, VF>) {                                         \
+      return operation(x);                                                         \
+    } else {                                                                       \
+      return Four{operation(x.a), operation(x.b), operation(x.c), operation(x.e)}; \
+    }                                                                              \
   }
 
-#define GATUN_WIDE_BINARY(name, operation)                                                                          \
-  template <typename X, typename Y>                                                                                 \
-  HWY_INLINE auto name(const X& x, const Y& y) {                                                                    \
-    if constexpr (std::is_same_v<X, VF> && std::is_same_v<Y, VF>) {                                                 \
-      return operation(x, y);                                                                                       \
-    } else {                                                                                                        \
-      return Four{operation(part<0>(x), part<0>(y)), operation(part<1>(x), part<1>(y)),                             \
-                  operation(part<2>(x), part<2>(y)), operation(part<3>(x), part<3>(y))};                            \
-    }                                                                                                               \
+#define GATUN_WIDE_BINARY(name, operation)                                               \
+  template <typename X, typename Y>                                                      \
+  HWY_INLINE auto name(const X& x, const Y& y) {                                         \
+    if constexpr (std::is_same_v<X, VF> && std::is_same_v<Y, VF>) {                      \
+      return operation(x, y);                                                            \
+    } else {                                                                             \
+      return Four{operation(part<0>(x), part<0>(y)), operation(part<1>(x), part<1>(y)),  \
+                  operation(part<2>(x), part<2>(y)), operation(part<3>(x), part<3>(y))}; \
+    }                                                                                    \
   }
 
-#define GATUN_WIDE_TERNARY(name, operation)                                                                         \
-  template <typename X, typename Y, typename Z>                                                                     \
-  HWY_INLINE auto name(const X& x, const Y& y, const Z& z) {                                                        \
-    if constexpr (std::is_same_v<X, VF> && std::is_same_v<Y, VF> && std::is_same_v<Z, VF>) {                        \
-      return operation(x, y, z);                                                                                    \
-    } else {                                                                                                        \
-      return Four{operation(part<0>(x), part<0>(y), part<0>(z)), operation(part<1>(x), part<1>(y), part<1>(z)),     \
-                  operation(part<2>(x), part<2>(y), part<2>(z)), operation(part<3>(x), part<3>(y), part<3>(z))};    \
-    }                                                                                                               \
+#define GATUN_WIDE_TERNARY(name, operation)                                                                      \
+  template <typename X, typename Y, typename Z>                                                                  \
+  HWY_INLINE auto name(const X& x, const Y& y, const Z& z) {                                                     \
+    if constexpr (std::is_same_v<X, VF> && std::is_same_v<Y, VF> && std::is_same_v<Z, VF>) {                     \
+      return operation(x, y, z);                                                                                 \
+    } else {                                                                                                     \
+      return Four{operation(part<0>(x), part<0>(y), part<0>(z)), operation(part<1>(x), part<1>(y), part<1>(z)),  \
+                  operation(part<2>(x), part<2>(y), part<2>(z)), operation(part<3>(x), part<3>(y), part<3>(z))}; \
+    }                                                                                                            \
   }
 
 GATUN_WIDE_UNARY(abs, hn::Abs)
@@ -84,12 +87,12 @@ GATUN_WIDE_BINARY(add, hn::Add)
 GATUN_WIDE_BINARY(sub, hn::Sub)
 GATUN_WIDE_BINARY(mul, hn::Mul)
 GATUN_WIDE_BINARY(div, hn::Div)
-GATUN_WIDE_TERNARY(mul_add, hn::MulAdd)          // x y + z
-GATUN_WIDE_TERNARY(mul_sub, hn::MulSub)          // x y - z
-GATUN_WIDE_TERNARY(neg_mul_add, hn::NegMulAdd)   // z - x y
+GATUN_WIDE_TERNARY(mul_add, hn::MulAdd)         // x y + z
+GATUN_WIDE_TERNARY(mul_sub, hn::MulSub)         // x y - z
+GATUN_WIDE_TERNARY(neg_mul_add, hn::NegMulAdd)  // z - x y
 
-// max(x, bound) and min(x, bound) that keep a NaN in x. The x86 instructions give their second operand when either is NaN;
-// elsewhere (HWY_SCALAR drops NaN) a comparison does it.
+// max(x, bound) and min(x, bound) that keep a NaN in x. The x86 instructions give their second operand when either is
+// NaN; elsewhere (HWY_SCALAR drops NaN) a comparison does it.
 HWY_INLINE VF max_or_nan(VF bound, VF x) {
 #if HWY_ARCH_X86 && HWY_TARGET != HWY_SCALAR
   return hn::Max(bound, x);
@@ -137,8 +140,8 @@ HWY_INLINE V power_of_two(const V& k) {
 HWY_INLINE VF at_least(F32 d, VF x, float bound) { return wide::at_least(hn::Set(d, bound), x); }
 HWY_INLINE VF at_most(F32 d, VF x, float bound) { return wide::at_most(hn::Set(d, bound), x); }
 
-// x = n ln2 + r with n = rint(x / ln2) and |r| <= ln2/2 (a little more after rounding), for |x| below 2^21. `k` is n + 1.5 2^23,
-// whose low bits are n as an integer: no conversion, which would be undefined for NaN.
+// x = n ln2 + r with n = rint(x / ln2) and |r| <= ln2/2 (a little more after rounding), for |x| below 2^21. `k` is n
+// + 1.5 2^23, whose low bits are n as an integer: no conversion, which would be undefined for NaN.
 template <typename V>
 HWY_INLINE V reduce_ln2(F32 d, const V& x, V* k) {
   *k = wide::mul_add(x, hn::Set(d, 1.44269504f), hn::Set(d, 0x1.8p23f));
@@ -164,9 +167,9 @@ HWY_INLINE V exp_reduced(F32 d, const V& r) {
   return wide::mul_add(wide::mul_add(exp_polynomial(d, r), r, one), r, one);
 }
 
-// 2^32 exp(high + low) for -109 <= high <= 0 or NaN and |low| below 0.1. Scaled so that it is never denormal: the caller
-// takes 2^-32 back in its last operation, which then rounds into the denormals once. (Products keep NaN; adding to the
-// exponent field would not.)
+// 2^32 exp(high + low) for -109 <= high <= 0 or NaN and |low| below 0.1. Scaled so that it is never denormal: the
+// caller takes 2^-32 back in its last operation, which then rounds into the denormals once. (Products keep NaN;
+// adding to the exponent field would not.)
 template <typename V>
 HWY_INLINE V exp_scaled(F32 d, const V& high, const V& low) {
   V k;
@@ -234,8 +237,8 @@ HWY_INLINE void half_square(F32 d, const Four& t, Four* high, Four* low) {
   half_square(d, t.e, &high->e, &low->e);
 }
 
-// 2^32 Phi(-t), the lower tail of the normal distribution, for 0 <= t <= 14.5 or NaN: exp(-t^2/2) P(t) / Q(t), all of whose
-// coefficients are positive, so nothing cancels.
+// 2^32 Phi(-t), the lower tail of the normal distribution, for 0 <= t <= 14.5 or NaN: exp(-t^2/2) P(t) / Q(t), all of
+// whose coefficients are positive, so nothing cancels.
 template <typename V>
 HWY_INLINE V normal_tail_scaled(F32 d, const V& t) {
   V high, low;
@@ -275,10 +278,10 @@ HWY_INLINE V relu(F32 d, const V& x) {
   return wide::at_least(hn::Zero(d), x);
 }
 
-// GELU and SiLU are x F(x) with F(-x) = 1 - F(x), so both are max(x, 0) - |x| F(-|x|): no cancellation for negative x, where
-// the first term is 0, nor for positive x, where the second is at most half of it. |x| is bounded at a point from which on
-// the second term is below half the smallest denormal; inf * 0 would be NaN. F comes scaled by 2^32, which the last
-// operation takes back.
+// GELU and SiLU are x F(x) with F(-x) = 1 - F(x), so both are max(x, 0) - |x| F(-|x|): no cancellation for negative
+// x, where the first term is 0, nor for positive x, where the second is at most half of it. |x| is bounded at a point
+// from which on the second term is below half the smallest denormal; inf * 0 would be NaN. F comes scaled by 2^32,
+// which the last operation takes back.
 template <typename V>
 HWY_INLINE V minus_tail(F32 d, const V& x, const V& scaled_tail) {
   return wide::neg_mul_add(scaled_tail, hn::Set(d, 0x1p-32f), relu(d, x));

@@ -1,6 +1,6 @@
-// Portable SIMD for files that are compiled once per level: Google Highway with static dispatch, and the few loads and
-// stores that every family needs. Nothing here may leave a symbol that the linker could share between levels: everything is
-// static or always inline, and kernel files call no inline function of the standard library.
+// Portable SIMD for files that are compiled once per level: Google Highway with static dispatch, and the few loads
+// and stores that every family needs. Nothing here may leave a symbol that the linker could share between levels:
+// everything is static or always inline, and kernel files call no inline function of the standard library.
 #pragma once
 
 #if !defined(GATUN_LEVEL)

@@ -1,8 +1,8 @@
 // Bias and activation over rows: out = f(x + bias), f of cpu/math.h. Compiled once per level.
 //
-// Bytes: every element is read once and written once, 8 bytes of FP32. FLOPs: 50 an element for GELU (erf) down to 1 for
-// ReLU. What binds it: memory once the data leave the L2 cache; in the caches GELU (erf) is bound by its 50 operations and
-// a division, about two cycles an element with AVX2.
+// Bytes: every element is read once and written once, 8 bytes of FP32. FLOPs: 50 an element for GELU (erf) down to 1
+// for ReLU. What binds it: memory once the data leave the L2 cache; in the caches GELU (erf) is bound by its 50
+// operations and a division, 2.5 cycles an element with AVX2 on Zen 3.
 //
 // Rows are taken in four vectors at a time, so that four independent chains of polynomial steps are under way. The last
 // vector of a row overlaps the one before: it is loaded before anything is written, which makes it right in place too.
@@ -45,7 +45,8 @@ HWY_INLINE void one_row(const X* x, const float* bias, Y* out, int64_t n) {
 }
 
 template <int kActivation, typename X, typename Y>
-void rows_of(const void* x, int64_t x_stride, const float* bias, void* out, int64_t out_stride, int64_t rows, int64_t n) {
+void rows_of(const void* x, int64_t x_stride, const float* bias, void* out, int64_t out_stride, int64_t rows,
+             int64_t n) {
   const X* from = static_cast<const X*>(x);
   Y* to = static_cast<Y*>(out);
   for (int64_t r = 0; r < rows; ++r) {
@@ -59,10 +60,11 @@ void rows_of(const void* x, int64_t x_stride, const float* bias, void* out, int6
 
 }  // namespace
 
-#define GATUN_ROWS(activation)                                                    \
-  {                                                                               \
-    {rows_of<activation, float, float>, rows_of<activation, float, bf16>},        \
-        {rows_of<activation, bf16, float>, rows_of<activation, bf16, bf16>}       \
+#define GATUN_ROWS(activation)                                               \
+  {                                                                          \
+    {rows_of<activation, float, float>, rows_of<activation, float, bf16>}, { \
+      rows_of<activation, bf16, float>, rows_of<activation, bf16, bf16>      \
+    }                                                                        \
   }
 
 extern const ActivationKernels activation_kernels;

@@ -17,7 +17,8 @@ constexpr int64_t kTaskElements = 8192;
 class ActivationPlan final : public Plan {
  public:
   ActivationPlan(const Device& device, const gtn_activation_desc& desc)
-      : kernel_(device.level->kernels->activation->rows[desc.activation][desc.x.dtype == GTN_BF16][desc.out.dtype == GTN_BF16]),
+      : kernel_(device.level->kernels->activation
+                    ->rows[desc.activation][desc.x.dtype == GTN_BF16][desc.out.dtype == GTN_BF16]),
         n_(desc.x.shape[1]),
         x_stride_(desc.x.strides[0]),
         out_stride_(desc.out.strides[0]),
@@ -67,7 +68,8 @@ gtn_status activation_plan(const Device& device, const gtn_activation_desc& desc
   const double rows = static_cast<double>(desc.x.shape[0]), n = static_cast<double>(desc.x.shape[1]);
   const double element = (desc.x.dtype == GTN_BF16 ? 2 : 4) + (desc.out.dtype == GTN_BF16 ? 2 : 4);
   char name[48];
-  std::snprintf(name, sizeof name, "activation.%s.%s", kNames[desc.activation], desc.x.dtype == GTN_BF16 ? "bf16" : "f32");
+  std::snprintf(name, sizeof name, "activation.%s.%s", kNames[desc.activation],
+                desc.x.dtype == GTN_BF16 ? "bf16" : "f32");
   name_kernel(info, device, name);
   info->op = GTN_OP_ACTIVATION;
   info->flops = rows * n * (kFlops[desc.activation] + (desc.has_bias != 0 ? 1 : 0));

@@ -4,21 +4,22 @@
 //   LayerNorm: out = (h - mean h) / sqrt(var h + epsilon) * gamma + beta
 //   RMSNorm:   out = h / sqrt(mean h^2 + epsilon) * gamma
 //
-// Bytes: x, residual, out and sum once each from the memory's point of view; gamma and beta stay in the cache. FLOPs: 10 an
-// element for LayerNorm, 4 for RMSNorm. What binds it: memory, for every row that fits the L2 cache; the later passes over a
-// row find it in L1 or L2.
+// Bytes: x, residual, out and sum once each from the memory's point of view; gamma and beta stay in the cache. FLOPs:
+// 10 an element for LayerNorm, 4 for RMSNorm. What binds it: memory, for every row that fits the L2 cache; the later
+// passes over a row find it in L1 or L2.
 //
-// h is kept in FP32 between the passes: in x itself where it is FP32 and has no residual, in `sum` where that is FP32, else in
-// a scratch row. So a BF16 `sum` is rounded, and the normalisation sees h before that rounding.
+// h is kept in FP32 between the passes: in x itself where it is FP32 and has no residual, in `sum` where that is
+// FP32, else in a scratch row. So a BF16 `sum` is rounded, and the normalisation sees h before that rounding.
 //
-// The variance takes two passes and a correction (Chan, Golub and LeVeque, "Algorithms for computing the sample variance",
-// 1983, the corrected two-pass algorithm): c = h - m with m the rounded mean, then var = mean c^2 - (mean c)^2, and mean c also
-// corrects the mean. The first sum is of h - h_0, so that it does not lose the digits that an offset has in common. The error
-// then depends on the deviation of a row, not on its offset.
+// The variance takes two passes and a correction (Chan, Golub and LeVeque, "Algorithms for computing the sample
+// variance", 1983, the corrected two-pass algorithm): c = h - m with m the rounded mean, then var = mean c^2 - (mean
+// c)^2, and mean c also corrects the mean. The first sum is of h - h_0, so that it does not lose the digits that an
+// offset has in common. The error then depends on the deviation of a row, not on its offset.
 //
-// Squares outside FP32's range (|h| above about 1e19, or a mean square below 2^-100 that epsilon does not lift), overflowing
-// sums, infinities and NaN send a row to a plain loop in double, which gives what the formula gives: finite results for finite
-// rows; LayerNorm gives NaN for a row with an infinity, RMSNorm gives 0 with NaN at the infinities; NaN gives a row of NaN.
+// Squares outside FP32's range (|h| above about 1e19, or a mean square below 2^-100 that epsilon does not lift),
+// overflowing sums, infinities and NaN send a row to a plain loop in double, which gives what the formula gives:
+// finite results for finite rows; LayerNorm gives NaN for a row with an infinity, RMSNorm gives 0 with NaN at the
+// infinities; NaN gives a row of NaN.
 //
 // The order of summation is fixed: four vectors of partial sums, and the remainder in the second of them.
 #include "cpu/norm/norm.h"
@@ -58,7 +59,7 @@ HWY_INLINE float first_pass_of(F32 d, const T* x, const T* residual, T* sum, flo
   const int64_t lanes = static_cast<int64_t>(hn::Lanes(d));
   VF s0 = hn::Zero(d), s1 = hn::Zero(d), s2 = hn::Zero(d), s3 = hn::Zero(d);
   int64_t i = 0;
-#define GATUN_GATHER(at) \
+#define GATUN_GATHER(at)                                                                                          \
   gather<kResidual, kSum, kKeep>(d, x + (at), kResidual ? residual + (at) : nullptr, kSum ? sum + (at) : nullptr, \
                                  kKeep ? h + (at) : nullptr)
   for (; i <= n - 4 * lanes; i += 4 * lanes) {
@@ -88,8 +89,8 @@ HWY_INLINE float first_pass_of(F32 d, const T* x, const T* residual, T* sum, flo
   return total(d, s0, s1, s2, s3);
 }
 
-// Where the FP32 row h is after the first pass, and how the pass gets it there: see the head of this file. An FP32 `sum` is
-// that row itself.
+// Where the FP32 row h is after the first pass, and how the pass gets it there: see the head of this file. An FP32
+// `sum` is that row itself.
 HWY_INLINE const float* as_row(const float* x) { return x; }
 HWY_INLINE const float* as_row(const bf16*) { return nullptr; }
 
@@ -99,7 +100,8 @@ HWY_INLINE float first_pass(F32 d, const T* x, const T* residual, T* sum, float*
   if (sum != nullptr) {
     if (as_row(sum) != nullptr) {
       *h = as_row(sum);
-      if (residual != nullptr) return first_pass_of<kSquares, true, true, false>(d, x, residual, sum, scratch, n, first);
+      if (residual != nullptr)
+        return first_pass_of<kSquares, true, true, false>(d, x, residual, sum, scratch, n, first);
       return first_pass_of<kSquares, false, true, false>(d, x, residual, sum, scratch, n, first);
     }
     *h = scratch;
@@ -166,8 +168,8 @@ HWY_INLINE void last_pass(F32 d, const float* h, float mean, float rest, float f
   const int64_t lanes = static_cast<int64_t>(hn::Lanes(d));
   const VF m = hn::Set(d, mean), r = hn::Set(d, rest), f = hn::Set(d, factor);
   int64_t i = 0;
-#define GATUN_SCALED(at)                                                                          \
-  scaled<kLayer, kBeta>(d, hn::LoadU(d, h + (at)), m, r, f, hn::LoadU(d, gamma + (at)),            \
+#define GATUN_SCALED(at)                                                                \
+  scaled<kLayer, kBeta>(d, hn::LoadU(d, h + (at)), m, r, f, hn::LoadU(d, gamma + (at)), \
                         kBeta ? hn::LoadU(d, beta + (at)) : m)
   for (; i <= n - 4 * lanes; i += 4 * lanes) {
     const VF v0 = GATUN_SCALED(i);
@@ -184,14 +186,16 @@ HWY_INLINE void last_pass(F32 d, const float* h, float mean, float rest, float f
   if (i < n) {
     const size_t count = static_cast<size_t>(n - i);
     const VF b = kBeta ? load_some(d, beta + i, count, 0.0f) : m;
-    const VF v = scaled<kLayer, kBeta>(d, load_some(d, h + i, count, 0.0f), m, r, f, load_some(d, gamma + i, count, 0.0f), b);
+    const VF v =
+        scaled<kLayer, kBeta>(d, load_some(d, h + i, count, 0.0f), m, r, f, load_some(d, gamma + i, count, 0.0f), b);
     store_some(d, v, out + i, count);
   }
 }
 
 // The whole formula in double: squares of FP32 numbers stay in its range.
 template <bool kLayer, typename Y>
-HWY_NOINLINE void row_in_double(const float* h, const float* gamma, const float* beta, float epsilon, Y* out, int64_t n) {
+HWY_NOINLINE void row_in_double(const float* h, const float* gamma, const float* beta, float epsilon, Y* out,
+                                int64_t n) {
   double mean = 0.0, squares = 0.0;
   if constexpr (kLayer) {
     for (int64_t i = 0; i < n; ++i) mean += static_cast<double>(h[i]);
@@ -224,7 +228,8 @@ void layer_rows(const NormRows& rows) {
     const float* h;
     float first = to_float(x[0]);
     if (residual != nullptr) first += to_float(residual[0]);
-    const float mean = first + first_pass<false>(d, x, residual, sum, rows.scratch, rows.n, hn::Set(d, first), &h) / count;
+    const float mean =
+        first + first_pass<false>(d, x, residual, sum, rows.scratch, rows.n, hn::Set(d, first), &h) / count;
     const Sums c = centred(d, h, mean, rows.n);
     const float rest = c.sum / count;
     const float variance = c.squares / count - rest * rest;

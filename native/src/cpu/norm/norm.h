@@ -5,7 +5,8 @@
 
 namespace gatun::cpu {
 
-// The rows [0, rows) of a run. Strides count elements; residual and sum lie as x does. residual, beta and sum may be null.
+// The rows [0, rows) of a run. Strides count elements; residual and sum lie as x does. residual, beta and sum may be
+// null.
 struct NormRows {
   const void* x;
   const void* residual;

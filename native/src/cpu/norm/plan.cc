@@ -99,7 +99,8 @@ gtn_status norm_plan(const Device& device, const gtn_norm_desc& desc, Plan** pla
   name_kernel(info, device, name);
   info->op = GTN_OP_NORM;
   info->flops = elements * ((layer ? kLayerFlops : kRmsFlops) + (has_residual ? 1 : 0) + (has_beta ? 1 : 0));
-  info->bytes = elements * (x_size * (1 + has_residual + has_sum) + out_size) + 4.0 * static_cast<double>(n) * (1 + has_beta);
+  info->bytes =
+      elements * (x_size * (1 + has_residual + has_sum) + out_size) + 4.0 * static_cast<double>(n) * (1 + has_beta);
   info->workspace_bytes = created->workspace_bytes(device.threads);
   return GTN_OK;
 }

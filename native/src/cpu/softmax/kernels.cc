@@ -1,19 +1,21 @@
 // Softmax over rows: out = exp(scale x - max) / sum, where max is that of scale x. Compiled once per level.
 //
-// Three passes over a row, after the first of which it is in the cache: the maximum; the exponentials, their sum, and their
-// storing; the division, as a product with 1 / sum. Exponentials are stored in `out` where that is FP32, else in a scratch row,
-// so that they are rounded to BF16 once, at the end.
+// Three passes over a row, after the first of which it is in the cache: the maximum; the exponentials, their sum, and
+// their storing; the division, as a product with 1 / sum. Exponentials are stored in `out` where that is FP32, else
+// in a scratch row, so that they are rounded to BF16 once, at the end.
 //
-// Bytes: every element is read once and written once from the memory's point of view, 8 bytes of FP32. FLOPs: about 24 an
-// element. What binds it: memory, once the data leave the L2 cache; in the caches the exponential, one cycle an element with
-// AVX2. A row longer than the L2 cache comes from memory three times, and a matrix of one row is one thread's work.
+// Bytes: every element is read once and written once from the memory's point of view, 8 bytes of FP32. FLOPs: about
+// 24 an element. What binds it: memory, once the data leave the L2 cache; in the caches the exponential, 1.5 cycles an
+// element with AVX2. A row longer than the L2 cache comes from memory three times, and a matrix of one row is one
+// thread's work.
 //
-// The order of summation is fixed: four vectors of partial sums, element i into lane i mod (4 lanes), added pairwise at the
-// end. scale x is rounded before the subtraction, on purpose: the difference to the maximum is then never positive, while a
-// fused one would keep the rounding error of the maximum itself, which for large scores overflows the exponential.
+// The order of summation is fixed: four vectors of partial sums, element i into lane i mod (4 lanes), added pairwise
+// at the end. scale x is rounded before the subtraction, on purpose: the difference to the maximum is then never
+// positive, while a fused one would keep the rounding error of the maximum itself, which for large scores overflows
+// the exponential.
 //
-// NaN needs no test: it is dropped by the maximum, comes back through its exponential, and turns the sum, and so the whole
-// row, into NaN; +inf does the same through inf - inf.
+// NaN needs no test: it is dropped by the maximum, comes back through its exponential, and turns the sum, and so the
+// whole row, into NaN; +inf does the same through inf - inf.
 #include "cpu/softmax/softmax.h"
 
 #include "cpu/math.h"
@@ -23,7 +25,8 @@ namespace {
 
 constexpr float kInfinity = __builtin_inff();
 
-// scale * x at its first `count` lanes, -inf in the others. (x times a negative or zero scale must not see a filling -inf.)
+// scale * x at its first `count` lanes, -inf in the others. (x times a negative or zero scale must not see a filling
+// -inf.)
 template <typename X>
 HWY_INLINE VF some_scaled(F32 d, VF scale, const X* x, size_t count) {
   return hn::IfThenElse(hn::FirstN(d, count), hn::Mul(load_some(d, x, count, 0.0f), scale), hn::Set(d, -kInfinity));
@@ -54,11 +57,11 @@ HWY_INLINE V exponential(F32 d, const V& v) {
   return exp_scaled(d, wide::at_least(hn::Set(d, -109.0f), v));
 }
 
-// exp(scale x - maximum) times 2^32, stored, and its sum. This pass leaves the memory idle, so it asks for the rows to come,
-// into L2: no hardware prefetcher expects them while a row is being gone over again.
+// exp(scale x - maximum) times 2^32, stored, and its sum. This pass leaves the memory idle, so it asks for the rows
+// to come, into L2: no hardware prefetcher expects them while a row is being gone over again.
 template <typename X, typename Y>
-HWY_INLINE float row_exponentials(F32 d, VF scale, float maximum, const X* x, float* e, const X* next_x, const Y* next_out,
-                                  int64_t n) {
+HWY_INLINE float row_exponentials(F32 d, VF scale, float maximum, const X* x, float* e, const X* next_x,
+                                  const Y* next_out, int64_t n) {
   const int64_t lanes = static_cast<int64_t>(hn::Lanes(d));
   const VF m = hn::Set(d, maximum);
   VF s0 = hn::Zero(d), s1 = hn::Zero(d), s2 = hn::Zero(d), s3 = hn::Zero(d);
@@ -116,12 +119,12 @@ void rows_of(float scale, const void* x, int64_t x_stride, void* out, int64_t ou
     const X* from = static_cast<const X*>(x) + r * x_stride;
     Y* to = static_cast<Y*>(out) + r * out_stride;
     const float maximum = row_maximum(d, factor, from, n);
-    // Nothing but -inf (and NaN): any finite value in the place of the maximum keeps -inf - -inf from being NaN, and a factor
-    // of 0 makes the row 0 unless it has a NaN.
+    // Nothing but -inf (and NaN): any finite value in the place of the maximum keeps -inf - -inf from being NaN, and
+    // a factor of 0 makes the row 0 unless it has a NaN.
     const bool nothing = maximum == -kInfinity;
     float* e = exponentials_of(to, scratch);
-    const float sum = row_exponentials(d, factor, nothing ? 0.0f : maximum, from, e, r + 1 < rows ? from + x_stride : from,
-                                       r + 1 < rows ? to + out_stride : to, n);
+    const float sum = row_exponentials(d, factor, nothing ? 0.0f : maximum, from, e,
+                                       r + 1 < rows ? from + x_stride : from, r + 1 < rows ? to + out_stride : to, n);
     row_product(d, nothing && sum == sum ? 0.0f : 1.0f / sum, e, to, n);
   }
 }
@@ -129,7 +132,7 @@ void rows_of(float scale, const void* x, int64_t x_stride, void* out, int64_t ou
 }  // namespace
 
 extern const SoftmaxKernels softmax_kernels;
-const SoftmaxKernels softmax_kernels = {{{rows_of<float, float>, rows_of<float, bf16>},
-                                         {rows_of<bf16, float>, rows_of<bf16, bf16>}}};
+const SoftmaxKernels softmax_kernels = {
+    {{rows_of<float, float>, rows_of<float, bf16>}, {rows_of<bf16, float>, rows_of<bf16, bf16>}}};
 
 }  // namespace gatun::cpu::GATUN_LEVEL

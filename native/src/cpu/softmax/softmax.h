@@ -5,11 +5,11 @@
 
 namespace gatun::cpu {
 
-// One level's kernels. A kernel computes rows [0, rows); out may equal x. Strides count elements. `scratch` holds n floats,
-// and is used only where out is BF16. Dtype indices: 0 is FP32, 1 is BF16.
+// One level's kernels. A kernel computes rows [0, rows); out may equal x. Strides count elements. `scratch` holds n
+// floats, and is used only where out is BF16. Dtype indices: 0 is FP32, 1 is BF16.
 struct SoftmaxKernels {
-  using Rows = void (*)(float scale, const void* x, int64_t x_stride, void* out, int64_t out_stride, int64_t rows, int64_t n,
-                        float* scratch);
+  using Rows = void (*)(float scale, const void* x, int64_t x_stride, void* out, int64_t out_stride, int64_t rows,
+                        int64_t n, float* scratch);
   Rows rows[2][2];  // [dtype of x][dtype of out]
 };
 
