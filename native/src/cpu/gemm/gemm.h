@@ -1,9 +1,10 @@
 // GEMM: out[m, n] = activation(a[m, k] * w[k, n] + bias[n]) + residual[m, n], with weights packed once.
 //
 // A run has two steps. First the rows of `a` are prepared where the microkernels cannot read them as they are:
-// quantized (S8), rounded to BF16 and widened (BF16), or widened (BF16 elements in an F32 product). Then a grid of blocks
-// of `out`, rows by panels of packed weights, is computed, each block by one call of one worker. A level owns both steps
-// and the layout between them, so one with other units (tiles, say) replaces all three and nothing else.
+// quantized (S8), rounded to BF16 and widened (BF16), widened (BF16 elements in an F32 product), or copied out of a
+// stride that caches dislike. Then a grid of blocks of `out`, rows by panels of packed weights, is computed, each block
+// by one call of one worker. A level owns both steps and the layout between them, so one with other units (tiles, say)
+// replaces all three and nothing else.
 //
 // Every element of `out` is one chain of multiply-adds over k in index order, whatever the block, the register tile or
 // the thread it falls into: results do not depend on the number of rows, nor of threads.

@@ -28,6 +28,17 @@ constexpr int64_t kMaxSize = int64_t{1} << 40;
 int64_t ceil_div(int64_t value, int64_t by) { return (value + by - 1) / by; }
 int64_t round_up(int64_t value, int64_t to) { return ceil_div(value, to) * to; }
 
+// Whether the rows of a tile stay out of each other's way in an L1 cache, whose sets repeat every 4 KB: no two closer
+// than 256 bytes, modulo that. At a stride of 4 KB all of them, and the weights, compete for one set.
+bool spreads_rows(int64_t stride_bytes, int64_t rows) {
+  constexpr int64_t kSets = 4096, kApart = 256;
+  for (int64_t r = 1; r < rows; ++r) {
+    const int64_t apart = r * (stride_bytes % kSets) % kSets;
+    if (apart < kApart || apart > kSets - kApart) return false;
+  }
+  return true;
+}
+
 // How `rows` rows by `panels` panels are cut into blocks. It depends on sizes alone.
 struct Grid {
   int64_t block_rows, block_panels;
@@ -84,10 +95,11 @@ class GemmPlan final : public Plan {
     a_stride_ = k_ == 0 ? 0 : desc.a.strides[0];
     out_stride_ = desc.out.strides[0];
     element_ = format_ == GTN_S8 ? kernels_.layout.int8_row_bytes : static_cast<int64_t>(sizeof(float));
-    // A stride that is no multiple of a large power of two, so that the rows of a tile do not fall into the same cache
-    // sets.
-    stride_ = (round_up(k_ * element_, 64) + 64) / element_;
-    as_they_are_ = format_ == GTN_F32 && a_dtype_ == GTN_F32;
+    int64_t stride_bytes = round_up(k_ * element_, 64);
+    while (!spreads_rows(stride_bytes, kernels_.layout.row_tile)) stride_bytes += 64;  // 7 times at most
+    stride_ = stride_bytes / element_;
+    same_type_ = format_ == GTN_F32 && a_dtype_ == GTN_F32;
+    as_they_are_ = same_type_ && spreads_rows(a_stride_ % 4096 * 4, kernels_.layout.row_tile);
   }
 
   void describe(const gtn_gemm_desc& desc, gtn_plan_info* info) const {
@@ -145,7 +157,7 @@ class GemmPlan final : public Plan {
       const int64_t here = left < workspace.rows_at_once ? left : workspace.rows_at_once;
       const unsigned char* a = static_cast<const unsigned char*>(args.a);
       if (k_ > 0) a += first * a_stride_ * a_bytes;
-      if (as_they_are_) {
+      if (as_they_are(args.rows)) {
         run.rows = a;
         run.row_stride = a_stride_;
       } else {
@@ -180,6 +192,9 @@ class GemmPlan final : public Plan {
   }
 
  private:
+  // Whether the microkernels read `a` itself. A few rows do not get in each other's way.
+  bool as_they_are(int64_t rows) const { return as_they_are_ || (same_type_ && rows < 4); }
+
   // The workspace of a run of `rows` rows: prepared rows, their scales and zero points, and each worker's sums.
   struct Workspace {
     int64_t rows_at_once, scales_at, zeros_at, workers_at, worker_bytes, bytes;
@@ -188,7 +203,7 @@ class GemmPlan final : public Plan {
       const int64_t block_rows = plan.kernels_.layout.block_rows;
       rows_at_once = rows;
       scales_at = zeros_at = workers_at = 0;
-      if (!plan.as_they_are_) {
+      if (!plan.as_they_are(rows)) {
         const int64_t row_bytes = plan.stride_ * plan.element_;
         int64_t most = kPreparedBytes / row_bytes / block_rows * block_rows;
         if (most < block_rows) most = block_rows;
@@ -208,7 +223,8 @@ class GemmPlan final : public Plan {
   int32_t format_, a_dtype_, out_dtype_, activation_;
   int64_t m_, k_, n_, a_stride_, out_stride_;
   int64_t element_, stride_;  // of prepared rows
-  bool as_they_are_;          // rows need no preparation
+  bool same_type_;            // rows are FP32 and stay so
+  bool as_they_are_;          // and lie well for any number of them
 };
 
 }  // namespace
