@@ -148,7 +148,7 @@ typedef struct gtn_device_info {
 
 typedef struct gtn_device_options {
   uint32_t size;
-  int32_t threads; /* worker threads at most, the caller's included; 0: as many as the process may use */
+  int32_t threads; /* worker threads at most, the caller's included; 0: as many as the process may use; a backend may use fewer */
 } gtn_device_options;
 
 /* Describes device `device` of 0 to device_count - 1 of backend `backend`, opened or not. */
@@ -297,7 +297,8 @@ GTN_API gtn_status gtn_attention_plan(gtn_device device, const gtn_attention_des
  * sequence's length are not touched. Packed: len_q and len_k are the token counts, and q_index and k_index are offsets,
  * int64 [sequences + 1], from 0, never falling, the last at most the token count.
  * lse: NULL, or FP32, the natural-log sum of exponentials of the scaled scores, dense [sequences, heads_q, len_q] batched
- * with the plan's len_q as its row length, or [heads_q, tokens_q] packed with the plan's tokens_q.
+ * with the plan's len_q as its row length, or [heads_q, tokens_q] packed with the plan's tokens_q; entries beyond a
+ * sequence's length are not touched either.
  * The index arrays are memory of the device. out and lse overlap nothing; q, k and v may alias. */
 GTN_API gtn_status gtn_attention_run(gtn_plan plan, gtn_stream stream, int64_t sequences, int64_t len_q, int64_t len_k,
                                      const void* q_index, const void* k_index, const void* q, const void* k,

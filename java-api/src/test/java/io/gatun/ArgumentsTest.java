@@ -1,6 +1,7 @@
 package io.gatun;
 
 import static org.junit.jupiter.api.Assertions.assertArrayEquals;
+import static org.junit.jupiter.api.Assertions.assertEquals;
 import static org.junit.jupiter.api.Assertions.assertThrows;
 
 import java.lang.foreign.Arena;
@@ -51,7 +52,10 @@ class ArgumentsTest {
     @Test
     void devices() {
         Expect.illegalArgument("threads: 0", () -> Device.open("cpu", 0));
-        Expect.illegalArgument("threads", () -> Device.open("cpu", Integer.MAX_VALUE));
+        Expect.illegalArgument("threads: -1", () -> Device.open("cpu", -1));
+        try (Device most = Device.open("cpu", Integer.MAX_VALUE)) {
+            assertEquals(1024, most.info().threads(), "what the worker pool is limited to");
+        }
         assertThrows(NullPointerException.class, () -> Device.open(null));
         Expect.failure(NotAvailableException.class, "nothing", () -> Device.open("nothing"));
         Expect.failure(NotAvailableException.class, "sse9", () -> Device.open("cpu:sse9"));
