@@ -58,7 +58,6 @@ inline float from_bf16(uint16_t bits) {
 }
 
 inline constexpr double kUnitRoundoffF32 = 0x1p-24;
-inline constexpr double kUnitRoundoffBf16 = 0x1p-9;  // round to nearest, 8 significant bits
 
 // Elements of F32 or BF16 in memory, read and written as float. BF16 storage rounds.
 class Buffer {
@@ -117,7 +116,5 @@ inline gtn_tensor_desc tensor(int32_t dtype, const std::vector<int64_t>& shape, 
   if (row_stride != 0) desc.strides[0] = row_stride;
   return desc;
 }
-
-inline double unit_roundoff(int32_t dtype) { return dtype == GTN_F32 ? kUnitRoundoffF32 : kUnitRoundoffBf16; }
 
 }  // namespace gatun::test
