@@ -2,9 +2,12 @@
 #
 # Compiles each file once per instruction-set level of the target architecture, with that level's flags and GATUN_LEVEL set
 # to its name, and links the objects into <target>. The table of levels is native/src/cpu/levels.cc.
+#
+# Highway compiles for one target, that of the flags: each level defines HWY_COMPILE_ONLY_SCALAR or
+# HWY_COMPILE_ONLY_STATIC, never both.
 if(CMAKE_SYSTEM_PROCESSOR MATCHES "^(x86_64|AMD64)$")
   set(GATUN_CPU_LEVELS scalar avx2 avx512 vnni)
-  set(_avx2 -mavx2 -mfma -mf16c -mbmi -mbmi2 -mlzcnt -mmovbe)
+  set(_avx2 -DHWY_COMPILE_ONLY_STATIC -mavx2 -mfma -mf16c -mbmi -mbmi2 -mlzcnt -mmovbe)
   set(_avx512 ${_avx2} -mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx512cd -mprefer-vector-width=512)
   set(GATUN_CPU_FLAGS_scalar -DHWY_COMPILE_ONLY_SCALAR)
   set(GATUN_CPU_FLAGS_avx2 ${_avx2})
@@ -20,8 +23,7 @@ function(gatun_cpu_levels target)
   foreach(level IN LISTS GATUN_CPU_LEVELS)
     set(objects ${target}_${level})
     add_library(${objects} OBJECT ${arg_SOURCES})
-    target_compile_definitions(${objects} PRIVATE GATUN_LEVEL=${level} GATUN_LEVEL_${level}=1 HWY_COMPILE_ONLY_STATIC
-                                                  HWY_DISABLE_PCLMUL_AES)
+    target_compile_definitions(${objects} PRIVATE GATUN_LEVEL=${level} GATUN_LEVEL_${level}=1 HWY_DISABLE_PCLMUL_AES)
     target_compile_options(${objects} PRIVATE ${GATUN_CPU_FLAGS_${level}})
     if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
       # GCC 12's own AVX-512 headers trip these two; clang builds the same files with them on.

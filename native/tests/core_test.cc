@@ -1,10 +1,13 @@
 // The core: handles and their closing, argument checks, and backends that can and cannot be used. Most tests run on the fake
 // backend of tests/backends/fake.c, whose runs wait to be let go.
+#include <algorithm>
 #include <atomic>
+#include <cstddef>
 #include <cstdio>
 #include <fstream>
 #include <thread>
 
+#include "core/version.h"
 #include "device_test.h"
 
 namespace gatun::test {
@@ -12,7 +15,7 @@ namespace {
 
 std::string library(const std::string& name) { return GATUN_TEST_LIBRARIES "/test/libgatun_" + name + ".so"; }
 
-gtn_status load(const std::string& name, Message* message) { return gtn_backend_load(library(name).c_str(), message); }
+gtn_status load(const std::string& name, Message* message) { return gtn_backend_load(library(name).c_str(), 0, message); }
 
 // The listed backend of a library, or one with an empty name.
 gtn_backend_info listed(const std::string& path_end) {
@@ -77,6 +80,23 @@ class Core : public ::testing::Test {
 TEST(Library, VersionsAreThoseOfTheHeader) {
   EXPECT_EQ(uint32_t{GTN_ABI_VERSION}, gtn_abi_version());
   EXPECT_STREQ(GATUN_VERSION, gtn_version());
+  cpu_devices();
+  EXPECT_STREQ(GATUN_VERSION, listed("libgatun_cpu.so").version) << "a backend built from other sources";
+  const size_t plus = std::string(GATUN_VERSION).find('+');
+  ASSERT_NE(std::string::npos, plus);
+  EXPECT_EQ(12u, std::strspn(GATUN_VERSION + plus + 1, "0123456789abcdef")) << GATUN_VERSION;
+  EXPECT_EQ(plus + 13, std::strlen(GATUN_VERSION));
+}
+
+TEST(Library, LayoutsAreThoseOfThisCompiler) {
+  const std::string layouts = gtn_layouts();
+  const auto lines = std::count(layouts.begin(), layouts.end(), '\n');
+  EXPECT_EQ(13, lines) << layouts;
+  const auto expect = [&](const std::string& line) { EXPECT_NE(std::string::npos, ("\n" + layouts).find("\n" + line)) << layouts; };
+  expect("gtn_message 1024: size 0 4, text 4 1020\n");
+  expect("gtn_device_options 8: size 0 4, threads 4 4\n");
+  expect("gtn_attention_desc " + std::to_string(sizeof(gtn_attention_desc)) + ": size 0 4, scale 4 4, q 8 112, ");
+  expect("gtn_activation_desc " + std::to_string(sizeof(gtn_activation_desc)) + ": ");
 }
 
 TEST(Backends, AreListedWithWhyTheyCannotBeUsed) {
@@ -93,12 +113,14 @@ TEST(Backends, AreListedWithWhyTheyCannotBeUsed) {
 
   const std::string text = ::testing::TempDir() + "libgatun_text.so";
   std::ofstream(text) << "this is no library";
-  EXPECT_EQ(GTN_NOT_AVAILABLE, gtn_backend_load(text.c_str(), &message));
+  EXPECT_EQ(GTN_NOT_AVAILABLE, gtn_backend_load(text.c_str(), 0, &message));
   EXPECT_NE(nullptr, std::strstr(message.text, "cannot be opened")) << message.text;
   std::remove(text.c_str());
 
-  EXPECT_EQ(GTN_INVALID_ARGUMENT, gtn_backend_load(nullptr, &message));
-  EXPECT_EQ(GTN_INVALID_ARGUMENT, gtn_backend_load("", &message));
+  EXPECT_EQ(GTN_INVALID_ARGUMENT, gtn_backend_load(nullptr, 0, &message));
+  EXPECT_EQ(GTN_INVALID_ARGUMENT, gtn_backend_load("", 0, &message));
+  EXPECT_EQ(GTN_INVALID_ARGUMENT, gtn_backend_load("x", 2, &message));
+  EXPECT_NE(nullptr, std::strstr(message.text, "trusted: is 2")) << message.text;
   EXPECT_EQ(GTN_INVALID_ARGUMENT, gtn_backend_discover("/nowhere/at/all", &message));
 
   // None of this keeps the others from working.
@@ -119,6 +141,48 @@ TEST(Backends, ASecondLibraryOfOneNameIsRefused) {
   ASSERT_EQ(GTN_OK, load("fake", &message)) << "the same path again does nothing";
   EXPECT_EQ(GTN_NOT_AVAILABLE, load("twin", &message));
   EXPECT_NE(nullptr, std::strstr(message.text, "already provides")) << message.text;
+}
+
+TEST(Backends, ATableOfTheFirstReleaseIsComplete) {
+  Message message;
+  ASSERT_EQ(GTN_OK, load("first", &message)) << message.text;
+  gtn_device device = 0;
+  ASSERT_EQ(GTN_OK, gtn_device_open("first", nullptr, &device, &message)) << message.text;
+  int32_t claimed = 77;
+  EXPECT_EQ(GTN_OK, gtn_device_supports(device, GTN_OP_GEMM, GTN_F32, &claimed, &message)) << message.text;
+  EXPECT_EQ(-1, claimed) << "it makes no claims";
+  double per_second = 77;
+  EXPECT_EQ(GTN_UNSUPPORTED, gtn_device_measure(device, GTN_LIMIT_F32, &per_second, &message));
+  EXPECT_STREQ("the first backend measures no limits", message.text);
+  EXPECT_EQ(77, per_second);
+  EXPECT_EQ(GTN_OK, gtn_device_close(device, nullptr));
+}
+
+TEST(Devices, SayWhatTheyServe) {
+  for (const std::string& name : cpu_devices()) {
+    OpenDevice cpu(name);
+    Message message;
+    for (int32_t op = GTN_OP_GEMM; op <= GTN_OP_ACTIVATION; ++op) {
+      for (int32_t dtype = GTN_F32; dtype <= GTN_S64; ++dtype) {
+        int32_t claimed = 77;
+        ASSERT_EQ(GTN_OK, gtn_device_supports(cpu.device, op, dtype, &claimed, &message)) << message.text;
+        const bool served = dtype == GTN_F32 || dtype == GTN_BF16 || (dtype == GTN_S8 && op == GTN_OP_GEMM);
+        EXPECT_EQ(served ? 1 : 0, claimed) << name << " operator " << op << " dtype " << dtype;
+      }
+    }
+    int32_t claimed = 77;
+    for (int32_t bad : {-1, 0, 6, INT32_MAX}) {
+      EXPECT_EQ(GTN_INVALID_ARGUMENT, gtn_device_supports(cpu.device, bad, GTN_F32, &claimed, &message));
+      EXPECT_EQ(message.text, std::strstr(message.text, ("op: is " + std::to_string(bad)).c_str())) << message.text;
+    }
+    for (int32_t bad : {-1, 0, 8, INT32_MIN}) {
+      EXPECT_EQ(GTN_INVALID_ARGUMENT, gtn_device_supports(cpu.device, GTN_OP_GEMM, bad, &claimed, &message));
+      EXPECT_EQ(message.text, std::strstr(message.text, ("dtype: is " + std::to_string(bad)).c_str())) << message.text;
+    }
+    EXPECT_EQ(GTN_INVALID_ARGUMENT, gtn_device_supports(cpu.device, GTN_OP_GEMM, GTN_F32, nullptr, &message));
+    EXPECT_EQ(GTN_STALE_HANDLE, gtn_device_supports(cpu.device + 1, GTN_OP_GEMM, GTN_F32, &claimed, &message));
+    EXPECT_EQ(77, claimed);
+  }
 }
 
 TEST(Devices, NamesAreChecked) {
@@ -316,6 +380,18 @@ TEST_F(Core, WhatABackendLacksIsUnsupported) {
   EXPECT_STREQ("fake has no operator 5", message.text);
 }
 
+// A backend writes its message as if there were room for all of it.
+TEST_F(Core, ABackendsMessageIsCutToTheCallersSize) {
+  gtn_message message;
+  std::memset(&message, 'x', sizeof message);
+  message.size = offsetof(gtn_message, text) + 8;
+  const gtn_activation_desc desc = {sizeof desc, GTN_ACT_RELU, tensor(GTN_F32, {4, 4}), tensor(GTN_F32, {4, 4}), 0, 0};
+  gtn_plan made = 0;
+  EXPECT_EQ(GTN_UNSUPPORTED, gtn_activation_plan(device, &desc, &made, &message));
+  EXPECT_STREQ("fake ha", message.text);
+  EXPECT_EQ('x', message.text[8]) << "beyond the caller's message";
+}
+
 // Threads make, run and close plans of the same slots while others close what they should not; every answer must be one of
 // those that the contract allows. The thread and address sanitizers watch.
 TEST_F(Core, ClosesRaceWithRuns) {
@@ -475,6 +551,39 @@ TEST(Attention, DescriptionsAreChecked) {
     EXPECT_EQ(GTN_INVALID_ARGUMENT, gtn_attention_plan(cpu.device, &desc, &plan, &message)) << wrong.named;
     EXPECT_EQ(message.text, std::strstr(message.text, wrong.named)) << message.text << " should name " << wrong.named;
   }
+}
+
+// Index arrays and log-sum-exps of so many sequences have more bytes than 63 bits count.
+TEST(Attention, SizesOfTheLargestCountsDoNotOverflow) {
+  OpenDevice on("cpu:scalar");
+  alignas(64) float memory[256] = {};
+  const gtn_tensor_desc t = tensor(GTN_F32, {4, 1, 4});
+  const gtn_attention_desc desc = {sizeof desc, 1.0f, t, t, t, t, -1, -1, INT64_MAX};
+  Message message;
+  gtn_plan plan = 0;
+  ASSERT_EQ(GTN_OK, gtn_attention_plan(on.device, &desc, &plan, &message)) << message.text;
+  for (int64_t sequences : {INT64_MAX, INT64_MAX - 1, INT64_MAX / 8 + 1}) {
+    EXPECT_EQ(GTN_INVALID_ARGUMENT, gtn_attention_run(plan, on.stream, sequences, 4, 4, memory, memory + 8, memory + 32,
+                                                      memory + 48, memory + 64, memory + 128, nullptr));
+    EXPECT_EQ("out: overlaps q_index", on.message().substr(0, 21));
+  }
+  EXPECT_EQ(GTN_OK, gtn_plan_close(plan, nullptr));
+}
+
+// Of shapes that no memory has: refused, or there is nothing in them to do.
+TEST(Plans, OfTheLargestShapesNeitherOverflowNorTakeLong) {
+  OpenDevice on("cpu:scalar", 1024);
+  Message message;
+  const gtn_tensor_desc row = tensor(GTN_BF16, {1, int64_t{1} << 56});
+  const gtn_softmax_desc softmax = {sizeof softmax, 1.0f, row, row};
+  const gtn_norm_desc norm = {sizeof norm, GTN_NORM_RMS, row, row, 0.0f, 0, 0, 0};
+  gtn_plan plan = 0;
+  EXPECT_EQ(GTN_UNSUPPORTED, gtn_softmax_plan(on.device, &softmax, &plan, &message)) << message.text;
+  EXPECT_EQ(GTN_UNSUPPORTED, gtn_norm_plan(on.device, &norm, &plan, &message)) << message.text;
+  const gtn_weights_desc none = {sizeof none, GTN_F32, tensor(GTN_F32, {0, int64_t{1} << 40})};
+  gtn_weights weights = 0;
+  ASSERT_EQ(GTN_OK, gtn_weights_pack(on.device, &none, nullptr, &weights, &message)) << message.text;
+  EXPECT_EQ(GTN_OK, gtn_weights_close(weights, nullptr));
 }
 
 TEST(Events, TellWhatTheStreamHasReached) {

@@ -5,7 +5,9 @@
  * can see before it calls (null, ranges, overflow, alignment, overlap, handles, devices, threads), so a backend repeats none
  * of that; it declines what it does not serve with GTN_UNSUPPORTED and a message. The core calls a stream's functions from
  * one thread at a time, and never destroys an object that a run is inside. The library must load on a machine without its
- * vendor's driver: open the driver at run time and let device_count or device_info say what is missing.
+ * vendor's driver: open the driver at run time and let device_count or device_info say what is missing. Unless the
+ * application vouches for the file, a child process opens the library first, calls device_count and device_info, and ends;
+ * it has ten seconds.
  *
  * The objects behind the void pointers are the backend's own. `message` is never NULL here.
  */
@@ -100,6 +102,13 @@ typedef struct gtn_backend {
                             gtn_message* message);
   void (*plan_destroy)(void* plan);
   gtn_status (*run)(void* plan, void* stream, const void* args, gtn_message* message);
+
+  /* Optional (NULL: nothing is claimed): *claimed = 1 where the device is meant to serve `op` on elements of `dtype`, as
+   * gtn_device_supports describes it, else 0. Validation compares the claim with what the device declined. */
+  gtn_status (*supports)(void* device, int32_t op, int32_t dtype, int32_t* claimed, gtn_message* message);
+
+  /* Optional (NULL: reports show no roofline): measures GTN_LIMIT_*, as gtn_device_measure describes it. */
+  gtn_status (*measure)(void* device, int32_t limit, double* per_second, gtn_message* message);
 } gtn_backend;
 
 /* The one symbol that a backend exports; the table has static storage. */

@@ -104,8 +104,13 @@ typedef struct gtn_tensor_desc {
 /* The ABI version of the library that was loaded, to compare with GTN_ABI_VERSION. */
 GTN_API uint32_t gtn_abi_version(void);
 
-/* The release, such as "0.1.0". Static storage. */
+/* The release and a hash of the sources that it was built from, such as "0.1.0+3f9a1c0b7d25". Static storage. */
 GTN_API const char* gtn_version(void);
+
+/* How this library was compiled to lay out the structures of this header, for bindings to compare themselves with: a
+ * line for each structure, "gtn_message 1024: size 0 4, text 4 1020", that gives its name and bytes, and of each field
+ * its name, offset and bytes. Static storage. */
+GTN_API const char* gtn_layouts(void);
 
 /* ---- Backends --------------------------------------------------------------------------------------------------- */
 
@@ -122,12 +127,15 @@ typedef struct gtn_backend_info {
 
 /* Opens the backend library at `path` and adds it to the list. One that cannot be used (missing, damaged, of another ABI
  * version, or without its vendor's driver) is listed all the same, with the reason, and the status says so; the others
- * are unaffected. A library is never unloaded. Loading the same path again, once it worked, does nothing and is GTN_OK. */
-GTN_API gtn_status gtn_backend_load(const char* path, gtn_message* message);
+ * are unaffected. A library is never unloaded. Loading the same path again, once it worked, does nothing and is GTN_OK.
+ * `trusted`: 1 when the caller knows that the file is whole, as by its hash; it is then opened at once. 0: a damaged
+ * library can kill the process that opens it, so a child process opens it first, asks for its devices, and says whether
+ * it survived. */
+GTN_API gtn_status gtn_backend_load(const char* path, int32_t trusted, gtn_message* message);
 
-/* Loads every libgatun_<name>.so in `directory` (NULL: the directory of this library), and lists each of Gatun's own
- * backends that is not there as not available. GTN_OK also when some of them could not be used: gtn_backend_query says
- * which. */
+/* Loads every libgatun_<name>.so in `directory` (NULL: the directory of this library), none of them trusted, and lists
+ * each of Gatun's own backends that is not there as not available. GTN_OK also when some of them could not be used:
+ * gtn_backend_query says which. */
 GTN_API gtn_status gtn_backend_discover(const char* directory, gtn_message* message);
 
 GTN_API gtn_status gtn_backend_count(int32_t* count, gtn_message* message);
@@ -158,6 +166,21 @@ GTN_API gtn_status gtn_device_query(int32_t backend, int32_t device, gtn_device_
 GTN_API gtn_status gtn_device_open(const char* name, const gtn_device_options* options, gtn_device* device,
                                    gtn_message* message);
 GTN_API gtn_status gtn_device_describe(gtn_device device, gtn_device_info* info, gtn_message* message);
+
+/* Whether the device claims to serve operator GTN_OP_* with elements of type `dtype`: that of the packed weights for
+ * GTN_OP_GEMM, of q for GTN_OP_ATTENTION, of x for the others. *claimed is 1, 0, or -1 where the backend makes no claims. A
+ * plan may still be declined with GTN_UNSUPPORTED, for a shape say. */
+GTN_API gtn_status gtn_device_supports(gtn_device device, int32_t op, int32_t dtype, int32_t* claimed,
+                                       gtn_message* message);
+
+/* Ceilings of a device: multiply-add operations per second on operands of a type, a multiply-add counted as two, and bytes
+ * per second read from memory. */
+enum { GTN_LIMIT_F32 = 1, GTN_LIMIT_BF16 = 2, GTN_LIMIT_S8 = 3, GTN_LIMIT_MEMORY = 4 };
+
+/* Measures a ceiling now, with all threads of the device, in about a tenth of a second: what its fastest instructions for
+ * that type reach on operands in the nearest memory, or a sweep through memory larger than its caches. GTN_UNSUPPORTED
+ * where the backend cannot say. */
+GTN_API gtn_status gtn_device_measure(gtn_device device, int32_t limit, double* per_second, gtn_message* message);
 
 /* GTN_BUSY while the device has open streams, events, plans, packed weights or memory. */
 GTN_API gtn_status gtn_device_close(gtn_device device, gtn_message* message);

@@ -5,25 +5,42 @@
 #include <limits.h>
 #include <stdlib.h>
 
+#include <cstddef>
 #include <cstdio>
 #include <cstring>
 #include <mutex>
+#include <new>
 
 #include "core/checks.h"
 #include "core/message.h"
+#include "core/probe/probe.h"
 
 namespace gatun {
 namespace {
 
+// Entries are never moved nor freed: devices keep pointers to their tables.
 struct Entry {
   gtn_backend_info info;
-  const gtn_backend* table;  // null unless info.status is GTN_OK
+  gtn_backend table;  // meaningful when info.status is GTN_OK
+  Entry* next;
+
+  bool usable() const { return info.status == GTN_OK; }
+  bool is_named(const char* name, size_t length) const {
+    return std::strncmp(info.name, name, length) == 0 && info.name[length] == '\0';
+  }
 };
 
-constexpr int kMaxBackends = 64;
+// The list of backends, in the order in which they were found, and what guards it.
 std::mutex mutex;
-Entry entries[kMaxBackends];
+Entry* entries = nullptr;
+Entry** last = &entries;  // where the next one goes
 int entry_count = 0;
+
+// The table of the first release ends before these; slots after it are optional.
+constexpr size_t kFirstTableBytes = offsetof(gtn_backend, supports);
+
+// How long a library may take to open and to tell its devices: some drivers start within seconds.
+constexpr int kProbeMilliseconds = 10000;
 
 // Gatun's own backends, which `gtn_backend_discover` lists even where they are not installed.
 const char* const kOwn[] = {"cpu", "cuda", "rocm", "ascend"};
@@ -84,22 +101,40 @@ void unusable(Entry& entry, gtn_status status, const char* format, Arguments... 
   set_text(entry.info.reason, reason.text);
 }
 
+template <typename Wanted>
+Entry* find(Wanted wanted) {
+  Entry* entry = entries;
+  while (entry != nullptr && !wanted(*entry)) entry = entry->next;
+  return entry;
+}
+
 Entry* usable_named(const char* name, size_t length) {
-  for (int i = 0; i < entry_count; ++i) {
-    if (entries[i].table && std::strncmp(entries[i].info.name, name, length) == 0 && entries[i].info.name[length] == '\0') {
-      return &entries[i];
-    }
-  }
-  return nullptr;
+  return find([&](const Entry& entry) { return entry.usable() && entry.is_named(name, length); });
+}
+
+// An entry at the end of the list, not yet usable; null when memory is out.
+Entry* add_entry() {
+  Entry* entry = new (std::nothrow) Entry{};
+  if (entry == nullptr) return nullptr;
+  entry->info.size = sizeof entry->info;
+  entry->info.status = GTN_NOT_AVAILABLE;
+  *last = entry;
+  last = &entry->next;
+  ++entry_count;
+  return entry;
+}
+
+// Forgets what is known of `entry` but its place in the list.
+void restart(Entry& entry, const char* path) {
+  entry.info = {};
+  entry.info.size = sizeof entry.info;
+  entry.info.status = GTN_NOT_AVAILABLE;
+  name_of_library(path, entry.info.name);
+  set_text(entry.info.path, path);
 }
 
 // Fills in `entry` for the library at `path`. The library stays open whatever comes of it: nothing is ever unloaded.
 void open_library(Entry& entry, const char* path) {
-  entry = {};
-  entry.info.size = sizeof entry.info;
-  name_of_library(path, entry.info.name);
-  set_text(entry.info.path, path);
-
   void* library = dlopen(path, RTLD_NOW | RTLD_LOCAL);
   if (library == nullptr) return unusable(entry, GTN_NOT_AVAILABLE, "the library cannot be opened: %s", dlerror());
   using EntryFunction = const gtn_backend* (*)(void);
@@ -107,75 +142,97 @@ void open_library(Entry& entry, const char* path) {
   if (function == nullptr) {
     return unusable(entry, GTN_NOT_AVAILABLE, "the library is no Gatun backend: it does not export gtn_backend_entry");
   }
-  const gtn_backend* table = function();
-  if (table == nullptr) return unusable(entry, GTN_NOT_AVAILABLE, "gtn_backend_entry gave no table");
-  entry.info.abi_version = table->abi_version;
-  if (table->abi_version != GTN_BACKEND_ABI_VERSION) {
+  const gtn_backend* given = function();
+  if (given == nullptr) return unusable(entry, GTN_NOT_AVAILABLE, "gtn_backend_entry gave no table");
+  entry.info.abi_version = given->abi_version;
+  if (given->abi_version != GTN_BACKEND_ABI_VERSION) {
     return unusable(entry, GTN_NOT_AVAILABLE, "built for backend ABI version %u; this library needs version %u",
-                    table->abi_version, GTN_BACKEND_ABI_VERSION);
+                    given->abi_version, GTN_BACKEND_ABI_VERSION);
   }
-  if (table->size < sizeof(gtn_backend)) {
-    return unusable(entry, GTN_NOT_AVAILABLE, "its table has %u bytes; version %u of the backend ABI has %zu", table->size,
-                    GTN_BACKEND_ABI_VERSION, sizeof(gtn_backend));
+  if (given->size < kFirstTableBytes) {
+    return unusable(entry, GTN_NOT_AVAILABLE, "its table has %u bytes; version %u of the backend ABI has at least %zu",
+                    given->size, GTN_BACKEND_ABI_VERSION, kFirstTableBytes);
   }
-  if (const char* slot = missing_slot(*table)) {
+  // Slots that the backend does not know of are null.
+  gtn_backend& table = entry.table;
+  table = {};
+  const size_t bytes = given->size < sizeof table ? given->size : sizeof table;
+  std::memcpy(&table, given, bytes / sizeof(void*) * sizeof(void*));
+  if (const char* slot = missing_slot(table)) {
     return unusable(entry, GTN_NOT_AVAILABLE, "its table lacks '%s'", slot);
   }
-  set_text(entry.info.name, table->name);
-  set_text(entry.info.version, table->version);
+  set_text(entry.info.name, table.name);
+  set_text(entry.info.version, table.version);
   if (usable_named(entry.info.name, std::strlen(entry.info.name))) {
     return unusable(entry, GTN_NOT_AVAILABLE, "another library already provides the backend '%s'", entry.info.name);
   }
   gtn_message why = {sizeof why, ""};
-  gtn_status status = table->device_count(&entry.info.device_count, &why);
+  gtn_status status = table.device_count(&entry.info.device_count, &why);
   if (status != GTN_OK) {
     entry.info.device_count = 0;
     return unusable(entry, status, "%s", why.text[0] ? why.text : "the backend gave no reason");
   }
-  entry.table = table;
+  entry.info.status = GTN_OK;
 }
 
-// The entry of `path`, or a new one; null when the list is full.
 Entry* entry_of(const char* path) {
-  for (int i = 0; i < entry_count; ++i) {
-    if (std::strcmp(entries[i].info.path, path) == 0) return &entries[i];
-  }
-  return entry_count < kMaxBackends ? &entries[entry_count++] : nullptr;
+  return find([&](const Entry& entry) { return std::strcmp(entry.info.path, path) == 0; });
 }
 
-gtn_status load(const char* path, gtn_message* message) {
+gtn_status load(const char* path, bool trusted, gtn_message* message) {
   char resolved[PATH_MAX];
   if (realpath(path, resolved) == nullptr) {
     set_text(resolved, path);  // a file that is not there is listed under the name that was asked for
   }
-  if (std::strlen(resolved) >= sizeof entries[0].info.path) {
-    return fail(message, GTN_INVALID_ARGUMENT, "path: longer than %zu bytes", sizeof entries[0].info.path - 1);
+  if (std::strlen(resolved) >= sizeof gtn_backend_info{}.path) {
+    return fail(message, GTN_INVALID_ARGUMENT, "path: longer than %zu bytes", sizeof gtn_backend_info{}.path - 1);
   }
   // Without a slash dlopen would search the system's directories for it.
   if (std::strchr(resolved, '/') == nullptr) {
     return fail(message, GTN_NOT_AVAILABLE, "path: there is no file '%s'", path);
   }
+  if (!trusted) {
+    std::lock_guard<std::mutex> lock(mutex);
+    const Entry* known = entry_of(resolved);
+    trusted = known != nullptr && known->usable();
+  }
+  // Takes its time, so nothing is locked meanwhile.
+  gtn_message doubt = {sizeof doubt, ""};
+  const bool survived = trusted || survives_opening(resolved, kProbeMilliseconds, &doubt);
   std::lock_guard<std::mutex> lock(mutex);
   Entry* entry = entry_of(resolved);
-  if (entry == nullptr) return fail(message, GTN_NOT_AVAILABLE, "there is no room for more than %d backends", kMaxBackends);
-  if (entry->table == nullptr) open_library(*entry, resolved);
-  if (entry->info.status != GTN_OK) {
-    return fail(message, entry->info.status, "backend '%s' (%s): %s", entry->info.name, entry->info.path, entry->info.reason);
+  if (entry == nullptr) entry = add_entry();
+  if (entry == nullptr) return fail(message, GTN_OUT_OF_MEMORY, "no memory for one more backend");
+  if (!entry->usable()) {
+    restart(*entry, resolved);
+    if (survived) {
+      open_library(*entry, resolved);
+    } else {
+      unusable(*entry, GTN_NOT_AVAILABLE, "%s", doubt.text);
+    }
   }
-  return GTN_OK;
+  if (entry->usable()) return GTN_OK;
+  return fail(message, entry->info.status, "backend '%s' (%s): %s", entry->info.name, entry->info.path, entry->info.reason);
 }
 
 void list_missing(const char* name, const char* directory) {
   std::lock_guard<std::mutex> lock(mutex);
-  for (int i = 0; i < entry_count; ++i) {
-    if (std::strcmp(entries[i].info.name, name) == 0) return;
+  if (find([&](const Entry& entry) { return std::strcmp(entry.info.name, name) == 0; }) != nullptr) return;
+  Entry* entry = add_entry();
+  if (entry == nullptr) return;
+  set_text(entry->info.name, name);
+  unusable(*entry, GTN_NOT_AVAILABLE, "libgatun_%s.so is not installed (looked in %s)", name, directory);
+}
+
+// Null, with a message, when there is no entry of that index. To be called with the list locked.
+const Entry* entry_at(const char* argument, int32_t index, gtn_message* message) {
+  if (index < 0 || index >= entry_count) {
+    say(message, "%s: is %d, expected 0 to %d", argument, index, entry_count - 1);
+    return nullptr;
   }
-  if (entry_count == kMaxBackends) return;
-  Entry& entry = entries[entry_count++];
-  entry = {};
-  entry.info.size = sizeof entry.info;
-  set_text(entry.info.name, name);
-  unusable(entry, GTN_NOT_AVAILABLE, "libgatun_%s.so is not installed (looked in %s)", name, directory);
+  const Entry* entry = entries;
+  while (index-- > 0) entry = entry->next;
+  return entry;
 }
 
 bool is_backend_library(const char* file) {
@@ -187,26 +244,21 @@ bool is_backend_library(const char* file) {
 
 const gtn_backend* find_backend(const char* name, size_t length, gtn_message* message) {
   std::lock_guard<std::mutex> lock(mutex);
-  if (Entry* entry = usable_named(name, length)) return entry->table;
-  for (int i = 0; i < entry_count; ++i) {
-    const gtn_backend_info& info = entries[i].info;
-    if (std::strncmp(info.name, name, length) == 0 && info.name[length] == '\0') {
-      say(message, "backend '%s' is not available: %s", info.name, info.reason);
-      return nullptr;
-    }
+  if (Entry* entry = usable_named(name, length)) return &entry->table;
+  if (Entry* entry = find([&](const Entry& other) { return other.is_named(name, length); })) {
+    say(message, "backend '%s' is not available: %s", entry->info.name, entry->info.reason);
+  } else {
+    say(message, "there is no backend '%.*s'", static_cast<int>(length), name);
   }
-  say(message, "there is no backend '%.*s'", static_cast<int>(length), name);
   return nullptr;
 }
 
 gtn_status usable_backend(int32_t index, const gtn_backend** table, gtn_message* message) {
   std::lock_guard<std::mutex> lock(mutex);
-  if (index < 0 || index >= entry_count) {
-    return fail(message, GTN_INVALID_ARGUMENT, "backend: is %d, expected 0 to %d", index, entry_count - 1);
-  }
-  const Entry& entry = entries[index];
-  if (entry.table == nullptr) return fail(message, entry.info.status, "%s", entry.info.reason);
-  *table = entry.table;
+  const Entry* entry = entry_at("backend", index, message);
+  if (entry == nullptr) return GTN_INVALID_ARGUMENT;
+  if (!entry->usable()) return fail(message, entry->info.status, "%s", entry->info.reason);
+  *table = &entry->table;
   return GTN_OK;
 }
 
@@ -214,10 +266,11 @@ gtn_status usable_backend(int32_t index, const gtn_backend** table, gtn_message*
 
 using namespace gatun;
 
-gtn_status gtn_backend_load(const char* path, gtn_message* message) {
+gtn_status gtn_backend_load(const char* path, int32_t trusted, gtn_message* message) {
   if (path == nullptr) return fail(message, GTN_INVALID_ARGUMENT, "path: is null, expected a file");
   if (*path == '\0') return fail(message, GTN_INVALID_ARGUMENT, "path: is empty, expected a file");
-  return load(path, message);
+  GATUN_CHECK(check_flag(message, "trusted", trusted));
+  return load(path, trusted != 0, message);
 }
 
 gtn_status gtn_backend_discover(const char* directory, gtn_message* message) {
@@ -244,7 +297,8 @@ gtn_status gtn_backend_discover(const char* directory, gtn_message* message) {
     if (!is_backend_library(file->d_name)) continue;
     char path[PATH_MAX];
     int length = std::snprintf(path, sizeof path, "%s/%s", directory, file->d_name);
-    if (length > 0 && static_cast<size_t>(length) < sizeof path) (void)load(path, nullptr);  // listed with its reason
+    // Those that cannot be used are listed with the reason.
+    if (length > 0 && static_cast<size_t>(length) < sizeof path) (void)load(path, false, nullptr);
   }
   closedir(listing);
   for (const char* name : kOwn) list_missing(name, directory);
@@ -261,9 +315,8 @@ gtn_status gtn_backend_count(int32_t* count, gtn_message* message) {
 gtn_status gtn_backend_query(int32_t index, gtn_backend_info* info, gtn_message* message) {
   if (gtn_status status = check_output(message, "info", info); status != GTN_OK) return status;
   std::lock_guard<std::mutex> lock(mutex);
-  if (index < 0 || index >= entry_count) {
-    return fail(message, GTN_INVALID_ARGUMENT, "index: is %d, expected 0 to %d", index, entry_count - 1);
-  }
-  give(entries[index].info, info);
+  const Entry* entry = entry_at("index", index, message);
+  if (entry == nullptr) return GTN_INVALID_ARGUMENT;
+  give(entry->info, info);
   return GTN_OK;
 }

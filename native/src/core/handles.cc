@@ -18,7 +18,7 @@ uint64_t HandleTable::open(void* object) {
       if (chunk == nullptr) return 0;
       chunks_[index / kChunkSlots].store(chunk, std::memory_order_release);
     }
-    used_.store(index + 1, std::memory_order_release);
+    used_.store(index + 1, std::memory_order_seq_cst);  // before the mark of any run, so that a close sees it
   }
   Slot& slot = chunks_[index / kChunkSlots].load(std::memory_order_relaxed)[index % kChunkSlots];
   slot.object = object;

@@ -59,7 +59,7 @@ class HandleTable {
   // Calls visit(slot) for each slot that has ever been used.
   template <typename Visit>
   void for_each(Visit visit) const {
-    uint32_t used = used_.load(std::memory_order_acquire);
+    uint32_t used = used_.load(std::memory_order_seq_cst);
     for (uint32_t i = 0; i < used; ++i) visit(chunks_[i / kChunkSlots].load(std::memory_order_acquire)[i % kChunkSlots]);
   }
 

@@ -31,4 +31,24 @@ template <typename... Arguments>
   return status;
 }
 
+// What a backend writes its message to: whole, whatever the caller's size, and not the caller's, which a call that succeeds
+// leaves as it was.
+class Reason {
+ public:
+  explicit Reason(gtn_message* caller) : caller_(caller) {}
+
+  operator gtn_message*() { return &own_; }
+
+  // Passes `status`, of the call that got this, on to the caller, with the message of a failure.
+  gtn_status of(gtn_status status) {
+    own_.text[sizeof own_.text - 1] = '\0';
+    if (status != GTN_OK) say(caller_, "%s", own_.text);
+    return status;
+  }
+
+ private:
+  gtn_message* caller_;
+  gtn_message own_ = {sizeof own_, ""};
+};
+
 }  // namespace gatun

@@ -3,6 +3,7 @@
 #include <new>
 
 #include "core/backends.h"
+#include "core/version.h"
 
 namespace gatun {
 
@@ -171,15 +172,15 @@ gtn_status gtn_device_query(int32_t backend, int32_t device, gtn_device_info* in
   GATUN_CHECK(check_output(message, "info", info));
   const gtn_backend* table = nullptr;
   GATUN_CHECK(usable_backend(backend, &table, message));
-  gtn_message own = {sizeof own, ""};
+  Reason reason(message);
   int32_t count = 0;
-  GATUN_CHECK(table->device_count(&count, message != nullptr ? message : &own));
+  GATUN_CHECK(reason.of(table->device_count(&count, reason)));
   if (device < 0 || device >= count) {
     return fail(message, GTN_INVALID_ARGUMENT, "device: is %d, expected 0 to %d", device, count - 1);
   }
   gtn_device_info found = {};
   found.size = sizeof found;
-  GATUN_CHECK(table->device_info(device, &found, message != nullptr ? message : &own));
+  GATUN_CHECK(reason.of(table->device_info(device, &found, reason)));
   give(found, info);
   return GTN_OK;
 }
@@ -198,12 +199,11 @@ gtn_status gtn_device_open(const char* name, const gtn_device_options* options, 
       (name[length] == ':' && *selector == '\0')) {
     return fail(message, GTN_INVALID_ARGUMENT, "name: is '%.100s', expected \"<backend>\" or \"<backend>:<which>\"", name);
   }
-  gtn_message own = {sizeof own, ""};
-  gtn_message* text = message != nullptr ? message : &own;
-  const gtn_backend* backend = find_backend(name, length, text);
+  const gtn_backend* backend = find_backend(name, length, message);
   if (backend == nullptr) return GTN_NOT_AVAILABLE;
   void* impl = nullptr;
-  GATUN_CHECK(backend->device_open(selector, &chosen, &impl, text));
+  Reason reason(message);
+  GATUN_CHECK(reason.of(backend->device_open(selector, &chosen, &impl, reason)));
   Device* opened = new (std::nothrow) Device(backend, impl);
   if (opened == nullptr) {
     backend->device_close(impl);
@@ -217,11 +217,50 @@ gtn_status gtn_device_describe(gtn_device device, gtn_device_info* info, gtn_mes
   Inside inside(devices, device);
   if (!inside) return stale(message, "device");
   const Device& self = inside.object<Device>();
-  gtn_message own = {sizeof own, ""};
+  Reason reason(message);
   gtn_device_info found = {};
   found.size = sizeof found;
-  GATUN_CHECK(self.backend->device_describe(self.impl, &found, message != nullptr ? message : &own));
+  GATUN_CHECK(reason.of(self.backend->device_describe(self.impl, &found, reason)));
   give(found, info);
+  return GTN_OK;
+}
+
+gtn_status gtn_device_supports(gtn_device device, int32_t op, int32_t dtype, int32_t* claimed, gtn_message* message) {
+  if (claimed == nullptr) return fail(message, GTN_INVALID_ARGUMENT, "claimed: is null");
+  if (op < GTN_OP_GEMM || op > GTN_OP_ACTIVATION) {
+    return fail(message, GTN_INVALID_ARGUMENT, "op: is %d, expected GTN_OP_*, %d to %d", op, GTN_OP_GEMM, GTN_OP_ACTIVATION);
+  }
+  if (element_size(dtype) == 0) {
+    return fail(message, GTN_INVALID_ARGUMENT, "dtype: is %d, expected a dtype, %d to %d", dtype, GTN_F32, GTN_S64);
+  }
+  Inside inside(devices, device);
+  if (!inside) return stale(message, "device");
+  const Device& self = inside.object<Device>();
+  Reason reason(message);
+  int32_t answer = -1;
+  if (self.backend->supports != nullptr) {
+    GATUN_CHECK(reason.of(self.backend->supports(self.impl, op, dtype, &answer, reason)));
+  }
+  *claimed = answer;
+  return GTN_OK;
+}
+
+gtn_status gtn_device_measure(gtn_device device, int32_t limit, double* per_second, gtn_message* message) {
+  if (per_second == nullptr) return fail(message, GTN_INVALID_ARGUMENT, "per_second: is null");
+  if (limit < GTN_LIMIT_F32 || limit > GTN_LIMIT_MEMORY) {
+    return fail(message, GTN_INVALID_ARGUMENT, "limit: is %d, expected GTN_LIMIT_*, %d to %d", limit, GTN_LIMIT_F32,
+                GTN_LIMIT_MEMORY);
+  }
+  Inside inside(devices, device);
+  if (!inside) return stale(message, "device");
+  const Device& self = inside.object<Device>();
+  if (self.backend->measure == nullptr) {
+    return fail(message, GTN_UNSUPPORTED, "the %s backend measures no limits", self.backend->name);
+  }
+  Reason reason(message);
+  double measured = 0;
+  GATUN_CHECK(reason.of(self.backend->measure(self.impl, limit, &measured, reason)));
+  *per_second = measured;
   return GTN_OK;
 }
 
@@ -246,9 +285,9 @@ gtn_status gtn_stream_create(gtn_device device, gtn_stream* stream, gtn_message*
   Inside inside(devices, device);
   if (!inside) return stale(message, "device");
   Device& on = inside.object<Device>();
-  gtn_message own = {sizeof own, ""};
+  Reason reason(message);
   void* impl = nullptr;
-  GATUN_CHECK(on.backend->stream_create(on.impl, &impl, message != nullptr ? message : &own));
+  GATUN_CHECK(reason.of(on.backend->stream_create(on.impl, &impl, reason)));
   Stream* created = new (std::nothrow) Stream{&on, impl, {sizeof(gtn_message), ""}};
   if (created == nullptr) {
     on.backend->stream_destroy(impl);
@@ -262,8 +301,8 @@ gtn_status gtn_stream_create(gtn_device device, gtn_stream* stream, gtn_message*
 gtn_status gtn_stream_synchronize(gtn_stream stream, gtn_message* message) {
   HeldStream held(stream);
   if (held.status() != GTN_OK) return not_held(held, message);
-  gtn_message own = {sizeof own, ""};
-  return held->device->backend->stream_synchronize(held->impl, message != nullptr ? message : &own);
+  Reason reason(message);
+  return reason.of(held->device->backend->stream_synchronize(held->impl, reason));
 }
 
 gtn_status gtn_stream_message(gtn_stream stream, gtn_message* message) {
@@ -290,8 +329,9 @@ gtn_status gtn_stream_close(gtn_stream stream, gtn_message* message) {
   self->device->backend->stream_destroy(self->impl);
   --self->device->streams;
   delete self;
-  streams.release(slot, stream);
+  // Let go of before it is given back: the next stream of this slot must not seem busy.
   slot->hold.store(0, std::memory_order_release);
+  streams.release(slot, stream);
   return GTN_OK;
 }
 
@@ -305,9 +345,9 @@ gtn_status gtn_event_create(gtn_device device, gtn_event* event, gtn_message* me
   if (on.backend->event_create == nullptr) {
     return fail(message, GTN_UNSUPPORTED, "the %s backend has no events", on.backend->name);
   }
-  gtn_message own = {sizeof own, ""};
+  Reason reason(message);
   void* impl = nullptr;
-  GATUN_CHECK(on.backend->event_create(on.impl, &impl, message != nullptr ? message : &own));
+  GATUN_CHECK(reason.of(on.backend->event_create(on.impl, &impl, reason)));
   Event* created = new (std::nothrow) Event(&on, impl);
   if (created == nullptr) {
     on.backend->event_destroy(impl);
@@ -327,8 +367,8 @@ gtn_status gtn_event_record(gtn_event event, gtn_stream stream, gtn_message* mes
   if (self.device != held->device) {
     return fail(message, GTN_INVALID_ARGUMENT, "stream: is on another device than the event");
   }
-  gtn_message own = {sizeof own, ""};
-  GATUN_CHECK(self.device->backend->event_record(self.impl, held->impl, message != nullptr ? message : &own));
+  Reason reason(message);
+  GATUN_CHECK(reason.of(self.device->backend->event_record(self.impl, held->impl, reason)));
   self.recorded = true;
   return GTN_OK;
 }
@@ -346,8 +386,8 @@ gtn_status gtn_event_synchronize(gtn_event event, gtn_message* message) {
   if (!inside) return stale(message, "event");
   const Event& self = inside.object<Event>();
   GATUN_CHECK(recorded(self, "event", message));
-  gtn_message own = {sizeof own, ""};
-  return self.device->backend->event_synchronize(self.impl, message != nullptr ? message : &own);
+  Reason reason(message);
+  return reason.of(self.device->backend->event_synchronize(self.impl, reason));
 }
 
 gtn_status gtn_event_query(gtn_event event, int32_t* done, gtn_message* message) {
@@ -356,8 +396,8 @@ gtn_status gtn_event_query(gtn_event event, int32_t* done, gtn_message* message)
   if (!inside) return stale(message, "event");
   const Event& self = inside.object<Event>();
   GATUN_CHECK(recorded(self, "event", message));
-  gtn_message own = {sizeof own, ""};
-  return self.device->backend->event_query(self.impl, done, message != nullptr ? message : &own);
+  Reason reason(message);
+  return reason.of(self.device->backend->event_query(self.impl, done, reason));
 }
 
 gtn_status gtn_event_elapsed(gtn_event start, gtn_event end, double* milliseconds, gtn_message* message) {
@@ -369,8 +409,8 @@ gtn_status gtn_event_elapsed(gtn_event start, gtn_event end, double* millisecond
   if (first.device != last.device) return fail(message, GTN_INVALID_ARGUMENT, "end: is on another device than start");
   GATUN_CHECK(recorded(first, "start", message));
   GATUN_CHECK(recorded(last, "end", message));
-  gtn_message own = {sizeof own, ""};
-  return first.device->backend->event_elapsed(first.impl, last.impl, milliseconds, message != nullptr ? message : &own);
+  Reason reason(message);
+  return reason.of(first.device->backend->event_elapsed(first.impl, last.impl, milliseconds, reason));
 }
 
 gtn_status gtn_event_close(gtn_event event, gtn_message* message) {
@@ -394,11 +434,11 @@ gtn_status gtn_memory_alloc(gtn_device device, int64_t bytes, int64_t alignment,
   Inside inside(devices, device);
   if (!inside) return stale(message, "device");
   Device& on = inside.object<Device>();
-  gtn_message own = {sizeof own, ""};
+  Reason reason(message);
   std::lock_guard<std::mutex> lock(on.memory_mutex);
   if (!on.allocations.reserve()) return fail(message, GTN_OUT_OF_MEMORY, "no memory for a memory block's record");
   void* given = nullptr;
-  GATUN_CHECK(on.backend->memory_alloc(on.impl, bytes, alignment, &given, message != nullptr ? message : &own));
+  GATUN_CHECK(reason.of(on.backend->memory_alloc(on.impl, bytes, alignment, &given, reason)));
   on.allocations.add(given, bytes);
   ++on.blocks;
   *memory = given;
@@ -438,9 +478,8 @@ gtn_status gtn_memory_copy(gtn_stream stream, void* destination, const void* sou
   HeldStream held(stream);
   if (held.status() != GTN_OK) return not_held(held, message);
   if (bytes == 0) return GTN_OK;
-  gtn_message own = {sizeof own, ""};
-  return held->device->backend->memory_copy(held->impl, destination, source, bytes, direction,
-                                            message != nullptr ? message : &own);
+  Reason reason(message);
+  return reason.of(held->device->backend->memory_copy(held->impl, destination, source, bytes, direction, reason));
 }
 
 // ---- Packed weights
@@ -463,11 +502,11 @@ gtn_status gtn_weights_pack(gtn_device device, const gtn_weights_desc* desc, con
   if (on.backend->weights_pack == nullptr) {
     return fail(message, GTN_UNSUPPORTED, "the %s backend packs no weights", on.backend->name);
   }
-  gtn_message own = {sizeof own, ""};
+  Reason reason(message);
   gtn_weights_info info = {};
   info.size = sizeof info;
   void* impl = nullptr;
-  GATUN_CHECK(on.backend->weights_pack(on.impl, &checked, source, &impl, &info, message != nullptr ? message : &own));
+  GATUN_CHECK(reason.of(on.backend->weights_pack(on.impl, &checked, source, &impl, &info, reason)));
   info.format = checked.format;
   info.k = checked.source.shape[0];
   info.n = checked.source.shape[1];

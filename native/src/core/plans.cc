@@ -182,9 +182,9 @@ gtn_status make_plan(gtn_device device, int32_t op, const Desc* desc, gtn_plan* 
   created->info.size = sizeof created->info;
   created->info.op = op;
   keep(*created, checked);
-  gtn_message own = {sizeof own, ""};
-  gtn_status status =
-      on.backend->plan_create(on.impl, op, &checked, &created->impl, &created->info, message != nullptr ? message : &own);
+  Reason reason(message);
+  const gtn_status status =
+      reason.of(on.backend->plan_create(on.impl, op, &checked, &created->impl, &created->info, reason));
   if (status != GTN_OK) {
     delete created;
     return status;

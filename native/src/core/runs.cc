@@ -59,7 +59,12 @@ gtn_status check_apart_or_equal(gtn_message* message, const Region& output, cons
   return check_apart(message, output, other);
 }
 
-Extent vector_of_floats(int64_t n) { return {4, n * 4, n * 4, true}; }
+// An array of `count` times `times` elements without gaps. A plan may be of more elements than there are bytes to address.
+Extent dense(int64_t element, int64_t count, int64_t times = 1) {
+  int64_t bytes;
+  if (__builtin_mul_overflow(count, times, &bytes) || __builtin_mul_overflow(bytes, element, &bytes)) bytes = INT64_MAX;
+  return {element, bytes, bytes, true};
+}
 
 }  // namespace
 }  // namespace gatun
@@ -88,7 +93,7 @@ gtn_status gtn_gemm_run(gtn_plan plan, gtn_stream stream, gtn_weights packed, in
   GATUN_CHECK(check_pointer(message, "bias", bias, desc.has_bias != 0, 4));
   GATUN_CHECK(check_pointer(message, "residual", residual, desc.has_residual != 0, self.out.element));
   GATUN_CHECK(check_pointer(message, "out", out, true, self.out.element));
-  const Extent floats = vector_of_floats(desc.out.shape[1]);
+  const Extent floats = dense(4, desc.out.shape[1]);
   const Region output = {"out", self.out, out, rows};
   GATUN_CHECK(check_apart(message, output, {"a", self.x, a, rows}));
   GATUN_CHECK(check_apart(message, output, {"bias", floats, bias, 1}));
@@ -123,8 +128,8 @@ gtn_status gtn_attention_run(gtn_plan plan, gtn_stream stream, int64_t sequences
   };
   const int64_t planned_q = desc.q.shape[position], planned_k = desc.k.shape[position];
   const int64_t heads_q = desc.q.shape[position + 1];
-  const Extent index = {8, (sequences + (packed ? 1 : 0)) * 8, 0, false};
-  const Extent logs = {4, (packed ? 1 : sequences) * heads_q * planned_q * 4, 0, false};
+  const Extent index = packed ? dense(8, sequences < INT64_MAX ? sequences + 1 : sequences) : dense(8, sequences);
+  const Extent logs = dense(4, heads_q * planned_q, packed ? 1 : sequences);
   const Region inputs[] = {{"q", self.x, q, rows(self.x, len_q, planned_q)},
                            {"k", self.k, k, rows(self.k, len_k, planned_k)},
                            {"v", self.v, v, rows(self.v, len_k, planned_k)},
@@ -157,7 +162,7 @@ gtn_status gtn_norm_run(gtn_plan plan, gtn_stream stream, int64_t rows, const vo
   GATUN_CHECK(check_pointer(message, "beta", beta, desc.has_beta != 0, 4));
   GATUN_CHECK(check_pointer(message, "out", out, true, self.out.element));
   GATUN_CHECK(check_pointer(message, "sum", sum, desc.has_sum != 0, self.x.element));
-  const Extent floats = vector_of_floats(desc.x.shape[1]);
+  const Extent floats = dense(4, desc.x.shape[1]);
   const Region input = {"x", self.x, x, rows}, added = {"residual", self.x, residual, rows};
   const Region scale = {"gamma", floats, gamma, 1}, shift = {"beta", floats, beta, 1};
   const Region output = {"out", self.out, out, rows}, total = {"sum", self.x, sum, rows};
@@ -201,7 +206,7 @@ gtn_status gtn_activation_run(gtn_plan plan, gtn_stream stream, int64_t rows, co
   GATUN_CHECK(check_pointer(message, "x", x, true, self.x.element));
   GATUN_CHECK(check_pointer(message, "bias", bias, desc.has_bias != 0, 4));
   GATUN_CHECK(check_pointer(message, "out", out, true, self.out.element));
-  const Extent floats = vector_of_floats(desc.x.shape[1]);
+  const Extent floats = dense(4, desc.x.shape[1]);
   GATUN_CHECK(check_apart_or_equal(message, {"out", self.out, out, rows}, {"x", self.x, x, rows}));
   GATUN_CHECK(check_apart(message, {"out", self.out, out, rows}, {"bias", floats, bias, 1}));
   const gtn_activation_args args = {rows, x, bias, out};

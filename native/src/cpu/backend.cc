@@ -4,6 +4,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include <atomic>
 #include <chrono>
 #include <cstdio>
 #include <cstdlib>
@@ -11,6 +12,7 @@
 #include <new>
 
 #include "core/message.h"
+#include "core/version.h"
 #include "cpu/levels.h"
 #include "cpu/threads.h"
 
@@ -33,8 +35,9 @@ void name_kernel(gtn_plan_info* info, const Device& device, const char* rest) {
 
 namespace {
 
+// Atomic, since threads with streams of their own may record one event.
 struct Event {
-  std::chrono::steady_clock::time_point recorded;
+  std::atomic<std::chrono::steady_clock::time_point> recorded;
 };
 
 // The processor's own name, as the operating system tells it.
@@ -177,8 +180,8 @@ gtn_status event_query(void*, int32_t* done, gtn_message*) {
 }
 
 gtn_status event_elapsed(void* start, void* end, double* milliseconds, gtn_message*) {
-  const auto from = static_cast<Event*>(start)->recorded;
-  const auto to = static_cast<Event*>(end)->recorded;
+  const auto from = static_cast<Event*>(start)->recorded.load();
+  const auto to = static_cast<Event*>(end)->recorded.load();
   *milliseconds = std::chrono::duration<double, std::milli>(to - from).count();
   return GTN_OK;
 }
@@ -224,6 +227,29 @@ gtn_status run(void* plan, void* stream, const void* args, gtn_message* message)
   return static_cast<const Plan*>(plan)->run(*static_cast<Stream*>(stream), args, message);
 }
 
+// The types that the plans above take.
+gtn_status supports(void*, int32_t op, int32_t dtype, int32_t* claimed, gtn_message*) {
+  const bool is_float = dtype == GTN_F32 || dtype == GTN_BF16;
+  switch (op) {
+    case GTN_OP_GEMM:
+      *claimed = is_float || dtype == GTN_S8;
+      break;
+    case GTN_OP_ATTENTION:
+    case GTN_OP_NORM:
+    case GTN_OP_SOFTMAX:
+    case GTN_OP_ACTIVATION:
+      *claimed = is_float;
+      break;
+    default:
+      *claimed = 0;
+  }
+  return GTN_OK;
+}
+
+gtn_status measure(void* device, int32_t limit, double* per_second, gtn_message* message) {
+  return measure_limit(*static_cast<Device*>(device), limit, per_second, message);
+}
+
 const gtn_backend kBackend = {
     sizeof(gtn_backend), GTN_BACKEND_ABI_VERSION, "cpu", GATUN_VERSION,
     device_count, device_info, device_open, device_close, device_describe,
@@ -232,6 +258,7 @@ const gtn_backend kBackend = {
     event_create, event_destroy, event_record, event_synchronize, event_query, event_elapsed,
     weights_pack, weights_destroy,
     plan_create, plan_destroy, run,
+    supports, measure,
 };
 
 }  // namespace

@@ -7,16 +7,18 @@
 
 namespace gatun::cpu {
 
-#define GATUN_DECLARE_LEVEL(level)              \
-  namespace level {                             \
-  extern const GemmKernels gemm_kernels;        \
-  extern const AttentionKernels attention_kernels; \
-  extern const NormKernels norm_kernels;        \
-  extern const SoftmaxKernels softmax_kernels;  \
-  extern const ActivationKernels activation_kernels; \
-  }                                             \
+#define GATUN_DECLARE_LEVEL(level)                                                                               \
+  namespace level {                                                                                              \
+  extern const GemmKernels gemm_kernels;                                                                         \
+  extern const AttentionKernels attention_kernels;                                                               \
+  extern const NormKernels norm_kernels;                                                                         \
+  extern const SoftmaxKernels softmax_kernels;                                                                   \
+  extern const ActivationKernels activation_kernels;                                                             \
+  extern const LimitKernels limit_kernels;                                                                       \
+  }                                                                                                              \
   static const Kernels level##_kernels = {&level::gemm_kernels, &level::attention_kernels, &level::norm_kernels, \
-                                          &level::softmax_kernels, &level::activation_kernels};
+                                          &level::softmax_kernels, &level::activation_kernels,                   \
+                                          &level::limit_kernels};
 
 GATUN_DECLARE_LEVEL(scalar)
 #if defined(__x86_64__)

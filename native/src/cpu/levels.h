@@ -4,6 +4,7 @@
 #include "cpu/activation/activation.h"
 #include "cpu/attention/attention.h"
 #include "cpu/gemm/gemm.h"
+#include "cpu/limits/limits.h"
 #include "cpu/norm/norm.h"
 #include "cpu/softmax/softmax.h"
 
@@ -18,6 +19,7 @@ struct Kernels {
   const NormKernels* norm;
   const SoftmaxKernels* softmax;
   const ActivationKernels* activation;
+  const LimitKernels* limits;
 };
 
 struct Level {

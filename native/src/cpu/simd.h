@@ -7,10 +7,6 @@
 #error "simd.h is for files that are compiled once per level (GATUN_CPU_KERNEL_SOURCES)"
 #endif
 
-// Highway takes one of these at a time, and the scalar level is static by itself.
-#if defined(HWY_COMPILE_ONLY_SCALAR)
-#undef HWY_COMPILE_ONLY_STATIC
-#endif
 #include <hwy/highway.h>
 
 #include <cstddef>

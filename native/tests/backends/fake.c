@@ -1,11 +1,15 @@
 /* A backend for tests of the core: one device, and a softmax whose run reports that it is inside and waits to be let go, so
  * that tests of closing during a run need no timing. Built several times: FAKE_ABI and FAKE_SIZE make it one that the core
- * must refuse, FAKE_NO_DRIVER one whose vendor's driver is missing. */
+ * must refuse or that is older than the core, FAKE_NO_DRIVER one whose vendor's driver is missing, and FAKE_CONSTRUCTOR and
+ * FAKE_DESTRUCTOR do something terrible when the library is opened, or when its process ends. */
 #include <gatun/backend.h>
 
+#include <signal.h>
 #include <stdatomic.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <unistd.h>
 
 #ifndef FAKE_ABI
 #define FAKE_ABI GTN_BACKEND_ABI_VERSION
@@ -15,6 +19,13 @@
 #endif
 #ifndef FAKE_NAME
 #define FAKE_NAME "fake"
+#endif
+
+#ifdef FAKE_CONSTRUCTOR
+__attribute__((constructor)) static void construct(void) { FAKE_CONSTRUCTOR; }
+#endif
+#ifdef FAKE_DESTRUCTOR
+__attribute__((destructor)) static void destruct(void) { FAKE_DESTRUCTOR; }
 #endif
 
 static int object;
@@ -128,6 +139,11 @@ const gtn_backend* gtn_backend_entry(void) {
       .plan_create = plan_create,
       .plan_destroy = close_object,
       .run = run,
+#ifdef FAKE_BEYOND
+      /* Past the end of an older table lies something else. */
+      .supports = (void*)1,
+      .measure = (void*)1,
+#endif
   };
   return &table;
 }

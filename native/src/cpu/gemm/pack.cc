@@ -151,7 +151,8 @@ gtn_status gemm_weights_pack(const Device& device, const gtn_weights_desc& desc,
   // Panels in groups of at least some 16 thousand elements, so that small matrices stay with the caller.
   const int64_t panel_elements = k * layout.panel;
   const int64_t batch = panel_elements >= 16384 ? 1 : 16384 / (panel_elements + 1) + 1;
-  parallel(device.threads, (panels + batch - 1) / batch, [&](int64_t task, int) {
+  const int64_t filled = bytes > 0 ? panels : 0;  // there may be very many empty ones
+  parallel(device.threads, (filled + batch - 1) / batch, [&](int64_t task, int) {
     for (int64_t p = task * batch; p < panels && p < (task + 1) * batch; ++p) {
       const int64_t first = p * layout.panel;
       const int64_t here = n - first < layout.panel ? n - first : layout.panel;

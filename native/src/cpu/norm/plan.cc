@@ -86,7 +86,8 @@ constexpr double kRmsFlops = 4;
 gtn_status norm_plan(const Device& device, const gtn_norm_desc& desc, Plan** plan, gtn_plan_info* info,
                      gtn_message* message) {
   const int64_t n = desc.x.shape[1];
-  if (n > (int64_t{1} << 56)) return fail(message, GTN_UNSUPPORTED, "x.shape[1]: is too large for a norm's workspace");
+  if (n > (int64_t{1} << 48))  // times kMostThreads
+    return fail(message, GTN_UNSUPPORTED, "x.shape[1]: is too large for a norm's workspace");
   NormPlan* created = new (std::nothrow) NormPlan(device, desc);
   if (created == nullptr) return fail(message, GTN_OUT_OF_MEMORY, "no memory for a norm plan");
   *plan = created;

@@ -65,7 +65,7 @@ constexpr double kFlops = 24;
 gtn_status softmax_plan(const Device& device, const gtn_softmax_desc& desc, Plan** plan, gtn_plan_info* info,
                         gtn_message* message) {
   const int64_t n = desc.x.shape[1];
-  if (n > (int64_t{1} << 56))
+  if (n > (int64_t{1} << 48))  // times kMostThreads
     return fail(message, GTN_UNSUPPORTED, "x.shape[1]: is too large for a softmax's workspace");
   SoftmaxPlan* created = new (std::nothrow) SoftmaxPlan(device, desc);
   if (created == nullptr) return fail(message, GTN_OUT_OF_MEMORY, "no memory for a softmax plan");

@@ -8,6 +8,8 @@ import java.lang.foreign.MemorySegment;
 import java.lang.foreign.ValueLayout;
 import java.lang.ref.Reference;
 import java.util.List;
+import java.util.Optional;
+import java.util.OptionalDouble;
 import java.util.concurrent.atomic.AtomicInteger;
 
 /**
@@ -121,6 +123,51 @@ public final class Device implements AutoCloseable {
      */
     public DeviceInfo info() {
         return info;
+    }
+
+    /**
+     * Tells whether the device claims to serve an operator on elements of a type. A plan may still be declined with
+     * {@link UnsupportedOperationException}, for its shape say.
+     *
+     * @param operator the operator
+     * @param dtype the type of its elements: that of the packed weights for {@link Operator#GEMM}, of the queries for
+     *     {@link Operator#ATTENTION}, of the input for the others
+     * @return the claim, or empty if the device makes none
+     * @throws IllegalStateException if this device is closed
+     */
+    public Optional<Boolean> supports(Operator operator, DType dtype) {
+        try (Arena arena = Arena.ofConfined()) {
+            MemorySegment message = Status.message(arena);
+            MemorySegment claimed = arena.allocate(ValueLayout.JAVA_INT);
+            int status = gatun_h.gtn_device_supports(handle, operator.code(), dtype.code(), claimed, message);
+            Status.check(status, message, owned);
+            int claim = claimed.get(ValueLayout.JAVA_INT, 0);
+            return claim < 0 ? Optional.empty() : Optional.of(claim != 0);
+        } finally {
+            Reference.reachabilityFence(this);
+        }
+    }
+
+    /**
+     * Measures a ceiling of the device, now and with all its threads, in about a tenth of a second.
+     *
+     * @param limit what to measure
+     * @return operations or bytes per second, or empty if the device cannot say
+     * @throws IllegalStateException if this device is closed
+     */
+    public OptionalDouble measure(Limit limit) {
+        try (Arena arena = Arena.ofConfined()) {
+            MemorySegment message = Status.message(arena);
+            MemorySegment perSecond = arena.allocate(ValueLayout.JAVA_DOUBLE);
+            int status = gatun_h.gtn_device_measure(handle, limit.code(), perSecond, message);
+            if (status == gatun_h.GTN_UNSUPPORTED()) {
+                return OptionalDouble.empty();
+            }
+            Status.check(status, message, owned);
+            return OptionalDouble.of(perSecond.get(ValueLayout.JAVA_DOUBLE, 0));
+        } finally {
+            Reference.reachabilityFence(this);
+        }
     }
 
     /**

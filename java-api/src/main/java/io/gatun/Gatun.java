@@ -35,14 +35,25 @@ public final class Gatun {
     }
 
     /**
-     * Returns the release of the native library.
+     * Returns the release of the native library and a hash of the sources that it was built from.
      *
-     * @return such as {@code 0.1.0}
+     * @return such as {@code 0.1.0+3f9a1c0b7d25}
      * @throws NotAvailableException if the native library cannot be used here
      */
     public static String version() {
         load();
         return gatun_h.gtn_version().getString(0);
+    }
+
+    /**
+     * Returns the version of the C interface that the native library has.
+     *
+     * @return 1 or more
+     * @throws NotAvailableException if the native library cannot be used here
+     */
+    public static int abiVersion() {
+        load();
+        return gatun_h.gtn_abi_version();
     }
 
     /**
@@ -68,7 +79,8 @@ public final class Gatun {
 
     /**
      * Opens a backend library of a third party and adds it to {@link #backends()}. Opening one twice does nothing. It
-     * is native code that runs in this process: open only what you trust.
+     * is native code that runs in this process: open only what you trust. A child process opens it first and asks for
+     * its devices, so a library that is damaged enough to kill that process does not kill this one.
      *
      * @param library the file
      * @throws NotAvailableException if the library cannot be used, with the reason; {@link #backends()} lists it all
@@ -79,7 +91,7 @@ public final class Gatun {
         try (Arena arena = Arena.ofConfined()) {
             MemorySegment message = Status.message(arena);
             MemorySegment path = arena.allocateFrom(library.toAbsolutePath().toString());
-            Status.check(gatun_h.gtn_backend_load(path, message), message);
+            Status.check(gatun_h.gtn_backend_load(path, 0, message), message);
         }
     }
 

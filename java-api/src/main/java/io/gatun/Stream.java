@@ -48,6 +48,65 @@ public final class Stream implements AutoCloseable {
     }
 
     /**
+     * Copies host memory to memory of a {@link MemoryPool} of the device, after what this stream was given before. The
+     * host's memory is free for reuse on return.
+     *
+     * @param host what to copy
+     * @param onDevice where to, of the same size, not overlapping
+     * @throws IllegalArgumentException if a segment is not native, {@code onDevice} is read-only, the sizes differ or
+     *     the segments overlap
+     * @throws IllegalStateException if this stream or a segment is closed, or another thread is using the stream
+     * @throws GatunException if the copy failed
+     */
+    public void copyToDevice(MemorySegment host, MemorySegment onDevice) {
+        copy("onDevice", onDevice, "host", host, gatun_h.GTN_HOST_TO_DEVICE());
+    }
+
+    /**
+     * Copies memory of the device to host memory, after what this stream was given before, and returns when it is
+     * there.
+     *
+     * @param onDevice what to copy
+     * @param host where to, of the same size, not overlapping
+     * @throws IllegalArgumentException if a segment is not native, {@code host} is read-only, the sizes differ or the
+     *     segments overlap
+     * @throws IllegalStateException if this stream or a segment is closed, or another thread is using the stream
+     * @throws GatunException if the copy failed
+     */
+    public void copyToHost(MemorySegment onDevice, MemorySegment host) {
+        copy("host", host, "onDevice", onDevice, gatun_h.GTN_DEVICE_TO_HOST());
+        synchronize();
+    }
+
+    private void copy(String toName, MemorySegment to, String fromName, MemorySegment from, int direction) {
+        checkNative(toName, to);
+        checkNative(fromName, from);
+        if (to.isReadOnly()) {
+            throw new IllegalArgumentException(toName + ": is read-only, expected memory that can be written");
+        }
+        if (to.byteSize() != from.byteSize()) {
+            throw new IllegalArgumentException(toName + ": " + to.byteSize() + " bytes, expected the "
+                    + from.byteSize() + " of " + fromName);
+        }
+        if (from.byteSize() == 0) {
+            return;
+        }
+        try (Arena arena = Arena.ofConfined()) {
+            MemorySegment message = Status.message(arena);
+            int status = gatun_h.gtn_memory_copy(handle, to, from, from.byteSize(), direction, message);
+            Status.check(status, message, owned);
+        } finally {
+            Reference.reachabilityFence(this);
+        }
+    }
+
+    private static void checkNative(String name, MemorySegment segment) {
+        if (!segment.isNative()) {
+            throw new IllegalArgumentException(name + ": is on the Java heap, expected native memory");
+        }
+    }
+
+    /**
      * Closes the stream. Closing it again does nothing.
      *
      * @throws IllegalStateException if a run is inside; it stays open

@@ -11,6 +11,7 @@ import java.lang.foreign.MemorySegment;
 import java.lang.foreign.ValueLayout;
 import java.lang.ref.Reference;
 import java.time.Duration;
+import java.util.Optional;
 import java.util.concurrent.ExecutorService;
 import java.util.concurrent.Executors;
 import java.util.concurrent.Future;
@@ -47,15 +48,41 @@ class LifecycleTest {
             assertEquals("cpu:scalar", scalar.name());
             assertEquals(Runtime.getRuntime().availableProcessors(), scalar.info().threads());
         }
-        assertTrue(Gatun.version().matches("\\d+\\.\\d+\\.\\d+.*"), Gatun::version);
+        assertTrue(Gatun.version().matches("\\d+\\.\\d+\\.\\d+\\+[0-9a-f]{12}"), Gatun::version);
         Backend cpu = Gatun.backends().stream().filter(backend -> backend.name().equals("cpu")).findAny().orElseThrow();
         assertTrue(cpu.available(), cpu::reason);
         assertEquals("", cpu.reason());
+        assertEquals(Gatun.version(), cpu.version(), "the core and the backend were built from the same sources");
         assertEquals(1, cpu.abiVersion());
         assertTrue(cpu.devices().stream().anyMatch(info -> info.name().equals("cpu:scalar") && info.available()));
         for (Backend backend : Gatun.backends()) {
             assertEquals(backend.available(), backend.reason().isEmpty(), backend::toString);
         }
+    }
+
+    @Test
+    void devicesSayWhatTheyServe() {
+        for (Operator operator : Operator.values()) {
+            for (DType dtype : DType.values()) {
+                boolean served = dtype == DType.F32 || dtype == DType.BF16
+                        || (dtype == DType.S8 && operator == Operator.GEMM);
+                assertEquals(Optional.of(served), device.supports(operator, dtype), operator + " " + dtype);
+            }
+        }
+        Device closed = Device.open("cpu", 1);
+        closed.close();
+        assertThrows(IllegalStateException.class, () -> closed.supports(Operator.GEMM, DType.F32));
+    }
+
+    @Test
+    void devicesMeasureTheirLimits() {
+        for (Limit limit : Limit.values()) {
+            double measured = device.measure(limit).orElseThrow();
+            assertTrue(measured > 1e8 && measured < 1e15, limit + ": " + measured);
+        }
+        Device closed = Device.open("cpu", 1);
+        closed.close();
+        assertThrows(IllegalStateException.class, () -> closed.measure(Limit.F32));
     }
 
     @Test

@@ -15,6 +15,7 @@ import java.nio.file.FileSystems;
 import java.nio.file.Files;
 import java.nio.file.Path;
 import java.util.ArrayList;
+import java.util.Arrays;
 import java.util.HashMap;
 import java.util.List;
 import java.util.Map;
@@ -326,6 +327,29 @@ class LoadingTest {
         Result result = run(with(classPath(), "-Dio.gatun.native.path=" + lib), "backends", elsewhere.toString());
         result.says("backend garbage false 0", "the library cannot be opened", "backend third false 0",
                 "load: NotAvailableException: ", "backend cpu true", WORKS);
+    }
+
+    /** Cut off in its code: to open it ends a process with a bus error. */
+    private static void damage(Path library, Path damaged) throws IOException {
+        byte[] content = Files.readAllBytes(library);
+        Files.write(damaged, Arrays.copyOf(content, content.length / 4));
+    }
+
+    @Test
+    void aDamagedBackendDoesNotEndTheProcess() throws Exception {
+        Path lib = libraries("gatun", "gatun_cpu");
+        damage(lib.resolve("libgatun_cpu.so"), lib.resolve("libgatun_broken.so"));
+        Path elsewhere = folder.resolve("libgatun_third.so");
+        damage(lib.resolve("libgatun_cpu.so"), elsewhere);
+        String reason = "the library is damaged: opening it in a child process ended with signal 7 (Bus error)";
+        for (List<String> options : List.of(
+                with(classPath(), "-Dio.gatun.native.path=" + lib), classPath("core", "cpu"))) {
+            Result result = run(options, "backends", elsewhere.toString());
+            result.says("load: NotAvailableException: backend 'third'", reason,
+                    "backend third false 0 " + elsewhere.toRealPath(), "backend cpu true", WORKS);
+        }
+        run(with(classPath(), "-Dio.gatun.native.path=" + lib), "backends")
+                .says("backend broken false 0", reason, WORKS);
     }
 
     @Test

@@ -6,6 +6,8 @@ import java.io.UncheckedIOException;
 import java.net.URL;
 import java.net.URLConnection;
 import java.nio.file.AtomicMoveNotSupportedException;
+import java.nio.file.DirectoryIteratorException;
+import java.nio.file.DirectoryStream;
 import java.nio.file.FileSystemException;
 import java.nio.file.Files;
 import java.nio.file.Path;
@@ -14,6 +16,8 @@ import java.nio.file.attribute.PosixFilePermission;
 import java.nio.file.attribute.PosixFilePermissions;
 import java.security.MessageDigest;
 import java.security.NoSuchAlgorithmException;
+import java.time.Duration;
+import java.time.Instant;
 import java.util.EnumSet;
 import java.util.HexFormat;
 import java.util.Set;
@@ -23,12 +27,16 @@ import java.util.Set;
  *
  * <p>A file there is used only if its content has the hash of the packaged library, and if none but its owner may
  * replace it. Any number of processes may fill the cache at once: each writes a file of its own and moves it into
- * place.
+ * place. What a process leaves behind that was killed meanwhile is removed by those that come an hour later.
  */
 final class LibraryCache {
     private static final Set<PosixFilePermission> OWNER_ONLY = PosixFilePermissions.fromString("rwx------");
     private static final Set<PosixFilePermission> OTHERS_WRITE =
             EnumSet.of(PosixFilePermission.GROUP_WRITE, PosixFilePermission.OTHERS_WRITE);
+    private static final String UNFINISHED = ".tmp";
+
+    /** Longer than any process writes. */
+    private static final Duration ABANDONED = Duration.ofHours(1);
 
     private LibraryCache() {}
 
@@ -57,6 +65,7 @@ final class LibraryCache {
         byte[] hash = sha256(content);
         Path directory = cache.resolve(HexFormat.of().formatHex(hash, 0, 16));
         Path file = directory.resolve(fileName);
+        removeAbandoned(directory);
         if (isTrusted(file, content.length, hash)) {
             return file;
         }
@@ -67,7 +76,7 @@ final class LibraryCache {
             }
             Files.setPosixFilePermissions(directory, OWNER_ONLY); // fails unless the directory is ours
             Path temporary = Files.createTempFile(
-                    directory, fileName, ".tmp", PosixFilePermissions.asFileAttribute(OWNER_ONLY));
+                    directory, fileName, UNFINISHED, PosixFilePermissions.asFileAttribute(OWNER_ONLY));
             try {
                 Files.write(temporary, content);
                 try {
@@ -99,6 +108,20 @@ final class LibraryCache {
             return Path.of(xdg, "gatun");
         }
         return Path.of(System.getProperty("user.home", "/"), ".cache", "gatun").toAbsolutePath();
+    }
+
+    /** Removes files that were never finished. It does not matter when one stays. */
+    private static void removeAbandoned(Path directory) {
+        Instant latest = Instant.now().minus(ABANDONED);
+        try (DirectoryStream<Path> files = Files.newDirectoryStream(directory, "*" + UNFINISHED)) {
+            for (Path file : files) {
+                if (Files.getLastModifiedTime(file).toInstant().isBefore(latest)) {
+                    Files.deleteIfExists(file);
+                }
+            }
+        } catch (IOException | DirectoryIteratorException e) {
+            // There is no such directory yet, it may not be written to, or another process was faster.
+        }
     }
 
     private static boolean isTrusted(Path file, long size, byte[] hash) {

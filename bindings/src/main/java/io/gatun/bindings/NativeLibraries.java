@@ -22,10 +22,11 @@ import org.jspecify.annotations.Nullable;
 /**
  * The native libraries of this process, opened at their first use and never closed.
  *
- * <p>With the system property {@value #PATH_PROPERTY} they are the ones in that directory, as they are. Without it they
- * are those of the {@link NativeLibrary} services on the module path and the class path, copied once to a cache of the
- * user's. Nothing here throws because a library is missing: {@link #whyUnavailable()} says what is wrong with the core,
- * and the core lists the backends with what is wrong with each.
+ * <p>With the system property {@value #PATH_PROPERTY} they are the ones in that directory, as they are; a child process
+ * opens each backend first, so that a damaged one does not end this process. Without it they are those of the
+ * {@link NativeLibrary} services on the module path and the class path, copied once to a cache of the user's and
+ * trusted by their hash. Nothing here throws because a library is missing: {@link #whyUnavailable()} says what is wrong
+ * with the core, and the core lists the backends with what is wrong with each.
  */
 public final class NativeLibraries {
     /** The system property that names a directory of libraries to use as they are. */
@@ -147,8 +148,8 @@ public final class NativeLibraries {
         private static void loadPackaged(String name, NativeLibrary library) {
             try (Arena arena = Arena.ofConfined()) {
                 Path path = LibraryCache.extract(library);
-                // What fails from here on is listed by the core, with the reason.
-                gatun_h.gtn_backend_load(arena.allocateFrom(path.toString()), message(arena));
+                // Trusted, since its hash was compared. What fails from here on is listed by the core, with the reason.
+                gatun_h.gtn_backend_load(arena.allocateFrom(path.toString()), 1, message(arena));
             } catch (IOException | RuntimeException e) {
                 Packaged.FAILURES.add(new Failure(name, describe(e)));
             }

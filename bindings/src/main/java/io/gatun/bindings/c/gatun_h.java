@@ -445,10 +445,69 @@ public class gatun_h extends gatun_h$shared {
         }
     }
 
+    private static class gtn_layouts {
+        public static final FunctionDescriptor DESC = FunctionDescriptor.of(
+            gatun_h.C_POINTER    );
+
+        public static final MemorySegment ADDR = SYMBOL_LOOKUP.findOrThrow("gtn_layouts");
+
+        public static final MethodHandle HANDLE = Linker.nativeLinker().downcallHandle(ADDR, DESC);
+    }
+
+    /**
+     * Function descriptor for:
+     * {@snippet lang=c :
+     * const char *gtn_layouts()
+     * }
+     */
+    public static FunctionDescriptor gtn_layouts$descriptor() {
+        return gtn_layouts.DESC;
+    }
+
+    /**
+     * Downcall method handle for:
+     * {@snippet lang=c :
+     * const char *gtn_layouts()
+     * }
+     */
+    public static MethodHandle gtn_layouts$handle() {
+        return gtn_layouts.HANDLE;
+    }
+
+    /**
+     * Address for:
+     * {@snippet lang=c :
+     * const char *gtn_layouts()
+     * }
+     */
+    public static MemorySegment gtn_layouts$address() {
+        return gtn_layouts.ADDR;
+    }
+
+    /**
+     * {@snippet lang=c :
+     * const char *gtn_layouts()
+     * }
+     */
+    public static MemorySegment gtn_layouts() {
+        var mh$ = gtn_layouts.HANDLE;
+        try {
+            if (TRACE_DOWNCALLS) {
+                traceDowncall("gtn_layouts");
+            }
+            return (MemorySegment)mh$.invokeExact();
+        } catch (Error | RuntimeException ex) {
+           throw ex;
+        } catch (Throwable ex$) {
+           throw new AssertionError("should not reach here", ex$);
+        }
+    }
+
     private static class gtn_backend_load {
         public static final FunctionDescriptor DESC = FunctionDescriptor.of(
             gatun_h.C_INT,
             gatun_h.C_POINTER,
+            gatun_h.C_INT,
             gatun_h.C_POINTER
         );
 
@@ -460,7 +519,7 @@ public class gatun_h extends gatun_h$shared {
     /**
      * Function descriptor for:
      * {@snippet lang=c :
-     * gtn_status gtn_backend_load(const char *path, gtn_message *message)
+     * gtn_status gtn_backend_load(const char *path, int32_t trusted, gtn_message *message)
      * }
      */
     public static FunctionDescriptor gtn_backend_load$descriptor() {
@@ -470,7 +529,7 @@ public class gatun_h extends gatun_h$shared {
     /**
      * Downcall method handle for:
      * {@snippet lang=c :
-     * gtn_status gtn_backend_load(const char *path, gtn_message *message)
+     * gtn_status gtn_backend_load(const char *path, int32_t trusted, gtn_message *message)
      * }
      */
     public static MethodHandle gtn_backend_load$handle() {
@@ -480,7 +539,7 @@ public class gatun_h extends gatun_h$shared {
     /**
      * Address for:
      * {@snippet lang=c :
-     * gtn_status gtn_backend_load(const char *path, gtn_message *message)
+     * gtn_status gtn_backend_load(const char *path, int32_t trusted, gtn_message *message)
      * }
      */
     public static MemorySegment gtn_backend_load$address() {
@@ -489,16 +548,16 @@ public class gatun_h extends gatun_h$shared {
 
     /**
      * {@snippet lang=c :
-     * gtn_status gtn_backend_load(const char *path, gtn_message *message)
+     * gtn_status gtn_backend_load(const char *path, int32_t trusted, gtn_message *message)
      * }
      */
-    public static int gtn_backend_load(MemorySegment path, MemorySegment message) {
+    public static int gtn_backend_load(MemorySegment path, int trusted, MemorySegment message) {
         var mh$ = gtn_backend_load.HANDLE;
         try {
             if (TRACE_DOWNCALLS) {
-                traceDowncall("gtn_backend_load", path, message);
+                traceDowncall("gtn_backend_load", path, trusted, message);
             }
-            return (int)mh$.invokeExact(path, message);
+            return (int)mh$.invokeExact(path, trusted, message);
         } catch (Error | RuntimeException ex) {
            throw ex;
         } catch (Throwable ex$) {
@@ -871,6 +930,169 @@ public class gatun_h extends gatun_h$shared {
                 traceDowncall("gtn_device_describe", device, info, message);
             }
             return (int)mh$.invokeExact(device, info, message);
+        } catch (Error | RuntimeException ex) {
+           throw ex;
+        } catch (Throwable ex$) {
+           throw new AssertionError("should not reach here", ex$);
+        }
+    }
+
+    private static class gtn_device_supports {
+        public static final FunctionDescriptor DESC = FunctionDescriptor.of(
+            gatun_h.C_INT,
+            gatun_h.C_LONG,
+            gatun_h.C_INT,
+            gatun_h.C_INT,
+            gatun_h.C_POINTER,
+            gatun_h.C_POINTER
+        );
+
+        public static final MemorySegment ADDR = SYMBOL_LOOKUP.findOrThrow("gtn_device_supports");
+
+        public static final MethodHandle HANDLE = Linker.nativeLinker().downcallHandle(ADDR, DESC);
+    }
+
+    /**
+     * Function descriptor for:
+     * {@snippet lang=c :
+     * gtn_status gtn_device_supports(gtn_device device, int32_t op, int32_t dtype, int32_t *claimed, gtn_message *message)
+     * }
+     */
+    public static FunctionDescriptor gtn_device_supports$descriptor() {
+        return gtn_device_supports.DESC;
+    }
+
+    /**
+     * Downcall method handle for:
+     * {@snippet lang=c :
+     * gtn_status gtn_device_supports(gtn_device device, int32_t op, int32_t dtype, int32_t *claimed, gtn_message *message)
+     * }
+     */
+    public static MethodHandle gtn_device_supports$handle() {
+        return gtn_device_supports.HANDLE;
+    }
+
+    /**
+     * Address for:
+     * {@snippet lang=c :
+     * gtn_status gtn_device_supports(gtn_device device, int32_t op, int32_t dtype, int32_t *claimed, gtn_message *message)
+     * }
+     */
+    public static MemorySegment gtn_device_supports$address() {
+        return gtn_device_supports.ADDR;
+    }
+
+    /**
+     * {@snippet lang=c :
+     * gtn_status gtn_device_supports(gtn_device device, int32_t op, int32_t dtype, int32_t *claimed, gtn_message *message)
+     * }
+     */
+    public static int gtn_device_supports(long device, int op, int dtype, MemorySegment claimed, MemorySegment message) {
+        var mh$ = gtn_device_supports.HANDLE;
+        try {
+            if (TRACE_DOWNCALLS) {
+                traceDowncall("gtn_device_supports", device, op, dtype, claimed, message);
+            }
+            return (int)mh$.invokeExact(device, op, dtype, claimed, message);
+        } catch (Error | RuntimeException ex) {
+           throw ex;
+        } catch (Throwable ex$) {
+           throw new AssertionError("should not reach here", ex$);
+        }
+    }
+    private static final int GTN_LIMIT_F32 = (int)1L;
+    /**
+     * {@snippet lang=c :
+     * enum <anonymous>.GTN_LIMIT_F32 = 1
+     * }
+     */
+    public static int GTN_LIMIT_F32() {
+        return GTN_LIMIT_F32;
+    }
+    private static final int GTN_LIMIT_BF16 = (int)2L;
+    /**
+     * {@snippet lang=c :
+     * enum <anonymous>.GTN_LIMIT_BF16 = 2
+     * }
+     */
+    public static int GTN_LIMIT_BF16() {
+        return GTN_LIMIT_BF16;
+    }
+    private static final int GTN_LIMIT_S8 = (int)3L;
+    /**
+     * {@snippet lang=c :
+     * enum <anonymous>.GTN_LIMIT_S8 = 3
+     * }
+     */
+    public static int GTN_LIMIT_S8() {
+        return GTN_LIMIT_S8;
+    }
+    private static final int GTN_LIMIT_MEMORY = (int)4L;
+    /**
+     * {@snippet lang=c :
+     * enum <anonymous>.GTN_LIMIT_MEMORY = 4
+     * }
+     */
+    public static int GTN_LIMIT_MEMORY() {
+        return GTN_LIMIT_MEMORY;
+    }
+
+    private static class gtn_device_measure {
+        public static final FunctionDescriptor DESC = FunctionDescriptor.of(
+            gatun_h.C_INT,
+            gatun_h.C_LONG,
+            gatun_h.C_INT,
+            gatun_h.C_POINTER,
+            gatun_h.C_POINTER
+        );
+
+        public static final MemorySegment ADDR = SYMBOL_LOOKUP.findOrThrow("gtn_device_measure");
+
+        public static final MethodHandle HANDLE = Linker.nativeLinker().downcallHandle(ADDR, DESC);
+    }
+
+    /**
+     * Function descriptor for:
+     * {@snippet lang=c :
+     * gtn_status gtn_device_measure(gtn_device device, int32_t limit, double *per_second, gtn_message *message)
+     * }
+     */
+    public static FunctionDescriptor gtn_device_measure$descriptor() {
+        return gtn_device_measure.DESC;
+    }
+
+    /**
+     * Downcall method handle for:
+     * {@snippet lang=c :
+     * gtn_status gtn_device_measure(gtn_device device, int32_t limit, double *per_second, gtn_message *message)
+     * }
+     */
+    public static MethodHandle gtn_device_measure$handle() {
+        return gtn_device_measure.HANDLE;
+    }
+
+    /**
+     * Address for:
+     * {@snippet lang=c :
+     * gtn_status gtn_device_measure(gtn_device device, int32_t limit, double *per_second, gtn_message *message)
+     * }
+     */
+    public static MemorySegment gtn_device_measure$address() {
+        return gtn_device_measure.ADDR;
+    }
+
+    /**
+     * {@snippet lang=c :
+     * gtn_status gtn_device_measure(gtn_device device, int32_t limit, double *per_second, gtn_message *message)
+     * }
+     */
+    public static int gtn_device_measure(long device, int limit, MemorySegment per_second, MemorySegment message) {
+        var mh$ = gtn_device_measure.HANDLE;
+        try {
+            if (TRACE_DOWNCALLS) {
+                traceDowncall("gtn_device_measure", device, limit, per_second, message);
+            }
+            return (int)mh$.invokeExact(device, limit, per_second, message);
         } catch (Error | RuntimeException ex) {
            throw ex;
         } catch (Throwable ex$) {

@@ -1,0 +1,27 @@
+package io.gatun;
+
+import io.gatun.bindings.c.gatun_h;
+
+/** The operators that a device may serve: see {@link Device#supports}. */
+public enum Operator {
+    /** {@link Gemm}. */
+    GEMM,
+    /** {@link Attention}. */
+    ATTENTION,
+    /** {@link LayerNorm} and {@link RmsNorm}. */
+    NORM,
+    /** {@link Softmax}. */
+    SOFTMAX,
+    /** {@link BiasActivation}. */
+    ACTIVATION;
+
+    int code() {
+        return switch (this) {
+            case GEMM -> gatun_h.GTN_OP_GEMM();
+            case ATTENTION -> gatun_h.GTN_OP_ATTENTION();
+            case NORM -> gatun_h.GTN_OP_NORM();
+            case SOFTMAX -> gatun_h.GTN_OP_SOFTMAX();
+            case ACTIVATION -> gatun_h.GTN_OP_ACTIVATION();
+        };
+    }
+}

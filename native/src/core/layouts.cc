@@ -1,0 +1,99 @@
+// The layout of every structure of gatun.h, as this compiler made it, put together while compiling.
+#include <gatun/gatun.h>
+
+#include <cstddef>
+
+namespace gatun {
+namespace {
+
+struct Field {
+  const char* name;
+  size_t offset, bytes;
+};
+
+struct Structure {
+  const char* name;
+  size_t bytes;
+  Field fields[16];  // the unused ones have no name
+};
+
+// GATUN_STRUCTURE(gtn_message, size, text) is a Structure with these fields. The macros of GATUN_FIELDS expand each other,
+// one field at a time.
+#define GATUN_PARENTHESES ()
+#define GATUN_EXPAND(...) GATUN_EXPAND_4(GATUN_EXPAND_4(GATUN_EXPAND_4(__VA_ARGS__)))
+#define GATUN_EXPAND_4(...) GATUN_EXPAND_2(GATUN_EXPAND_2(GATUN_EXPAND_2(__VA_ARGS__)))
+#define GATUN_EXPAND_2(...) __VA_ARGS__
+#define GATUN_FIELDS(type, field, ...) \
+  {#field, offsetof(type, field), sizeof(type::field)}, __VA_OPT__(GATUN_AGAIN GATUN_PARENTHESES(type, __VA_ARGS__))
+#define GATUN_AGAIN() GATUN_FIELDS
+#define GATUN_STRUCTURE(type, ...) {#type, sizeof(type), {GATUN_EXPAND(GATUN_FIELDS(type, __VA_ARGS__))}}
+
+// A structure or a field that is missing here fails the tests of the bindings, which compare all of them.
+constexpr Structure kStructures[] = {
+    GATUN_STRUCTURE(gtn_message, size, text),
+    GATUN_STRUCTURE(gtn_tensor_desc, size, dtype, rank, reserved, shape, strides),
+    GATUN_STRUCTURE(gtn_backend_info, size, status, abi_version, device_count, name, version, path, reason),
+    GATUN_STRUCTURE(gtn_device_info, size, status, name, description, reason, threads, host_memory, memory_bytes),
+    GATUN_STRUCTURE(gtn_device_options, size, threads),
+    GATUN_STRUCTURE(gtn_weights_desc, size, format, source),
+    GATUN_STRUCTURE(gtn_weights_info, size, format, k, n, bytes),
+    GATUN_STRUCTURE(gtn_plan_info, size, op, kernel, flops, bytes, workspace_bytes),
+    GATUN_STRUCTURE(gtn_gemm_desc, size, format, a, out, activation, has_bias, has_residual, reserved),
+    GATUN_STRUCTURE(gtn_attention_desc, size, scale, q, k, v, out, window_left, window_right, max_sequences),
+    GATUN_STRUCTURE(gtn_norm_desc, size, kind, x, out, epsilon, has_residual, has_beta, has_sum),
+    GATUN_STRUCTURE(gtn_softmax_desc, size, scale, x, out),
+    GATUN_STRUCTURE(gtn_activation_desc, size, activation, x, out, has_bias, reserved),
+};
+
+// Text that is written as far as there is room, and counted.
+struct Text {
+  char* to;
+  size_t room;
+  size_t length = 0;
+
+  constexpr void put(char c) {
+    if (length < room) to[length] = c;
+    ++length;
+  }
+  constexpr void put(const char* text) {
+    for (; *text != '\0'; ++text) put(*text);
+  }
+  constexpr void put(size_t number) {
+    if (number >= 10) put(number / 10);
+    put(static_cast<char>('0' + number % 10));
+  }
+};
+
+constexpr size_t write_layouts(char* to, size_t room) {
+  Text text{to, room};
+  for (const Structure& structure : kStructures) {
+    text.put(structure.name);
+    text.put(' ');
+    text.put(structure.bytes);
+    for (const Field& field : structure.fields) {
+      if (field.name == nullptr) break;
+      text.put(&field == structure.fields ? ": " : ", ");
+      text.put(field.name);
+      text.put(' ');
+      text.put(field.offset);
+      text.put(' ');
+      text.put(field.bytes);
+    }
+    text.put('\n');
+  }
+  text.put('\0');
+  return text.length;
+}
+
+struct Layouts {
+  char text[write_layouts(nullptr, 0)];
+
+  constexpr Layouts() : text() { write_layouts(text, sizeof text); }
+};
+
+constexpr Layouts kLayouts;
+
+}  // namespace
+}  // namespace gatun
+
+const char* gtn_layouts(void) { return gatun::kLayouts.text; }

@@ -1,0 +1,78 @@
+// Ceilings that devices measure: how fast they are is this machine's affair, but no processor does more in a cycle than its
+// units can, which shows whether the compiler has left out the work.
+#include <algorithm>
+#include <chrono>
+#include <cstdio>
+
+#include "device_test.h"
+
+namespace gatun::test {
+namespace {
+
+double measure(const OpenDevice& device, int32_t limit) {
+  Message message;
+  double per_second = 0;
+  EXPECT_EQ(GTN_OK, gtn_device_measure(device.device, limit, &per_second, &message)) << message.text;
+  return per_second;
+}
+
+// Cycles per second now: a chain of multiplications, of three cycles each on every x86-64 processor of interest.
+double clock_rate() {
+  double best = 0;
+#if defined(__x86_64__)
+  constexpr int kSteps = 100000;
+  for (int window = 0; window < 100; ++window) {
+    const auto start = std::chrono::steady_clock::now();
+    uint64_t x = 3;
+    for (int i = 0; i < kSteps; ++i) asm volatile("imul %0, %0" : "+r"(x));
+    const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+    best = std::max(best, 3.0 * kSteps / seconds);
+  }
+#else
+  best = 8e9;  // more than anything reaches
+#endif
+  return best;
+}
+
+// Loops whose work the compiler found a way to leave out do more in a cycle than the units can.
+TEST(Limits, AreWithinWhatOneThreadCanDo) {
+  for (const std::string& name : cpu_devices()) {
+    OpenDevice device(name, 1);
+    const double lanes = name == "cpu:scalar" ? 4 : name == "cpu:avx2" ? 8 : 16;
+    const double products = name == "cpu:scalar" ? 1 : name == "cpu:vnni" ? 4 * lanes : 2 * lanes;
+    // Operations in a cycle: two units of vectors, and the scalar level's multiplications and additions apart; up to four
+    // for integers. A quarter more, for a clock that changes.
+    const struct {
+      int32_t limit;
+      double most;
+    } expected[] = {{GTN_LIMIT_F32, 1.25 * 4 * lanes}, {GTN_LIMIT_BF16, 1.25 * 4 * lanes}, {GTN_LIMIT_S8, 1.25 * 8 * products}};
+    for (const auto& [limit, most] : expected) {
+      const double before = clock_rate();
+      const double measured = measure(device, limit);
+      const double clock = std::max(before, clock_rate());
+      std::printf("%s limit %d: %.3g per second, %.2f in a cycle\n", name.c_str(), limit, measured, measured / clock);
+      EXPECT_GT(measured, 1e7) << name << " limit " << limit;
+      EXPECT_LT(measured, most * clock) << name << " limit " << limit;
+    }
+    const double read = measure(device, GTN_LIMIT_MEMORY);
+    std::printf("%s reads %.3g bytes per second\n", name.c_str(), read);
+    EXPECT_GT(read, 1e7) << name;
+    EXPECT_LT(read, 500e9) << name << ": more than memory gives one thread";
+  }
+}
+
+TEST(Limits, ArgumentsAreChecked) {
+  OpenDevice cpu("cpu", 1);
+  Message message;
+  double per_second = 77;
+  for (int32_t bad : {-1, 0, 5, INT32_MAX}) {
+    EXPECT_EQ(GTN_INVALID_ARGUMENT, gtn_device_measure(cpu.device, bad, &per_second, &message));
+    EXPECT_EQ(message.text, std::strstr(message.text, ("limit: is " + std::to_string(bad)).c_str())) << message.text;
+  }
+  EXPECT_EQ(GTN_INVALID_ARGUMENT, gtn_device_measure(cpu.device, GTN_LIMIT_F32, nullptr, &message));
+  EXPECT_EQ(GTN_STALE_HANDLE, gtn_device_measure(cpu.device + 1, GTN_LIMIT_F32, &per_second, &message));
+  EXPECT_EQ(77, per_second);
+}
+
+}  // namespace
+}  // namespace gatun::test
