@@ -1,0 +1,69 @@
+#include <cmath>
+
+#include "bench.h"
+
+namespace gatun::bench {
+namespace {
+
+struct Shape {
+  const char* name;
+  int64_t batch, len_q, len_k, heads_q, heads_k, size;
+  int64_t left, right;  // the window
+};
+
+constexpr Shape kShapes[] = {
+    {"dense_8x128", 8, 128, 128, 12, 12, 32, -1, -1},   // an encoder of sentences
+    {"causal_1024", 1, 1024, 1024, 16, 16, 64, -1, 0},  // the prompt of a decoder
+    {"window_4096", 1, 4096, 4096, 8, 8, 64, 255, 0},   // 256 keys for each query, whatever the length
+    {"decode_4096", 1, 1, 4096, 32, 8, 128, -1, 0},     // one token, which reads every key and value once
+};
+
+class Attention final : public Problem {
+ public:
+  Attention(const Device& device, int32_t dtype, const Shape& shape) : Problem(device), dtype_(dtype), shape_(shape) {
+    gtn_attention_desc desc = {};
+    desc.size = sizeof desc;
+    desc.scale = 1 / std::sqrt(static_cast<float>(shape.size));
+    desc.q = desc.out = tensor(dtype, {shape.batch, shape.len_q, shape.heads_q, shape.size});
+    desc.k = desc.v = tensor(dtype, {shape.batch, shape.len_k, shape.heads_k, shape.size});
+    desc.window_left = shape.left;
+    desc.window_right = shape.right;
+    Message message;
+    check(gtn_attention_plan(device.handle, &desc, &plan_, &message), message);
+  }
+
+  void add() override {
+    const int64_t queries = shape_.batch * shape_.len_q * shape_.heads_q * shape_.size;
+    const int64_t keys = shape_.batch * shape_.len_k * shape_.heads_k * shape_.size;
+    q_.emplace_back(device_, dtype_, queries);
+    k_.emplace_back(device_, dtype_, keys);
+    v_.emplace_back(device_, dtype_, keys);
+    out_.emplace_back(device_, dtype_, queries);
+  }
+
+ private:
+  gtn_status start(size_t set) const override {
+    return gtn_attention_run(plan_, device_.stream, shape_.batch, shape_.len_q, shape_.len_k, nullptr, nullptr,
+                             q_[set].data(), k_[set].data(), v_[set].data(), out_[set].data(), nullptr);
+  }
+
+  const int32_t dtype_;
+  const Shape shape_;
+  std::vector<Buffer> q_, k_, v_, out_;
+};
+
+}  // namespace
+
+std::vector<Benchmark> attention_benchmarks() {
+  std::vector<Benchmark> all;
+  for (int32_t dtype : {GTN_F32, GTN_BF16}) {
+    for (const Shape& shape : kShapes) {
+      all.push_back({std::string("attention/") + type_name(dtype) + "/" + shape.name, GTN_OP_ATTENTION, dtype,
+                     limit_of(dtype),
+                     [=](const Device& device) { return std::make_unique<Attention>(device, dtype, shape); }});
+    }
+  }
+  return all;
+}
+
+}  // namespace gatun::bench
