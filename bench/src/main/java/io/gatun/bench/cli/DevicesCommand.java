@@ -1,13 +1,18 @@
 package io.gatun.bench.cli;
 
+import com.fasterxml.jackson.core.JsonProcessingException;
+import com.fasterxml.jackson.databind.ObjectMapper;
 import io.gatun.Backend;
 import io.gatun.DeviceInfo;
 import io.gatun.Gatun;
-import io.gatun.bench.validate.Json;
+import io.gatun.NotAvailableException;
 import java.io.PrintWriter;
+import java.nio.file.Path;
+import java.util.ArrayList;
 import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Map;
+import java.util.concurrent.Callable;
 import picocli.CommandLine.Command;
 import picocli.CommandLine.Model.CommandSpec;
 import picocli.CommandLine.Option;
@@ -15,7 +20,7 @@ import picocli.CommandLine.Spec;
 
 /** Lists every backend and device, and why those that are not available are not. */
 @Command(name = "devices", mixinStandardHelpOptions = true, description = "Lists backends and their devices.")
-final class DevicesCommand implements Runnable {
+final class DevicesCommand implements Callable<Integer> {
     @Spec
     @SuppressWarnings("NullAway.Init")
     private CommandSpec spec;
@@ -23,21 +28,37 @@ final class DevicesCommand implements Runnable {
     @Option(names = "--json", description = "Print JSON.")
     private boolean json;
 
+    @Option(
+            names = "--backend",
+            paramLabel = "FILE",
+            description = "Load these backend libraries as well; any number of files.",
+            arity = "1..*")
+    private List<Path> libraries = new ArrayList<>();
+
     @Override
-    public void run() {
+    public Integer call() throws JsonProcessingException {
         PrintWriter out = spec.commandLine().getOut();
+        for (Path library : libraries) {
+            try {
+                Gatun.loadBackend(library);
+            } catch (NotAvailableException e) {
+                // it is listed with the reason
+            }
+        }
         List<Backend> backends = Gatun.backends();
         if (json) {
-            out.print(Json.text(backends.stream().map(DevicesCommand::json).toList()));
-            out.flush();
+            List<Map<String, Object>> list = backends.stream().map(DevicesCommand::json).toList();
+            out.println(new ObjectMapper().writerWithDefaultPrettyPrinter().writeValueAsString(list));
         } else {
             backends.forEach(backend -> print(out, backend));
         }
+        return 0;
     }
 
     private static void print(PrintWriter out, Backend backend) {
         if (!backend.available()) {
-            out.printf("%s: not available: %s%n", backend.name(), backend.reason());
+            String path = backend.path() == null ? "" : " (" + backend.path() + ")";
+            out.printf("%s%s: not available: %s%n", backend.name(), path, backend.reason());
         } else {
             out.printf("%s %s, backend ABI %d, %s%n", backend.name(), backend.version(), backend.abiVersion(),
                     backend.path());

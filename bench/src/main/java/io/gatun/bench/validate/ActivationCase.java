@@ -3,6 +3,7 @@ package io.gatun.bench.validate;
 import io.gatun.Activation;
 import io.gatun.BiasActivation;
 import io.gatun.DType;
+import io.gatun.Tensor;
 import io.gatun.bench.reference.ActivationReference;
 import io.gatun.bench.reference.Expected;
 import java.util.StringJoiner;
@@ -15,7 +16,7 @@ import org.jspecify.annotations.Nullable;
  * @param maxRows rows of the plan
  */
 record ActivationCase(Activation activation, DType in, DType out, int rows, int maxRows, int n, boolean bias,
-        boolean strided, boolean inplace, Values values, long seed) implements Case {
+        boolean strided, boolean inplace, Values values, long seed) implements OperatorCase {
 
     static ActivationCase parse(Words words) {
         DType[] types = words.types();
@@ -40,13 +41,23 @@ record ActivationCase(Activation activation, DType in, DType out, int rows, int 
     }
 
     @Override
-    public String family() {
+    public String operator() {
         return "activation";
     }
 
     @Override
     public String types() {
         return Words.word(in) + "->" + Words.word(out);
+    }
+
+    @Override
+    public DType dtype() {
+        return in;
+    }
+
+    @Override
+    public boolean fillsPlan() {
+        return rows == maxRows;
     }
 
     @Override
@@ -67,14 +78,13 @@ record ActivationCase(Activation activation, DType in, DType out, int rows, int 
                     ? trial.overwrite(source, shape.run(), expected)
                     : shape.output(trial, "out", out, expected);
             Operand added = b == null ? null : trial.input("bias", DType.F32, b, n);
-            BiasActivation description = BiasActivation.of(activation);
-            if (bias) {
-                description = description.bias();
-            }
-            try (BiasActivation.Plan plan = description.plan(trial.device(), source.spec(), target.spec())) {
-                trial.execute(plan, () -> plan.run(trial.stream(), source.tensor(shape.run()),
-                        added == null ? null : added.tensor(), target.tensor(shape.run())));
-            }
+            BiasActivation of = BiasActivation.of(activation);
+            BiasActivation description = bias ? of.bias() : of;
+            BiasActivation.Plan plan = trial.open(() -> description.plan(trial.device(), source.spec(), target.spec()));
+            Tensor arguments = source.tensor(shape.run());
+            Tensor summand = added == null ? null : added.tensor();
+            Tensor result = target.tensor(shape.run());
+            trial.execute(plan, stream -> plan.run(stream, arguments, summand, result));
         };
     }
 

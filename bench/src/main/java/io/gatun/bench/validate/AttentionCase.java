@@ -27,7 +27,8 @@ import org.jspecify.annotations.Nullable;
  */
 record AttentionCase(DType dtype, int batch, int lenQ, int lenK, int headsQ, int headsK, int dk, int dv, long left,
         long right, float scale, Layout layout, boolean packed, @Nullable List<Integer> lengthsQ,
-        @Nullable List<Integer> lengthsK, boolean lse, boolean slack, Values values, long seed) implements Case {
+        @Nullable List<Integer> lengthsK, boolean lse, boolean slack, Values values, long seed)
+        implements OperatorCase {
 
     /** How heads and tokens lie in memory. */
     enum Layout {
@@ -134,13 +135,18 @@ record AttentionCase(DType dtype, int batch, int lenQ, int lenK, int headsQ, int
     }
 
     @Override
-    public String family() {
+    public String operator() {
         return "attention";
     }
 
     @Override
     public String types() {
         return Words.word(dtype);
+    }
+
+    @Override
+    public boolean fillsPlan() {
+        return !slack && lengthsQ == null && lengthsK == null;
     }
 
     @Override
@@ -261,23 +267,20 @@ record AttentionCase(DType dtype, int batch, int lenQ, int lenK, int headsQ, int
     }
 
     private void run(Trial trial, float[] q, float[] k, float[] v, AttentionReference.Result result) {
-        Operand query;
-        Operand key;
-        Operand value;
-        if (layout == Layout.QKV) {
-            long width = (long) headsQ * dk + (long) headsK * (dk + dv);
-            long[] whole = shape(lenQ, 1, (int) width, 0);
-            Operand all = trial.input("qkv", dtype, whole, Operand.rowMajor(whole));
-            query = projected(all, "q", 0, headsQ, dk, width);
-            key = projected(all, "k", (long) headsQ * dk, headsK, dk, width);
-            value = projected(all, "v", (long) (headsQ + headsK) * dk, headsK, dv, width);
-        } else {
-            query = operand(trial, "q", lenQ, headsQ, dk);
-            key = operand(trial, "k", lenK, headsK, dk);
-            value = layout == Layout.VIEW
-                    ? key.view("v", 0, shape(lenK, headsK, dv, slackK()), key.spec().strides())
-                    : operand(trial, "v", lenK, headsK, dv);
-        }
+        long width = (long) headsQ * dk + (long) headsK * (dk + dv);
+        long[] whole = shape(lenQ, 1, (int) width, 0);
+        Operand all = layout == Layout.QKV ? trial.input("qkv", dtype, whole, Operand.rowMajor(whole)) : null;
+        Operand query = all == null
+                ? operand(trial, "q", lenQ, headsQ, dk)
+                : projected(all, "q", 0, headsQ, dk, width);
+        Operand key = all == null
+                ? operand(trial, "k", lenK, headsK, dk)
+                : projected(all, "k", (long) headsQ * dk, headsK, dk, width);
+        Operand value = all != null
+                ? projected(all, "v", (long) (headsQ + headsK) * dk, headsK, dv, width)
+                : layout == Layout.VIEW
+                        ? key.view("v", 0, shape(lenK, headsK, dv, slackK()), key.spec().strides())
+                        : operand(trial, "v", lenK, headsK, dv);
         query.fill(q, shape(lenQ, headsQ, dk, 0));
         key.fill(k, shape(lenK, headsK, dk, 0));
         if (layout != Layout.VIEW) {
@@ -292,16 +295,17 @@ record AttentionCase(DType dtype, int batch, int lenQ, int lenK, int headsQ, int
                 ? Attention.dense()
                 : left < 0 && right == 0 ? Attention.causal() : Attention.dense().window(left, right);
         attention = Float.isNaN(scale) ? attention : attention.scale(scale);
-        attention = packed ? attention.packed(batch + (slack ? 2 : 0)) : attention;
-        try (Attention.Plan plan =
-                attention.plan(trial.device(), query.spec(), key.spec(), value.spec(), out.spec())) {
-            Tensor x = query.tensor(shape(lenQ, headsQ, dk, 0));
-            Tensor y = key.tensor(shape(lenK, headsK, dk, 0));
-            Tensor z = value.tensor(shape(lenK, headsK, dv, 0));
-            Tensor o = out.tensor(shape(lenQ, headsQ, dv, 0));
-            trial.execute(plan, () -> plan.run(trial.stream(), x, y, z, o, indexQ == null ? null : indexQ.tensor(),
-                    indexK == null ? null : indexK.tensor(), sums == null ? null : sums.tensor()));
-        }
+        Attention description = packed ? attention.packed(batch + (slack ? 2 : 0)) : attention;
+        Attention.Plan plan = trial.open(
+                () -> description.plan(trial.device(), query.spec(), key.spec(), value.spec(), out.spec()));
+        Tensor x = query.tensor(shape(lenQ, headsQ, dk, 0));
+        Tensor y = key.tensor(shape(lenK, headsK, dk, 0));
+        Tensor z = value.tensor(shape(lenK, headsK, dv, 0));
+        Tensor o = out.tensor(shape(lenQ, headsQ, dv, 0));
+        Tensor lengthsOfQ = indexQ == null ? null : indexQ.tensor();
+        Tensor lengthsOfK = indexK == null ? null : indexK.tensor();
+        Tensor l = sums == null ? null : sums.tensor();
+        trial.execute(plan, stream -> plan.run(stream, x, y, z, o, lengthsOfQ, lengthsOfK, l));
     }
 
     private int slackQ() {

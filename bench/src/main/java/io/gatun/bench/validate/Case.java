@@ -1,52 +1,57 @@
 package io.gatun.bench.validate;
 
-import java.util.SplittableRandom;
-import java.util.random.RandomGenerator;
+import io.gatun.DType;
+import org.jspecify.annotations.Nullable;
 
 /** One thing to validate, fully described by one line of text: {@link #name()} and {@link #parse} are inverse. */
-public sealed interface Case permits GemmCase, AttentionCase, NormCase, SoftmaxCase, ActivationCase {
+public sealed interface Case permits OperatorCase, ConcurrentCase, LeakCase, RefusalCase, TimeCase {
     /** The line that repeats this case. */
     String name();
 
-    /** The operator: the first word of the line. */
-    String family();
+    /** What is looked at: {@code value}, {@code concurrent}, {@code leak}, {@code refuse} or {@code time}. */
+    String check();
+
+    /** The operator: the first word of the line after the check, or {@code device}. */
+    String operator();
 
     /** The types of its operands, and of its weights where it has some. */
     String types();
 
-    /** Whether zeros, or nothing, are all that can be expected: a dimension of 0, or zero operands. */
-    boolean degenerate();
+    /**
+     * The type by which devices claim to serve the operator: that of the weights, or else of the first operand; null
+     * where there is none.
+     */
+    @Nullable DType dtype();
 
     /** Makes the operands and computes what is expected, once for all devices. */
-    Problem problem();
+    Examination prepare();
 
     /**
-     * Reads a case's line.
+     * Reads a case's line: that of an operator, with a check before it unless its values are what is to be checked.
      *
      * @throws IllegalArgumentException when it is none, saying why
      */
     static Case parse(String line) {
-        Words words = new Words(line);
-        String family = words.first();
-        return switch (family) {
-            case "gemm" -> GemmCase.parse(words);
-            case "attention" -> AttentionCase.parse(words);
-            case "layernorm", "rmsnorm" -> NormCase.parse(family, words);
-            case "softmax" -> SoftmaxCase.parse(words);
-            case "activation" -> ActivationCase.parse(words);
-            default -> throw words.wrong("'" + family
-                    + "' is no operator; there are gemm, attention, layernorm, rmsnorm, softmax and activation");
+        String[] words = line.strip().split("\\s+", 2);
+        String rest = words.length > 1 ? words[1] : "";
+        return switch (words[0]) {
+            case ConcurrentCase.CHECK -> new ConcurrentCase(OperatorCase.parse(rest));
+            case LeakCase.CHECK -> LeakCase.parse(rest);
+            case RefusalCase.CHECK -> RefusalCase.parse(new Words(line));
+            case TimeCase.CHECK -> new TimeCase(OperatorCase.parse(rest));
+            default -> OperatorCase.parse(line);
         };
     }
 
-    /** The numbers of this case: the same for the same line, on every machine. */
-    default RandomGenerator random() {
-        return new SplittableRandom(name().hashCode());
-    }
-
-    /** The operands of a case and what they should give. */
-    interface Problem {
-        /** Plans and runs the operator once on the trial's device. */
-        void run(Trial trial);
+    /** A prepared case, to be run on one device after the other. */
+    @FunctionalInterface
+    interface Examination {
+        /**
+         * Runs the case.
+         *
+         * @throws UnsupportedOperationException if the device declines the operator
+         * @throws RuntimeException if a run or a plan throws anything else: the case failed
+         */
+        Finding on(Subject subject);
     }
 }

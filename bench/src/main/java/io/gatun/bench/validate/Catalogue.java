@@ -7,8 +7,10 @@ import java.nio.charset.StandardCharsets;
 import java.util.ArrayList;
 import java.util.Arrays;
 import java.util.Collections;
+import java.util.Comparator;
 import java.util.LinkedHashMap;
 import java.util.List;
+import java.util.Locale;
 import java.util.Map;
 import java.util.Random;
 
@@ -17,21 +19,32 @@ import java.util.Random;
  *
  * <p>A line of the resource stands for many cases: {@code {a|b|c}} for each of its words in turn, {@code [a|b|c]} for
  * one of them, dealt from a deck that the seed shuffles, so that all of them come up equally often and no two decks in
- * step. {@code #} starts a comment. Every case gets the run's seed.
+ * step. {@code #} starts a comment. Every case gets the run's seed, unless its line names one.
  */
 public final class Catalogue {
     private Catalogue() {}
 
-    /** Small shapes of every kind: seconds for each device. */
-    public static List<Case> quick(long seed) {
-        return read("quick.cases", seed);
+    /** How much of the catalogue a run takes: each holds the one before. */
+    public enum Extent {
+        /** Small shapes of every kind, on two processors in less than a minute. */
+        QUICK,
+        /** More of each kind, shapes that fill caches and block loops, and times: minutes. */
+        DEFAULT,
+        /** Every combination: hours. */
+        EXHAUSTIVE
     }
 
-    /** The quick cases, more of each kind, and large shapes. */
-    public static List<Case> full(long seed) {
-        List<Case> cases = new ArrayList<>(quick(seed));
-        cases.addAll(read("full.cases", seed));
-        return distinct(cases);
+    /** The cases of an extent, in the order in which they run: what is timed comes last. */
+    public static List<Case> cases(Extent extent, long seed) {
+        List<Case> cases = new ArrayList<>();
+        for (Extent part : Extent.values()) {
+            if (part.compareTo(extent) <= 0) {
+                cases.addAll(read(part.name().toLowerCase(Locale.ROOT) + ".cases", seed));
+            }
+        }
+        List<Case> distinct = new ArrayList<>(distinct(cases));
+        distinct.sort(Comparator.comparing(test -> test instanceof TimeCase));
+        return List.copyOf(distinct);
     }
 
     private static List<Case> read(String resource, long seed) {
@@ -54,7 +67,7 @@ public final class Catalogue {
             String line = lines.get(number).replaceFirst("#.*", "").strip();
             if (!line.isEmpty()) {
                 for (String name : new Line(seed * 1_000_003 + number).expand(line)) {
-                    cases.add(Case.parse(name + " seed=" + seed));
+                    cases.add(Case.parse(name.contains("seed=") ? name : name + " seed=" + seed));
                 }
             }
         }

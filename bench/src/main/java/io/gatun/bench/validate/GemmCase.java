@@ -23,7 +23,7 @@ import org.jspecify.annotations.Nullable;
  */
 record GemmCase(DType format, DType in, DType out, int m, int maxM, int k, int n, boolean strided, boolean transposed,
         DType weights, boolean bias, Activation activation, boolean residual, boolean inplace, Values values, long seed)
-        implements Case {
+        implements OperatorCase {
     private static final Map<DType, String> FORMATS = Map.of(DType.F32, "f32", DType.BF16, "bf16", DType.S8, "int8");
 
     static GemmCase parse(Words words) {
@@ -67,13 +67,23 @@ record GemmCase(DType format, DType in, DType out, int m, int maxM, int k, int n
     }
 
     @Override
-    public String family() {
+    public String operator() {
         return "gemm";
     }
 
     @Override
     public String types() {
         return FORMATS.get(format) + " " + Words.word(in) + "->" + Words.word(out);
+    }
+
+    @Override
+    public DType dtype() {
+        return format;
+    }
+
+    @Override
+    public boolean fillsPlan() {
+        return m == maxM;
     }
 
     @Override
@@ -107,13 +117,14 @@ record GemmCase(DType format, DType in, DType out, int m, int maxM, int k, int n
         Gemm gemm = Gemm.of(format).activation(activation);
         gemm = bias ? gemm.bias() : gemm;
         gemm = residual ? gemm.residual() : gemm;
-        try (PackedWeights packed = PackedWeights.pack(trial.device(), format, matrix.tensor());
-                Gemm.Plan plan = gemm.plan(trial.device(), source.spec(), target.spec())) {
-            Tensor x = source.tensor(rows.run());
-            Tensor y = target.tensor(columns.run());
-            trial.execute(plan, () -> plan.run(trial.stream(), packed, x, shift == null ? null : shift.tensor(),
-                    added == null ? null : added.tensor(columns.run()), y));
-        }
+        Gemm description = gemm;
+        PackedWeights packed = trial.open(() -> PackedWeights.pack(trial.device(), format, matrix.hostTensor()));
+        Gemm.Plan plan = trial.open(() -> description.plan(trial.device(), source.spec(), target.spec()));
+        Tensor x = source.tensor(rows.run());
+        Tensor y = target.tensor(columns.run());
+        Tensor z = shift == null ? null : shift.tensor();
+        Tensor sum = added == null ? null : added.tensor(columns.run());
+        trial.execute(plan, stream -> plan.run(stream, packed, x, z, sum, y));
     }
 
     private float[] activations(RandomGenerator random) {

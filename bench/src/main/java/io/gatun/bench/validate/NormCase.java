@@ -19,7 +19,7 @@ import org.jspecify.annotations.Nullable;
  * @param maxRows rows of the plan
  */
 record NormCase(String family, DType in, DType out, int rows, int maxRows, int n, float epsilon, boolean residual,
-        boolean sum, boolean beta, boolean strided, boolean inplace, Values values, long seed) implements Case {
+        boolean sum, boolean beta, boolean strided, boolean inplace, Values values, long seed) implements OperatorCase {
     private static final float USUAL_EPSILON = 1e-5f;
 
     static NormCase parse(String family, Words words) {
@@ -57,8 +57,23 @@ record NormCase(String family, DType in, DType out, int rows, int maxRows, int n
     }
 
     @Override
+    public String operator() {
+        return family;
+    }
+
+    @Override
     public String types() {
         return Words.word(in) + "->" + Words.word(out);
+    }
+
+    @Override
+    public DType dtype() {
+        return in;
+    }
+
+    @Override
+    public boolean fillsPlan() {
+        return rows == maxRows;
     }
 
     @Override
@@ -115,16 +130,16 @@ record NormCase(String family, DType in, DType out, int rows, int maxRows, int n
             norm = residual ? norm.residual() : norm;
             norm = sum ? norm.sum() : norm;
             norm = beta ? norm : norm.withoutBeta();
-            try (LayerNorm.Plan plan = norm.plan(trial.device(), source.spec(), target.spec())) {
-                trial.execute(plan, () -> plan.run(trial.stream(), x, r, g, b, y, h));
-            }
+            LayerNorm description = norm;
+            LayerNorm.Plan plan = trial.open(() -> description.plan(trial.device(), source.spec(), target.spec()));
+            trial.execute(plan, stream -> plan.run(stream, x, r, g, b, y, h));
         } else {
             RmsNorm norm = RmsNorm.of(epsilon);
             norm = residual ? norm.residual() : norm;
             norm = sum ? norm.sum() : norm;
-            try (RmsNorm.Plan plan = norm.plan(trial.device(), source.spec(), target.spec())) {
-                trial.execute(plan, () -> plan.run(trial.stream(), x, r, g, y, h));
-            }
+            RmsNorm description = norm;
+            RmsNorm.Plan plan = trial.open(() -> description.plan(trial.device(), source.spec(), target.spec()));
+            trial.execute(plan, stream -> plan.run(stream, x, r, g, y, h));
         }
     }
 

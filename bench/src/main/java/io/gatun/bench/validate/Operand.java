@@ -1,64 +1,107 @@
 package io.gatun.bench.validate;
 
 import io.gatun.DType;
+import io.gatun.Stream;
 import io.gatun.Tensor;
 import io.gatun.TensorSpec;
 import io.gatun.bench.reference.Bf16;
 import java.lang.foreign.Arena;
 import java.lang.foreign.MemorySegment;
+import java.lang.foreign.SegmentAllocator;
 import java.lang.foreign.ValueLayout;
 import java.util.Arrays;
+import org.jspecify.annotations.Nullable;
 
 /**
- * A tensor in native memory of its own, between two guard zones. Memory starts out as NaN of a pattern that no
- * arithmetic makes, so gaps between rows, rows beyond a run's own and the guards poison whatever reads them, and show
- * who writes them.
+ * A tensor in native memory of its own, between two guard zones, and a guard page beyond each of them. Memory starts
+ * out as NaN of a pattern that no arithmetic makes, so gaps between rows, rows beyond a run's own and the guard zones
+ * poison whatever reads them, and show who writes them.
+ *
+ * <p>For a device with memory of its own there is a copy in that memory, guard zones included: {@link #upload} and
+ * {@link #download} keep the two alike.
  */
 final class Operand {
     static final int POISON_F32 = 0x7fe5dead;
     static final short POISON_BF16 = 0x7fe5;
-    private static final int GUARD = 64;
+    private static final long GUARD_BYTES = 256;
+
+    /** Where in its pages an operand lies. */
+    enum Placement {
+        /** Behind a guard zone, on a boundary of 64 bytes. */
+        ALIGNED,
+        /** Behind a guard zone, aligned to its elements alone. */
+        UNALIGNED,
+        /** The first element is the first of the pages. */
+        AT_START,
+        /** The last element is the last of the pages. */
+        AT_END
+    }
 
     private final String name;
     private final DType dtype;
     private final long[] shape;
     private final long[] strides;
     private final MemorySegment memory;
+    private final @Nullable MemorySegment onDevice;
     private final long base;
 
-    private Operand(String name, DType dtype, long[] shape, long[] strides, MemorySegment memory, long base) {
+    private Operand(String name, DType dtype, long[] shape, long[] strides, MemorySegment memory,
+            @Nullable MemorySegment onDevice, long base) {
         this.name = name;
         this.dtype = dtype;
         this.shape = shape;
         this.strides = strides;
         this.memory = memory;
+        this.onDevice = onDevice;
         this.base = base;
     }
 
     /**
      * A poisoned operand.
      *
-     * @param aligned whether the first element lies on a 64-byte boundary; otherwise it is aligned to its type alone
+     * @param device hands out memory of a device that has its own, null when it computes on the host's
      */
-    static Operand allocate(Arena arena, String name, DType dtype, long[] shape, long[] strides, boolean aligned) {
-        long base = aligned ? GUARD : GUARD + 3;
-        long elements = base + span(shape, strides) + GUARD;
-        MemorySegment memory = arena.allocate(elements * dtype.bytes(), 64);
-        Operand operand = new Operand(name, dtype, shape, strides, memory, base);
-        for (long i = 0; i < elements; i++) {
+    static Operand allocate(Arena arena, @Nullable SegmentAllocator device, String name, DType dtype, long[] shape,
+            long[] strides, Placement placement) {
+        long bytes = span(shape, strides) * dtype.bytes();
+        boolean zones = placement == Placement.ALIGNED || placement == Placement.UNALIGNED;
+        MemorySegment memory = GuardedMemory.allocate(arena, zones ? bytes + 2 * GUARD_BYTES : bytes);
+        long start = switch (placement) {
+            case ALIGNED -> GUARD_BYTES;
+            case UNALIGNED -> GUARD_BYTES + 3L * dtype.bytes();
+            case AT_START -> 0;
+            case AT_END -> memory.byteSize() - bytes;
+        };
+        MemorySegment copy = device == null ? null : device.allocate(memory.byteSize(), 64);
+        Operand operand = new Operand(name, dtype, shape, strides, memory, copy, start / dtype.bytes());
+        for (long i = 0; i < memory.byteSize() / dtype.bytes(); i++) {
             operand.poison(i);
         }
         return operand;
     }
 
-    /** A poisoned operand without gaps. */
+    /** A poisoned operand without gaps, in the host's memory. */
     static Operand dense(Arena arena, String name, DType dtype, long... shape) {
-        return allocate(arena, name, dtype, shape, rowMajor(shape), true);
+        return allocate(arena, null, name, dtype, shape, rowMajor(shape), Placement.ALIGNED);
     }
 
     /** Another operand in the same memory, {@code offset} elements further. */
     Operand view(String viewName, long offset, long[] viewShape, long[] viewStrides) {
-        return new Operand(viewName, dtype, viewShape, viewStrides, memory, base + offset);
+        return new Operand(viewName, dtype, viewShape, viewStrides, memory, onDevice, base + offset);
+    }
+
+    /** Copies everything to the device that has memory of its own. */
+    void upload(Stream stream) {
+        if (onDevice != null) {
+            stream.copyToDevice(memory, onDevice);
+        }
+    }
+
+    /** Copies everything back. */
+    void download(Stream stream) {
+        if (onDevice != null) {
+            stream.copyToHost(onDevice, memory);
+        }
     }
 
     static long[] rowMajor(long... shape) {
@@ -100,9 +143,27 @@ final class Operand {
 
     /** The tensor of the leading {@code run} part of the shape, with the strides of the whole. */
     Tensor tensor(long... run) {
-        MemorySegment data = memory.asSlice(base * dtype.bytes(), span(run, strides) * dtype.bytes());
+        return tensor(onDevice == null ? memory : onDevice, run);
+    }
+
+    /** The whole tensor in the host's memory, wherever the device computes. */
+    Tensor hostTensor() {
+        return tensor(memory, shape);
+    }
+
+    private Tensor tensor(MemorySegment whole, long... run) {
+        MemorySegment data = whole.asSlice(base * dtype.bytes(), span(run, strides) * dtype.bytes());
         return Tensor.of(data, TensorSpec.of(dtype, run).withStrides(strides));
     }
+
+    /** The addresses of its elements, to tell what a crash touched. */
+    Region region() {
+        long start = memory.address() + base * dtype.bytes();
+        return new Region(name, start, start + span(shape, strides) * dtype.bytes());
+    }
+
+    /** The addresses, from {@code start} to before {@code end}, that an operand takes up in the host's memory. */
+    record Region(String name, long start, long end) {}
 
     long[] shape() {
         return shape;
@@ -127,9 +188,14 @@ final class Operand {
         }
     }
 
-    /** The bytes of the whole memory, guards included. */
+    /** The bytes of the whole memory, guard zones included. */
     byte[] snapshot() {
         return memory.toArray(ValueLayout.JAVA_BYTE);
+    }
+
+    /** Puts everything back. */
+    void restore(byte[] snapshot) {
+        MemorySegment.copy(MemorySegment.ofArray(snapshot), 0, memory, 0, snapshot.length);
     }
 
     /** The first element at which the memory differs from a snapshot, or -1. */

@@ -2,6 +2,7 @@ package io.gatun.bench.validate;
 
 import io.gatun.DType;
 import io.gatun.Softmax;
+import io.gatun.Tensor;
 import io.gatun.bench.reference.Expected;
 import io.gatun.bench.reference.SoftmaxReference;
 import java.util.Arrays;
@@ -14,7 +15,7 @@ import java.util.random.RandomGenerator;
  * @param maxRows rows of the plan
  */
 record SoftmaxCase(DType in, DType out, int rows, int maxRows, int n, float scale, boolean strided, boolean inplace,
-        Values values, long seed) implements Case {
+        Values values, long seed) implements OperatorCase {
 
     static SoftmaxCase parse(Words words) {
         DType[] types = words.types();
@@ -37,13 +38,23 @@ record SoftmaxCase(DType in, DType out, int rows, int maxRows, int n, float scal
     }
 
     @Override
-    public String family() {
+    public String operator() {
         return "softmax";
     }
 
     @Override
     public String types() {
         return Words.word(in) + "->" + Words.word(out);
+    }
+
+    @Override
+    public DType dtype() {
+        return in;
+    }
+
+    @Override
+    public boolean fillsPlan() {
+        return rows == maxRows;
     }
 
     @Override
@@ -62,10 +73,10 @@ record SoftmaxCase(DType in, DType out, int rows, int maxRows, int n, float scal
                     ? trial.overwrite(source, shape.run(), expected)
                     : shape.output(trial, "out", out, expected);
             Softmax softmax = scale == 1 ? Softmax.of() : Softmax.scaled(scale);
-            try (Softmax.Plan plan = softmax.plan(trial.device(), source.spec(), target.spec())) {
-                trial.execute(plan,
-                        () -> plan.run(trial.stream(), source.tensor(shape.run()), target.tensor(shape.run())));
-            }
+            Softmax.Plan plan = trial.open(() -> softmax.plan(trial.device(), source.spec(), target.spec()));
+            Tensor scores = source.tensor(shape.run());
+            Tensor result = target.tensor(shape.run());
+            trial.execute(plan, stream -> plan.run(stream, scores, result));
         };
     }
 

@@ -1,33 +1,42 @@
 package io.gatun.bench.validate;
 
 import io.gatun.Backend;
-import io.gatun.Device;
 import io.gatun.DeviceInfo;
 import io.gatun.Gatun;
 import io.gatun.GatunException;
 import io.gatun.NotAvailableException;
-import io.gatun.Stream;
-import io.gatun.bench.validate.Case.Problem;
-import java.lang.foreign.Arena;
+import io.gatun.bench.report.Outcome;
+import io.gatun.bench.report.Verdict;
+import io.gatun.bench.validate.Case.Examination;
 import java.util.ArrayList;
 import java.util.List;
 import java.util.function.Consumer;
+import java.util.function.Predicate;
 
 /**
- * Runs cases on devices. Operands and expectations of a case are made once, and then every device runs it.
+ * Runs cases on devices in this process. Operands and expectations of a case are made once, and then every device runs
+ * it.
  *
  * <p>Close it when done: the devices stay open until then.
  */
-public final class Validation implements AutoCloseable {
-    private final List<Opened> devices = new ArrayList<>();
+final class Validation implements AutoCloseable {
+    private final List<AutoCloseable> opened = new ArrayList<>();
+    private final List<Subject> subjects = new ArrayList<>();
     private final List<DeviceInfo> missing = new ArrayList<>();
-    private final Trial.Tamper tamper;
 
-    private record Opened(Device device, Stream stream, String kernelPrefix) {}
+    /** Is told what a case is about to do, and what came of it. */
+    interface Listener {
+        /** The case begins on a device. */
+        default void begins(String device) {}
 
-    private Validation(Trial.Tamper tamper) {
-        this.tamper = tamper;
+        /** The next run is on operands at these addresses of the host's memory. */
+        default void operands(List<Operand.Region> regions) {}
+
+        /** The case ended on a device. */
+        void outcome(Outcome outcome);
     }
+
+    private Validation() {}
 
     /**
      * Opens what a name stands for: one device, such as {@code cpu:avx2}, or all of a backend, such as {@code cpu}.
@@ -36,17 +45,23 @@ public final class Validation implements AutoCloseable {
      * @param threads threads that a run may use, 0 for the usual number
      * @throws NotAvailableException when the device, or every device of the backend, is not there
      */
-    public static Validation open(String name, int threads) {
+    static Validation open(String name, int threads) {
         return open(name, threads, Trial.Tamper.NONE);
     }
 
     static Validation open(String name, int threads, Trial.Tamper tamper) {
-        Validation validation = new Validation(tamper);
+        Validation validation = new Validation();
         try {
             for (DeviceInfo info : resolve(name)) {
-                validation.add(info, threads);
+                if (info.available()) {
+                    Subject subject = new Subject(info, threads, tamper);
+                    validation.opened.add(subject);
+                    validation.subjects.add(subject);
+                } else {
+                    validation.missing.add(info);
+                }
             }
-            if (validation.devices.isEmpty()) {
+            if (validation.subjects.isEmpty()) {
                 DeviceInfo first = validation.missing.getFirst();
                 throw new NotAvailableException(first.name() + ": " + first.reason());
             }
@@ -82,81 +97,46 @@ public final class Validation implements AutoCloseable {
         return wanted;
     }
 
-    private void add(DeviceInfo info, int threads) {
-        if (!info.available()) {
-            missing.add(info);
-            return;
-        }
-        if (!info.hostMemory()) {
-            String why = "it computes on memory of its own alone, and validation has its operands in the host's";
-            missing.add(new DeviceInfo(info.name(), info.description(), false, why, info.threads(), false,
-                    info.memoryBytes()));
-            return;
-        }
-        Device device = threads == 0 ? Device.open(info.name()) : Device.open(info.name(), threads);
-        devices.add(new Opened(device, device.newStream(), kernelPrefix(info.name())));
-    }
-
-    /**
-     * How the names of a device's kernels begin. A number selects one of several devices that are alike; any other
-     * selector is a level, which its kernels must name.
-     */
-    static String kernelPrefix(String device) {
-        String[] parts = device.split(":", 2);
-        return parts.length == 1 || parts[1].matches("\\d+") ? parts[0] + "." : parts[0] + "." + parts[1] + ".";
-    }
-
     /** The devices that cases run on. */
-    public List<DeviceInfo> devices() {
-        return devices.stream().map(opened -> opened.device().info()).toList();
+    List<Subject> subjects() {
+        return subjects;
     }
 
     /** Devices that were asked for and are not there, with the reason. */
-    public List<DeviceInfo> missing() {
-        return List.copyOf(missing);
+    List<DeviceInfo> missing() {
+        return missing;
     }
 
     /** Reports what is missing, and runs every case on every device. */
-    public void run(List<Case> cases, Consumer<Outcome> report) {
+    void run(List<Case> cases, Consumer<Outcome> report) {
         missing.forEach(info -> report.accept(Outcome.notAvailable(info.name(), info.reason())));
-        for (Case test : cases) {
-            Problem problem = test.problem();
-            devices.forEach(opened -> report.accept(run(test, problem, opened)));
+        cases.forEach(test -> run(test, _ -> true, report::accept));
+    }
+
+    /** Runs a case on the devices whose names are wanted. */
+    void run(Case test, Predicate<String> wanted, Listener listener) {
+        Examination examination = test.prepare();
+        for (Subject subject : subjects) {
+            if (wanted.test(subject.name())) {
+                listener.begins(subject.name());
+                subject.listener(listener::operands);
+                listener.outcome(examine(examination, subject).outcome(test, subject.name()));
+            }
         }
     }
 
-    private Outcome run(Case test, Problem problem, Opened opened) {
-        String device = opened.device().name();
-        try (Arena arena = Arena.ofConfined()) {
-            // Half of the cases have operands that are aligned to their elements alone.
-            boolean aligned = (test.name().hashCode() & 1) == 0;
-            Trial trial = new Trial(opened.device(), opened.stream(), arena, aligned, tamper);
-            problem.run(trial);
-            Comparison comparison = trial.compare();
-            if (!trial.kernel().startsWith(opened.kernelPrefix())) {
-                comparison.fail("ran another kernel: " + trial.kernel() + ", not a " + opened.kernelPrefix() + "*");
-            }
-            boolean failed = !comparison.failures().isEmpty();
-            boolean tested = comparison.telling() > 0 || test.degenerate();
-            Verdict verdict = failed ? Verdict.FAIL : tested ? Verdict.PASS : Verdict.MISTRUSTED;
-            String detail = failed
-                    ? String.join("; ", comparison.failures())
-                    : tested ? "" : "no expected value tells right from wrong";
-            return new Outcome(test.name(), test.family(), test.types(), device, verdict, comparison.ratio(),
-                    comparison.error(), comparison.tolerance(), trial.kernel(), trial.milliseconds(), detail);
+    private static Finding examine(Examination examination, Subject subject) {
+        try {
+            return examination.on(subject);
         } catch (UnsupportedOperationException e) {
-            return Outcome.of(test, device, Verdict.UNSUPPORTED, "", String.valueOf(e.getMessage()));
+            return Finding.of(Verdict.UNSUPPORTED, String.valueOf(e.getMessage()));
         } catch (GatunException | IllegalArgumentException | IllegalStateException e) {
-            return Outcome.of(test, device, Verdict.FAIL, "", "threw " + e);
+            return Finding.of(Verdict.FAIL, "threw " + e);
         }
     }
 
     @Override
     public void close() {
-        for (Opened opened : devices) {
-            opened.stream().close();
-            opened.device().close();
-        }
-        devices.clear();
+        Shared.closeAll(opened);
     }
 }

@@ -4,14 +4,18 @@ import static org.junit.jupiter.api.Assertions.assertEquals;
 import static org.junit.jupiter.api.Assertions.assertFalse;
 import static org.junit.jupiter.api.Assertions.assertTrue;
 
-import io.gatun.bench.JsonText;
+import com.fasterxml.jackson.databind.JsonNode;
+import com.fasterxml.jackson.databind.ObjectMapper;
+import io.gatun.bench.report.Report;
+import io.gatun.bench.report.ReportJson;
+import io.gatun.bench.report.Verdict;
 import java.io.IOException;
 import java.io.PrintWriter;
 import java.io.StringWriter;
 import java.nio.file.Files;
 import java.nio.file.Path;
+import java.util.ArrayList;
 import java.util.List;
-import java.util.Map;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.api.io.TempDir;
 import org.junit.jupiter.params.ParameterizedTest;
@@ -38,6 +42,12 @@ class GatunCommandTest {
                 "validate --filter nothing_is_called_this          | nothing_is_called_this",
                 "validate --case nonsense                          | nonsense",
                 "validate --json /no/such/folder/report.json       | /no/such/folder",
+                "validate --shard 3/2                              | --shard",
+                "validate --shard 0/2                              | --shard",
+                "validate --timeout 0                              | --timeout",
+                "validate --quick --exhaustive                     | exclusive",
+                "validate --baseline /no/such/report.json          | /no/such/report.json",
+                "validate --coverage /no/such/README.md            | /no/such/README.md",
                 "validate --device nowhere                         | nowhere",
                 "validate --device cpu:nonsense                    | cpu:nonsense",
                 "validate --backend /no/such/libgatun_vendor.so    | libgatun_vendor.so"
@@ -63,34 +73,59 @@ class GatunCommandTest {
     }
 
     @Test
-    void devicesAsJson() {
+    void devicesAsJson() throws IOException {
         assertEquals(0, run("devices", "--json"), err.toString());
-        List<?> backends = (List<?>) JsonText.parse(out.toString());
-        Map<?, ?> cpu = (Map<?, ?>) backends.stream()
-                .filter(backend -> "cpu".equals(((Map<?, ?>) backend).get("name")))
-                .findFirst()
-                .orElseThrow();
-        assertEquals(true, cpu.get("available"));
-        assertFalse(((List<?>) cpu.get("devices")).isEmpty());
+        JsonNode backends = new ObjectMapper().readTree(out.toString());
+        assertEquals(true, backends.findParents("name").stream()
+                .anyMatch(node -> node.get("name").asText().equals("cpu") && node.get("available").asBoolean()
+                        && !node.get("devices").isEmpty()));
+    }
+
+    @Test
+    void damagedLibrariesAreNamed(@TempDir Path folder) throws IOException {
+        List<String> args = new ArrayList<>(List.of("devices", "--backend"));
+        for (int i = 0; i < 3; i++) {
+            Path library = folder.resolve("libgatun_damaged" + i + ".so");
+            Files.writeString(library, "\u007fELF and nothing more" + i);
+            args.add(library.toString());
+        }
+        assertEquals(0, run(args.toArray(String[]::new)), err.toString());
+        for (int i = 0; i < 3; i++) {
+            String line = out.toString().lines().filter(one -> one.contains("damaged")).toList().get(i);
+            assertTrue(line.contains("libgatun_damaged" + i + ".so") && line.contains("not available: "), line);
+        }
+        assertTrue(out.toString().contains("cpu:scalar"), out.toString());
     }
 
     @Test
     void validates(@TempDir Path folder) throws IOException {
         Path json = folder.resolve("report.json");
+        Path html = folder.resolve("report.html");
+        Path junit = folder.resolve("report.xml");
         String filter = "^(softmax|rmsnorm) ";
-        int code = run("validate", "--quick", "--seed", "5", "--filter", filter, "--json", json.toString());
+        int code = run("validate", "--quick", "--seed", "5", "--filter", filter, "--json", json.toString(), "--html",
+                html.toString(), "--junit", junit.toString());
         assertEquals(0, code, out.toString() + err);
-        assertTrue(out.toString().contains(" passed, 0 failed, "), out.toString());
-        Map<?, ?> report = (Map<?, ?>) JsonText.parse(Files.readString(json));
-        Map<?, ?> environment = (Map<?, ?>) report.get("environment");
-        assertEquals(5.0, environment.get("seed"));
-        Map<?, ?> summary = (Map<?, ?>) report.get("summary");
-        List<?> cases = (List<?>) report.get("cases");
-        assertEquals((double) cases.size(), summary.get("total"));
-        assertEquals(0.0, summary.get("fail"));
-        long passed = cases.stream().filter(test -> "pass".equals(((Map<?, ?>) test).get("verdict"))).count();
-        assertEquals((double) passed, summary.get("pass"));
-        assertTrue(passed > 0);
+        assertTrue(out.toString().contains(" passed, 0 failed"), out.toString());
+        Report report = ReportJson.read(json);
+        assertTrue(report.complete() && report.good());
+        assertEquals(5, report.environment().seed());
+        assertEquals("quick", report.environment().catalogue());
+        assertTrue(report.count(Verdict.PASS) > 50, report.summary().toString());
+        assertTrue(Files.size(html) > 10_000 && Files.size(junit) > 10_000);
+    }
+
+    @Test
+    void shardsAreAPartition() {
+        List<String> parts = new ArrayList<>();
+        for (int part = 1; part <= 3; part++) {
+            out.getBuffer().setLength(0);
+            assertEquals(0, run("validate", "--quick", "--list", "--shard", part + "/3"));
+            parts.addAll(out.toString().lines().toList());
+        }
+        out.getBuffer().setLength(0);
+        assertEquals(0, run("validate", "--quick", "--list"));
+        assertEquals(out.toString().lines().sorted().toList(), parts.stream().sorted().toList());
     }
 
     @Test
@@ -102,7 +137,7 @@ class GatunCommandTest {
     @Test
     void nothingPassed() {
         String mistrusted = "activation relu f32->f32 r1 n1 constant seed=";
-        for (int seed = 0; seed < 20; seed++) {
+        for (int seed = 0; seed < 6; seed++) {
             int code = run("validate", "--device", "cpu:scalar", "--case", mistrusted + seed);
             assertEquals(out.toString().contains("MISTRUSTED") ? 1 : 0, code);
             out.getBuffer().setLength(0);

@@ -6,6 +6,7 @@ import static org.junit.jupiter.api.Assertions.assertNotEquals;
 import static org.junit.jupiter.api.Assertions.assertThrows;
 import static org.junit.jupiter.api.Assertions.assertTrue;
 
+import io.gatun.bench.validate.Catalogue.Extent;
 import java.util.HashSet;
 import java.util.List;
 import java.util.Set;
@@ -22,27 +23,51 @@ class CatalogueTest {
     @ParameterizedTest
     @ValueSource(longs = {1, 2, 3, 4, 5, -77, Long.MAX_VALUE})
     void everyNameIsItsCase(long seed) {
-        List<Case> cases = Catalogue.full(seed);
+        List<Case> cases = Catalogue.cases(Extent.DEFAULT, seed);
         for (Case test : cases) {
             assertEquals(test, Case.parse(test.name()));
             assertEquals(test.name(), Case.parse(test.name()).name());
         }
         assertEquals(cases.size(), new HashSet<>(names(cases)).size(), "names are distinct");
-        assertTrue(names(cases).containsAll(names(Catalogue.quick(seed))));
+        assertTrue(names(cases).containsAll(names(Catalogue.cases(Extent.QUICK, seed))));
     }
 
     @Test
     void everyOperatorIsThere() {
-        Set<String> families = Catalogue.quick(1).stream().map(Case::family).collect(Collectors.toSet());
-        assertEquals(Set.of("gemm", "attention", "layernorm", "rmsnorm", "softmax", "activation"), families);
+        List<Case> cases = Catalogue.cases(Extent.QUICK, 1);
+        Set<String> operators = cases.stream().map(Case::operator).collect(Collectors.toSet());
+        assertEquals(
+                Set.of("gemm", "attention", "layernorm", "rmsnorm", "softmax", "activation", "device"), operators);
+    }
+
+    @Test
+    void everyCheckIsThere() {
+        Set<String> checks = Catalogue.cases(Extent.QUICK, 1).stream().map(Case::check).collect(Collectors.toSet());
+        assertEquals(Set.of("value", "concurrent", "leak", "refuse", "time"), checks);
+    }
+
+    @Test
+    void whatIsTimedComesLast() {
+        List<String> checks = Catalogue.cases(Extent.DEFAULT, 1).stream().map(Case::check).toList();
+        List<String> last = checks.subList(checks.indexOf("time"), checks.size());
+        assertTrue(last.stream().allMatch(check -> check.equals("time")), last.toString());
+    }
+
+    @Test
+    void theLargestExtentHoldsTheOthers() {
+        Set<String> all = new HashSet<>(names(Catalogue.cases(Extent.EXHAUSTIVE, 3)));
+        assertTrue(all.containsAll(names(Catalogue.cases(Extent.DEFAULT, 3))));
+        assertTrue(all.size() > 10 * Catalogue.cases(Extent.DEFAULT, 3).size(), all.size() + " cases");
     }
 
     @Test
     void theSeedDealsShapesAndNothingElseDoes() {
-        assertEquals(names(Catalogue.quick(9)), names(Catalogue.quick(9)));
+        assertEquals(names(Catalogue.cases(Extent.QUICK, 9)), names(Catalogue.cases(Extent.QUICK, 9)));
         assertNotEquals(
-                names(Catalogue.quick(9)),
-                names(Catalogue.quick(10)).stream().map(name -> name.replace("seed=10", "seed=9")).toList());
+                names(Catalogue.cases(Extent.QUICK, 9)),
+                names(Catalogue.cases(Extent.QUICK, 10)).stream()
+                        .map(name -> name.replace("seed=10", "seed=9"))
+                        .toList());
     }
 
     @Test
@@ -76,7 +101,10 @@ class CatalogueTest {
                 "attention f32 q1 k1 hq1 dk1 window=3",
                 "attention f32 q1 k1 hq1 dk1 packed",
                 "softmax f32->f32 r1 n1 seed=x",
-                "layernorm f32->f32 r1 n1 eps=tiny"
+                "layernorm f32->f32 r1 n1 eps=tiny",
+                "refuse softmax f32",
+                "refuse softmax f32 long_length",
+                "refuse gemm f32 nan_weight"
             })
     void wrongLinesSayWhy(String line) {
         IllegalArgumentException e = assertThrows(IllegalArgumentException.class, () -> Case.parse(line));
@@ -86,10 +114,10 @@ class CatalogueTest {
 
     @Test
     void degenerateCases() {
-        assertTrue(Case.parse("gemm f32 f32->f32 m0 k1 n1").degenerate());
-        assertTrue(Case.parse("attention f32 q2 k0 hq1 dk1").degenerate());
-        assertTrue(Case.parse("attention f32 b1 q2 k3 hq1 dk1 qlen=0").degenerate());
-        assertFalse(Case.parse("attention f32 q2 k1 hq1 dk1 causal").degenerate());
-        assertFalse(Case.parse("layernorm f32->f32 r2 n1").degenerate());
+        assertTrue(OperatorCase.parse("gemm f32 f32->f32 m0 k1 n1").degenerate());
+        assertTrue(OperatorCase.parse("attention f32 q2 k0 hq1 dk1").degenerate());
+        assertTrue(OperatorCase.parse("attention f32 b1 q2 k3 hq1 dk1 qlen=0").degenerate());
+        assertFalse(OperatorCase.parse("attention f32 q2 k1 hq1 dk1 causal").degenerate());
+        assertFalse(OperatorCase.parse("layernorm f32->f32 r2 n1").degenerate());
     }
 }

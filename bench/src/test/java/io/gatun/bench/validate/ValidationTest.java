@@ -5,8 +5,9 @@ import static org.junit.jupiter.api.Assertions.assertFalse;
 import static org.junit.jupiter.api.Assertions.assertThrows;
 import static org.junit.jupiter.api.Assertions.assertTrue;
 
-import io.gatun.DeviceInfo;
 import io.gatun.NotAvailableException;
+import io.gatun.bench.report.Outcome;
+import io.gatun.bench.report.Verdict;
 import java.util.ArrayList;
 import java.util.Arrays;
 import java.util.List;
@@ -120,8 +121,8 @@ class ValidationTest {
     @Test
     void aLevelIsOneDevice() {
         try (Validation validation = Validation.open("cpu:scalar", 1)) {
-            assertEquals(List.of("cpu:scalar"), validation.devices().stream().map(DeviceInfo::name).toList());
-            assertEquals(1, validation.devices().getFirst().threads());
+            assertEquals(List.of("cpu:scalar"), validation.subjects().stream().map(Subject::name).toList());
+            assertEquals(1, validation.subjects().getFirst().device().info().threads());
             assertEquals(List.of(), validation.missing());
         }
     }
@@ -137,7 +138,7 @@ class ValidationTest {
     void anotherKernelIsFound(String device) {
         String level = device.replaceFirst("[^:]*:?", "");
         String backend = device.replaceFirst(":.*", "");
-        String rule = Validation.kernelPrefix(device);
+        String rule = Subject.kernelPrefix(device);
         assertEquals(level.matches("\\d*") ? backend + "." : backend + "." + level + ".", rule);
         assertFalse("cpu.scalar.gemm.f32".startsWith(rule));
     }

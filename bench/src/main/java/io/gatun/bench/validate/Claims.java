@@ -1,0 +1,29 @@
+package io.gatun.bench.validate;
+
+import io.gatun.DType;
+import io.gatun.Device;
+import io.gatun.Operator;
+import java.util.List;
+import org.jspecify.annotations.Nullable;
+
+/** What devices can claim to serve: operators as cases name them, each with its types. */
+final class Claims {
+    /** An operator of the cases, and the one that a device is asked about. */
+    record Kind(String name, Operator operator, List<DType> dtypes) {}
+
+    private static final List<DType> FLOATS = List.of(DType.F32, DType.BF16);
+    static final List<Kind> KINDS = List.of(
+            new Kind("gemm", Operator.GEMM, List.of(DType.F32, DType.BF16, DType.S8)),
+            new Kind("attention", Operator.ATTENTION, FLOATS),
+            new Kind("layernorm", Operator.NORM, FLOATS),
+            new Kind("rmsnorm", Operator.NORM, FLOATS),
+            new Kind("softmax", Operator.SOFTMAX, FLOATS),
+            new Kind("activation", Operator.ACTIVATION, FLOATS));
+
+    private Claims() {}
+
+    /** The claim, or null when the device makes none. */
+    static @Nullable Boolean of(Device device, Kind kind, DType dtype) {
+        return device.supports(kind.operator(), dtype).orElse(null);
+    }
+}

@@ -1,0 +1,128 @@
+package io.gatun.bench.validate;
+
+import io.gatun.DType;
+import io.gatun.Device;
+import io.gatun.MemoryPool;
+import io.gatun.Stream;
+import io.gatun.bench.report.Verdict;
+import java.util.ArrayList;
+import java.util.List;
+import org.jspecify.annotations.Nullable;
+
+/**
+ * Memory is returned: {@code leak softmax f32->f32 r5 n33 seed=1} opens a stream, packed weights and a plan, runs it
+ * and closes everything, again and again; {@code leak device seed=1} does so with the device itself and a memory pool.
+ *
+ * <p>What the process holds is looked at after every {@value #ROUNDS} rounds. The virtual machine takes and gives
+ * memory as well, while it compiles for example; but with a leak there is never a window in which nothing changes, so
+ * one such window of {@value #MOST_WINDOWS} is a pass.
+ *
+ * @param inner the operator, or null for the device
+ */
+record LeakCase(@Nullable OperatorCase inner, long seed) implements Case {
+    static final String CHECK = "leak";
+    private static final String DEVICE = "device";
+    private static final int ROUNDS = 20;
+    private static final int MOST_WINDOWS = 60;
+    private static final int WARM_UP = 40;
+
+    /** Bytes per round that count as a change: no allocation takes fewer. */
+    private static final long LEAST = 16;
+
+    static LeakCase parse(String line) {
+        if (line.startsWith(DEVICE)) {
+            Words words = new Words(line);
+            words.flag(DEVICE);
+            LeakCase test = new LeakCase(null, words.seed());
+            words.end();
+            return test;
+        }
+        return new LeakCase(OperatorCase.parse(line), 0);
+    }
+
+    @Override
+    public String name() {
+        return CHECK + " " + (inner == null ? DEVICE + " seed=" + seed : inner.name());
+    }
+
+    @Override
+    public String check() {
+        return CHECK;
+    }
+
+    @Override
+    public String operator() {
+        return inner == null ? DEVICE : inner.operator();
+    }
+
+    @Override
+    public String types() {
+        return inner == null ? "" : inner.types();
+    }
+
+    @Override
+    public @Nullable DType dtype() {
+        return inner == null ? null : inner.dtype();
+    }
+
+    @Override
+    public Examination prepare() {
+        OperatorCase.Problem problem = inner == null ? null : inner.problem();
+        return subject -> {
+            String[] kernel = {""};
+            Runnable round = problem == null ? () -> device(subject) : () -> kernel[0] = run(subject, problem);
+            String leak = leak(round);
+            return new Finding(leak.isEmpty() ? Verdict.PASS : Verdict.FAIL, leak, kernel[0], 0, 0, 0, null);
+        };
+    }
+
+    private String run(Subject subject, OperatorCase.Problem problem) {
+        try (Stream stream = subject.device().newStream();
+                Shared shared = new Shared();
+                Trial trial = new Trial(subject, stream, shared, subject.placement(this), Trial::once)) {
+            problem.run(trial);
+            return trial.kernel();
+        }
+    }
+
+    private static void device(Subject subject) {
+        try (Device device = Device.open(subject.name());
+                Stream stream = device.newStream();
+                MemoryPool pool = MemoryPool.of(device)) {
+            pool.allocate(1 << 20, 64);
+            stream.synchronize();
+        }
+    }
+
+    /** A sentence on what is lost, or "". */
+    private static String leak(Runnable round) {
+        repeat(WARM_UP, round);
+        List<Long> allocated = new ArrayList<>();
+        List<Long> mapped = new ArrayList<>();
+        ProcessMemory before = ProcessMemory.now();
+        for (int window = 0; window < MOST_WINDOWS; window++) {
+            repeat(ROUNDS, round);
+            ProcessMemory after = ProcessMemory.now();
+            long moreAllocated = (after.allocated() - before.allocated()) / ROUNDS;
+            long moreMapped = (after.mapped() - before.mapped()) / ROUNDS;
+            if (Math.abs(moreAllocated) < LEAST && Math.abs(moreMapped) < LEAST) {
+                return "";
+            }
+            allocated.add(moreAllocated);
+            mapped.add(moreMapped);
+            before = after;
+        }
+        return median(allocated) + " bytes more are allocated, and " + median(mapped)
+                + " mapped, after each round of opening, running and closing";
+    }
+
+    private static long median(List<Long> values) {
+        return values.stream().sorted().toList().get(values.size() / 2);
+    }
+
+    private static void repeat(int times, Runnable round) {
+        for (int i = 0; i < times; i++) {
+            round.run();
+        }
+    }
+}
