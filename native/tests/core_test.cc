@@ -84,7 +84,7 @@ TEST(Library, VersionsAreThoseOfTheHeader) {
   EXPECT_STREQ(GATUN_VERSION, listed("libgatun_cpu.so").version) << "a backend built from other sources";
   const size_t plus = std::string(GATUN_VERSION).find('+');
   ASSERT_NE(std::string::npos, plus);
-  EXPECT_EQ(12u, std::strspn(GATUN_VERSION + plus + 1, "0123456789abcdef")) << GATUN_VERSION;
+  EXPECT_EQ(12u, std::strspn(&GATUN_VERSION[plus + 1], "0123456789abcdef")) << GATUN_VERSION;
   EXPECT_EQ(plus + 13, std::strlen(GATUN_VERSION));
 }
 

@@ -6,7 +6,7 @@ namespace gatun::cpu {
 namespace scalar {
 extern const gatun::test::MathLevel math_level;
 }
-#if defined(__x86_64__)
+#if defined(__x86_64__) && !defined(GATUN_SCALAR_ALONE)
 namespace avx2 {
 extern const gatun::test::MathLevel math_level;
 }
@@ -24,7 +24,7 @@ namespace {
 
 const MathLevel* level_of(const std::string& device) {
   if (device == "cpu:scalar") return &cpu::scalar::math_level;
-#if defined(__x86_64__)
+#if defined(__x86_64__) && !defined(GATUN_SCALAR_ALONE)
   if (device == "cpu:avx2") return &cpu::avx2::math_level;
   if (device == "cpu:avx512") return &cpu::avx512::math_level;
   if (device == "cpu:vnni") return &cpu::vnni::math_level;

@@ -9,7 +9,7 @@
  * application vouches for the file, a child process opens the library first, calls device_count and device_info, and ends;
  * it has ten seconds.
  *
- * The objects behind the void pointers are the backend's own. `message` is never NULL here.
+ * The objects behind the void pointers are the backend's own. `message` is never NULL here, and always whole.
  */
 #ifndef GATUN_BACKEND_H
 #define GATUN_BACKEND_H
@@ -82,7 +82,7 @@ typedef struct gtn_backend {
   void (*stream_destroy)(void* stream);
   gtn_status (*stream_synchronize)(void* stream, gtn_message* message);
 
-  /* Events: optional as a whole (NULL: the device answers GTN_UNSUPPORTED). */
+  /* Events: optional as a whole (NULL: the device answers GTN_UNSUPPORTED). Several threads may use one at once. */
   gtn_status (*event_create)(void* device, void** event, gtn_message* message);
   void (*event_destroy)(void* event);
   gtn_status (*event_record)(void* event, void* stream, gtn_message* message);

@@ -21,7 +21,7 @@ namespace gatun::cpu {
                                           &level::limit_kernels};
 
 GATUN_DECLARE_LEVEL(scalar)
-#if defined(__x86_64__)
+#if defined(__x86_64__) && !defined(GATUN_SCALAR_ALONE)
 GATUN_DECLARE_LEVEL(avx2)
 GATUN_DECLARE_LEVEL(avx512)
 GATUN_DECLARE_LEVEL(vnni)
@@ -29,7 +29,7 @@ GATUN_DECLARE_LEVEL(vnni)
 
 namespace {
 
-#if defined(__x86_64__)
+#if defined(__x86_64__) && !defined(GATUN_SCALAR_ALONE)
 // __builtin_cpu_supports asks CPUID and, for every state beyond SSE, whether the operating system saves it (XGETBV).
 bool has_avx2() {
   return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("bmi") &&

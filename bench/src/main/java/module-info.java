@@ -3,6 +3,7 @@ module io.gatun.bench {
     requires com.fasterxml.jackson.databind;
     requires info.picocli;
     requires io.gatun;
+    requires java.management;
     requires java.xml;
     requires me.tongfei.progressbar;
     requires static org.jspecify;

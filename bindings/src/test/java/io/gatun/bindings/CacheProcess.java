@@ -16,7 +16,7 @@ final class CacheProcess {
 
     private CacheProcess() {}
 
-    /** Arguments: the name of the library in the cache, the cache, and {@code dies} for one that ends while it writes. */
+    /** Arguments: the name of the library in the cache, the cache, and {@code dies} to end while it writes. */
     public static void main(String[] arguments) throws IOException {
         String name = arguments[0];
         Path cache = Path.of(arguments[1]);

@@ -105,6 +105,9 @@ final class ValidateCommand implements Callable<Integer> {
             description = "Seconds after which a case that gives no answer is ended. Default: ${DEFAULT-VALUE}.")
     private double timeout = 30;
 
+    @Option(names = "--fail-fast", description = "End with the first case that fails, crashes or times out.")
+    private boolean failFast;
+
     @Option(names = "--baseline", paramLabel = "JSON", description = "Compare times with this earlier report.")
     private @Nullable Path baseline;
 
@@ -144,7 +147,8 @@ final class ValidateCommand implements Callable<Integer> {
         Report earlier = earlier();
         Report.Environment environment = environment();
         Watcher watcher = new Watcher(out, environment);
-        Director.Job job = new Director.Job(cases, backend, device(), threads, duration(timeout));
+        Director.Job job = new Director.Job(cases, backend, device(), threads, duration(timeout),
+                failFast);
         Director director = new Director(job, environment, watcher);
         watcher.director = director;
         Thread lastWords = new Thread(() -> write(director.stop()));

@@ -4,7 +4,7 @@ import io.gatun.DType;
 import org.jspecify.annotations.Nullable;
 
 /** One thing to validate, fully described by one line of text: {@link #name()} and {@link #parse} are inverse. */
-public sealed interface Case permits OperatorCase, ConcurrentCase, LeakCase, RefusalCase, TimeCase {
+public sealed interface Case permits OperatorCase, OperatorCheck, LeakCase, RefusalCase {
     /** The line that repeats this case. */
     String name();
 

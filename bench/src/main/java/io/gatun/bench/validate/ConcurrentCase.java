@@ -1,6 +1,5 @@
 package io.gatun.bench.validate;
 
-import io.gatun.DType;
 import io.gatun.Stream;
 import io.gatun.bench.report.Verdict;
 import java.util.ArrayList;
@@ -17,34 +16,14 @@ import java.util.concurrent.Future;
  * operands of its own; the plan and packed weights are one for all. Every run of every thread must give the same bits,
  * and the right ones.
  */
-record ConcurrentCase(OperatorCase inner) implements Case {
+record ConcurrentCase(OperatorCase inner) implements OperatorCheck {
     static final String CHECK = "concurrent";
     private static final int THREADS = 4;
     private static final int RUNS = 8;
 
     @Override
-    public String name() {
-        return CHECK + " " + inner.name();
-    }
-
-    @Override
     public String check() {
         return CHECK;
-    }
-
-    @Override
-    public String operator() {
-        return inner.operator();
-    }
-
-    @Override
-    public String types() {
-        return inner.types();
-    }
-
-    @Override
-    public DType dtype() {
-        return inner.dtype();
     }
 
     @Override

@@ -51,8 +51,10 @@ public final class Director {
      * @param device one device, or all of a backend
      * @param threads of a run, 0 for the usual number
      * @param timeout after which a case that gives no answer is ended
+     * @param failFast whether to end with the first case that fails, crashes or times out
      */
-    public record Job(List<Case> cases, @Nullable Path library, String device, int threads, Duration timeout) {}
+    public record Job(List<Case> cases, @Nullable Path library, String device, int threads, Duration timeout,
+            boolean failFast) {}
 
     private final Job job;
     private final Findings findings;
@@ -104,6 +106,9 @@ public final class Director {
                 }
             }
             for (Case test : job.cases()) {
+                if (job.failFast() && findings.failed()) {
+                    return; // the report says that it is not complete
+                }
                 examine(test, devices, true);
             }
             if (earlier != null) {

@@ -27,6 +27,7 @@ final class Findings {
     private final Map<String, Outcome> outcomes = new LinkedHashMap<>();
     private final Map<String, DType> dtypes = new LinkedHashMap<>();
     private @Nullable Comparison comparison;
+    private boolean failed;
     private String gatun = "";
     private int abi;
     private boolean complete;
@@ -58,6 +59,10 @@ final class Findings {
     synchronized void add(@Nullable Case test, Outcome outcome) {
         String key = outcome.device() + "\n" + outcome.name();
         outcomes.put(key, outcome);
+        failed |= switch (outcome.verdict()) {
+            case FAIL, CRASHED, TIMED_OUT -> true;
+            case PASS, UNSUPPORTED, MISTRUSTED, NOT_AVAILABLE -> false;
+        };
         if (test != null && test.dtype() != null) {
             dtypes.put(key, test.dtype());
         }
@@ -82,6 +87,11 @@ final class Findings {
 
     synchronized void comparison(Comparison comparison) {
         this.comparison = comparison;
+    }
+
+    /** Whether a case has failed, crashed or timed out. */
+    synchronized boolean failed() {
+        return failed;
     }
 
     synchronized void complete() {

@@ -1,6 +1,5 @@
 package io.gatun.bench.validate;
 
-import io.gatun.DType;
 import io.gatun.PlanInfo;
 import io.gatun.Stream;
 import io.gatun.bench.report.Timing;
@@ -15,7 +14,7 @@ import org.jspecify.annotations.Nullable;
  * How long an operator takes, beside what it computes: {@code time gemm f32 f32->f32 m128 k768 n768 seed=1}. Warm runs
  * find operands where the run before left them, cold ones find none of them in a cache.
  */
-record TimeCase(OperatorCase inner) implements Case {
+record TimeCase(OperatorCase inner) implements OperatorCheck {
     static final String CHECK = "time";
     private static final int LEAST_RUNS = 9;
     private static final int MOST_RUNS = 500;
@@ -28,28 +27,8 @@ record TimeCase(OperatorCase inner) implements Case {
     }
 
     @Override
-    public String name() {
-        return CHECK + " " + inner.name();
-    }
-
-    @Override
     public String check() {
         return CHECK;
-    }
-
-    @Override
-    public String operator() {
-        return inner.operator();
-    }
-
-    @Override
-    public String types() {
-        return inner.types();
-    }
-
-    @Override
-    public DType dtype() {
-        return inner.dtype();
     }
 
     @Override

@@ -1,0 +1,258 @@
+// What the fuzzers share: devices, numbers near where mistakes are made, and small descriptions that are right.
+#pragma once
+
+#include <fuzzer/FuzzedDataProvider.h>
+#include <gatun/gatun.h>
+
+#include <cstdint>
+#include <cstring>
+#include <initializer_list>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "fuzz/must.h"
+
+namespace gatun::fuzz {
+
+using Input = FuzzedDataProvider;
+
+inline gtn_message empty_message() { return {sizeof(gtn_message), ""}; }
+
+// A failure must be one of the statuses, and say something.
+inline void check_failure(gtn_status status, const gtn_message& message) {
+  MUST(status > GTN_OK && status < GTN_INTERNAL);
+  MUST(message.text[0] != '\0' && std::memchr(message.text, '\0', sizeof message.text) != nullptr);
+}
+
+// Opens a device, "checking" or "cpu:scalar", whose backend is loaded for that.
+inline gtn_device open_device(const std::string& name, int32_t threads = 1) {
+  const std::string backend = name.substr(0, name.find(':'));
+  gtn_message message = empty_message();
+  const std::string directory = GATUN_FUZZ_LIBRARIES + std::string(backend == "checking" ? "/fuzz" : "");
+  if (gtn_backend_load((directory + "/libgatun_" + backend + ".so").c_str(), 1, &message) != GTN_OK) {
+    std::fprintf(stderr, "%s\n", message.text);
+    std::abort();
+  }
+  const gtn_device_options options = {sizeof options, threads};
+  gtn_device device = 0;
+  MUST(gtn_device_open(name.c_str(), &options, &device, &message) == GTN_OK);
+  return device;
+}
+
+// A number: small, a power of two or beside one, the negative of either, or anything.
+inline int64_t any_number(Input& input) {
+  switch (input.ConsumeIntegralInRange(0, 3)) {
+    case 0:
+      return input.ConsumeIntegralInRange<int64_t>(-2, 20);
+    case 1: {
+      const int64_t power = int64_t{1} << input.ConsumeIntegralInRange(0, 62);
+      return power + input.ConsumeIntegralInRange(-1, 1);
+    }
+    case 2: {
+      const int64_t power = int64_t{1} << input.ConsumeIntegralInRange(0, 62);
+      return input.ConsumeBool() ? -power : INT64_MAX - (power - 1);
+    }
+    default:
+      return input.ConsumeIntegral<int64_t>();
+  }
+}
+
+template <typename T>
+T one_of(Input& input, std::initializer_list<T> values) {
+  return values.begin()[input.ConsumeIntegralInRange<size_t>(0, values.size() - 1)];
+}
+
+inline int32_t any_float(Input& input) { return one_of(input, {GTN_F32, GTN_BF16}); }
+
+// A description of an operator, of any of the five.
+struct Description {
+  int32_t op;
+  union {
+    gtn_gemm_desc gemm;
+    gtn_attention_desc attention;
+    gtn_norm_desc norm;
+    gtn_softmax_desc softmax;
+    gtn_activation_desc activation;
+  };
+
+  size_t bytes() const {
+    switch (op) {
+      case GTN_OP_GEMM:
+        return sizeof gemm;
+      case GTN_OP_ATTENTION:
+        return sizeof attention;
+      case GTN_OP_NORM:
+        return sizeof norm;
+      case GTN_OP_SOFTMAX:
+        return sizeof softmax;
+      default:
+        return sizeof activation;
+    }
+  }
+};
+
+inline gtn_status make_plan(gtn_device device, int32_t op, const void* desc, gtn_plan* plan, gtn_message* message) {
+  switch (op) {
+    case GTN_OP_GEMM:
+      return gtn_gemm_plan(device, static_cast<const gtn_gemm_desc*>(desc), plan, message);
+    case GTN_OP_ATTENTION:
+      return gtn_attention_plan(device, static_cast<const gtn_attention_desc*>(desc), plan, message);
+    case GTN_OP_NORM:
+      return gtn_norm_plan(device, static_cast<const gtn_norm_desc*>(desc), plan, message);
+    case GTN_OP_SOFTMAX:
+      return gtn_softmax_plan(device, static_cast<const gtn_softmax_desc*>(desc), plan, message);
+    default:
+      return gtn_activation_plan(device, static_cast<const gtn_activation_desc*>(desc), plan, message);
+  }
+}
+
+// A matrix with room between its rows; one that is only read may also have rows that share memory.
+inline gtn_tensor_desc matrix(Input& input, int32_t dtype, int64_t rows, int64_t n, bool output) {
+  const int64_t stride = input.ConsumeIntegralInRange<int64_t>(output || input.ConsumeBool() ? n : 0, n + 3);
+  return {sizeof(gtn_tensor_desc), dtype, 2, 0, {rows, n}, {stride, 1}};
+}
+
+// A dense tensor whose dimensions but the last lie in any order in memory.
+inline gtn_tensor_desc heads(Input& input, int32_t dtype, const std::vector<int64_t>& shape) {
+  gtn_tensor_desc tensor = {sizeof tensor, dtype, static_cast<int32_t>(shape.size()), 0, {}, {}};
+  std::vector<size_t> order(shape.size() - 1);
+  for (size_t d = 0; d < order.size(); ++d) order[d] = d;
+  for (size_t d = 0; d + 1 < order.size(); ++d) {
+    std::swap(order[d], order[input.ConsumeIntegralInRange(d, order.size() - 1)]);
+  }
+  int64_t stride = shape.back();
+  for (size_t d : order) {
+    tensor.strides[d] = stride + input.ConsumeIntegralInRange<int64_t>(0, 2);
+    stride = tensor.strides[d] * (shape[d] > 0 ? shape[d] : 1);
+  }
+  for (size_t d = 0; d < shape.size(); ++d) tensor.shape[d] = shape[d];
+  tensor.strides[shape.size() - 1] = 1;
+  return tensor;
+}
+
+// No tensor of a small description takes more than this.
+constexpr int64_t kMostBytes = 8192;
+
+// A description that every check must let pass.
+inline Description small_description(Input& input) {
+  Description made = {};
+  made.op = input.ConsumeIntegralInRange<int32_t>(GTN_OP_GEMM, GTN_OP_ACTIVATION);
+  const auto flag = [&] { return input.ConsumeIntegralInRange(0, 1); };
+  const int64_t rows = input.ConsumeIntegralInRange<int64_t>(0, 6), n = input.ConsumeIntegralInRange<int64_t>(0, 9);
+  const int32_t from = any_float(input), to = any_float(input);
+  switch (made.op) {
+    case GTN_OP_GEMM: {
+      const int64_t k = input.ConsumeIntegralInRange<int64_t>(0, 9);
+      made.gemm = {sizeof made.gemm, one_of(input, {GTN_F32, GTN_BF16, GTN_S8}), matrix(input, from, rows, k, false),
+                   matrix(input, to, rows, n, true), input.ConsumeIntegralInRange<int32_t>(GTN_ACT_NONE, GTN_ACT_RELU),
+                   flag(), flag(), 0};
+      break;
+    }
+    case GTN_OP_ATTENTION: {
+      const auto count = [&](int64_t least, int64_t most) { return input.ConsumeIntegralInRange(least, most); };
+      const int64_t len_q = count(0, 5), len_k = count(0, 5), heads_k = count(1, 2), heads_q = heads_k * count(1, 2);
+      const int64_t dk = count(1, 5), dv = count(1, 5);
+      const auto tensor = [&](std::vector<int64_t> shape, int64_t batch) {
+        if (batch >= 0) shape.insert(shape.begin(), batch);
+        return heads(input, from, shape);
+      };
+      const int64_t batch = count(-1, 3);
+      made.attention = {sizeof made.attention,
+                        0.5f,
+                        tensor({len_q, heads_q, dk}, batch),
+                        tensor({len_k, heads_k, dk}, batch),
+                        tensor({len_k, heads_k, dv}, batch),
+                        tensor({len_q, heads_q, dv}, batch),
+                        count(-1, 3),
+                        count(-1, 3),
+                        count(0, 4)};
+      break;
+    }
+    case GTN_OP_NORM: {
+      const int32_t kind = one_of(input, {GTN_NORM_LAYER, GTN_NORM_RMS});
+      const int32_t sum = flag();
+      made.norm = {sizeof made.norm,
+                   kind,
+                   matrix(input, from, rows, n + 1, sum == 1),
+                   matrix(input, to, rows, n + 1, true),
+                   1e-5f,
+                   flag(),
+                   kind == GTN_NORM_LAYER ? flag() : 0,
+                   sum};
+      break;
+    }
+    case GTN_OP_SOFTMAX:
+      made.softmax = {sizeof made.softmax, 0.5f, matrix(input, from, rows, n, false), matrix(input, to, rows, n, true)};
+      break;
+    default:
+      made.activation = {sizeof made.activation, input.ConsumeIntegralInRange<int32_t>(GTN_ACT_NONE, GTN_ACT_RELU),
+                         matrix(input, from, rows, n, false), matrix(input, to, rows, n, true), flag(), 0};
+  }
+  return made;
+}
+
+// Makes a dimension, the same in every tensor that has it, any number: so large, mostly, that no memory is described.
+inline void make_large(Input& input, Description& made) {
+  const int64_t number = any_number(input), large = number > 0 ? number : 8;
+  const auto grow = [&](gtn_tensor_desc& tensor, int d) {
+    tensor.shape[d] = large;
+    if (d == 1 && tensor.rank == 2 && tensor.strides[0] < large) tensor.strides[0] = large;
+  };
+  const int d = input.ConsumeIntegralInRange(0, 1);
+  switch (made.op) {
+    case GTN_OP_GEMM:
+      if (d == 0) grow(made.gemm.a, 0);
+      if (d == 0 || input.ConsumeBool()) return grow(made.gemm.out, d);
+      return grow(made.gemm.a, 1);
+    case GTN_OP_ATTENTION: {
+      // q and out, or k and v, have their length and heads in common; q and k, or v and out, their head size.
+      gtn_attention_desc& desc = made.attention;
+      desc.max_sequences = large;
+      const int dimension = input.ConsumeIntegralInRange(0, desc.q.rank - 1);
+      const bool batch = desc.q.rank == 4 && dimension == 0, size = dimension == desc.q.rank - 1;
+      const bool other = input.ConsumeBool();
+      if (batch || !other) grow(desc.q, dimension);
+      if (batch || other) grow(desc.v, dimension);
+      if (batch || size != other) grow(desc.k, dimension);
+      if (batch || size == other) grow(desc.out, dimension);
+      return;
+    }
+    case GTN_OP_NORM:
+      return grow(made.norm.x, d), grow(made.norm.out, d);
+    case GTN_OP_SOFTMAX:
+      return grow(made.softmax.x, d), grow(made.softmax.out, d);
+    default:
+      return grow(made.activation.x, d), grow(made.activation.out, d);
+  }
+}
+
+// Overwrites some of the fields, or half of one, with any number.
+inline void spoil(Input& input, void* structure, size_t bytes) {
+  for (int left = input.ConsumeIntegralInRange(0, 3); left > 0; --left) {
+    const int64_t number = any_number(input);
+    const size_t width = input.ConsumeBool() ? 8 : 4;
+    const size_t at = input.ConsumeIntegralInRange<size_t>(0, bytes / width - 1) * width;
+    std::memcpy(static_cast<char*>(structure) + at, &number, width);
+  }
+}
+
+// A structure in memory of just the bytes that it says it has: to read or write one more is the sanitizer's to find.
+class Exact {
+ public:
+  Exact(const void* structure, size_t bytes) {
+    uint32_t size;
+    std::memcpy(&size, structure, sizeof size);
+    // Every size is refused before the memory behind it counts, but for those in between.
+    bytes_.resize(size < sizeof size ? sizeof size : size > (1u << 16) ? bytes : size);
+    std::memcpy(bytes_.data(), structure, bytes < bytes_.size() ? bytes : bytes_.size());
+    bytes_.shrink_to_fit();
+  }
+  char* data() { return bytes_.data(); }
+  size_t size() const { return bytes_.size(); }
+
+ private:
+  std::vector<char> bytes_;
+};
+
+}  // namespace gatun::fuzz

@@ -1,0 +1,64 @@
+// Packed weights from descriptions that are right, nearly right, or any bytes.
+#include "fuzz/input.h"
+
+using namespace gatun::fuzz;
+
+namespace {
+
+// Whether the source lies within `bytes`, so that a backend which reads it may have it, and is packed in no time. An
+// empty one is never read.
+bool fits(const gtn_weights_desc& desc, int64_t bytes) {
+  const gtn_tensor_desc& source = desc.source;
+  if (source.shape[0] == 0 || source.shape[1] == 0) return true;
+  if (static_cast<__int128>(source.shape[0]) * source.shape[1] > 4096) return false;
+  __int128 reach = 1;
+  for (int d = 0; d < 2; ++d) reach += (static_cast<__int128>(source.shape[d]) - 1) * source.strides[d];
+  return reach * (source.dtype == GTN_F32 ? 4 : 2) <= bytes;
+}
+
+}  // namespace
+
+extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t bytes) {
+  static const gtn_device checking = open_device("checking"), cpu = open_device("cpu:scalar");
+  alignas(64) static float memory[1024];
+  Input input(data, bytes);
+  const int64_t k = input.ConsumeIntegralInRange<int64_t>(0, 20), n = input.ConsumeIntegralInRange<int64_t>(0, 20);
+  const int32_t dtype = any_float(input);
+  gtn_weights_desc desc = {sizeof desc, one_of(input, {GTN_F32, GTN_BF16, GTN_S8}),
+                           {sizeof(gtn_tensor_desc), dtype, 2, 0, {k, n}, {n + input.ConsumeIntegralInRange(0, 2), 1}}};
+  if (input.ConsumeBool()) std::swap(desc.source.strides[0], desc.source.strides[1]);
+  // Of the source's place and content, and of the description, mostly one is wrong.
+  const int wrong = input.ConsumeIntegralInRange(0, 4);
+  if (wrong == 1) spoil(input, &desc, sizeof desc);
+  const void* source = memory;
+  const char* first = reinterpret_cast<char*>(memory);
+  if (wrong == 2) source = one_of<const void*>(input, {nullptr, first + 1, first + 2});
+  for (float& value : memory) value = static_cast<float>(&value - memory) / 64 - 8;
+  if (wrong == 3) {
+    const uint32_t bits = input.ConsumeIntegral<uint32_t>();
+    std::memcpy(&memory[input.ConsumeIntegralInRange<size_t>(0, 1023)], &bits, sizeof bits);
+  }
+  // Whole columns too large for the CPU still go to where nothing is read.
+  const gtn_device device = input.ConsumeBool() && fits(desc, 4000) ? cpu : checking;
+  Exact description(&desc, sizeof desc);
+
+  gtn_message message = empty_message();
+  gtn_weights weights = 42;
+  const auto* passed = reinterpret_cast<const gtn_weights_desc*>(description.data());
+  const gtn_status status = gtn_weights_pack(device, passed, source, &weights, &message);
+  if (status != GTN_OK) {
+    MUST(wrong == 1 || wrong == 2 || (wrong == 3 && device == cpu && desc.format == GTN_S8));
+    MUST(weights == 42);
+    check_failure(status, message);
+    return 0;
+  }
+  MUST(source == memory || source == first + 2 || k == 0 || n == 0);
+  gtn_weights_info info = {};
+  info.size = sizeof info;
+  MUST(gtn_weights_query(weights, &info, &message) == GTN_OK);
+  MUST(info.format == desc.format && info.bytes >= 0);
+  MUST(info.k == desc.source.shape[0] && info.n == desc.source.shape[1]);
+  MUST(gtn_weights_close(weights, &message) == GTN_OK);
+  MUST(gtn_weights_close(weights, &message) == GTN_STALE_HANDLE);
+  return 0;
+}

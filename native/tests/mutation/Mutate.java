@@ -1,0 +1,384 @@
+import java.io.IOException;
+import java.nio.ByteBuffer;
+import java.nio.ByteOrder;
+import java.nio.file.Files;
+import java.nio.file.Path;
+import java.util.ArrayDeque;
+import java.util.ArrayList;
+import java.util.BitSet;
+import java.util.Collections;
+import java.util.Deque;
+import java.util.LinkedHashSet;
+import java.util.List;
+import java.util.Map;
+import java.util.Random;
+import java.util.Set;
+import java.util.TreeMap;
+import java.util.TreeSet;
+import java.util.regex.Matcher;
+import java.util.regex.Pattern;
+import java.util.stream.Stream;
+
+/**
+ * Mutations of the CPU kernels, all compiled into one library and chosen at run time.
+ *
+ * <pre>
+ * java Mutate.java instrument ROOT FOLDER   copies the sources to FOLDER/tree with every site instrumented, lists the
+ *                                           sites in FOLDER/sites; lines named in FOLDER/dropped have none
+ * java Mutate.java drop FOLDER LOG          adds the lines of that tree that a compiler's log has errors for to
+ *                                           FOLDER/dropped
+ * java Mutate.java choose FOLDER COUNT SEED chooses among the sites that are compiled (FOLDER/compiled) and reached
+ *                                           (FOLDER/reached), evenly over files and kinds: FOLDER/chosen; those that
+ *                                           are compiled and not reached: FOLDER/unreached
+ * </pre>
+ */
+final class Mutate {
+    /** Where the mutants are made: the sources of the CPU backend that compute, or say who computes what. */
+    private static final Pattern FILES = Pattern.compile("native/src/cpu/(math\\.h|simd\\.h|threads\\.cc|"
+            + "(activation|attention|gemm|norm|softmax)/[a-z_]+\\.(cc|h))");
+
+    /** Code that is left alone: what matches, and with {@code statement} all to the end of the statement. */
+    private record Exclusion(String file, String line, boolean statement, String reason) {}
+
+    private static final List<Exclusion> EXCLUSIONS = List.of(
+            new Exclusion("", "HWY_UNROLL\\(\\d+\\)", false, "a number for the compiler"),
+            new Exclusion("", "if \\(.*kAhead|for \\(.*kPanels; \\+\\+i\\) \\{\\s*__builtin_prefetch|prefetch", true,
+                    "what is fetched ahead changes no result"),
+            new Exclusion("", "\\bfail\\(|snprintf|name_kernel", true, "the text of messages and names"),
+            new Exclusion("", "info->|\\bdescribe\\(|double (visible_pairs|sum_clamped|elements_of)\\(", true,
+                    "what a plan says of its cost: the native tests compare it with figures of their own"),
+            new Exclusion("/plan", "const double|double (rows|elements|copies)|const bool (layer|has_)", true,
+                    "the same"),
+            new Exclusion("gemm/pack", "\\bhuge\\b|kHugePage|batch = ", true,
+                    "the size of memory pages, and how much work is worth a task"),
+            new Exclusion("gemm/plan", "auto worth_halving|while \\(block_.*worth_halving|task_work = "
+                    + "|bool spreads_rows|as_they_are_ = |batch = kPrepare", true,
+                    "how much work is worth a task, and which rows are worth a copy: speed alone"),
+            new Exclusion("attention/plan", "int64_t tiles_per_task|while \\(tiles < kWantedTiles", true,
+                    "how much work is worth a task"),
+            new Exclusion("threads", "for \\(int spins = 0; epoch|if \\((spins < kSpins|epoch == seen)\\)|void pause"
+                    + "|void futex|int cgroup_quota|sigset|int usable_threads|sleepers_", true,
+                    "how threads wait, and how many there are"),
+            new Exclusion("threads", "_ = 0;|_\\{0\\}", true, "static storage, zero before anything runs"));
+
+    private static final Map<String, String> OPERATORS = Map.ofEntries(
+            Map.entry("+", "Plus -"), Map.entry("-", "Minus +"), Map.entry("*", "Times +"), Map.entry("/", "Over *"),
+            Map.entry("%", "Modulo +"), Map.entry("<", "Less <="), Map.entry("<=", "LessEqual <"),
+            Map.entry(">", "Greater >="), Map.entry(">=", "GreaterEqual >"), Map.entry("==", "Equal !="),
+            Map.entry("!=", "NotEqual =="), Map.entry("+=", "PlusAssign -="), Map.entry("-=", "MinusAssign +="),
+            Map.entry("*=", "TimesAssign +="), Map.entry("/=", "OverAssign *="));
+
+    /** hn:: functions by what they become; vectors.h has the same list. */
+    private static final Map<String, String> VECTORS = Map.ofEntries(
+            Map.entry("Add", "Sub"), Map.entry("Sub", "Add"), Map.entry("Mul", "Add"), Map.entry("Div", "Mul"),
+            Map.entry("Min", "Max"), Map.entry("Max", "Min"), Map.entry("MulAdd", "NegMulAdd"),
+            Map.entry("MulSub", "MulAdd"), Map.entry("NegMulAdd", "MulAdd"), Map.entry("And", "Or"),
+            Map.entry("Or", "And"), Map.entry("Lt", "Le"), Map.entry("Le", "Lt"), Map.entry("Gt", "Ge"),
+            Map.entry("Ge", "Gt"), Map.entry("Eq", "Ne"), Map.entry("Neg", "its operand"),
+            Map.entry("Abs", "its operand"), Map.entry("CopySign", "its first operand"),
+            Map.entry("IfThenElse", "its operands swapped"), Map.entry("IfNegativeThenElse", "its operands swapped"),
+            Map.entry("FirstN", "one lane more"), Map.entry("AllTrue", "!AllTrue"),
+            Map.entry("SumOfLanes", "its operand"), Map.entry("MinOfLanes", "MaxOfLanes"),
+            Map.entry("MaxOfLanes", "MinOfLanes"), Map.entry("InterleaveLower", "InterleaveUpper"),
+            Map.entry("InterleaveUpper", "InterleaveLower"));
+
+    /** wide:: functions by what they become; wide.h has the same list. */
+    private static final Map<String, String> WIDE = Map.of(
+            "add", "sub", "sub", "add", "mul", "add", "div", "mul", "mul_add", "neg_mul_add", "neg_mul_add", "mul_add",
+            "neg", "its operand", "abs", "its operand", "at_least", "at_most", "at_most", "at_least");
+
+    private static final Pattern SITE = Pattern.compile(
+            "(?<= )(?<operator>[-+*/%]=?|[<>]=?|==|!=)(?=[ \n])"
+                    + "|(?<![\\w.])(?<number>0[xX][0-9a-fA-F]+u?|0x[0-9a-fA-F.]+p[-+]?\\d+f?|"
+                    + "\\d+\\.\\d*(e[-+]?\\d+)?f?|\\d+[uU]?)(?![\\w.])"
+                    + "|\\bhn::(?<vector>\\w+)\\((?!\\))"
+                    + "|\\bwide::(?<wide>\\w+)\\(");
+
+    /** A site: the text that stands there, and what it would be. */
+    private record Site(int id, String file, int line, String kind, String original, String mutated, String text) {
+        String row() {
+            return String.join("\t", "" + id, file, "" + line, kind, original, mutated, text);
+        }
+
+        static Site parse(String row) {
+            String[] fields = row.split("\t", 7);
+            return new Site(Integer.parseInt(fields[0]), fields[1], Integer.parseInt(fields[2]), fields[3], fields[4],
+                    fields[5], fields[6]);
+        }
+    }
+
+    private final List<Site> sites = new ArrayList<>();
+    private final Set<String> dropped;
+
+    private Mutate(Set<String> dropped) {
+        this.dropped = dropped;
+    }
+
+    public static void main(String[] args) throws IOException {
+        switch (args[0]) {
+            case "instrument" -> instrument(Path.of(args[1]), Path.of(args[2]));
+            case "drop" -> drop(Path.of(args[1]), Path.of(args[2]));
+            case "choose" -> choose(Path.of(args[1]), Integer.parseInt(args[2]), Long.parseLong(args[3]));
+            default -> throw new IllegalArgumentException("there is no command '" + args[0] + "'");
+        }
+    }
+
+    // ---- Instrumenting ---------------------------------------------------------------------------------------------
+
+    private static void instrument(Path root, Path folder) throws IOException {
+        Map<String, String> tree = new TreeMap<>();
+        Mutate mutate = new Mutate(lines(folder.resolve("dropped")));
+        for (String part : List.of("CMakeLists.txt", "cmake", "native/CMakeLists.txt", "native/include",
+                "native/src")) {
+            for (Path file : filesOf(root.resolve(part))) {
+                String name = root.relativize(file).toString();
+                String text = Files.readString(file);
+                tree.put(name, FILES.matcher(name).matches() ? mutate.mutate(name, text) : text);
+            }
+        }
+        for (String file : List.of("mutation.h", "vectors.h", "wide.h", "state.cc")) {
+            tree.put("native/src/cpu/mutation/" + file,
+                    Files.readString(root.resolve("native/tests/mutation/" + file)));
+        }
+        // Two levels are enough: the others are the same sources, and take the most time to compile.
+        edit(tree, "cmake/CpuLevels.cmake", "scalar avx2 avx512 vnni", "scalar avx2");
+        edit(tree, "native/src/cpu/levels.cc", "GATUN_DECLARE_LEVEL(avx512)\nGATUN_DECLARE_LEVEL(vnni)\n", "");
+        edit(tree, "native/src/cpu/levels.cc", "&avx512_kernels, has_avx512()", "nullptr, false");
+        edit(tree, "native/src/cpu/levels.cc", "&vnni_kernels, has_vnni()", "nullptr, false");
+        edit(tree, "native/CMakeLists.txt", "src/cpu/threads.cc", "src/cpu/threads.cc src/cpu/mutation/state.cc");
+        edit(tree, "native/src/cpu/simd.h", "namespace hn = hwy::HWY_NAMESPACE;\n",
+                "namespace hn = hwy::HWY_NAMESPACE;\n#include \"cpu/mutation/vectors.h\"\n");
+        edit(tree, "native/src/cpu/math.h", "}  // namespace wide\n",
+                "}  // namespace wide\n#include \"cpu/mutation/wide.h\"\n");
+        // With all sites of the elementary functions inlined into each other, compiling them takes minutes.
+        edit(tree, "native/src/cpu/math.h", "\nHWY_INLINE ", "\ninline __attribute__((noinline)) ");
+        for (Map.Entry<String, String> file : tree.entrySet()) {
+            write(folder.resolve("tree").resolve(file.getKey()), file.getValue());
+        }
+        Files.write(folder.resolve("sites"), mutate.sites.stream().map(Site::row).toList());
+        System.out.println(mutate.sites.size() + " sites");
+    }
+
+    private static List<Path> filesOf(Path path) throws IOException {
+        try (Stream<Path> files = Files.walk(path)) {
+            return files.filter(Files::isRegularFile).sorted().toList();
+        }
+    }
+
+    private static void edit(Map<String, String> tree, String file, String from, String to) {
+        if (!tree.get(file).contains(from)) {
+            throw new IllegalStateException(file + " no longer has '" + from + "': change Mutate.java");
+        }
+        tree.put(file, tree.get(file).replace(from, to));
+    }
+
+    /** Writes a file unless it is the same already, so that nothing is compiled twice. */
+    private static void write(Path file, String text) throws IOException {
+        if (!Files.exists(file) || !Files.readString(file).equals(text)) {
+            Files.createDirectories(file.getParent());
+            Files.writeString(file, text);
+        }
+    }
+
+    private String mutate(String file, String text) {
+        BitSet code = code(text);
+        exclude(file, text, code);
+        StringBuilder out = new StringBuilder();
+        int line = 1, from = 0;
+        Matcher matcher = SITE.matcher(text);
+        while (matcher.find()) {
+            for (int i = from; i < matcher.start(); i++) {
+                line += text.charAt(i) == '\n' ? 1 : 0;
+            }
+            out.append(text, from, matcher.start());
+            String found = matcher.group();
+            from = matcher.end();
+            out.append(code.get(matcher.start()) && !dropped.contains(file + ":" + line)
+                    ? replacement(matcher, file, line, lineAt(text, matcher.start()))
+                    : found);
+        }
+        out.append(text.substring(from));
+        // The first include is a header of our own, or follows #pragma once.
+        return "#include \"cpu/mutation/mutation.h\"\n#line 1\n" + out;
+    }
+
+    private String replacement(Matcher matcher, String file, int line, String text) {
+        int id = sites.size() + 1;
+        String operator = matcher.group("operator");
+        String number = matcher.group("number");
+        String vector = matcher.group("vector");
+        String wide = matcher.group("wide");
+        if (operator != null) {
+            String[] tag = OPERATORS.get(operator) == null ? null : OPERATORS.get(operator).split(" ");
+            if (tag == null) {
+                return matcher.group();
+            }
+            String kind = tag[0].endsWith("Assign")
+                    ? "assignment"
+                    : "+-*/%".contains(operator) ? "arithmetic" : "comparison";
+            sites.add(new Site(id, file, line, kind, operator, tag[1], text));
+            return operator + " ::gatun::mutation::" + tag[0] + "<" + id + ">() " + operator;
+        }
+        if (number != null) {
+            boolean real = number.contains(".") || number.contains("p");
+            sites.add(new Site(id, file, line, real ? "real" : "integer", number,
+                    real ? "a 128th more" : number + " + 1", text));
+            return "::gatun::mutation::constant<" + id + ">(" + number + ")";
+        }
+        String mutated = vector != null ? VECTORS.get(vector) : WIDE.get(wide);
+        if (mutated == null) {
+            return matcher.group();
+        }
+        sites.add(new Site(id, file, line, "vector", vector != null ? vector : wide, mutated, text));
+        return (vector != null ? "mutated::" + vector : "mutated_wide::" + wide) + "<" + id + ">(";
+    }
+
+    private static String lineAt(String text, int at) {
+        int end = text.indexOf('\n', at);
+        return text.substring(text.lastIndexOf('\n', at) + 1, end < 0 ? text.length() : end).strip();
+    }
+
+    /** The characters that are code: no comment, string, character or line of the preprocessor. */
+    private static BitSet code(String text) {
+        BitSet code = new BitSet();
+        int i = 0;
+        boolean lineStart = true;
+        while (i < text.length()) {
+            char c = text.charAt(i);
+            if (lineStart && c == '#') {
+                while (i < text.length() && (text.charAt(i) != '\n' || text.charAt(i - 1) == '\\')) {
+                    i++;
+                }
+            } else if (text.startsWith("//", i)) {
+                i = text.indexOf('\n', i);
+            } else if (text.startsWith("/*", i)) {
+                i = text.indexOf("*/", i) + 2;
+            } else if (c == '"' || c == '\'') {
+                for (i++; text.charAt(i) != c; i++) {
+                    i += text.charAt(i) == '\\' ? 1 : 0;
+                }
+                i++;
+            } else {
+                lineStart = c == '\n' || lineStart && c == ' ';
+                code.set(i++);
+            }
+        }
+        return code;
+    }
+
+    /** Takes out of `code` what is excluded, and the steps of for loops: without them no mutant comes to an end. */
+    private static void exclude(String file, String text, BitSet code) {
+        for (Exclusion exclusion : EXCLUSIONS) {
+            if (!Pattern.compile(exclusion.file()).matcher(file).find()) {
+                continue;
+            }
+            Matcher matcher = Pattern.compile(exclusion.line(), Pattern.MULTILINE).matcher(text);
+            while (matcher.find()) {
+                if (code.get(matcher.end() - 1)) {
+                    int end = exclusion.statement() ? endOfStatement(text, matcher.start()) : matcher.end();
+                    code.clear(matcher.start(), end);
+                }
+            }
+        }
+        Matcher loops = Pattern.compile("\\bfor \\(").matcher(text);
+        while (loops.find()) {
+            int depth = 0, semicolons = 0, step = -1, i = loops.end() - 1;
+            do {
+                char c = text.charAt(i);
+                depth += c == '(' ? 1 : c == ')' ? -1 : 0;
+                if (c == ';' && depth == 1 && ++semicolons == 2) {
+                    step = i;
+                }
+                i++;
+            } while (depth > 0);
+            if (step >= 0) {
+                code.clear(step, i);
+            }
+        }
+    }
+
+    /** After the semicolon that ends the statement at a place, or the brace that closes the block that it opens. */
+    private static int endOfStatement(String text, int at) {
+        Deque<Character> open = new ArrayDeque<>();
+        for (int i = at; i < text.length(); i++) {
+            char c = text.charAt(i);
+            if (c == '(' || c == '{') {
+                open.push(c);
+            } else if ((c == ')' || c == '}') && !open.isEmpty()) {
+                char opened = open.pop();
+                if (open.isEmpty() && opened == '{' && !text.startsWith(";", i + 1)) {
+                    return i + 1;
+                }
+            } else if (c == ')' || c == '}' || c == ';' && open.isEmpty()) {
+                return i + 1;
+            }
+        }
+        return text.length();
+    }
+
+    // ---- What does not compile -------------------------------------------------------------------------------------
+
+    private static void drop(Path folder, Path log) throws IOException {
+        Set<String> dropped = new TreeSet<>(lines(folder.resolve("dropped")));
+        int before = dropped.size();
+        // An error inside mutation.h comes from the site that the notes below it name.
+        Matcher matcher = Pattern.compile("/tree/(native/src/[^:\\s]+):(\\d+)(?=[:,])").matcher(Files.readString(log));
+        while (matcher.find()) {
+            if (FILES.matcher(matcher.group(1)).matches()) {
+                dropped.add(matcher.group(1) + ":" + matcher.group(2));
+            }
+        }
+        Files.write(folder.resolve("dropped"), dropped);
+        System.out.println(dropped.size() - before + " lines dropped");
+        System.exit(dropped.size() > before ? 0 : 1);
+    }
+
+    // ---- Choosing --------------------------------------------------------------------------------------------------
+
+    private static void choose(Path folder, int count, long seed) throws IOException {
+        List<Site> sites = Files.readAllLines(folder.resolve("sites")).stream().map(Site::parse).toList();
+        BitSet compiled = new BitSet();
+        ByteBuffer numbers = ByteBuffer.wrap(Files.readAllBytes(folder.resolve("compiled")))
+                .order(ByteOrder.LITTLE_ENDIAN);
+        while (numbers.remaining() >= 4) {
+            compiled.set(numbers.getInt());
+        }
+        byte[] reached = Files.readAllBytes(folder.resolve("reached"));
+        List<String> unreached = new ArrayList<>();
+        Map<String, List<Site>> strata = new TreeMap<>();
+        for (Site site : sites) {
+            if (!compiled.get(site.id())) {
+                continue;
+            }
+            if (reached[site.id()] == 0) {
+                unreached.add(site.row());
+            } else {
+                strata.computeIfAbsent(site.file() + " " + site.kind(), _ -> new ArrayList<>()).add(site);
+            }
+        }
+        Random random = new Random(seed);
+        strata.values().forEach(stratum -> Collections.shuffle(stratum, random));
+        List<Site> chosen = new ArrayList<>();
+        List<List<Site>> order = new ArrayList<>(strata.values());
+        Collections.shuffle(order, random);
+        for (int round = 0; chosen.size() < count; round++) {
+            int before = chosen.size();
+            for (List<Site> stratum : order) {
+                if (round < stratum.size() && chosen.size() < count) {
+                    chosen.add(stratum.get(round));
+                }
+            }
+            if (chosen.size() == before) {
+                break;
+            }
+        }
+        Files.write(folder.resolve("chosen"), chosen.stream().map(Site::row).toList());
+        Files.write(folder.resolve("unreached"), unreached);
+        System.out.printf("%d sites: %d compiled, %d of them never reached; %d chosen%n", sites.size(),
+                compiled.cardinality(), unreached.size(), chosen.size());
+    }
+
+    private static Set<String> lines(Path file) throws IOException {
+        return Files.exists(file) ? new LinkedHashSet<>(Files.readAllLines(file)) : Set.of();
+    }
+}
