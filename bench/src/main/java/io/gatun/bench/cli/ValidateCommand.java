@@ -208,7 +208,7 @@ final class ValidateCommand implements Callable<Integer> {
         private @Nullable Director director;
         private @Nullable Progress progress;
         private final Report.Environment environment;
-        private long written = System.nanoTime();
+        private long nextWrite = System.nanoTime() + BETWEEN_FILES.toNanos();
         private int printed;
 
         Watcher(PrintWriter out, Report.Environment environment) {
@@ -237,9 +237,12 @@ final class ValidateCommand implements Callable<Integer> {
                 case PASS, NOT_AVAILABLE, UNSUPPORTED -> {}
                 case FAIL, MISTRUSTED, CRASHED, TIMED_OUT -> print(progress, outcome);
             }
-            if (System.nanoTime() - written > BETWEEN_FILES.toNanos()) {
+            long start = System.nanoTime();
+            if (start - nextWrite > 0) {
                 write(director.report());
-                written = System.nanoTime();
+                long end = System.nanoTime();
+                // Large reports take their time: no more than a twentieth of the run's.
+                nextWrite = end + Math.max(BETWEEN_FILES.toNanos(), 20 * (end - start));
             }
         }
 
