@@ -11,20 +11,22 @@ import java.util.random.RandomGenerator;
 import org.jspecify.annotations.Nullable;
 
 /**
- * Bias and activation: {@code activation gelu_erf f32->bf16 r5 n33 bias strided inplace max8 seed=1}.
+ * Bias and activation: {@code activation gelu_erf f32->bf16 r5 n33 bias strided inplace max8 seed=1}. With {@code xgap}
+ * and {@code outgap} the rows of that operand alone have gaps between them.
  *
  * @param maxRows rows of the plan
  */
 record ActivationCase(Activation activation, DType in, DType out, int rows, int maxRows, int n, boolean bias,
-        boolean strided, boolean inplace, Values values, long seed) implements OperatorCase {
+        boolean strided, boolean xgap, boolean outgap, boolean inplace, Values values, long seed)
+        implements OperatorCase {
 
     static ActivationCase parse(Words words) {
         DType[] types = words.types();
         int rows = words.count("r");
         Activation function = words.oneOf(Activation.class, Activation.NONE);
         ActivationCase activation = new ActivationCase(function, types[0], types[1], rows, words.count("max", rows),
-                words.count("n"), words.flag("bias"), words.flag("strided"), words.flag("inplace"),
-                words.oneOf(Values.class, Values.NORMAL), words.seed());
+                words.count("n"), words.flag("bias"), words.flag("strided"), words.flag("xgap"), words.flag("outgap"),
+                words.flag("inplace"), words.oneOf(Values.class, Values.NORMAL), words.seed());
         words.end();
         return activation;
     }
@@ -34,6 +36,12 @@ record ActivationCase(Activation activation, DType in, DType out, int rows, int 
         StringJoiner name = new StringJoiner(" ").add("activation").add(Words.word(activation)).add(types());
         name.add("r" + rows).add("n" + n);
         Rows.describe(name, rows, maxRows, strided, inplace);
+        if (xgap) {
+            name.add("xgap");
+        }
+        if (outgap) {
+            name.add("outgap");
+        }
         if (bias) {
             name.add("bias");
         }
@@ -72,11 +80,12 @@ record ActivationCase(Activation activation, DType in, DType out, int rows, int 
         float @Nullable [] b = bias ? Values.normal(random, DType.F32, n, 1) : null;
         Expected expected = ActivationReference.compute(activation, rows, n, x, b);
         return trial -> {
-            Rows shape = new Rows(rows, maxRows, n, strided);
+            Rows shape = new Rows(rows, maxRows, n, strided || xgap);
+            Rows outShape = new Rows(rows, maxRows, n, strided || outgap);
             Operand source = shape.input(trial, "x", in, x);
             Operand target = inplace
                     ? trial.overwrite(source, shape.run(), expected)
-                    : shape.output(trial, "out", out, expected);
+                    : outShape.output(trial, "out", out, expected);
             Operand added = b == null ? null : trial.input("bias", DType.F32, b, n);
             BiasActivation of = BiasActivation.of(activation);
             BiasActivation description = bias ? of.bias() : of;

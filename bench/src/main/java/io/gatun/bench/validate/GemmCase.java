@@ -173,6 +173,11 @@ record GemmCase(DType format, DType in, DType out, int m, int maxM, int k, int n
             deviation *= 2e37;
         }
         float[] w = Values.normal(random, weights, k * n, deviation);
+        for (int j = 0; values == Values.ZEROW && j < n; j++) {
+            for (int p = 0; p < k && Values.special(j); p++) {
+                w[p * n + j] = 0;
+            }
+        }
         for (int j = 0; values == Values.NANW && j < n && k > 0; j++) {
             if (Values.special(j)) {
                 w[random.nextInt(k) * n + j] = Float.NaN;

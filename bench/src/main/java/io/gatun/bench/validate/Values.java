@@ -16,6 +16,8 @@ enum Values {
     NAN,
     /** NaN in every fourth column of the weights. */
     NANW,
+    /** Zeros in every fourth column of the weights. */
+    ZEROW,
     /** A visible NaN and a visible infinity among the values of attention. */
     NANV,
     /** Keys and values that no query sees are NaN. */
