@@ -88,6 +88,7 @@ public final class Progress implements AutoCloseable {
     public void close() {
         if (bar != null) {
             bar.close();
+            line.remove();
         }
     }
 
@@ -141,6 +142,12 @@ public final class Progress implements AutoCloseable {
         @Override
         public synchronized void close() {
             closed = true;
+        }
+
+        /** Removes the line for good: the bar's own thread may have drawn it once more after it was cleared. */
+        synchronized void remove() {
+            closed = true;
+            clear();
         }
     }
 
