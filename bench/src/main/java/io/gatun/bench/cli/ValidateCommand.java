@@ -147,8 +147,7 @@ final class ValidateCommand implements Callable<Integer> {
         Report earlier = earlier();
         Report.Environment environment = environment();
         Watcher watcher = new Watcher(out, environment);
-        Director.Job job = new Director.Job(cases, backend, device(), threads, duration(timeout),
-                failFast);
+        Director.Job job = new Director.Job(cases, backend, device(), threads, duration(timeout), failFast);
         Director director = new Director(job, environment, watcher);
         watcher.director = director;
         Thread lastWords = new Thread(() -> write(director.stop()));

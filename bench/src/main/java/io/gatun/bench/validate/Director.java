@@ -124,9 +124,6 @@ public final class Director {
     }
 
     private WorkerProcess start() throws IOException {
-        if (worker != null) {
-            worker.close();
-        }
         try {
             WorkerProcess started = WorkerProcess.start();
             worker = started;
@@ -199,10 +196,9 @@ public final class Director {
         }
         checkStopped();
         deaths.merge(key(test, device, verdict), 1, Integer::sum);
-        if (!left.isEmpty()) {
-            add(test, ended(test, device, verdict, detail), report);
-            left.remove(device);
-        }
+        // Also when the last device had given its outcome already: that process did not survive the case.
+        add(test, ended(test, device, verdict, detail), report);
+        left.remove(device);
     }
 
     /** Who interrupts this process at a terminal interrupts the worker as well, which may be noticed first. */

@@ -21,9 +21,9 @@ record TimeCase(OperatorCase inner) implements OperatorCheck {
     private static final double ENOUGH_MS = 120;
     private static final int COLD_RUNS = 5;
 
-    /** More than any cache of a processor holds: filling it drives everything else out. */
+    /** More than a core reaches of the caches of today's processors: filling it drives everything else out. */
     private static final class Sweep {
-        static final MemorySegment MEMORY = Arena.global().allocate(256L << 20, 4096);
+        static final MemorySegment MEMORY = Arena.global().allocate(512L << 20, 4096);
     }
 
     @Override

@@ -73,7 +73,8 @@ class DirectorTest {
                 .filter(outcome -> outcome.verdict() == Verdict.CRASHED)
                 .findFirst()
                 .orElseThrow();
-        assertEquals(LINES.get(2), crashed.name());
+        // It was killed between the outcome of one case and the start of the next: either may be what it died at.
+        assertTrue(LINES.subList(1, 3).contains(crashed.name()), crashed.name());
         assertTrue(crashed.detail().startsWith("SIGKILL"), crashed.detail());
     }
 
