@@ -27,9 +27,11 @@ import java.util.stream.Stream;
  *                                           sites in FOLDER/sites; lines named in FOLDER/dropped have none
  * java Mutate.java drop FOLDER LOG          adds the lines of that tree that a compiler's log has errors for to
  *                                           FOLDER/dropped
- * java Mutate.java choose FOLDER COUNT SEED chooses among the sites that are compiled (FOLDER/compiled) and reached
- *                                           (FOLDER/reached), evenly over files and kinds: FOLDER/chosen; those that
- *                                           are compiled and not reached: FOLDER/unreached
+ * java Mutate.java choose FOLDER COUNT SEED FILES
+ *                                           chooses among the sites that are compiled (FOLDER/compiled) and reached
+ *                                           (FOLDER/reached), evenly over files and kinds, in the files whose names
+ *                                           have a match for FILES: FOLDER/chosen; those that are compiled and not
+ *                                           reached: FOLDER/unreached
  * </pre>
  */
 final class Mutate {
@@ -44,22 +46,65 @@ final class Mutate {
             new Exclusion("", "HWY_UNROLL\\(\\d+\\)", false, "a number for the compiler"),
             new Exclusion("", "if \\(.*kAhead|for \\(.*kPanels; \\+\\+i\\) \\{\\s*__builtin_prefetch|prefetch", true,
                     "what is fetched ahead changes no result"),
+            new Exclusion("softmax/kernels", "r \\+ 1 < rows \\? (from|to) \\+ \\w+ : \\w+", false, "the same"),
             new Exclusion("", "\\bfail\\(|snprintf|name_kernel", true, "the text of messages and names"),
             new Exclusion("", "info->|\\bdescribe\\(|double (visible_pairs|sum_clamped|elements_of)\\(", true,
                     "what a plan says of its cost: the native tests compare it with figures of their own"),
-            new Exclusion("/plan", "const double|double (rows|elements|copies)|const bool (layer|has_)", true,
-                    "the same"),
+            new Exclusion("/plan", "const double|double (rows|elements|copies)|const bool (layer|has_)"
+                    + "|const int64_t n = desc\\.x\\.shape", true, "the same"),
+            new Exclusion("activation/|norm/|softmax/|gemm/epilogue",
+                    "(?<=load_some\\([^;\\n]{1,60}, )0\\.0f(?=\\))", false,
+                    "the lanes beyond the end of a row: computed or masked, never stored and never summed"),
+            new Exclusion("gemm/rows", "(?<=VF x = load_some\\([^;\\n]{1,60}, )0\\.0f(?=\\))", false,
+                    "the same; not where the range of a row is found, which has these lanes in it"),
+            new Exclusion("", "INT64_MAX [-/] \\d+|\\(int64_t\\{1\\} << 48\\)", false,
+                    "how large a size has to be that no memory holds; whether it is refused, is mutated"),
+            new Exclusion("(activation|norm|softmax)/plan", "const int64_t (width|height) = ", true,
+                    "how much work is a task"),
+            new Exclusion("(activation|norm|softmax)/plan|gemm/pack",
+                    "(?<=\\+ (width|height|batch) )-(?= 1\\) / )", false, "one more task, which is empty"),
             new Exclusion("gemm/pack", "\\bhuge\\b|kHugePage|batch = ", true,
                     "the size of memory pages, and how much work is worth a task"),
             new Exclusion("gemm/plan", "auto worth_halving|while \\(block_.*worth_halving|task_work = "
                     + "|bool spreads_rows|as_they_are_ = |batch = kPrepare", true,
                     "how much work is worth a task, and which rows are worth a copy: speed alone"),
+            new Exclusion("gemm/plan", "const int64_t unit = |static int64_t max_panels|int64_t most = "
+                    + "|same_type_ && rows < 4", true,
+                    "how large a block is, and how many rows are prepared at once: the same sums in the same order"),
+            new Exclusion("gemm/rows", "std::memset\\(to, 0", true,
+                    "what a row holds whose scale is 0 or NaN: 0 or NaN times that"),
+            new Exclusion("gemm/kernels", "depths = k <= |panel_by_panel = ", true,
+                    "into how many parts k is cut, and whether panels or parts come first: the sums go on where they"
+                            + " stopped"),
             new Exclusion("attention/plan", "int64_t tiles_per_task|while \\(tiles < kWantedTiles", true,
                     "how much work is worth a task"),
             new Exclusion("threads", "for \\(int spins = 0; epoch|if \\((spins < kSpins|epoch == seen)\\)|void pause"
                     + "|void futex|int cgroup_quota|sigset|int usable_threads|sleepers_", true,
                     "how threads wait, and how many there are"),
+            new Exclusion("threads", "started_ < wanted|start_workers\\(threads - 1\\)|threads <= 1"
+                    + "|(?<=\\{this, started_ \\+ )1", false, "how many threads there are, and how many of them work"),
             new Exclusion("threads", "_ = 0;|_\\{0\\}", true, "static storage, zero before anything runs"));
+
+    /** Code where the smallest change is none. */
+    private record Edge(String file, String code, String reason) {}
+
+    /** What matches is changed more: comparisons are reversed there, and integers become one less. */
+    private static final List<Edge> EDGES = List.of(
+            new Edge("", "for \\(;[^;]*;[^;{)]*lanes\\)", "what a loop over vectors leaves, what follows it does"),
+            new Edge("activation/|gemm/|norm/|softmax/", "if \\(n < lanes\\)|if \\(i < [nk]\\)|(left|k - i) >= lanes",
+                    "a whole vector may go as a part of one, and no lanes change nothing"),
+            new Edge("", "\\bif \\((\\w+) [<>]=? ([^;]+)\\) \\1 = (static_cast<\\w+>\\()?\\2\\)?;",
+                    "of two equal numbers either is the smaller"),
+            new Edge("", "(?<=(?:[=(,:]|return)\\s{1,40})([^=,:?;]+?) [<>]=? ([^?;]+?)\\s+\\?"
+                    + " (\\1\\s+: \\2|\\2\\s+: \\1)\\b", "the same"),
+            new Edge("gemm/pack", "q > 127\\.0f|q < -127\\.0f|magnitude > scales\\[c\\]", "the same"),
+            new Edge("math", "hn::(Lt|Gt)\\(x, bound\\)", "the same"),
+            new Edge("gemm/kernels", "block\\.panels - panel >= width", "panels one by one are the same panels"),
+            new Edge("", "[<>] (INT64_MAX|kMaxSize|\\(int64_t\\{1\\} << 48)", "sizes that no memory holds"),
+            new Edge("/plan", "scratch_bytes_ > 0", "no bytes are as good as none"),
+            new Edge("gemm/(plan|pack)", "round_up\\((rows_at_once|columns) \\* 4, 64\\)|const int64_t element = [^;]*",
+                    "memory to spare"),
+            new Edge("threads", "task >= tasks_", "one more task is empty"));
 
     private static final Map<String, String> OPERATORS = Map.ofEntries(
             Map.entry("+", "Plus -"), Map.entry("-", "Minus +"), Map.entry("*", "Times +"), Map.entry("/", "Over *"),
@@ -67,6 +112,10 @@ final class Mutate {
             Map.entry(">", "Greater >="), Map.entry(">=", "GreaterEqual >"), Map.entry("==", "Equal !="),
             Map.entry("!=", "NotEqual =="), Map.entry("+=", "PlusAssign -="), Map.entry("-=", "MinusAssign +="),
             Map.entry("*=", "TimesAssign +="), Map.entry("/=", "OverAssign *="));
+
+    private static final Map<String, String> REVERSED = Map.of(
+            "<", "LessReversed >", "<=", "LessEqualReversed >=", ">", "GreaterReversed <", ">=",
+            "GreaterEqualReversed <=");
 
     /** hn:: functions by what they become; vectors.h has the same list. */
     private static final Map<String, String> VECTORS = Map.ofEntries(
@@ -118,7 +167,8 @@ final class Mutate {
         switch (args[0]) {
             case "instrument" -> instrument(Path.of(args[1]), Path.of(args[2]));
             case "drop" -> drop(Path.of(args[1]), Path.of(args[2]));
-            case "choose" -> choose(Path.of(args[1]), Integer.parseInt(args[2]), Long.parseLong(args[3]));
+            case "choose" -> choose(Path.of(args[1]), Integer.parseInt(args[2]), Long.parseLong(args[3]),
+                    Pattern.compile(args[4]));
             default -> throw new IllegalArgumentException("there is no command '" + args[0] + "'");
         }
     }
@@ -129,7 +179,7 @@ final class Mutate {
         Map<String, String> tree = new TreeMap<>();
         Mutate mutate = new Mutate(lines(folder.resolve("dropped")));
         for (String part : List.of("CMakeLists.txt", "cmake", "native/CMakeLists.txt", "native/include",
-                "native/src")) {
+                "native/src", "native/tests")) {
             for (Path file : filesOf(root.resolve(part))) {
                 String name = root.relativize(file).toString();
                 String text = Files.readString(file);
@@ -146,6 +196,10 @@ final class Mutate {
         edit(tree, "native/src/cpu/levels.cc", "&avx512_kernels, has_avx512()", "nullptr, false");
         edit(tree, "native/src/cpu/levels.cc", "&vnni_kernels, has_vnni()", "nullptr, false");
         edit(tree, "native/CMakeLists.txt", "src/cpu/threads.cc", "src/cpu/threads.cc src/cpu/mutation/state.cc");
+        edit(tree, "native/tests/math_test.cc", "&cpu::avx512::math_level", "nullptr");
+        edit(tree, "native/tests/math_test.cc", "&cpu::vnni::math_level", "nullptr");
+        edit(tree, "native/tests/CMakeLists.txt", "math_test math_test.cc",
+                "math_test math_test.cc ../src/cpu/mutation/state.cc");
         edit(tree, "native/src/cpu/simd.h", "namespace hn = hwy::HWY_NAMESPACE;\n",
                 "namespace hn = hwy::HWY_NAMESPACE;\n#include \"cpu/mutation/vectors.h\"\n");
         edit(tree, "native/src/cpu/math.h", "}  // namespace wide\n",
@@ -183,6 +237,7 @@ final class Mutate {
     private String mutate(String file, String text) {
         BitSet code = code(text);
         exclude(file, text, code);
+        BitSet edges = edges(file, text);
         StringBuilder out = new StringBuilder();
         int line = 1, from = 0;
         Matcher matcher = SITE.matcher(text);
@@ -194,7 +249,7 @@ final class Mutate {
             String found = matcher.group();
             from = matcher.end();
             out.append(code.get(matcher.start()) && !dropped.contains(file + ":" + line)
-                    ? replacement(matcher, file, line, lineAt(text, matcher.start()))
+                    ? replacement(matcher, file, line, lineAt(text, matcher.start()), edges.get(matcher.start()))
                     : found);
         }
         out.append(text.substring(from));
@@ -202,17 +257,18 @@ final class Mutate {
         return "#include \"cpu/mutation/mutation.h\"\n#line 1\n" + out;
     }
 
-    private String replacement(Matcher matcher, String file, int line, String text) {
+    private String replacement(Matcher matcher, String file, int line, String text, boolean edge) {
         int id = sites.size() + 1;
         String operator = matcher.group("operator");
         String number = matcher.group("number");
         String vector = matcher.group("vector");
         String wide = matcher.group("wide");
         if (operator != null) {
-            String[] tag = OPERATORS.get(operator) == null ? null : OPERATORS.get(operator).split(" ");
-            if (tag == null) {
+            String becomes = edge ? REVERSED.getOrDefault(operator, OPERATORS.get(operator)) : OPERATORS.get(operator);
+            if (becomes == null) {
                 return matcher.group();
             }
+            String[] tag = becomes.split(" ");
             String kind = tag[0].endsWith("Assign")
                     ? "assignment"
                     : "+-*/%".contains(operator) ? "arithmetic" : "comparison";
@@ -222,15 +278,19 @@ final class Mutate {
         if (number != null) {
             boolean real = number.contains(".") || number.contains("p");
             sites.add(new Site(id, file, line, real ? "real" : "integer", number,
-                    real ? "a 128th more" : number + " + 1", text));
-            return "::gatun::mutation::constant<" + id + ">(" + number + ")";
+                    real ? "a 16th more" : number + (edge ? " - 1" : " + 1"), text));
+            return "::gatun::mutation::" + (edge && !real ? "less" : "more") + "<" + id + ">(" + number + ")";
         }
-        String mutated = vector != null ? VECTORS.get(vector) : WIDE.get(wide);
+        boolean reversed = edge && ("Lt".equals(vector) || "Gt".equals(vector));
+        String mutated = reversed
+                ? (vector.equals("Lt") ? "Gt" : "Lt")
+                : vector != null ? VECTORS.get(vector) : WIDE.get(wide);
         if (mutated == null) {
             return matcher.group();
         }
         sites.add(new Site(id, file, line, "vector", vector != null ? vector : wide, mutated, text));
-        return (vector != null ? "mutated::" + vector : "mutated_wide::" + wide) + "<" + id + ">(";
+        return (vector != null ? "mutated::" + vector + (reversed ? "Reversed" : "") : "mutated_wide::" + wide) + "<"
+                + id + ">(";
     }
 
     private static String lineAt(String text, int at) {
@@ -297,6 +357,20 @@ final class Mutate {
         }
     }
 
+    /** The characters where the smallest change is none. */
+    private static BitSet edges(String file, String text) {
+        BitSet edges = new BitSet();
+        for (Edge edge : EDGES) {
+            if (Pattern.compile(edge.file()).matcher(file).find()) {
+                Matcher matcher = Pattern.compile(edge.code()).matcher(text);
+                while (matcher.find()) {
+                    edges.set(matcher.start(), matcher.end());
+                }
+            }
+        }
+        return edges;
+    }
+
     /** After the semicolon that ends the statement at a place, or the brace that closes the block that it opens. */
     private static int endOfStatement(String text, int at) {
         Deque<Character> open = new ArrayDeque<>();
@@ -335,7 +409,7 @@ final class Mutate {
 
     // ---- Choosing --------------------------------------------------------------------------------------------------
 
-    private static void choose(Path folder, int count, long seed) throws IOException {
+    private static void choose(Path folder, int count, long seed, Pattern files) throws IOException {
         List<Site> sites = Files.readAllLines(folder.resolve("sites")).stream().map(Site::parse).toList();
         BitSet compiled = new BitSet();
         ByteBuffer numbers = ByteBuffer.wrap(Files.readAllBytes(folder.resolve("compiled")))
@@ -347,7 +421,7 @@ final class Mutate {
         List<String> unreached = new ArrayList<>();
         Map<String, List<Site>> strata = new TreeMap<>();
         for (Site site : sites) {
-            if (!compiled.get(site.id())) {
+            if (!compiled.get(site.id()) || !files.matcher(site.file()).find()) {
                 continue;
             }
             if (reached[site.id()] == 0) {

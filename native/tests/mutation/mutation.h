@@ -25,15 +25,21 @@ constexpr __attribute__((always_inline)) bool active() {
   return active_now<kSite>();
 }
 
-// Integers become one more, other numbers a little larger, and 0.0 becomes 1.0.
+// Integers become one more, other numbers a 16th larger, and 0.0 becomes 1.0.
 template <int kSite, typename T>
-constexpr __attribute__((always_inline)) T constant(T value) {
+constexpr __attribute__((always_inline)) T more(T value) {
   if (!active<kSite>()) return value;
   if constexpr (std::is_integral_v<T>) {
     return static_cast<T>(value + 1);
   } else {
-    return value == 0 ? T{1} : value + value / 128;
+    return value == 0 ? T{1} : value + value / 16;
   }
+}
+
+// Where one more is as good.
+template <int kSite, typename T>
+constexpr __attribute__((always_inline)) T less(T value) {
+  return active<kSite>() ? static_cast<T>(value - 1) : value;
 }
 
 template <int kSite, typename T>
@@ -74,6 +80,10 @@ GATUN_OPERATOR(Less, <, <=)
 GATUN_OPERATOR(LessEqual, <=, <)
 GATUN_OPERATOR(Greater, >, >=)
 GATUN_OPERATOR(GreaterEqual, >=, >)
+GATUN_OPERATOR(LessReversed, <, >)
+GATUN_OPERATOR(LessEqualReversed, <=, >=)
+GATUN_OPERATOR(GreaterReversed, >, <)
+GATUN_OPERATOR(GreaterEqualReversed, >=, <=)
 GATUN_OPERATOR(Equal, ==, !=)
 GATUN_OPERATOR(NotEqual, !=, ==)
 

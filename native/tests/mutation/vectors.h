@@ -33,6 +33,17 @@ GATUN_FUNCTION(Le, hn::Lt)
 GATUN_FUNCTION(Gt, hn::Ge)
 GATUN_FUNCTION(Ge, hn::Gt)
 GATUN_FUNCTION(Eq, hn::Ne)
+
+// Where equal operands give the same either way.
+template <int kSite, typename V>
+HWY_INLINE auto LtReversed(V a, V b) {
+  return ::gatun::mutation::active<kSite>() ? hn::Gt(a, b) : hn::Lt(a, b);
+}
+template <int kSite, typename V>
+HWY_INLINE auto GtReversed(V a, V b) {
+  return ::gatun::mutation::active<kSite>() ? hn::Lt(a, b) : hn::Gt(a, b);
+}
+
 GATUN_FUNCTION(Neg, first)
 GATUN_FUNCTION(Abs, first)
 GATUN_FUNCTION(CopySign, first)
