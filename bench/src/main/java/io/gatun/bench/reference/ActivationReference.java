@@ -6,6 +6,7 @@ import static io.gatun.bench.reference.Expected.TINY;
 import static io.gatun.bench.reference.Expected.U;
 
 import io.gatun.Activation;
+import io.gatun.DType;
 import org.jspecify.annotations.Nullable;
 
 /**
@@ -17,6 +18,10 @@ import org.jspecify.annotations.Nullable;
  * for SiLU. Below -6 the parts of GELU count as if y were -6: there erf and tanh round to -1 in FP32, so 1 + erf is
  * exactly 0 and no error grows with y. Where exp(-y) overflows, SiLU is y times a number below 2<sup>-126</sup>, which
  * may be flushed.
+ *
+ * <p>NONE and RELU without a bias compute nothing: an output is x, or 0, rounded to nearest, ties to even, and no other
+ * number will do. So the value is given as it is after that rounding, with a bound of 0. The half unit that a
+ * comparison allows for the rounding of an output does not reach the next number, but for the one below a power of two.
  */
 public final class ActivationReference {
     private static final double C = 8;
@@ -27,10 +32,16 @@ public final class ActivationReference {
     /**
      * out[rows, n].
      *
+     * @param out its type
      * @param bias [n], or null
      */
-    public static Expected compute(Activation activation, int rows, int n, float[] x, float @Nullable [] bias) {
+    public static Expected compute(Activation activation, DType out, int rows, int n, float[] x,
+            float @Nullable [] bias) {
         Expected expected = Expected.of(rows * n, (long) rows * n);
+        boolean exact = bias == null && (activation == Activation.NONE || activation == Activation.RELU);
+        if (exact && out == DType.BF16) {
+            x = Bf16.round(x);
+        }
         for (int i = 0; i < rows * n; i++) {
             double y = bias == null ? x[i] : (double) x[i] + bias[i % n];
             double dy = bias == null ? 0 : U * Math.abs(y);

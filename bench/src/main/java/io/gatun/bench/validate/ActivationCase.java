@@ -78,7 +78,7 @@ record ActivationCase(Activation activation, DType in, DType out, int rows, int 
         RandomGenerator random = random();
         float[] x = arguments(random);
         float @Nullable [] b = bias ? Values.normal(random, DType.F32, n, 1) : null;
-        Expected expected = ActivationReference.compute(activation, rows, n, x, b);
+        Expected expected = ActivationReference.compute(activation, out, rows, n, x, b);
         return trial -> {
             Rows shape = new Rows(rows, maxRows, n, strided || xgap);
             Rows outShape = new Rows(rows, maxRows, n, strided || outgap);
@@ -106,10 +106,16 @@ record ActivationCase(Activation activation, DType in, DType out, int rows, int 
                 case SWEEP -> x[i] = (float) (24.0 * i / count - 12);
                 case LARGE -> x[i] *= (float) Math.pow(10, random.nextInt(30));
                 case INF -> x[i] = i % 4 == 1 ? Math.copySign(Float.POSITIVE_INFINITY, x[i]) : x[i];
+                case TIES -> x[i] = halfway(x[i]);
                 case NAN -> x[i] = i % 4 == 1 ? Float.NaN : x[i];
                 default -> Rows.scale(x, i, 1, values);
             }
         }
         return Values.rounded(x, in);
+    }
+
+    /** A number near x that is as far from the BF16 number above as from the one below. */
+    private static float halfway(float x) {
+        return Float.intBitsToFloat(Float.floatToRawIntBits(x) & 0xffff0000 | 0x8000);
     }
 }

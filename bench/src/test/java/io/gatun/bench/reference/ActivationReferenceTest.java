@@ -5,6 +5,7 @@ import static org.junit.jupiter.api.Assertions.assertEquals;
 import static org.junit.jupiter.api.Assertions.assertTrue;
 
 import io.gatun.Activation;
+import io.gatun.DType;
 import java.util.Arrays;
 import java.util.Random;
 import org.junit.jupiter.api.Test;
@@ -46,14 +47,34 @@ class ActivationReferenceTest {
         for (int i = 0; i < x.length; i++) {
             x[i] = (float) (random.nextGaussian() * Math.pow(10, random.nextInt(-5, 3)));
         }
-        Bounds.hold(ActivationReference.compute(activation, 100, 200, x, null));
-        Bounds.hold(ActivationReference.compute(activation, 100, 200, x, Arrays.copyOf(x, 200)));
+        Bounds.hold(ActivationReference.compute(activation, DType.F32, 100, 200, x, null));
+        Bounds.hold(ActivationReference.compute(activation, DType.F32, 100, 200, x, Arrays.copyOf(x, 200)));
     }
 
     @Test
     void addsTheBiasPerColumn() {
         Expected expected = ActivationReference.compute(
-                Activation.RELU, 2, 3, new float[] {1, 2, 3, 4, 5, 6}, new float[] {10, -20, 0.5f});
+                Activation.RELU, DType.BF16, 2, 3, new float[] {1, 2, 3, 4, 5, 6}, new float[] {10, -20, 0.5f});
         assertArrayEquals(new double[] {11, 0, 3.5, 14, 0, 6.5}, expected.value());
+    }
+
+    /** Halfway between two BF16 numbers, the one with an even last bit; a bias is an operation, and has a bound. */
+    @Test
+    void whatComputesNothingIsRoundedExactly() {
+        float[] x = {1 + 0x1p-8f, 1 + 0x3p-8f, -1 - 0x1p-8f, 1 + 0x1.02p-8f};
+        double[] rounded = {1, 1 + 0x1p-6, -1, 1 + 0x1p-7};
+        Expected none = ActivationReference.compute(Activation.NONE, DType.BF16, 1, 4, x, null);
+        assertArrayEquals(rounded, none.value());
+        assertArrayEquals(new double[4], none.bound());
+        rounded[2] = 0;
+        assertArrayEquals(
+                rounded,
+                ActivationReference.compute(Activation.RELU, DType.BF16, 1, 4, x, null).value());
+        assertEquals(
+                x[0],
+                ActivationReference.compute(Activation.NONE, DType.F32, 1, 4, x, null).value()[0]);
+        Expected added = ActivationReference.compute(Activation.NONE, DType.BF16, 1, 4, x, new float[4]);
+        assertEquals(x[0], added.value()[0]);
+        assertTrue(added.bound()[0] > 0);
     }
 }
