@@ -26,8 +26,9 @@ class Attention final : public Problem {
     desc.scale = 1 / std::sqrt(static_cast<float>(shape.size));
     desc.q = desc.out = tensor(dtype, {shape.batch, shape.len_q, shape.heads_q, shape.size});
     desc.k = desc.v = tensor(dtype, {shape.batch, shape.len_k, shape.heads_k, shape.size});
-    desc.window_left = shape.left;
-    desc.window_right = shape.right;
+    const gtn_attention_pattern pattern = {sizeof pattern, 0, shape.left, shape.right, 1, 0};
+    desc.patterns = &pattern;
+    desc.pattern_count = 1;
     Message message;
     check(gtn_attention_plan(device.handle, &desc, &plan_, &message), message);
   }

@@ -57,10 +57,12 @@ class Device {
   std::map<int32_t, Measured> limits_;
 };
 
-// Elements in memory of a device, FP32 or BF16, normally distributed: zeros and constants are faster than data.
+// Elements in memory of a device, normally distributed, since zeros and constants are faster than data; those of S8 are any
+// bytes, for outputs.
 class Buffer {
  public:
   Buffer(const Device& device, int32_t dtype, int64_t elements);
+  Buffer(const Device& device, const std::vector<int64_t>& integers);
   ~Buffer();
   Buffer(Buffer&& other) noexcept : device_(other.device_), data_(other.data_) { other.data_ = nullptr; }
   Buffer& operator=(Buffer&&) = delete;
@@ -108,7 +110,7 @@ struct Benchmark {
   std::function<std::unique_ptr<Problem>(const Device&)> make;
 };
 
-// Words for types in names, as in those of kernels: "f32", "bf16", "int8".
+// Words for types in names, as in those of kernels: "f32", "bf16", "f16", "int8".
 const char* type_name(int32_t dtype);
 
 // The ceiling of products of a type.
@@ -118,7 +120,9 @@ int32_t limit_of(int32_t dtype);
 std::vector<Benchmark> activation_benchmarks();
 std::vector<Benchmark> attention_benchmarks();
 std::vector<Benchmark> gemm_benchmarks();
+std::vector<Benchmark> merge_benchmarks();
 std::vector<Benchmark> norm_benchmarks();
+std::vector<Benchmark> rope_benchmarks();
 std::vector<Benchmark> softmax_benchmarks();
 
 // Shapes of row-wise operators. The first stays in a core's nearest caches, the second is in none of them.

@@ -35,6 +35,22 @@ const std::vector<uint16_t>& pool_bf16() {
   return halves;
 }
 
+// The same of halves; those that would be subnormal are zeros.
+const std::vector<uint16_t>& pool_f16() {
+  static const std::vector<uint16_t> halves = [] {
+    std::vector<uint16_t> made(kPool);
+    for (size_t i = 0; i < made.size(); ++i) {
+      uint32_t bits;
+      std::memcpy(&bits, &pool()[i], sizeof bits);
+      const uint32_t magnitude = bits & 0x7fffffffu;
+      const uint32_t half = magnitude < 0x38800000u ? 0 : (magnitude - 0x38000000u) >> 13;
+      made[i] = static_cast<uint16_t>((bits >> 16 & 0x8000u) | half);
+    }
+    return made;
+  }();
+  return halves;
+}
+
 // Calls copy(to, from, piece) until `count` elements are covered, beginning in the pool where the last call ended.
 template <typename Copy>
 void from_pool(int64_t count, Copy copy) {
@@ -94,9 +110,10 @@ void Device::finish(gtn_status run) const {
 }
 
 Buffer::Buffer(const Device& device, int32_t dtype, int64_t elements) : device_(device.handle) {
-  const int64_t size = dtype == GTN_F32 ? 4 : 2;
-  const char* source = dtype == GTN_F32 ? reinterpret_cast<const char*>(pool().data())
-                                        : reinterpret_cast<const char*>(pool_bf16().data());
+  const int64_t size = dtype == GTN_F32 ? 4 : dtype == GTN_S8 ? 1 : 2;
+  const char* source = dtype == GTN_F32   ? reinterpret_cast<const char*>(pool().data())
+                       : dtype == GTN_F16 ? reinterpret_cast<const char*>(pool_f16().data())
+                                          : reinterpret_cast<const char*>(pool_bf16().data());
   Message message;
   check(gtn_memory_alloc(device_, elements * size, 64, &data_, &message), message);
   from_pool(elements, [&](int64_t to, int64_t from, int64_t count) {
@@ -104,6 +121,13 @@ Buffer::Buffer(const Device& device, int32_t dtype, int64_t elements) : device_(
                           GTN_HOST_TO_DEVICE, &message),
           message);
   });
+}
+
+Buffer::Buffer(const Device& device, const std::vector<int64_t>& integers) : device_(device.handle) {
+  const int64_t bytes = static_cast<int64_t>(integers.size() * sizeof(int64_t));
+  Message message;
+  check(gtn_memory_alloc(device_, bytes, 64, &data_, &message), message);
+  check(gtn_memory_copy(device.stream, data_, integers.data(), bytes, GTN_HOST_TO_DEVICE, &message), message);
 }
 
 Buffer::~Buffer() {
@@ -144,7 +168,9 @@ gtn_plan_info Problem::info() const {
   return info;
 }
 
-const char* type_name(int32_t dtype) { return dtype == GTN_F32 ? "f32" : dtype == GTN_BF16 ? "bf16" : "int8"; }
+const char* type_name(int32_t dtype) {
+  return dtype == GTN_F32 ? "f32" : dtype == GTN_BF16 ? "bf16" : dtype == GTN_F16 ? "f16" : "int8";
+}
 
 int32_t limit_of(int32_t dtype) {
   return dtype == GTN_F32 ? GTN_LIMIT_F32 : dtype == GTN_BF16 ? GTN_LIMIT_BF16 : GTN_LIMIT_S8;

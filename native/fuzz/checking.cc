@@ -9,6 +9,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <initializer_list>
 #include <map>
 #include <vector>
 
@@ -64,7 +65,10 @@ struct Plan : Object {
     gtn_norm_desc norm;
     gtn_softmax_desc softmax;
     gtn_activation_desc activation;
+    gtn_merge_desc merge;
+    gtn_rope_desc rope;
   };
+  uint32_t masks;  // of attention's patterns, which are only there while the plan is made
 };
 
 template <typename T>
@@ -99,8 +103,23 @@ void check(gtn_message* message) {
 }
 
 int64_t bytes_of(int32_t dtype) {
-  MUST(dtype == GTN_F32 || dtype == GTN_BF16);
-  return dtype == GTN_F32 ? 4 : 2;
+  switch (dtype) {
+    case GTN_S64:
+      return 8;
+    case GTN_F32:
+    case GTN_S32:
+      return 4;
+    case GTN_BF16:
+    case GTN_F16:
+      return 2;
+    default:
+      MUST(dtype == GTN_S8 || dtype == GTN_U8);
+      return 1;
+  }
+}
+
+void check_type(const gtn_tensor_desc& tensor, std::initializer_list<int32_t> types) {
+  MUST(std::find(types.begin(), types.end(), tensor.dtype) != types.end());
 }
 
 // The bytes from a tensor's first to past its last element, as wide as that may be.
@@ -159,6 +178,8 @@ void check_flag(int32_t flag) { MUST(flag == 0 || flag == 1); }
 void check_activation(int32_t activation) { MUST(activation >= GTN_ACT_NONE && activation <= GTN_ACT_RELU); }
 
 void check_rows(const gtn_tensor_desc& x, const gtn_tensor_desc& out) {
+  check_type(x, {GTN_F32, GTN_BF16});
+  check_type(out, {GTN_F32, GTN_BF16});
   check(x, 2, true, false);
   check(out, 2, true, true);
   MUST(x.shape[0] == out.shape[0] && x.shape[1] == out.shape[1]);
@@ -167,6 +188,8 @@ void check_rows(const gtn_tensor_desc& x, const gtn_tensor_desc& out) {
 void check(const gtn_gemm_desc& desc) {
   MUST(desc.size >= sizeof desc);
   MUST(desc.format == GTN_F32 || desc.format == GTN_BF16 || desc.format == GTN_S8);
+  check_type(desc.a, {GTN_F32, GTN_BF16});
+  check_type(desc.out, {GTN_F32, GTN_BF16});
   check(desc.a, 2, true, false);
   check(desc.out, 2, true, true);
   MUST(desc.a.shape[0] == desc.out.shape[0]);
@@ -176,24 +199,99 @@ void check(const gtn_gemm_desc& desc) {
   check_flag(desc.has_residual);
 }
 
+uint32_t masks_of(const gtn_attention_desc& desc) {
+  uint32_t masks = 0;
+  for (int64_t i = 0; i < desc.pattern_count; ++i) masks |= desc.patterns[i].masks;
+  return masks;
+}
+
+// One of the numbers of heads that an array may be for.
+void check_heads(int64_t heads, int64_t heads_q, int64_t heads_k) {
+  MUST(heads == 1 || heads == heads_q || heads == heads_k);
+}
+
+// That a kernel may multiply the sizes of an array: what they are for is told by one of them.
+void check_bytes(int32_t dtype, std::initializer_list<int64_t> sizes) {
+  __int128 bytes = bytes_of(dtype);
+  for (int64_t size : sizes) {
+    MUST(size >= 0);
+    bytes *= size > 0 ? size : 1;
+    MUST(bytes <= INT64_MAX);
+  }
+}
+
 void check(const gtn_attention_desc& desc) {
   MUST(desc.size >= sizeof desc);
-  MUST(std::isfinite(desc.scale));
+  MUST(std::isfinite(desc.scale) && std::isfinite(desc.softcap) && desc.softcap >= 0 && std::isfinite(desc.self_bias));
+  for (int32_t flag : {desc.paged, desc.has_sink_logits, desc.has_slopes, desc.has_bias}) check_flag(flag);
   const int rank = desc.q.rank;
   MUST(rank == 3 || rank == 4);
-  for (const gtn_tensor_desc* tensor : {&desc.q, &desc.k, &desc.v, &desc.out}) {
-    check(*tensor, rank, true, tensor == &desc.out);
-    MUST(tensor->dtype == desc.q.dtype);
-    if (rank == 4) MUST(tensor->shape[0] == desc.q.shape[0]);
-  }
+  const int rank_k = desc.paged ? 4 : rank;
+  check_type(desc.q, {GTN_F32, GTN_BF16, GTN_F16});
+  check_type(desc.k, {GTN_F32, GTN_BF16, GTN_F16, GTN_S8});
+  check_type(desc.v, {desc.k.dtype});
+  check_type(desc.out, {GTN_F32, desc.q.dtype});
+  check(desc.q, rank, true, false);
+  check(desc.k, rank_k, true, false);
+  check(desc.v, rank_k, true, false);
+  check(desc.out, rank, true, true);
+  if (rank == 4) MUST(desc.out.shape[0] == desc.q.shape[0] && (desc.paged || desc.k.shape[0] == desc.q.shape[0]));
   const int length = rank - 3, heads = rank - 2, size = rank - 1;
-  MUST(desc.k.shape[length] == desc.v.shape[length] && desc.q.shape[length] == desc.out.shape[length]);
-  MUST(desc.k.shape[heads] == desc.v.shape[heads] && desc.q.shape[heads] == desc.out.shape[heads]);
-  MUST(desc.q.shape[size] == desc.k.shape[size] && desc.v.shape[size] == desc.out.shape[size]);
-  MUST(desc.q.shape[heads] >= 1 && desc.k.shape[heads] >= 1 && desc.q.shape[heads] % desc.k.shape[heads] == 0);
-  MUST(desc.q.shape[size] >= 1 && desc.v.shape[size] >= 1);
-  MUST(desc.window_left >= -1 && desc.window_right >= -1);
+  for (int d = 0; d < rank_k - 1; ++d) MUST(desc.k.shape[d] == desc.v.shape[d]);
+  MUST(desc.q.shape[length] == desc.out.shape[length] && desc.q.shape[heads] == desc.out.shape[heads]);
+  const int64_t heads_q = desc.q.shape[heads], heads_k = desc.k.shape[rank_k - 2];
+  MUST(desc.q.shape[size] == desc.k.shape[rank_k - 1] && desc.v.shape[rank_k - 1] == desc.out.shape[size]);
+  MUST(heads_q >= 1 && heads_k >= 1 && heads_q % heads_k == 0);
+  MUST(desc.q.shape[size] >= 1 && desc.v.shape[rank_k - 1] >= 1);
   MUST(rank == 4 || desc.max_sequences >= 0);
+  const int64_t sequences = rank == 4 ? desc.q.shape[0] : desc.max_sequences;
+  const int64_t len_q = desc.q.shape[length], len_k = desc.paged ? desc.max_len_k : desc.k.shape[length];
+  if (desc.paged) {
+    MUST(desc.k.shape[1] >= 1 && desc.max_len_k >= 0);
+    check_bytes(GTN_S32, {sequences, len_k / desc.k.shape[1]});
+  }
+  MUST(desc.pattern_count == 1 || desc.pattern_count == heads_q);
+  for (int64_t i = 0; i < desc.pattern_count; ++i) {
+    const gtn_attention_pattern& pattern = desc.patterns[i];
+    MUST(pattern.size == sizeof pattern && pattern.masks < 2 * GTN_MASK_BLOCKS);
+    MUST(pattern.window_left >= -1 && pattern.window_right >= -1 && pattern.dilation >= 1 && pattern.sinks >= 0);
+  }
+  if (desc.has_bias) {
+    check_type(desc.bias, {GTN_F32, desc.q.dtype});
+    check(desc.bias, 4, false, false);
+    const int64_t* bias = desc.bias.shape;
+    MUST(bias[0] <= sequences && bias[1] == heads_q && bias[2] <= len_q && bias[3] <= len_k);
+  }
+  const int64_t each = rank == 4 ? sequences : 1, each_k = rank == 4 || desc.paged ? sequences : 1;
+  const uint32_t masks = masks_of(desc);
+  if (masks & GTN_MASK_PREFIX) check_bytes(GTN_S64, {sequences});
+  if (masks & GTN_MASK_GLOBALS) {
+    MUST(desc.max_globals >= 1);
+    check_bytes(GTN_S32, {sequences, desc.max_globals});
+  }
+  if (masks & GTN_MASK_TREE) {
+    MUST(desc.max_tree >= 1);
+    check_bytes(GTN_U8, {sequences, desc.max_tree, desc.max_tree});
+  }
+  if (masks & GTN_MASK_DOCUMENTS) {
+    MUST(desc.document_layers >= 1);
+    check_heads(desc.document_heads, heads_q, heads_k);
+    check_bytes(GTN_S32, {each, desc.document_layers, desc.document_heads, len_q});
+    check_bytes(GTN_S32, {each_k, desc.document_layers, desc.document_heads, len_k});
+  }
+  if (masks & GTN_MASK_BLOCKS) {
+    MUST(desc.block_q >= 1 && desc.block_k >= 1 && desc.max_blocks >= 0 && desc.max_block_masks >= 0);
+    check_heads(desc.block_heads, heads_q, heads_k);
+    check_flag(desc.has_block_bias);
+    check_bytes(GTN_S64, {sequences, desc.block_heads, len_q / desc.block_q});
+    check_bytes(GTN_S32, {desc.max_blocks});
+    if (desc.max_block_masks > 0) check_bytes(GTN_U8, {desc.max_block_masks, desc.block_q, desc.block_k});
+  }
+  if (desc.order_heads != 0) {
+    check_heads(desc.order_heads, heads_q, heads_k);
+    check_bytes(GTN_S32, {each, desc.order_heads, len_q});
+    check_bytes(GTN_S32, {each_k, desc.order_heads, len_k});
+  }
 }
 
 void check(const gtn_norm_desc& desc) {
@@ -222,6 +320,63 @@ void check(const gtn_activation_desc& desc) {
   check_rows(desc.x, desc.out);
 }
 
+void check(const gtn_merge_desc& desc) {
+  MUST(desc.size >= sizeof desc);
+  check_flag(desc.has_sink_logits);
+  check_type(desc.x, {GTN_F32, GTN_BF16, GTN_F16});
+  check_type(desc.out, {GTN_F32, GTN_BF16, GTN_F16});
+  check_type(desc.x_lse, {GTN_F32});
+  check_type(desc.lse, {GTN_F32});
+  check(desc.x, 5, true, false);
+  check(desc.x_lse, 4, false, false);
+  check(desc.out, 4, true, true);
+  check(desc.lse, 3, false, true);
+  const int64_t *x = desc.x.shape, *x_lse = desc.x_lse.shape, *out = desc.out.shape, *lse = desc.lse.shape;
+  MUST(x[3] >= 1 && x[4] >= 1);
+  MUST(x_lse[0] == x[0] && x_lse[1] == x[1] && x_lse[2] == x[3] && x_lse[3] == x[2]);
+  MUST(out[0] == x[1] && out[1] == x[2] && out[2] == x[3] && out[3] == x[4]);
+  MUST(lse[0] == x[1] && lse[1] == x[3] && lse[2] == x[2]);
+}
+
+void check(const gtn_rope_desc& desc) {
+  MUST(desc.size >= sizeof desc);
+  MUST(desc.style == GTN_ROPE_HALVES || desc.style == GTN_ROPE_INTERLEAVED);
+  for (int32_t flag : {desc.has_q, desc.has_k, desc.has_v}) check_flag(flag);
+  MUST(desc.has_q || desc.has_k);
+  const gtn_tensor_desc& first = desc.has_q ? desc.q : desc.k;
+  MUST(desc.rotary >= 0 && desc.rotary % 2 == 0 && desc.rotary <= first.shape[2]);
+  MUST(desc.max_position >= 1);
+  check_bytes(GTN_F32, {desc.max_position, desc.rotary});
+  check_bytes(GTN_S64, {first.shape[0]});
+  if (desc.has_q) {
+    check_type(desc.q, {GTN_F32, GTN_BF16, GTN_F16});
+    check_type(desc.q_out, {GTN_F32, GTN_BF16, GTN_F16});
+    check(desc.q, 3, true, false);
+    check(desc.q_out, 3, true, true);
+    MUST(std::equal(desc.q.shape, desc.q.shape + 3, desc.q_out.shape));
+    MUST(desc.q.shape[1] >= 1 && desc.q.shape[2] >= 1);
+  }
+  const auto check_stored = [&](const gtn_tensor_desc& tensor, const gtn_tensor_desc& cache) {
+    check_type(tensor, {GTN_F32, GTN_BF16, GTN_F16});
+    check_type(cache, {GTN_F32, GTN_BF16, GTN_F16, GTN_S8});
+    check(tensor, 3, true, false);
+    check(cache, 4, true, true);
+    MUST(tensor.shape[0] == first.shape[0] && tensor.shape[1] >= 1 && tensor.shape[2] >= 1);
+    MUST(cache.shape[1] >= 1 && cache.shape[2] == tensor.shape[1] && cache.shape[3] == tensor.shape[2]);
+    check_bytes(GTN_F32, {cache.shape[0], cache.shape[1], cache.shape[2]});
+  };
+  if (desc.has_k) {
+    check_stored(desc.k, desc.k_cache);
+    MUST(desc.k.shape[2] == first.shape[2]);
+  }
+  if (desc.has_v) check_stored(desc.v, desc.v_cache);
+  if (desc.has_k && desc.has_v) {
+    MUST(desc.v.dtype == desc.k.dtype && desc.v_cache.dtype == desc.k_cache.dtype);
+    MUST(desc.v.shape[1] == desc.k.shape[1]);
+    MUST(desc.v_cache.shape[0] == desc.k_cache.shape[0] && desc.v_cache.shape[1] == desc.k_cache.shape[1]);
+  }
+}
+
 // ---- Memory of a run
 
 // An operand: a tensor, with the shape that this run uses, at an address.
@@ -231,9 +386,13 @@ struct Operand {
 
   bool is_small() const { return elements(tensor) <= kMostElements && extent(tensor) <= kMostElements * 8; }
   bool is_empty() const { return elements(tensor) == 0; }
+  // Strides of dimensions of at most one index do not matter.
   bool has_layout_of(const Operand& other) const {
-    return tensor.dtype == other.tensor.dtype && tensor.rank == other.tensor.rank &&
-           std::memcmp(tensor.strides, other.tensor.strides, static_cast<size_t>(tensor.rank) * sizeof(int64_t)) == 0;
+    if (tensor.dtype != other.tensor.dtype || tensor.rank != other.tensor.rank) return false;
+    for (int d = 0; d < tensor.rank; ++d) {
+      if (tensor.shape[d] > 1 && tensor.strides[d] != other.tensor.strides[d]) return false;
+    }
+    return true;
   }
 };
 
@@ -307,38 +466,86 @@ void check_run(const Plan& plan, const gtn_gemm_args& args) {
   check_apart_or_equal(out, residual);
 }
 
+// An array without gaps that is there exactly when it is wanted; where it would be empty, either will do.
+Operand array(const void* at, bool wanted, int32_t dtype, std::initializer_list<int64_t> sizes) {
+  __int128 count = std::find(sizes.begin(), sizes.end(), 0) == sizes.end() ? 1 : 0;
+  for (int64_t size : sizes) count = std::min<__int128>(count * size, INT64_MAX);
+  MUST(at == nullptr ? !wanted || count == 0 : wanted);
+  return dense(at, dtype, static_cast<int64_t>(count));
+}
+
+int64_t blocks_of(int64_t length, int64_t block) { return length == 0 ? 0 : (length - 1) / block + 1; }
+
 void check_run(const Plan& plan, const gtn_attention_args& args) {
   const gtn_attention_desc& desc = plan.attention;
-  const bool packed = desc.q.rank == 3;
+  const bool packed = desc.q.rank == 3, paged = desc.paged == 1, scaled = desc.k.dtype == GTN_S8;
   const int length = packed ? 0 : 1;
-  MUST(args.sequences >= 1 && args.sequences <= (packed ? desc.max_sequences : desc.q.shape[0]));
-  MUST(args.len_q >= 1 && args.len_q <= desc.q.shape[length]);
-  MUST(args.len_k >= 0 && args.len_k <= desc.k.shape[length]);
-  MUST(!packed || (args.q_index != nullptr && args.k_index != nullptr));
+  const int64_t sequences = args.sequences, heads_q = desc.q.shape[length + 1], lq = desc.q.shape[length];
+  const int64_t lk = paged ? desc.max_len_k : desc.k.shape[length], heads_k = desc.k.shape[desc.k.rank - 2];
+  MUST(sequences >= 1 && sequences <= (packed ? desc.max_sequences : desc.q.shape[0]));
+  MUST(args.len_q >= 1 && args.len_q <= lq);
+  MUST(args.len_k >= 0 && args.len_k <= lk);
+  MUST(!packed || args.q_index != nullptr);
+  MUST(!(packed || paged) || args.k_index != nullptr);
   MUST(args.q != nullptr && args.out != nullptr);
   MUST(args.len_k == 0 || (args.k != nullptr && args.v != nullptr));
+  if (desc.has_bias) {
+    MUST(sequences <= desc.bias.shape[0]);
+    MUST(args.q_index != nullptr || args.len_q <= desc.bias.shape[2]);
+    MUST(args.k_index != nullptr || args.len_k <= desc.bias.shape[3]);
+  }
+  MUST((plan.masks & GTN_MASK_TREE) == 0 || args.q_index != nullptr || args.len_q <= desc.max_tree);
   const auto used = [&](const void* at, const gtn_tensor_desc& tensor, int64_t rows) {
-    return packed ? part(at, tensor, rows) : part(at, tensor, args.sequences, rows);
+    return packed ? part(at, tensor, rows) : part(at, tensor, sequences, rows);
   };
   const Operand q = used(args.q, desc.q, args.len_q), out = used(args.out, desc.out, args.len_q);
-  const Operand k = used(args.k, desc.k, args.len_k), v = used(args.v, desc.v, args.len_k);
-  const __int128 logs =
-      static_cast<__int128>(packed ? 1 : args.sequences) * desc.q.shape[length + 1] * desc.q.shape[length];
-  const Operand lse = dense(args.lse, GTN_F32, logs > INT64_MAX ? INT64_MAX : static_cast<int64_t>(logs));
-  for (const Operand& operand : {q, k, v, out, lse}) check_memory(*plan.device, operand);
-  for (const Operand& input : {q, k, v}) {
+  const Operand k = paged ? Operand{args.k, desc.k} : used(args.k, desc.k, args.len_k);
+  const Operand v = paged ? Operand{args.v, desc.v} : used(args.v, desc.v, args.len_k);
+  const Operand lse = array(args.lse, args.lse != nullptr, GTN_F32, {packed ? 1 : sequences, heads_q, lq});
+  const int64_t each = packed ? 1 : sequences, each_k = packed && !paged ? 1 : sequences;
+  const bool documents = plan.masks & GTN_MASK_DOCUMENTS, blocks = plan.masks & GTN_MASK_BLOCKS;
+  const bool masked = blocks && desc.max_block_masks > 0, biased = blocks && desc.has_block_bias;
+  const bool ordered = desc.order_heads > 0;
+  const int64_t page = paged ? desc.k.shape[1] : 1, rows = paged ? desc.k.shape[0] : lk, scales = paged ? 1 : each;
+  // The offsets of so many sequences may be more than 63 bits of bytes, as only these and the log-sum-exps may.
+  const int64_t one = sequences < INT64_MAX ? 1 : 0;
+  const Operand inputs[] = {
+      q, k, v,
+      array(args.q_index, args.q_index != nullptr, GTN_S64, {packed ? sequences + one : sequences}),
+      array(args.k_index, args.k_index != nullptr, GTN_S64, {packed && !paged ? sequences + one : sequences}),
+      array(args.k_scales, scaled, GTN_F32, {scales, rows, page, heads_k}),
+      array(args.v_scales, scaled, GTN_F32, {scales, rows, page, heads_k}),
+      array(args.block_table, paged, GTN_S32, {sequences, blocks_of(lk, page)}),
+      array(args.sink_logits, desc.has_sink_logits, GTN_F32, {heads_q}),
+      array(args.slopes, desc.has_slopes, GTN_F32, {heads_q}),
+      array(args.prefixes, plan.masks & GTN_MASK_PREFIX, GTN_S64, {sequences}),
+      array(args.globals, plan.masks & GTN_MASK_GLOBALS, GTN_S32, {sequences, desc.max_globals}),
+      array(args.q_documents, documents, GTN_S32, {each, desc.document_layers, desc.document_heads, lq}),
+      array(args.k_documents, documents, GTN_S32, {each_k, desc.document_layers, desc.document_heads, lk}),
+      array(args.tree, plan.masks & GTN_MASK_TREE, GTN_U8, {sequences, desc.max_tree, desc.max_tree}),
+      array(args.block_offsets, blocks, GTN_S64,
+            {blocks ? sequences * desc.block_heads * blocks_of(lq, desc.block_q) + 1 : 0}),
+      array(args.block_columns, blocks, GTN_S32, {desc.max_blocks}),
+      array(args.block_mask_index, masked, GTN_S32, {desc.max_blocks}),
+      array(args.block_masks, masked, GTN_U8, {desc.max_block_masks, desc.block_q, desc.block_k}),
+      array(args.block_bias, biased, GTN_F32, {desc.max_blocks}),
+      array(args.q_order, ordered, GTN_S32, {each, desc.order_heads, lq}),
+      array(args.k_order, ordered, GTN_S32, {each_k, desc.order_heads, lk}),
+  };
+  check_memory(*plan.device, out);
+  check_memory(*plan.device, lse);
+  for (const Operand& input : inputs) {
+    check_memory(*plan.device, input);
     check_apart(out, input);
     check_apart(lse, input);
   }
   check_apart(out, lse);
-  const __int128 entries = static_cast<__int128>(args.sequences) + (packed ? 1 : 0);
-  for (const int64_t* index : {args.q_index, args.k_index}) {
-    MUST(reinterpret_cast<uintptr_t>(index) % sizeof *index == 0);
-    if (index == nullptr || entries > kMostElements / 2) continue;
-    const Operand words = dense(index, GTN_F32, static_cast<int64_t>(entries) * 2);
-    check_memory(*plan.device, words);
-    check_apart(out, words);
-    check_apart(lse, words);
+  MUST(args.bias == nullptr ? desc.has_bias == 0 || elements(desc.bias) == 0 : desc.has_bias == 1);
+  if (desc.has_bias) {
+    const Operand bias = part(args.bias, desc.bias, sequences);
+    check_memory(*plan.device, bias);
+    check_apart(out, bias);
+    check_apart(lse, bias);
   }
 }
 
@@ -382,6 +589,91 @@ void check_run(const Plan& plan, const gtn_activation_args& args) {
   for (const Operand& operand : {x, out, bias}) check_memory(*plan.device, operand);
   check_apart_or_equal(out, x);
   check_apart(out, bias);
+}
+
+void check_run(const Plan& plan, const gtn_merge_args& args) {
+  const gtn_merge_desc& desc = plan.merge;
+  const int64_t heads = desc.x.shape[3];
+  MUST(args.parts >= 0 && args.parts <= desc.x.shape[0]);
+  MUST(args.batch >= 1 && args.batch <= desc.x.shape[1] && args.length >= 1 && args.length <= desc.x.shape[2]);
+  MUST(args.parts == 0 || (args.x != nullptr && args.x_lse != nullptr));
+  MUST(args.out != nullptr);
+  const auto with = [](const void* at, gtn_tensor_desc tensor, std::initializer_list<int64_t> sizes) {
+    std::copy(sizes.begin(), sizes.end(), tensor.shape);
+    return Operand{at, tensor};
+  };
+  const Operand x = with(args.x, desc.x, {args.parts, args.batch, args.length});
+  const Operand x_lse = with(args.x_lse, desc.x_lse, {args.parts, args.batch, heads, args.length});
+  const Operand out = with(args.out, desc.out, {args.batch, args.length});
+  const Operand lse = with(args.lse, desc.lse, {args.batch, heads, args.length});
+  const Operand sink = array(args.sink_logits, desc.has_sink_logits, GTN_F32, {heads});
+  for (const Operand& operand : {x, x_lse, out, lse, sink}) check_memory(*plan.device, operand);
+  // The first part, and the others behind it.
+  const auto check_parts = [&](const Operand& output, const Operand& input) {
+    if (input.is_empty() || input.at == nullptr) return;
+    gtn_tensor_desc first = input.tensor, others = input.tensor;
+    first.rank = output.tensor.rank;
+    for (int d = 0; d < first.rank; ++d) {
+      first.shape[d] = input.tensor.shape[d + 1];
+      first.strides[d] = input.tensor.strides[d + 1];
+    }
+    --others.shape[0];
+    check_apart_or_equal(output, {input.at, first});
+    const int64_t step = others.shape[0] == 0 ? 0 : input.tensor.strides[0] * bytes_of(others.dtype);
+    check_apart(output, {static_cast<const char*>(input.at) + step, others});
+  };
+  check_parts(out, x);
+  check_parts(lse, x_lse);
+  check_apart(out, x_lse);
+  check_apart(lse, x);
+  check_apart(out, sink);
+  check_apart(lse, sink);
+  check_apart(out, lse);
+}
+
+void check_run(const Plan& plan, const gtn_rope_args& args) {
+  const gtn_rope_desc& desc = plan.rope;
+  const gtn_tensor_desc& first = desc.has_q ? desc.q : desc.k;
+  const gtn_tensor_desc& cache = desc.has_k ? desc.k_cache : desc.v_cache;
+  const bool stores = desc.has_k || desc.has_v;
+  MUST(args.tokens >= 1 && args.tokens <= first.shape[0]);
+  MUST(stores || args.slots == nullptr);
+  MUST(!stores || args.slots != nullptr || args.tokens <= cache.shape[0] * cache.shape[1]);
+  // What a plan does not have has no description either.
+  const auto tensor = [&](const void* at, int32_t wanted, gtn_tensor_desc of, bool tokens) {
+    if (!wanted) of = dense(nullptr, GTN_F32, 0).tensor;
+    if (wanted && tokens) of.shape[0] = args.tokens;
+    MUST(at == nullptr ? !wanted || elements(of) == 0 : wanted);
+    return Operand{at, of};
+  };
+  const auto scales = [&](const void* at, int32_t wanted, const gtn_tensor_desc& of) {
+    const bool scaled = wanted && of.dtype == GTN_S8;
+    if (!scaled) return array(at, false, GTN_F32, {0});
+    return array(at, true, GTN_F32, {of.shape[0], of.shape[1], of.shape[2]});
+  };
+  const Operand outputs[] = {tensor(args.q_out, desc.has_q, desc.q_out, true),
+                             tensor(args.k_cache, desc.has_k, desc.k_cache, false),
+                             tensor(args.v_cache, desc.has_v, desc.v_cache, false),
+                             scales(args.k_scales, desc.has_k, desc.k_cache),
+                             scales(args.v_scales, desc.has_v, desc.v_cache)};
+  const Operand inputs[] = {tensor(args.q, desc.has_q, desc.q, true),
+                            tensor(args.k, desc.has_k, desc.k, true),
+                            tensor(args.v, desc.has_v, desc.v, true),
+                            array(args.positions, true, GTN_S64, {args.tokens}),
+                            array(args.table, true, GTN_F32, {desc.max_position, desc.rotary}),
+                            array(args.slots, args.slots != nullptr, GTN_S64, {args.tokens})};
+  for (const Operand& input : inputs) check_memory(*plan.device, input);
+  for (const Operand& output : outputs) {
+    check_memory(*plan.device, output);
+    for (const Operand& input : inputs) {
+      if (&output == outputs && &input == inputs) {
+        check_apart_or_equal(output, input);
+      } else {
+        check_apart(output, input);
+      }
+    }
+    for (const Operand* other = outputs; other != &output; ++other) check_apart(output, *other);
+  }
 }
 
 // ---- The table
@@ -521,6 +813,7 @@ gtn_status weights_pack(void* device, const gtn_weights_desc* desc, const void* 
   check(message);
   MUST(desc->size >= sizeof *desc && info->size == sizeof *info);
   MUST(desc->format == GTN_F32 || desc->format == GTN_BF16 || desc->format == GTN_S8);
+  check_type(desc->source, {GTN_F32, GTN_BF16});
   check(desc->source, 2, false, false);
   MUST(source != nullptr || elements(desc->source) == 0);
   MUST(reinterpret_cast<uintptr_t>(source) % static_cast<uintptr_t>(bytes_of(desc->source.dtype)) == 0);
@@ -553,6 +846,7 @@ gtn_status plan_create(void* device, int32_t op, const void* desc, void** plan, 
     case GTN_OP_GEMM:
       return keep(created->gemm, desc);
     case GTN_OP_ATTENTION:
+      created->masks = masks_of(*static_cast<const gtn_attention_desc*>(desc));
       return keep(created->attention, desc);
     case GTN_OP_NORM:
       return keep(created->norm, desc);
@@ -560,6 +854,10 @@ gtn_status plan_create(void* device, int32_t op, const void* desc, void** plan, 
       return keep(created->softmax, desc);
     case GTN_OP_ACTIVATION:
       return keep(created->activation, desc);
+    case GTN_OP_MERGE:
+      return keep(created->merge, desc);
+    case GTN_OP_ROPE:
+      return keep(created->rope, desc);
     default:
       MUST(!"an operator");
       return GTN_INTERNAL;
@@ -586,8 +884,14 @@ gtn_status run(void* plan, void* stream, const void* args, gtn_message* message)
     case GTN_OP_SOFTMAX:
       check_run(self, *static_cast<const gtn_softmax_args*>(args));
       break;
-    default:
+    case GTN_OP_ACTIVATION:
       check_run(self, *static_cast<const gtn_activation_args*>(args));
+      break;
+    case GTN_OP_MERGE:
+      check_run(self, *static_cast<const gtn_merge_args*>(args));
+      break;
+    default:
+      check_run(self, *static_cast<const gtn_rope_args*>(args));
   }
   return GTN_OK;
 }
@@ -595,7 +899,7 @@ gtn_status run(void* plan, void* stream, const void* args, gtn_message* message)
 gtn_status supports(void* device, int32_t op, int32_t dtype, int32_t* claimed, gtn_message* message) {
   check(message);
   as<Device>(device, Kind::kDevice);
-  MUST(op >= GTN_OP_GEMM && op <= GTN_OP_ACTIVATION && dtype >= GTN_F32 && dtype <= GTN_S64 && claimed != nullptr);
+  MUST(op >= GTN_OP_GEMM && op <= GTN_OP_ROPE && dtype >= GTN_F32 && dtype <= GTN_S64 && claimed != nullptr);
   *claimed = 1;
   return GTN_OK;
 }

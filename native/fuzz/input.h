@@ -4,9 +4,11 @@
 #include <fuzzer/FuzzedDataProvider.h>
 #include <gatun/gatun.h>
 
+#include <algorithm>
 #include <cstdint>
 #include <cstring>
 #include <initializer_list>
+#include <iterator>
 #include <string>
 #include <utility>
 #include <vector>
@@ -65,15 +67,20 @@ T one_of(Input& input, std::initializer_list<T> values) {
 
 inline int32_t any_float(Input& input) { return one_of(input, {GTN_F32, GTN_BF16}); }
 
-// A description of an operator, of any of the five.
+inline int32_t any_float_or_half(Input& input) { return one_of(input, {GTN_F32, GTN_BF16, GTN_F16}); }
+
+// A description of any operator.
 struct Description {
   int32_t op;
+  gtn_attention_pattern patterns[4];  // of attention, whose description points to them once it lies still
   union {
     gtn_gemm_desc gemm;
     gtn_attention_desc attention;
     gtn_norm_desc norm;
     gtn_softmax_desc softmax;
     gtn_activation_desc activation;
+    gtn_merge_desc merge;
+    gtn_rope_desc rope;
   };
 
   size_t bytes() const {
@@ -86,8 +93,12 @@ struct Description {
         return sizeof norm;
       case GTN_OP_SOFTMAX:
         return sizeof softmax;
-      default:
+      case GTN_OP_ACTIVATION:
         return sizeof activation;
+      case GTN_OP_MERGE:
+        return sizeof merge;
+      default:
+        return sizeof rope;
     }
   }
 };
@@ -102,8 +113,12 @@ inline gtn_status make_plan(gtn_device device, int32_t op, const void* desc, gtn
       return gtn_norm_plan(device, static_cast<const gtn_norm_desc*>(desc), plan, message);
     case GTN_OP_SOFTMAX:
       return gtn_softmax_plan(device, static_cast<const gtn_softmax_desc*>(desc), plan, message);
-    default:
+    case GTN_OP_ACTIVATION:
       return gtn_activation_plan(device, static_cast<const gtn_activation_desc*>(desc), plan, message);
+    case GTN_OP_MERGE:
+      return gtn_merge_plan(device, static_cast<const gtn_merge_desc*>(desc), plan, message);
+    default:
+      return gtn_rope_plan(device, static_cast<const gtn_rope_desc*>(desc), plan, message);
   }
 }
 
@@ -134,10 +149,80 @@ inline gtn_tensor_desc heads(Input& input, int32_t dtype, const std::vector<int6
 // No tensor of a small description takes more than this.
 constexpr int64_t kMostBytes = 8192;
 
-// A description that every check must let pass.
+// Attention with any of its parts.
+inline void small_attention(Input& input, Description& made) {
+  const auto count = [&](int64_t least, int64_t most) { return input.ConsumeIntegralInRange(least, most); };
+  const auto flag = [&] { return input.ConsumeIntegralInRange(0, 1); };
+  const int64_t len_q = count(0, 5), len_k = count(0, 5), heads_k = count(1, 2), heads_q = heads_k * count(1, 2);
+  const int64_t dk = count(1, 5), dv = count(1, 5);
+  const auto some_heads = [&] { return one_of(input, {int64_t{1}, heads_k, heads_q}); };
+  const int64_t batch = count(-1, 3);
+  const auto tensor = [&](int32_t dtype, std::vector<int64_t> shape, int64_t leading) {
+    if (leading >= 0) shape.insert(shape.begin(), leading);
+    return heads(input, dtype, shape);
+  };
+  gtn_attention_desc& desc = made.attention;
+  desc.size = sizeof desc;
+  desc.scale = 0.5f;
+  desc.max_sequences = count(0, 4);
+  // Mostly attention alone, since each part narrows what is looked at.
+  const bool parts = input.ConsumeBool();
+  const int32_t from = any_float_or_half(input);
+  const int32_t kv = one_of<int32_t>(input, {from, from, GTN_F32, GTN_BF16, GTN_F16, GTN_S8});
+  if (parts) desc.paged = flag();
+  const int64_t rows = desc.paged ? count(1, 3) : len_k, leading = desc.paged ? count(1, 4) : batch;
+  desc.q = tensor(from, {len_q, heads_q, dk}, batch);
+  desc.k = tensor(kv, {rows, heads_k, dk}, leading);
+  desc.v = tensor(kv, {rows, heads_k, dv}, leading);
+  desc.out = tensor(one_of<int32_t>(input, {from, GTN_F32}), {len_q, heads_q, dv}, batch);
+  desc.max_len_k = count(0, 7);
+  desc.pattern_count = parts && input.ConsumeBool() ? heads_q : 1;
+  for (gtn_attention_pattern& pattern : made.patterns) {
+    const auto limit = [&] { return input.ConsumeIntegralInRange(0, 7) == 0 ? INT64_MAX : count(-1, 3); };
+    pattern = {sizeof pattern, 0, limit(), limit(), 1, 0};
+    if (!parts) continue;
+    pattern.masks = input.ConsumeIntegralInRange<uint32_t>(0, 31);
+    pattern.dilation = input.ConsumeIntegralInRange(0, 7) == 0 ? INT64_MAX : count(1, 3);
+    pattern.sinks = input.ConsumeIntegralInRange(0, 7) == 0 ? INT64_MAX : count(0, 3);
+  }
+  if (!parts) return;
+  desc.softcap = one_of(input, {0.0f, 20.0f});
+  desc.self_bias = one_of(input, {0.0f, -5.0f});
+  desc.has_sink_logits = flag();
+  desc.has_slopes = flag();
+  desc.has_bias = flag();
+  if (desc.has_bias) {
+    const int64_t sequences = desc.q.rank == 3 ? desc.max_sequences : batch, keys = desc.paged ? desc.max_len_k : len_k;
+    desc.bias = heads(input, one_of<int32_t>(input, {from, GTN_F32}),
+                      {count(0, sequences), heads_q, count(0, len_q), count(0, keys)});
+    for (int64_t& stride : desc.bias.strides) {
+      if (input.ConsumeIntegralInRange(0, 3) == 0) stride = 0;
+    }
+  }
+  desc.max_globals = count(1, 3);
+  desc.max_tree = count(1, 6);
+  desc.document_heads = some_heads();
+  desc.document_layers = count(1, 2);
+  desc.block_q = count(1, 4);
+  desc.block_k = count(1, 4);
+  desc.block_heads = some_heads();
+  desc.max_blocks = count(0, 6);
+  desc.max_block_masks = count(0, 2);
+  desc.has_block_bias = flag();
+  desc.order_heads = input.ConsumeBool() ? some_heads() : 0;
+}
+
+// The masks of all patterns.
+inline uint32_t masks_of(const Description& made) {
+  uint32_t masks = 0;
+  for (int64_t i = 0; i < made.attention.pattern_count; ++i) masks |= made.patterns[i].masks;
+  return masks;
+}
+
+// A description that every check must let pass; the patterns of attention are not pointed to yet.
 inline Description small_description(Input& input) {
   Description made = {};
-  made.op = input.ConsumeIntegralInRange<int32_t>(GTN_OP_GEMM, GTN_OP_ACTIVATION);
+  made.op = input.ConsumeIntegralInRange<int32_t>(GTN_OP_GEMM, GTN_OP_ROPE);
   const auto flag = [&] { return input.ConsumeIntegralInRange(0, 1); };
   const int64_t rows = input.ConsumeIntegralInRange<int64_t>(0, 6), n = input.ConsumeIntegralInRange<int64_t>(0, 9);
   const int32_t from = any_float(input), to = any_float(input);
@@ -149,26 +234,9 @@ inline Description small_description(Input& input) {
                    flag(), flag(), 0};
       break;
     }
-    case GTN_OP_ATTENTION: {
-      const auto count = [&](int64_t least, int64_t most) { return input.ConsumeIntegralInRange(least, most); };
-      const int64_t len_q = count(0, 5), len_k = count(0, 5), heads_k = count(1, 2), heads_q = heads_k * count(1, 2);
-      const int64_t dk = count(1, 5), dv = count(1, 5);
-      const auto tensor = [&](std::vector<int64_t> shape, int64_t batch) {
-        if (batch >= 0) shape.insert(shape.begin(), batch);
-        return heads(input, from, shape);
-      };
-      const int64_t batch = count(-1, 3);
-      made.attention = {sizeof made.attention,
-                        0.5f,
-                        tensor({len_q, heads_q, dk}, batch),
-                        tensor({len_k, heads_k, dk}, batch),
-                        tensor({len_k, heads_k, dv}, batch),
-                        tensor({len_q, heads_q, dv}, batch),
-                        count(-1, 3),
-                        count(-1, 3),
-                        count(0, 4)};
+    case GTN_OP_ATTENTION:
+      small_attention(input, made);
       break;
-    }
     case GTN_OP_NORM: {
       const int32_t kind = one_of(input, {GTN_NORM_LAYER, GTN_NORM_RMS});
       const int32_t sum = flag();
@@ -185,9 +253,46 @@ inline Description small_description(Input& input) {
     case GTN_OP_SOFTMAX:
       made.softmax = {sizeof made.softmax, 0.5f, matrix(input, from, rows, n, false), matrix(input, to, rows, n, true)};
       break;
-    default:
+    case GTN_OP_ACTIVATION:
       made.activation = {sizeof made.activation, input.ConsumeIntegralInRange<int32_t>(GTN_ACT_NONE, GTN_ACT_RELU),
                          matrix(input, from, rows, n, false), matrix(input, to, rows, n, true), flag(), 0};
+      break;
+    case GTN_OP_MERGE: {
+      const auto count = [&](int64_t least, int64_t most) { return input.ConsumeIntegralInRange(least, most); };
+      const int64_t parts = count(0, 3), batch = count(0, 3), length = count(0, 4), h = count(1, 3), dv = count(1, 5);
+      made.merge = {sizeof made.merge, flag(), heads(input, any_float_or_half(input), {parts, batch, length, h, dv}),
+                    heads(input, GTN_F32, {parts, batch, h, length}),
+                    heads(input, any_float_or_half(input), {batch, length, h, dv}),
+                    heads(input, GTN_F32, {batch, h, length})};
+      if (input.ConsumeBool()) {
+        // Laid out so that the first part may be the output.
+        made.merge.out.dtype = made.merge.x.dtype;
+        std::copy_n(made.merge.x.strides + 1, 4, made.merge.out.strides);
+        std::copy_n(made.merge.x_lse.strides + 1, 3, made.merge.lse.strides);
+      }
+      if (input.ConsumeIntegralInRange(0, 3) == 0) made.merge.x.strides[0] = 0;
+      break;
+    }
+    default: {
+      const auto count = [&](int64_t least, int64_t most) { return input.ConsumeIntegralInRange(least, most); };
+      const int64_t heads_k = count(1, 3), dk = count(1, 6), dv = count(1, 6), pages = count(0, 3), page = count(1, 4);
+      const int32_t stored = any_float_or_half(input), cache = one_of(input, {GTN_F32, GTN_BF16, GTN_F16, GTN_S8});
+      gtn_rope_desc& desc = made.rope;
+      desc.size = sizeof desc;
+      desc.style = one_of(input, {GTN_ROPE_HALVES, GTN_ROPE_INTERLEAVED});
+      desc.rotary = 2 * count(0, dk / 2);
+      desc.max_position = count(1, 5);
+      desc.has_q = flag();
+      desc.has_k = desc.has_q == 0 ? 1 : flag();
+      desc.has_v = flag();
+      desc.q = heads(input, any_float_or_half(input), {rows, count(1, 3), dk});
+      desc.q_out = heads(input, any_float_or_half(input), {rows, desc.q.shape[1], dk});
+      if (input.ConsumeBool()) desc.q_out = desc.q;
+      desc.k = heads(input, stored, {rows, heads_k, dk});
+      desc.v = heads(input, stored, {rows, heads_k, dv});
+      desc.k_cache = heads(input, cache, {pages, page, heads_k, dk});
+      desc.v_cache = heads(input, cache, {pages, page, heads_k, dv});
+    }
   }
   return made;
 }
@@ -209,6 +314,12 @@ inline void make_large(Input& input, Description& made) {
       // q and out, or k and v, have their length and heads in common; q and k, or v and out, their head size.
       gtn_attention_desc& desc = made.attention;
       desc.max_sequences = large;
+      if (input.ConsumeBool()) {
+        // Or a size of an array.
+        *one_of(input, {&desc.max_len_k, &desc.max_globals, &desc.max_tree, &desc.document_layers, &desc.block_q,
+                        &desc.block_k, &desc.max_blocks, &desc.max_block_masks}) = large;
+        return;
+      }
       const int dimension = input.ConsumeIntegralInRange(0, desc.q.rank - 1);
       const bool batch = desc.q.rank == 4 && dimension == 0, size = dimension == desc.q.rank - 1;
       const bool other = input.ConsumeBool();
@@ -222,8 +333,38 @@ inline void make_large(Input& input, Description& made) {
       return grow(made.norm.x, d), grow(made.norm.out, d);
     case GTN_OP_SOFTMAX:
       return grow(made.softmax.x, d), grow(made.softmax.out, d);
-    default:
+    case GTN_OP_ACTIVATION:
       return grow(made.activation.x, d), grow(made.activation.out, d);
+    case GTN_OP_MERGE: {
+      // The dimensions of x, and where the others have them.
+      constexpr int kOthers[5][3] = {{0, -1, -1}, {1, 0, 0}, {3, 1, 2}, {2, 2, 1}, {-1, 3, -1}};
+      const int dimension = input.ConsumeIntegralInRange(0, 4);
+      gtn_tensor_desc* others[] = {&made.merge.x_lse, &made.merge.out, &made.merge.lse};
+      grow(made.merge.x, dimension);
+      for (int i = 0; i < 3; ++i) {
+        if (kOthers[dimension][i] >= 0) grow(*others[i], kOthers[dimension][i]);
+      }
+      return;
+    }
+    default: {
+      gtn_rope_desc& desc = made.rope;
+      switch (input.ConsumeIntegralInRange(0, 4)) {
+        case 0:
+          desc.max_position = large;
+          return;
+        case 1:
+          for (gtn_tensor_desc* tensor : {&desc.q, &desc.q_out, &desc.k, &desc.v}) grow(*tensor, 0);
+          return;
+        case 2:
+          return grow(desc.q, 1), grow(desc.q_out, 1);
+        case 3:
+          return grow(desc.k, 1), grow(desc.v, 1), grow(desc.k_cache, 2), grow(desc.v_cache, 2);
+        default: {
+          const int dimension = input.ConsumeIntegralInRange(0, 1);
+          return grow(desc.k_cache, dimension), grow(desc.v_cache, dimension);
+        }
+      }
+    }
   }
 }
 
@@ -250,6 +391,24 @@ class Exact {
   }
   char* data() { return bytes_.data(); }
   size_t size() const { return bytes_.size(); }
+
+ private:
+  std::vector<char> bytes_;
+};
+
+// The patterns of a description in memory of just the bytes that the first of them says each has.
+class ExactPatterns {
+ public:
+  explicit ExactPatterns(const Description& made) {
+    const uint32_t size = made.patterns[0].size;
+    const size_t known = sizeof(gtn_attention_pattern);
+    const size_t step = size < sizeof size ? sizeof size : size > (1u << 16) ? known : size;
+    const size_t count = static_cast<size_t>(std::size(made.patterns));
+    bytes_.resize(count * step);
+    for (size_t i = 0; i < count; ++i) std::memcpy(&bytes_[i * step], &made.patterns[i], std::min(step, known));
+    bytes_.shrink_to_fit();
+  }
+  gtn_attention_pattern* data() { return reinterpret_cast<gtn_attention_pattern*>(bytes_.data()); }
 
  private:
   std::vector<char> bytes_;

@@ -1,12 +1,15 @@
 // Runs of small plans with any counts, index arrays and pointers into one block of memory. Every pointer has room
 // behind it for all that a right run may touch.
+#include <algorithm>
+#include <iterator>
+
 #include "fuzz/input.h"
 
 using namespace gatun::fuzz;
 
 namespace {
 
-constexpr int64_t kStarts = 4096, kApart = 2048, kPlaces = 8, kArena = kPlaces * kApart + kMostBytes;
+constexpr int64_t kStarts = 4096, kApart = 4096, kPlaces = 26, kArena = kPlaces * kApart + kMostBytes;
 
 struct Bench {
   gtn_device device;
@@ -90,6 +93,107 @@ void write_index(Input& input, void* at, bool packed, bool right) {
   }
 }
 
+// An array of 32-bit integers in the arena: rising from `first` where all is right, else small numbers, mostly.
+void write_integers(Input& input, void* at, int64_t count, int32_t first, int32_t step, bool right) {
+  if (at == nullptr || reinterpret_cast<uintptr_t>(at) % 4 != 0) return;
+  for (int64_t i = 0; i < count; ++i) {
+    int32_t value = first + static_cast<int32_t>(i) * step;
+    if (!right && input.ConsumeIntegralInRange(0, 3) == 0) {
+      const bool any = input.ConsumeIntegralInRange(0, 15) == 0;
+      value = any ? input.ConsumeIntegral<int32_t>() : input.ConsumeIntegralInRange(-1, 5);
+    }
+    static_cast<int32_t*>(at)[i] = value;
+  }
+}
+
+// Bytes of masks, and with them whatever else may have any content.
+void write_bytes(Input& input, void* at, int64_t count) {
+  if (at == nullptr || !input.ConsumeBool()) return;
+  for (int64_t i = 0; i < count; ++i) static_cast<char*>(at)[i] = static_cast<char>(i % 3 == 0);
+}
+
+// The arrays of attention, with right content or nearly: lengths of 0, so that little is visible, else small ones.
+gtn_status run_attention(Input& input, Places& places, const Description& made, gtn_plan plan, gtn_stream stream,
+                         bool right) {
+  const gtn_attention_desc& desc = made.attention;
+  const uint32_t masks = masks_of(made);
+  const bool packed = desc.q.rank == 3, paged = desc.paged != 0;
+  void* q_index = places.any(packed || input.ConsumeBool());
+  void* k_index = places.any(packed || paged || input.ConsumeBool());
+  void *q = places.any(), *k = places.any(), *v = places.any(), *out = places.any();
+  void* lse = places.any(input.ConsumeBool());
+  write_index(input, q_index, packed, right);
+  write_index(input, k_index, packed && !paged, right);
+  const int64_t planned_q = desc.q.shape[packed ? 0 : 1];
+  const int64_t planned_k = paged ? desc.max_len_k : desc.k.shape[packed ? 0 : 1];
+  int64_t sequences = any_count(input, packed ? desc.max_sequences : desc.q.shape[0], right);
+  int64_t len_q = any_count(input, planned_q, right), len_k = any_count(input, planned_k, right);
+  if (right && desc.has_bias) {
+    sequences = std::min(sequences, desc.bias.shape[0]);
+    len_q = std::min(len_q, desc.bias.shape[2]);
+    len_k = std::min(len_k, desc.bias.shape[3]);
+  }
+  if (right && (masks & GTN_MASK_TREE) != 0) len_q = std::min(len_q, desc.max_tree);
+
+  const bool s8 = desc.k.dtype == GTN_S8, documents = masks & GTN_MASK_DOCUMENTS, blocks = masks & GTN_MASK_BLOCKS;
+  const bool masked = blocks && desc.max_block_masks > 0, orders = desc.order_heads > 0;
+  void *k_scales = places.any(s8), *v_scales = places.any(s8), *block_table = places.any(paged);
+  void *sink_logits = places.any(desc.has_sink_logits), *slopes = places.any(desc.has_slopes);
+  void* bias = places.any(desc.has_bias);
+  void *prefixes = places.any((masks & GTN_MASK_PREFIX) != 0), *globals = places.any((masks & GTN_MASK_GLOBALS) != 0);
+  void *q_documents = places.any(documents), *k_documents = places.any(documents);
+  void* tree = places.any((masks & GTN_MASK_TREE) != 0);
+  void *block_offsets = places.any(blocks), *block_columns = places.any(blocks), *block_mask_index = places.any(masked);
+  void *block_masks = places.any(masked), *block_bias = places.any(blocks && desc.has_block_bias);
+  void *q_order = places.any(orders), *k_order = places.any(orders);
+  // Small plans alone have arrays as small as these.
+  const bool small = planned_q <= 8 && planned_k <= 8;
+  write_integers(input, block_table, 8, 0, 0, right);
+  if (prefixes != nullptr && !right) write_index(input, prefixes, false, right);
+  write_integers(input, globals, 12, right ? -1 : 0, right ? 0 : 1, right);
+  write_integers(input, q_documents, 16, 0, 0, right);
+  write_integers(input, k_documents, 16, 0, 0, right);
+  write_bytes(input, tree, 100);
+  if (!right) write_index(input, block_offsets, true, right);
+  write_integers(input, block_columns, 6, 0, 1, right);
+  write_integers(input, block_mask_index, 6, -1, 0, right);
+  write_bytes(input, block_masks, 32);
+  for (int64_t list = 0; small && list < 12; ++list) {
+    const int64_t q_bytes = list * planned_q * 4, k_bytes = list * planned_k * 4;
+    if (q_order != nullptr) write_integers(input, static_cast<char*>(q_order) + q_bytes, planned_q, 0, 1, right);
+    if (k_order != nullptr) write_integers(input, static_cast<char*>(k_order) + k_bytes, planned_k, 0, 1, right);
+  }
+  const void* further[] = {k_scales, v_scales, block_table, sink_logits, slopes, bias, prefixes, globals, q_documents,
+                           k_documents, tree, block_offsets, block_columns, block_mask_index, block_masks, block_bias,
+                           q_order, k_order};
+  const bool none = std::all_of(std::begin(further), std::end(further), [](const void* at) { return at == nullptr; });
+  if (none && input.ConsumeBool()) {
+    return gtn_attention_run(plan, stream, sequences, len_q, len_k, q_index, k_index, q, k, v, out, lse);
+  }
+  return gtn_attention_run_with(plan, stream, sequences, len_q, len_k, q_index, k_index, q, k, v, out, lse, k_scales, v_scales,
+                                block_table, sink_logits, slopes, bias, prefixes, globals, q_documents, k_documents, tree,
+                                block_offsets, block_columns, block_mask_index, block_masks, block_bias, q_order, k_order);
+}
+
+gtn_status run_rope(Input& input, Places& places, const gtn_rope_desc& desc, gtn_plan plan, gtn_stream stream, bool right) {
+  const bool stores = desc.has_k || desc.has_v, s8 = (desc.has_k ? desc.k_cache : desc.v_cache).dtype == GTN_S8;
+  const int64_t* cache = (desc.has_k ? desc.k_cache : desc.v_cache).shape;
+  int64_t tokens = any_count(input, (desc.has_q ? desc.q : desc.k).shape[0], right);
+  void *positions = places.any(), *table = places.any(), *slots = places.any(stores && input.ConsumeBool());
+  void *q = places.any(desc.has_q), *k = places.any(desc.has_k), *v = places.any(desc.has_v), *q_out = places.any(desc.has_q);
+  void *k_cache = places.any(desc.has_k), *v_cache = places.any(desc.has_v);
+  void *k_scales = places.any(desc.has_k && s8), *v_scales = places.any(desc.has_v && s8);
+  if (q != nullptr && input.ConsumeBool() && (!right || std::memcmp(&desc.q, &desc.q_out, sizeof desc.q) == 0)) q_out = q;
+  write_index(input, positions, false, right);
+  if (right) {
+    if (slots != nullptr) std::memset(slots, 0xff, static_cast<size_t>(8 * std::min<int64_t>(tokens, 8)));
+    if (stores && slots == nullptr) tokens = std::min(tokens, cache[0] * cache[1]);
+  } else {
+    write_index(input, slots, false, right);
+  }
+  return gtn_rope_run(plan, stream, tokens, positions, table, slots, q, k, v, q_out, k_cache, v_cache, k_scales, v_scales);
+}
+
 gtn_weights pack(Input& input, gtn_device device, int32_t format, int64_t k, int64_t n, bool right) {
   if (!right && input.ConsumeIntegralInRange(0, 15) == 0) k += input.ConsumeIntegralInRange(-1, 1);
   if (!right && input.ConsumeIntegralInRange(0, 15) == 0) format = one_of(input, {GTN_F32, GTN_BF16, GTN_S8});
@@ -114,17 +218,18 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t bytes) {
   if (choice == 1) make_large(input, made);
   gtn_message message = empty_message();
   gtn_plan plan = 0;
+  if (made.op == GTN_OP_ATTENTION) made.attention.patterns = made.patterns;
   if (make_plan(on.device, made.op, &made.gemm, &plan, &message) != GTN_OK) {
     MUST(choice == 1);
     return 0;
   }
 
-  std::memset(on.arena, 0, kArena);  // no input may depend on the one before
   const bool right = input.ConsumeBool();
   Places places(input, on.arena, right);
   gtn_weights weights = 0;
   for (int left = input.ConsumeIntegralInRange(1, 3); left > 0; --left) {
     gtn_status status;
+    std::memset(on.arena, 0, kArena);  // no run may depend on the one before
     switch (made.op) {
       case GTN_OP_GEMM: {
         const gtn_gemm_desc& desc = made.gemm;
@@ -135,20 +240,9 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t bytes) {
         status = gtn_gemm_run(plan, on.stream, weights, rows, a, bias, residual, out);
         break;
       }
-      case GTN_OP_ATTENTION: {
-        const gtn_attention_desc& desc = made.attention;
-        const bool packed = desc.q.rank == 3;
-        void *q_index = places.any(packed || input.ConsumeBool()), *k_index = places.any(packed || input.ConsumeBool());
-        void *q = places.any(), *k = places.any(), *v = places.any(), *out = places.any();
-        void* lse = places.any(input.ConsumeBool());
-        write_index(input, q_index, packed, right);
-        write_index(input, k_index, packed, right);
-        const int64_t sequences = any_count(input, packed ? desc.max_sequences : desc.q.shape[0], right);
-        const int64_t len_q = any_count(input, desc.q.shape[packed ? 0 : 1], right);
-        const int64_t len_k = any_count(input, desc.k.shape[packed ? 0 : 1], right);
-        status = gtn_attention_run(plan, on.stream, sequences, len_q, len_k, q_index, k_index, q, k, v, out, lse);
+      case GTN_OP_ATTENTION:
+        status = run_attention(input, places, made, plan, on.stream, right);
         break;
-      }
       case GTN_OP_NORM: {
         const gtn_norm_desc& desc = made.norm;
         void *x = places.any(), *residual = places.any(desc.has_residual), *gamma = places.any();
@@ -162,10 +256,24 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t bytes) {
         status = gtn_softmax_run(plan, on.stream, any_count(input, made.softmax.x.shape[0], right), x, out);
         break;
       }
-      default: {
+      case GTN_OP_ACTIVATION: {
         void *x = places.any(), *bias = places.any(made.activation.has_bias), *out = places.any();
         status = gtn_activation_run(plan, on.stream, any_count(input, made.activation.x.shape[0], right), x, bias, out);
+        break;
       }
+      case GTN_OP_MERGE: {
+        const int64_t* shape = made.merge.x.shape;
+        void *x = places.any(), *x_lse = places.any(), *sink_logits = places.any(made.merge.has_sink_logits);
+        void *out = places.any(), *lse = places.any(input.ConsumeBool());
+        if (!right && input.ConsumeIntegralInRange(0, 3) == 0) out = x;
+        if (!right && input.ConsumeIntegralInRange(0, 3) == 0) lse = x_lse;
+        const int64_t parts = any_count(input, shape[0], right), batch = any_count(input, shape[1], right);
+        const int64_t length = any_count(input, shape[2], right);
+        status = gtn_merge_run(plan, on.stream, parts, batch, length, x, x_lse, sink_logits, out, lse);
+        break;
+      }
+      default:
+        status = run_rope(input, places, made.rope, plan, on.stream, right);
     }
     MUST(!right || status == GTN_OK || choice == 1);
     if (status == GTN_OK || status == GTN_STALE_HANDLE) continue;

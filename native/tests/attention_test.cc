@@ -145,6 +145,7 @@ float scale_of(const Case& c) { return c.scale != 0.0f ? c.scale : 1.0f / std::s
 struct Problem {
   Case c;
   std::vector<Sequence> sequences;
+  gtn_attention_pattern pattern;
   Array q, k, v;
   std::vector<int64_t> index_q, index_k;  // as the run takes them; empty: NULL
 
@@ -159,6 +160,7 @@ Problem make_problem(const Case& c) {
   Problem p;
   p.c = c;
   p.sequences = sequences_of(c);
+  p.pattern = {sizeof p.pattern, 0, c.left, c.right, 1, 0};
   p.q = make_array(c, c.len_q, c.heads_q, c.dk, false);
   p.k = make_array(c, c.len_k, c.heads_k, c.dk, true);
   p.v = make_array(c, c.len_k, c.heads_k, c.dv, true);
@@ -296,8 +298,8 @@ gtn_attention_desc describe(const Problem& p, const Array& out) {
   desc.k = p.k.desc;
   desc.v = p.v.desc;
   desc.out = out.desc;
-  desc.window_left = p.c.left;
-  desc.window_right = p.c.right;
+  desc.patterns = &p.pattern;
+  desc.pattern_count = 1;
   desc.max_sequences = p.c.packed ? p.c.batch : 0;
   return desc;
 }

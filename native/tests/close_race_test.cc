@@ -58,7 +58,12 @@ const Operator kOperators[] = {
     {"attention",  // a window of the query's own key alone, whose weight is 1
      [](gtn_device device, gtn_plan* plan, gtn_message* message) {
        const gtn_tensor_desc t = tensor(GTN_F32, {1, kRows, 1, kN});
-       const gtn_attention_desc desc = {sizeof desc, 1.0f, t, t, t, t, 0, 0, 0};
+       const gtn_attention_pattern own = {sizeof own, 0, 0, 0, 1, 0};
+       gtn_attention_desc desc = {};
+       desc.size = sizeof desc;
+       desc.q = desc.k = desc.v = desc.out = t;
+       desc.patterns = &own;
+       desc.pattern_count = 1;
        return gtn_attention_plan(device, &desc, plan, message);
      },
      [](gtn_plan plan, gtn_stream stream, gtn_weights, const float* x, float* out) {

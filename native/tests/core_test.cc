@@ -91,11 +91,12 @@ TEST(Library, VersionsAreThoseOfTheHeader) {
 TEST(Library, LayoutsAreThoseOfThisCompiler) {
   const std::string layouts = gtn_layouts();
   const auto lines = std::count(layouts.begin(), layouts.end(), '\n');
-  EXPECT_EQ(13, lines) << layouts;
+  EXPECT_EQ(16, lines) << layouts;
   const auto expect = [&](const std::string& line) { EXPECT_NE(std::string::npos, ("\n" + layouts).find("\n" + line)) << layouts; };
   expect("gtn_message 1024: size 0 4, text 4 1020\n");
   expect("gtn_device_options 8: size 0 4, threads 4 4\n");
   expect("gtn_attention_desc " + std::to_string(sizeof(gtn_attention_desc)) + ": size 0 4, scale 4 4, q 8 112, ");
+  expect("gtn_attention_pattern 40: size 0 4, masks 4 4, window_left 8 8, window_right 16 8, dilation 24 8, sinks 32 8\n");
   expect("gtn_activation_desc " + std::to_string(sizeof(gtn_activation_desc)) + ": ");
 }
 
@@ -162,16 +163,18 @@ TEST(Devices, SayWhatTheyServe) {
   for (const std::string& name : cpu_devices()) {
     OpenDevice cpu(name);
     Message message;
-    for (int32_t op = GTN_OP_GEMM; op <= GTN_OP_ACTIVATION; ++op) {
+    for (int32_t op = GTN_OP_GEMM; op <= GTN_OP_ROPE; ++op) {
       for (int32_t dtype = GTN_F32; dtype <= GTN_S64; ++dtype) {
         int32_t claimed = 77;
         ASSERT_EQ(GTN_OK, gtn_device_supports(cpu.device, op, dtype, &claimed, &message)) << message.text;
-        const bool served = dtype == GTN_F32 || dtype == GTN_BF16 || (dtype == GTN_S8 && op == GTN_OP_GEMM);
+        const bool half = op == GTN_OP_ATTENTION || op == GTN_OP_MERGE || op == GTN_OP_ROPE;
+        const bool served = dtype == GTN_F32 || dtype == GTN_BF16 || (dtype == GTN_S8 && op == GTN_OP_GEMM) ||
+                            (dtype == GTN_F16 && half);
         EXPECT_EQ(served ? 1 : 0, claimed) << name << " operator " << op << " dtype " << dtype;
       }
     }
     int32_t claimed = 77;
-    for (int32_t bad : {-1, 0, 6, INT32_MAX}) {
+    for (int32_t bad : {-1, 0, 8, INT32_MAX}) {
       EXPECT_EQ(GTN_INVALID_ARGUMENT, gtn_device_supports(cpu.device, bad, GTN_F32, &claimed, &message));
       EXPECT_EQ(message.text, std::strstr(message.text, ("op: is " + std::to_string(bad)).c_str())) << message.text;
     }
@@ -517,57 +520,632 @@ TEST_F(Core, ColumnsOfOneMatrixDoNotOverlap) {
   EXPECT_EQ(GTN_OK, gtn_plan_close(columns, nullptr));
 }
 
-TEST(Attention, DescriptionsAreChecked) {
-  OpenDevice cpu("cpu");
-  gtn_attention_desc good = {};
-  good.size = sizeof good;
-  good.scale = 1;
-  good.q = good.out = tensor(GTN_F32, {2, 3, 4, 8});
-  good.k = good.v = tensor(GTN_F32, {2, 5, 2, 8});
-  good.window_left = good.window_right = -1;
+// ---- Attention, merges and rotary embeddings
+
+// A description with its patterns, of which `desc` points to the first.
+struct Attending {
+  gtn_attention_desc desc = {};
+  gtn_attention_pattern patterns[4];
+
+  Attending() {
+    desc.size = sizeof desc;
+    desc.scale = 1;
+    desc.q = desc.out = tensor(GTN_F32, {2, 3, 4, 8});
+    desc.k = desc.v = tensor(GTN_F32, {2, 5, 2, 8});
+    desc.pattern_count = 1;
+    for (gtn_attention_pattern& pattern : patterns) pattern = {sizeof pattern, 0, -1, -1, 1, 0};
+  }
+};
+
+// Every part at once: a pattern for each head, pages of INT8, and all arrays.
+Attending everything() {
+  Attending a;
+  gtn_attention_desc& desc = a.desc;
+  desc.q.dtype = GTN_F16;
+  desc.out = tensor(GTN_F32, {2, 3, 4, 6});
+  desc.k = tensor(GTN_S8, {7, 16, 2, 8});
+  desc.v = tensor(GTN_S8, {7, 16, 2, 6});
+  desc.pattern_count = 4;
+  a.patterns[0].masks = GTN_MASK_PREFIX | GTN_MASK_GLOBALS;
+  a.patterns[1].masks = GTN_MASK_DOCUMENTS;
+  a.patterns[3].masks = GTN_MASK_TREE | GTN_MASK_BLOCKS;
+  desc.softcap = 20;
+  desc.self_bias = -1;
+  desc.has_sink_logits = desc.has_slopes = desc.has_bias = desc.paged = desc.has_block_bias = 1;
+  desc.bias = tensor(GTN_F16, {2, 4, 3, 40});
+  desc.bias.strides[1] = 0;
+  desc.max_len_k = 40;
+  desc.max_globals = 2;
+  desc.max_tree = 3;
+  desc.document_heads = 2;
+  desc.document_layers = 2;
+  desc.block_q = 2;
+  desc.block_k = 16;
+  desc.block_heads = 4;
+  desc.max_blocks = 9;
+  desc.max_block_masks = 3;
+  desc.order_heads = 1;
+  return a;
+}
+
+class Planning : public Core {
+ protected:
+  gtn_status plan_of(Attending& a) {
+    a.desc.patterns = a.desc.patterns == nullptr ? a.patterns : a.desc.patterns;
+    return gtn_attention_plan(device, &a.desc, &made, &message);
+  }
+
+  // That the last call failed, with a message that starts so.
+  void expect_refused(gtn_status status, const std::string& start) {
+    EXPECT_EQ(GTN_INVALID_ARGUMENT, status) << start;
+    EXPECT_EQ(start, std::string(message.text).substr(0, start.size())) << message.text;
+  }
+  void expect_run_refused(gtn_status status, const std::string& start) {
+    EXPECT_EQ(GTN_OK, gtn_stream_message(stream, &message));
+    expect_refused(status, start);
+  }
+
+  void TearDown() override {
+    if (made != 0) { EXPECT_EQ(GTN_OK, gtn_plan_close(made, nullptr)); }
+    Core::TearDown();
+  }
+
+  gtn_plan made = 0;
+  Message message;
+};
+
+TEST_F(Planning, OfAttentionAreChecked) {
   struct Wrong {
     const char* named;
-    void (*change)(gtn_attention_desc&);
+    void (*change)(Attending&);
   };
-  const Wrong wrongs[] = {
-      {"desc.scale", [](gtn_attention_desc& d) { d.scale = INFINITY; }},
-      {"desc.k.rank", [](gtn_attention_desc& d) { d.k = tensor(GTN_F32, {5, 2, 8}); }},
-      {"desc.k.dtype", [](gtn_attention_desc& d) { d.k.dtype = GTN_BF16; }},
-      {"desc.k.shape[0]", [](gtn_attention_desc& d) { d.k.shape[0] = 3; }},
-      {"desc.v.shape[1]", [](gtn_attention_desc& d) { d.v.shape[1] = 4; }},
-      {"desc.v.shape[2]", [](gtn_attention_desc& d) { d.v.shape[2] = 1; }},
-      {"desc.k.shape[3]", [](gtn_attention_desc& d) { d.k.shape[3] = 7; }},
-      {"desc.out.shape[3]", [](gtn_attention_desc& d) { d.v.shape[3] = 7; }},
-      {"desc.k.shape[2]", [](gtn_attention_desc& d) { d.k.shape[2] = d.v.shape[2] = 3; }},
-      {"desc.k.shape[2]", [](gtn_attention_desc& d) { d.k.shape[2] = d.v.shape[2] = 0; }},
-      {"desc.window_left", [](gtn_attention_desc& d) { d.window_left = -2; }},
-      {"desc.window_right", [](gtn_attention_desc& d) { d.window_right = INT64_MIN; }},
+  const Wrong plain[] = {
+      {"desc.scale: is inf, expected a finite number", [](Attending& a) { a.desc.scale = INFINITY; }},
+      {"desc.paged: is 2", [](Attending& a) { a.desc.paged = 2; }},
+      {"desc.q.dtype: is S8, expected F32, BF16 or F16", [](Attending& a) { a.desc.q.dtype = GTN_S8; }},
+      {"desc.k.dtype: is U8, expected F32, BF16, F16 or S8", [](Attending& a) { a.desc.k.dtype = GTN_U8; }},
+      {"desc.v.dtype: is F32, expected BF16", [](Attending& a) { a.desc.k.dtype = GTN_BF16; }},
+      {"desc.out.dtype: is BF16, expected F32", [](Attending& a) { a.desc.out.dtype = GTN_BF16; }},
+      {"desc.k.rank", [](Attending& a) { a.desc.k = tensor(GTN_F32, {5, 2, 8}); }},
+      {"desc.k.shape[0]: is 3, expected q's 2", [](Attending& a) { a.desc.k.shape[0] = 3; }},
+      {"desc.v.shape[1]: is 4, expected k's 5", [](Attending& a) { a.desc.v.shape[1] = 4; }},
+      {"desc.v.shape[2]", [](Attending& a) { a.desc.v.shape[2] = 1; }},
+      {"desc.k.shape[3]", [](Attending& a) { a.desc.k.shape[3] = 7; }},
+      {"desc.out.shape[3]", [](Attending& a) { a.desc.v.shape[3] = 7; }},
+      {"desc.k.shape[2]", [](Attending& a) { a.desc.k.shape[2] = a.desc.v.shape[2] = 3; }},
+      {"desc.k.shape[2]", [](Attending& a) { a.desc.k.shape[2] = a.desc.v.shape[2] = 0; }},
+      {"desc.pattern_count: is 0, expected 1 or 4", [](Attending& a) { a.desc.pattern_count = 0; }},
+      {"desc.pattern_count: is 2, expected 1 or 4", [](Attending& a) { a.desc.pattern_count = 2; }},
+      {"desc.pattern_count: is -1", [](Attending& a) { a.desc.pattern_count = -1; }},
+      {"desc.patterns[0].size: is 8", [](Attending& a) { a.patterns[0].size = 8; }},
+      {"desc.patterns[0].window_left: is -2", [](Attending& a) { a.patterns[0].window_left = -2; }},
+      {"desc.patterns[0].window_right", [](Attending& a) { a.patterns[0].window_right = INT64_MIN; }},
   };
-  for (const Wrong& wrong : wrongs) {
-    gtn_attention_desc desc = good;
-    wrong.change(desc);
-    gtn_plan plan = 0;
-    Message message;
-    EXPECT_EQ(GTN_INVALID_ARGUMENT, gtn_attention_plan(cpu.device, &desc, &plan, &message)) << wrong.named;
-    EXPECT_EQ(message.text, std::strstr(message.text, wrong.named)) << message.text << " should name " << wrong.named;
+  const Wrong full[] = {
+      {"desc.k.rank: is 3, expected 4 to 4", [](Attending& a) { a.desc.k = a.desc.v = tensor(GTN_S8, {7, 2, 8}); }},
+      {"desc.v.shape[0]: is 6, expected k's 7", [](Attending& a) { a.desc.v.shape[0] = 6; }},
+      {"desc.k.shape[1]: is 0, expected a page size", [](Attending& a) { a.desc.k.shape[1] = a.desc.v.shape[1] = 0; }},
+      {"desc.max_len_k: is -1", [](Attending& a) { a.desc.max_len_k = -1; }},
+      {"desc.max_len_k: makes block_table exceed",
+       [](Attending& a) {
+         a.desc.max_len_k = INT64_MAX;
+         a.desc.k.shape[1] = a.desc.v.shape[1] = 1;
+       }},
+      {"desc.patterns[2].size: is 48, expected 40", [](Attending& a) { a.patterns[2].size = 48; a.patterns[3] = {}; }},
+      {"desc.patterns[2].masks: is 32, expected a sum of GTN_MASK_*, at most 31",
+       [](Attending& a) { a.patterns[2].masks = 32; }},
+      {"desc.patterns[3].dilation: is 0, expected 1 or more", [](Attending& a) { a.patterns[3].dilation = 0; }},
+      {"desc.patterns[1].sinks: is -1", [](Attending& a) { a.patterns[1].sinks = -1; }},
+      {"desc.softcap: is -1", [](Attending& a) { a.desc.softcap = -1; }},
+      {"desc.softcap: is inf", [](Attending& a) { a.desc.softcap = INFINITY; }},
+      {"desc.softcap: is nan", [](Attending& a) { a.desc.softcap = NAN; }},
+      {"desc.self_bias", [](Attending& a) { a.desc.self_bias = -INFINITY; }},
+      {"desc.has_sink_logits: is 2, expected 0 or 1", [](Attending& a) { a.desc.has_sink_logits = 2; }},
+      {"desc.has_slopes", [](Attending& a) { a.desc.has_slopes = -1; }},
+      {"desc.has_bias", [](Attending& a) { a.desc.has_bias = 7; }},
+      {"desc.has_block_bias", [](Attending& a) { a.desc.has_block_bias = 2; }},
+      {"desc.bias.dtype: is BF16, expected F32 or F16", [](Attending& a) { a.desc.bias.dtype = GTN_BF16; }},
+      {"desc.bias.rank", [](Attending& a) { a.desc.bias.rank = 3; }},
+      {"desc.bias.shape[0]: is 3, expected at most 2", [](Attending& a) { a.desc.bias.shape[0] = 3; }},
+      {"desc.bias.shape[1]: is 1, expected q's heads, 4", [](Attending& a) { a.desc.bias.shape[1] = 1; }},
+      {"desc.bias.shape[2]: is 4, expected at most 3", [](Attending& a) { a.desc.bias.shape[2] = 4; }},
+      {"desc.bias.shape[3]: is 41, expected at most 40", [](Attending& a) { a.desc.bias.shape[3] = 41; }},
+      {"desc.max_globals: is 0, expected 1 or more", [](Attending& a) { a.desc.max_globals = 0; }},
+      {"desc.max_globals: makes globals exceed", [](Attending& a) { a.desc.max_globals = INT64_MAX / 8 + 1; }},
+      {"desc.max_tree: is 0", [](Attending& a) { a.desc.max_tree = 0; }},
+      {"desc.max_tree: makes tree exceed", [](Attending& a) { a.desc.max_tree = int64_t{1} << 32; }},
+      {"desc.document_heads: is 3, expected 1, 2 (heads of k) or 4 (heads of q)",
+       [](Attending& a) { a.desc.document_heads = 3; }},
+      {"desc.document_layers: is 0", [](Attending& a) { a.desc.document_layers = 0; }},
+      {"desc.document_layers: makes q_documents exceed", [](Attending& a) { a.desc.document_layers = INT64_MAX; }},
+      {"desc.block_q: is 0", [](Attending& a) { a.desc.block_q = 0; }},
+      {"desc.block_k: is -1", [](Attending& a) { a.desc.block_k = -1; }},
+      {"desc.block_heads: is 0", [](Attending& a) { a.desc.block_heads = 0; }},
+      {"desc.max_blocks: is -1", [](Attending& a) { a.desc.max_blocks = -1; }},
+      {"desc.max_blocks: makes block_columns exceed", [](Attending& a) { a.desc.max_blocks = INT64_MAX / 4 + 1; }},
+      {"desc.max_block_masks: is -1", [](Attending& a) { a.desc.max_block_masks = -1; }},
+      {"desc.max_block_masks: makes block_masks exceed", [](Attending& a) { a.desc.block_k = int64_t{1} << 62; }},
+      {"desc.order_heads: is -1", [](Attending& a) { a.desc.order_heads = -1; }},
+      {"desc.order_heads: is 3", [](Attending& a) { a.desc.order_heads = 3; }},
+  };
+  const auto check = [&](const Attending& good, const Wrong& wrong) {
+    Attending a = good;
+    wrong.change(a);
+    expect_refused(plan_of(a), wrong.named);
+    EXPECT_EQ(0u, made);
+  };
+  for (const Wrong& wrong : plain) check(Attending(), wrong);
+  for (const Wrong& wrong : full) check(everything(), wrong);
+  Attending without;
+  expect_refused(gtn_attention_plan(device, &without.desc, &made, &message), "desc.patterns: is null");
+}
+
+// What goes with a mask that no pattern has does not matter.
+TEST_F(Planning, OfAttentionLookAtNothingThatIsNotUsed) {
+  Attending a;
+  a.desc.max_len_k = a.desc.max_globals = a.desc.max_tree = a.desc.document_heads = a.desc.document_layers = -1;
+  a.desc.block_q = a.desc.block_k = a.desc.block_heads = a.desc.max_blocks = a.desc.max_block_masks = -1;
+  a.desc.max_sequences = -1;
+  EXPECT_EQ(GTN_OK, plan_of(a)) << message.text;
+}
+
+TEST_F(Planning, GetCompletePatterns) {
+  Attending a = everything();
+  a.patterns[2].window_left = 5;
+  ASSERT_EQ(GTN_OK, plan_of(a)) << message.text;
+  gtn_plan_info info = {};
+  info.size = sizeof info;
+  ASSERT_EQ(GTN_OK, gtn_plan_query(made, &info, nullptr));
+  EXPECT_EQ(4, info.blocks);
+  EXPECT_EQ(31.0, info.flops);
+  EXPECT_EQ(2.0, info.bytes);
+  info.size = offsetof(gtn_plan_info, blocks);
+  info.blocks = 77;
+  ASSERT_EQ(GTN_OK, gtn_plan_query(made, &info, nullptr));
+  EXPECT_EQ(77, info.blocks) << "beyond an older caller's structure";
+  ASSERT_EQ(GTN_OK, gtn_plan_close(made, nullptr));
+  made = 0;
+
+  // Those of a newer caller lie further apart.
+  struct {
+    gtn_attention_pattern pattern;
+    int64_t later;
+  } grown[4];
+  for (int i = 0; i < 4; ++i) grown[i] = {a.patterns[i], 0}, grown[i].pattern.size = sizeof grown[i];
+  a.desc.patterns = &grown[0].pattern;
+  ASSERT_EQ(GTN_OK, plan_of(a)) << message.text;
+  ASSERT_EQ(GTN_OK, gtn_plan_query(made, &info, nullptr));
+  EXPECT_EQ(31.0, info.flops);
+  ASSERT_EQ(GTN_OK, gtn_plan_close(made, nullptr));
+  made = 0;
+  grown[3].later = 1;
+  EXPECT_EQ(GTN_UNSUPPORTED, plan_of(a));
+  EXPECT_EQ(message.text, std::strstr(message.text, "desc.patterns[3]: uses a field")) << message.text;
+}
+
+// The arguments of a run with all of its memory, each array in a place of its own.
+struct Call {
+  static constexpr int kArrays = 18, kPlaces = kArrays + 7;
+  static constexpr int64_t kPlace = 2048;  // more than any array has here
+  static constexpr const char* kNames[kPlaces] = {
+      "q_index", "k_index", "q", "k", "v", "out", "lse", "k_scales", "v_scales", "block_table", "sink_logits", "slopes",
+      "bias", "prefixes", "globals", "q_documents", "k_documents", "tree", "block_offsets", "block_columns",
+      "block_mask_index", "block_masks", "block_bias", "q_order", "k_order"};
+
+  int64_t sequences = 2, len_q = 3, len_k = 40;
+  std::vector<char> memory = std::vector<char>(kPlace * (kPlaces + 1));
+  char* at[kPlaces];
+
+  Call() {
+    for (int i = 0; i < kPlaces; ++i) at[i] = place(i);
+    at[0] = nullptr;
   }
+  char* place(int i) {
+    const uintptr_t start = reinterpret_cast<uintptr_t>(memory.data());
+    return memory.data() + (64 - start % 64) + i * kPlace;
+  }
+  gtn_status operator()(gtn_plan plan, gtn_stream stream) const {
+    return gtn_attention_run_with(plan, stream, sequences, len_q, len_k, at[0], at[1], at[2], at[3], at[4], at[5], at[6], at[7],
+                                  at[8], at[9], at[10], at[11], at[12], at[13], at[14], at[15], at[16], at[17], at[18], at[19],
+                                  at[20], at[21], at[22], at[23], at[24]);
+  }
+};
+
+TEST_F(Planning, RunsOfAttentionAreChecked) {
+  Attending a = everything();
+  ASSERT_EQ(GTN_OK, plan_of(a)) << message.text;
+  Call good;
+  ASSERT_EQ(GTN_OK, good(made, stream));
+  for (int i = 1; i < Call::kPlaces; ++i) {
+    const std::string name = Call::kNames[i];
+    if (name != "lse") {
+      Call run;
+      run.at[i] = nullptr;
+      expect_run_refused(run(made, stream), name + ": is null, expected memory");
+    }
+    if (name != "k" && name != "v" && name != "tree" && name != "block_masks") {  // whose elements are bytes
+      Call run;
+      ++run.at[i];
+      expect_run_refused(run(made, stream), name + ": is ");
+    }
+    for (int output : {5, 6}) {
+      if (i == output) continue;
+      // The output starts before the end of this array, in the row of the last sequence where each has one.
+      Call run;
+      run.at[output] = run.at[i];
+      const bool both = i == 5 || i == 6;
+      expect_run_refused(run(made, stream), both ? "out: overlaps lse" : Call::kNames[output] + (": overlaps " + name));
+    }
+  }
+  Call run;
+  run.sequences = 3;
+  expect_run_refused(run(made, stream), "sequences: is 3, expected 0 to 2");
+  run = Call();
+  run.len_k = 41;
+  expect_run_refused(run(made, stream), "len_k: is 41, expected 0 to 40");
+  run = Call();
+  run.sequences = 0;
+  for (int i = 1; i < Call::kPlaces; ++i) run.at[i] = i == 1 ? run.at[i] : nullptr;
+  EXPECT_EQ(GTN_OK, run(made, stream)) << "no sequences, no memory";
+}
+
+// Each array covers as much as its shape says, for the sequences of the run.
+TEST_F(Planning, RunsOfAttentionKnowHowLargeArraysAre) {
+  Attending a = everything();
+  ASSERT_EQ(GTN_OK, plan_of(a)) << message.text;
+  const int64_t bytes[] = {
+      7 * 16 * 2 * 4, 7 * 16 * 2 * 4, 2 * 3 * 4, 4 * 4, 4 * 4, (1 * 4 * 3 * 40 - 4 * 3 * 40 + 3 * 40) * 2, 2 * 8, 2 * 2 * 4,
+      2 * 2 * 2 * 3 * 4, 2 * 2 * 2 * 40 * 4, 2 * 3 * 3, (2 * 4 * 2 + 1) * 8, 9 * 4, 9 * 4, 3 * 2 * 16, 9 * 4, 2 * 3 * 4,
+      2 * 40 * 4,
+  };
+  const int64_t bias = (4 * 3 * 40 + 3 * 40) * 2;  // heads share one
+  for (int i = 0; i < Call::kArrays; ++i) {
+    const int64_t size = std::string(Call::kNames[7 + i]) == "bias" ? bias : bytes[i];
+    Call run;
+    run.at[6] = run.at[7 + i] + (size + 3) / 4 * 4;
+    EXPECT_EQ(GTN_OK, run(made, stream)) << Call::kNames[7 + i] << " and what is behind it";
+    run.at[6] = run.at[7 + i] + (size - 1) / 4 * 4;
+    expect_run_refused(run(made, stream), std::string("lse: overlaps ") + Call::kNames[7 + i]);
+  }
+}
+
+TEST_F(Planning, RunsOfAttentionHaveNoMoreArraysThanPlanned) {
+  Attending a;
+  ASSERT_EQ(GTN_OK, plan_of(a)) << message.text;
+  Call none;
+  none.len_k = 5;
+  for (int i = 7; i < Call::kPlaces; ++i) none.at[i] = nullptr;
+  none.at[1] = nullptr;
+  ASSERT_EQ(GTN_OK, none(made, stream));
+  for (int i = 7; i < Call::kPlaces; ++i) {
+    Call run = none;
+    run.at[i] = run.place(i);
+    expect_run_refused(run(made, stream), std::string(Call::kNames[i]) + ": is not null, expected null");
+  }
+  const auto& at = none.at;
+  EXPECT_EQ(GTN_OK, gtn_attention_run(made, stream, 2, 3, 5, nullptr, nullptr, at[2], at[3], at[4], at[5], nullptr));
+  ASSERT_EQ(GTN_OK, gtn_plan_close(made, nullptr));
+  made = 0;
+  a = everything();
+  ASSERT_EQ(GTN_OK, plan_of(a)) << message.text;
+  const Call full;
+  expect_run_refused(gtn_attention_run(made, stream, 2, 3, 40, nullptr, full.at[1], at[2], at[3], at[4], at[5], nullptr),
+                     "k_scales: is null");
+}
+
+// Lengths that all sequences have are seen here; those in arrays are the backend's.
+TEST_F(Planning, RunsOfAttentionStayWithinBiasAndTree) {
+  Attending a;
+  a.patterns[0].masks = GTN_MASK_TREE;
+  a.desc.max_tree = 2;
+  a.desc.has_bias = 1;
+  a.desc.bias = tensor(GTN_F32, {1, 4, 1, 3});
+  ASSERT_EQ(GTN_OK, plan_of(a)) << message.text;
+  Call good;
+  for (int i = 7; i < Call::kPlaces; ++i) {
+    const std::string name = Call::kNames[i];
+    if (name != "bias" && name != "tree") good.at[i] = nullptr;
+  }
+  good.at[1] = nullptr;
+  good.sequences = good.len_q = 1;
+  good.len_k = 3;
+  EXPECT_EQ(GTN_OK, good(made, stream));
+  Call run = good;
+  run.sequences = 2;
+  expect_run_refused(run(made, stream), "sequences: is 2, expected at most 1, the most that bias takes");
+  run = good;
+  run.len_q = 3;
+  expect_run_refused(run(made, stream), "len_q: is 3, expected at most 2, the most that the tree takes");
+  run.len_q = 2;
+  expect_run_refused(run(made, stream), "len_q: is 2, expected at most 1, the most that bias takes");
+  run = good;
+  run.len_k = 4;
+  expect_run_refused(run(made, stream), "len_k: is 4, expected at most 3, the most that bias takes");
+  run.len_q = 3;
+  run.at[0] = run.place(0);
+  run.at[1] = run.place(1);
+  EXPECT_EQ(GTN_OK, run(made, stream));
+}
+
+// Packed queries over pages: offsets of the one, lengths of the other.
+TEST_F(Planning, RunsOfPackedQueriesOverPages) {
+  Attending a;
+  a.desc.q = a.desc.out = tensor(GTN_F32, {6, 4, 8});
+  a.desc.k = a.desc.v = tensor(GTN_F32, {3, 4, 2, 8});
+  a.desc.paged = 1;
+  a.desc.max_sequences = 2;
+  a.desc.max_len_k = 9;
+  ASSERT_EQ(GTN_OK, plan_of(a)) << message.text;
+  Call good;
+  for (int i = 7; i < Call::kPlaces; ++i) {
+    if (Call::kNames[i] != std::string("block_table")) good.at[i] = nullptr;
+  }
+  good.at[0] = good.place(0);
+  good.len_q = 6;
+  good.len_k = 9;
+  EXPECT_EQ(GTN_OK, good(made, stream));
+  Call run = good;
+  run.at[0] = nullptr;
+  expect_run_refused(run(made, stream), "q_index: is null");
+  run = good;
+  run.at[6] = run.at[0] + 16;
+  expect_run_refused(run(made, stream), "lse: overlaps q_index");
+  run = good;
+  run.at[6] = run.at[1] + 16;
+  EXPECT_EQ(GTN_OK, run(made, stream)) << "two lengths";
+  run.at[6] = run.at[9] + 2 * 3 * 4 - 4;
+  expect_run_refused(run(made, stream), "lse: overlaps block_table");
 }
 
 // Index arrays and log-sum-exps of so many sequences have more bytes than 63 bits count.
 TEST(Attention, SizesOfTheLargestCountsDoNotOverflow) {
   OpenDevice on("cpu:scalar");
   alignas(64) float memory[256] = {};
-  const gtn_tensor_desc t = tensor(GTN_F32, {4, 1, 4});
-  const gtn_attention_desc desc = {sizeof desc, 1.0f, t, t, t, t, -1, -1, INT64_MAX};
+  Attending a;
+  a.desc.q = a.desc.k = a.desc.v = a.desc.out = tensor(GTN_F32, {4, 1, 4});
+  a.desc.max_sequences = INT64_MAX;
+  a.desc.patterns = a.patterns;
   Message message;
   gtn_plan plan = 0;
-  ASSERT_EQ(GTN_OK, gtn_attention_plan(on.device, &desc, &plan, &message)) << message.text;
+  ASSERT_EQ(GTN_OK, gtn_attention_plan(on.device, &a.desc, &plan, &message)) << message.text;
   for (int64_t sequences : {INT64_MAX, INT64_MAX - 1, INT64_MAX / 8 + 1}) {
     EXPECT_EQ(GTN_INVALID_ARGUMENT, gtn_attention_run(plan, on.stream, sequences, 4, 4, memory, memory + 8, memory + 32,
                                                       memory + 48, memory + 64, memory + 128, nullptr));
     EXPECT_EQ("out: overlaps q_index", on.message().substr(0, 21));
   }
   EXPECT_EQ(GTN_OK, gtn_plan_close(plan, nullptr));
+}
+
+gtn_merge_desc merging() {
+  return {sizeof(gtn_merge_desc), 1, tensor(GTN_BF16, {3, 2, 4, 2, 8}), tensor(GTN_F32, {3, 2, 2, 4}),
+          tensor(GTN_BF16, {2, 4, 2, 8}), tensor(GTN_F32, {2, 2, 4})};
+}
+
+TEST_F(Planning, OfMergesAreChecked) {
+  struct Wrong {
+    const char* named;
+    void (*change)(gtn_merge_desc&);
+  };
+  const Wrong wrongs[] = {
+      {"desc.has_sink_logits", [](gtn_merge_desc& d) { d.has_sink_logits = 2; }},
+      {"desc.x.rank", [](gtn_merge_desc& d) { d.x.rank = 4; }},
+      {"desc.x.dtype: is S8", [](gtn_merge_desc& d) { d.x.dtype = GTN_S8; }},
+      {"desc.x.strides[4]", [](gtn_merge_desc& d) { d.x.strides[4] = 2; }},
+      {"desc.x.shape[3]: is 0", [](gtn_merge_desc& d) { d.x.shape[3] = 0; }},
+      {"desc.x.shape[4]: is 0", [](gtn_merge_desc& d) { d.x.shape[4] = 0; }},
+      {"desc.x_lse.dtype: is BF16, expected F32", [](gtn_merge_desc& d) { d.x_lse.dtype = GTN_BF16; }},
+      {"desc.x_lse.shape[0]: is 2, expected x's 3", [](gtn_merge_desc& d) { d.x_lse.shape[0] = 2; }},
+      {"desc.x_lse.shape[2]", [](gtn_merge_desc& d) { std::swap(d.x_lse.shape[2], d.x_lse.shape[3]); }},
+      {"desc.out.shape[0]", [](gtn_merge_desc& d) { d.out.shape[0] = 1; }},
+      {"desc.out.shape[3]: is 7, expected x's 8", [](gtn_merge_desc& d) { d.out.shape[3] = 7; }},
+      {"desc.out.strides[1]: is 0", [](gtn_merge_desc& d) { d.out.strides[1] = 0; }},
+      {"desc.lse.rank", [](gtn_merge_desc& d) { d.lse.rank = 2; }},
+      {"desc.lse.shape[1]: is 1, expected x's 2", [](gtn_merge_desc& d) { d.lse.shape[1] = 1; }},
+      {"desc.lse.strides[0]: is 0", [](gtn_merge_desc& d) { d.lse.strides[0] = 0; }},
+  };
+  for (const Wrong& wrong : wrongs) {
+    gtn_merge_desc desc = merging();
+    wrong.change(desc);
+    expect_refused(gtn_merge_plan(device, &desc, &made, &message), wrong.named);
+  }
+}
+
+TEST_F(Planning, RunsOfMergesAreChecked) {
+  const gtn_merge_desc desc = merging();
+  ASSERT_EQ(GTN_OK, gtn_merge_plan(device, &desc, &made, &message)) << message.text;
+  alignas(64) static uint16_t x[3 * 128 + 64], out[128];
+  alignas(64) static float x_lse[3 * 16 + 8], lse[16], sink[64];  // as large as what is laid over them
+  const auto run = [&](int64_t parts, const void* in, const void* in_lse, const void* s, void* to, void* to_lse) {
+    return gtn_merge_run(made, stream, parts, 2, 4, in, in_lse, s, to, to_lse);
+  };
+  EXPECT_EQ(GTN_OK, run(3, x, x_lse, sink, out, lse));
+  EXPECT_EQ(GTN_OK, run(3, x, x_lse, sink, out, nullptr));
+  EXPECT_EQ(GTN_OK, run(0, nullptr, nullptr, sink, out, lse)) << "no parts, no memory";
+  EXPECT_EQ(GTN_OK, run(3, x, x_lse, sink, x, x_lse)) << "the first part";
+  EXPECT_EQ(GTN_OK, run(2, x, x_lse, sink, x + 256, x_lse + 32)) << "a part that is not in use";
+  expect_run_refused(run(3, x, x_lse, sink, x + 128, lse), "out: overlaps x (");
+  expect_run_refused(run(3, x, x_lse, sink, out, x_lse + 16), "lse: overlaps x_lse");
+  expect_run_refused(run(3, x, x_lse, sink, x_lse, lse), "out: overlaps x_lse");
+  expect_run_refused(run(3, x, x_lse, sink, out, x), "lse: overlaps x");
+  expect_run_refused(run(3, x, x_lse, sink, sink, lse), "out: overlaps sink_logits");
+  expect_run_refused(run(3, x, x_lse, sink, out, sink), "lse: overlaps sink_logits");
+  expect_run_refused(run(3, x, x_lse, sink, out, out), "out: overlaps lse");
+  expect_run_refused(run(4, x, x_lse, sink, out, lse), "parts: is 4, expected 0 to 3");
+  expect_run_refused(run(3, nullptr, x_lse, sink, out, lse), "x: is null");
+  expect_run_refused(run(3, x, nullptr, sink, out, lse), "x_lse: is null");
+  expect_run_refused(run(3, x, x_lse, nullptr, out, lse), "sink_logits: is null");
+  expect_run_refused(run(3, x, x_lse, sink, nullptr, lse), "out: is null");
+  expect_run_refused(run(3, x, x_lse, sink, reinterpret_cast<char*>(out) + 1, lse), "out: is ");
+  expect_run_refused(gtn_merge_run(made, stream, 3, 3, 4, x, x_lse, sink, out, lse), "batch: is 3");
+  expect_run_refused(gtn_merge_run(made, stream, 3, 2, -1, x, x_lse, sink, out, lse), "length: is -1");
+  expect_run_refused(gtn_rope_run(made, stream, 1, x, x, nullptr, nullptr, nullptr, nullptr, nullptr, nullptr, nullptr, nullptr,
+                                  nullptr),
+                     "plan: is for merge, expected rope");
+  // What a smaller run does not use may hold another tensor.
+  EXPECT_EQ(GTN_OK, gtn_merge_run(made, stream, 3, 1, 4, x, x_lse, sink, x + 2 * 128 + 64, lse));
+}
+
+// Parts side by side in every row: the first of them is still one that nothing else shares memory with. Parts that are
+// all the same memory are not.
+TEST_F(Planning, MergesInPlaceOfTheFirstPart) {
+  gtn_merge_desc desc = merging();
+  desc.has_sink_logits = 0;
+  alignas(64) static uint16_t x[3 * 128];
+  alignas(64) static float x_lse[3 * 16];
+  const int64_t side_by_side[] = {16, 4 * 48, 48, 8, 1}, same[] = {0, 64, 16, 8, 1};
+  for (const int64_t* strides : {side_by_side, same}) {
+    std::copy_n(strides, 5, desc.x.strides);
+    std::copy_n(strides + 1, 4, desc.out.strides);
+    ASSERT_EQ(GTN_OK, gtn_merge_plan(device, &desc, &made, &message)) << message.text;
+    EXPECT_EQ(GTN_OK, gtn_merge_run(made, stream, 1, 2, 4, x, x_lse, nullptr, x, nullptr));
+    const gtn_status status = gtn_merge_run(made, stream, 3, 2, 4, x, x_lse, nullptr, x, nullptr);
+    if (strides == side_by_side) {
+      EXPECT_EQ(GTN_OK, status);
+    } else {
+      expect_run_refused(status, "out: overlaps x");
+    }
+    EXPECT_EQ(GTN_OK, gtn_plan_close(made, nullptr));
+    made = 0;
+  }
+}
+
+gtn_rope_desc rotating() {
+  return {sizeof(gtn_rope_desc), GTN_ROPE_HALVES, 6, 32, 1, 1, 1, 0, tensor(GTN_F32, {5, 4, 8}), tensor(GTN_F32, {5, 4, 8}),
+          tensor(GTN_BF16, {5, 2, 8}), tensor(GTN_BF16, {5, 2, 4}), tensor(GTN_S8, {3, 4, 2, 8}), tensor(GTN_S8, {3, 4, 2, 4})};
+}
+
+TEST_F(Planning, OfRotaryEmbeddingsAreChecked) {
+  struct Wrong {
+    const char* named;
+    void (*change)(gtn_rope_desc&);
+  };
+  const Wrong wrongs[] = {
+      {"desc.style: is 3", [](gtn_rope_desc& d) { d.style = 3; }},
+      {"desc.rotary: is 5, expected an even number, 0 to 8", [](gtn_rope_desc& d) { d.rotary = 5; }},
+      {"desc.rotary: is 10", [](gtn_rope_desc& d) { d.rotary = 10; }},
+      {"desc.rotary: is -2", [](gtn_rope_desc& d) { d.rotary = -2; }},
+      {"desc.max_position: is 0", [](gtn_rope_desc& d) { d.max_position = 0; }},
+      {"desc.max_position: makes table exceed", [](gtn_rope_desc& d) { d.max_position = INT64_MAX / 8; }},
+      {"desc.has_q: is 2", [](gtn_rope_desc& d) { d.has_q = 2; }},
+      {"desc.has_q: is 0, expected 1", [](gtn_rope_desc& d) { d.has_q = d.has_k = 0; }},
+      {"desc.has_v", [](gtn_rope_desc& d) { d.has_v = -1; }},
+      {"desc.q.dtype", [](gtn_rope_desc& d) { d.q.dtype = GTN_S8; }},
+      {"desc.q.shape[1]: is 0", [](gtn_rope_desc& d) { d.q.shape[1] = d.q_out.shape[1] = 0; }},
+      {"desc.q_out.shape[1]", [](gtn_rope_desc& d) { d.q_out.shape[1] = 3; }},
+      {"desc.q_out.strides[0]", [](gtn_rope_desc& d) { d.q_out.strides[0] = 0; }},
+      {"desc.k.shape[0]: is 4, expected q's 5", [](gtn_rope_desc& d) { d.k.shape[0] = 4; }},
+      {"desc.k.shape[2]: is 6, expected q's 8", [](gtn_rope_desc& d) { d.k.shape[2] = 6; }},
+      {"desc.v.shape[0]", [](gtn_rope_desc& d) { d.v.shape[0] = 4; }},
+      {"desc.v.shape[1]", [](gtn_rope_desc& d) { d.v.shape[1] = 1; }},
+      {"desc.v.dtype: is F16, expected BF16", [](gtn_rope_desc& d) { d.v.dtype = GTN_F16; }},
+      {"desc.k_cache.shape[2]: is 1, expected k's 2", [](gtn_rope_desc& d) { d.k_cache.shape[2] = 1; }},
+      {"desc.k_cache.shape[3]", [](gtn_rope_desc& d) { d.k_cache.shape[3] = 7; }},
+      {"desc.k_cache.shape[1]: is 0", [](gtn_rope_desc& d) { d.k_cache.shape[1] = d.v_cache.shape[1] = 0; }},
+      {"desc.k_cache.strides[0]", [](gtn_rope_desc& d) { d.k_cache.strides[0] = 0; }},
+      {"desc.v_cache.dtype: is F32, expected S8", [](gtn_rope_desc& d) { d.v_cache.dtype = GTN_F32; }},
+      {"desc.v_cache.shape[0]: is 2, expected k_cache's 3", [](gtn_rope_desc& d) { d.v_cache.shape[0] = 2; }},
+      {"desc.v_cache.shape[1]", [](gtn_rope_desc& d) { d.v_cache.shape[1] = 3; }},
+      {"desc.v_cache.shape[3]: is 3, expected v's 4", [](gtn_rope_desc& d) { d.v_cache.shape[3] = 3; }},
+  };
+  for (const Wrong& wrong : wrongs) {
+    gtn_rope_desc desc = rotating();
+    wrong.change(desc);
+    expect_refused(gtn_rope_plan(device, &desc, &made, &message), wrong.named);
+  }
+}
+
+TEST_F(Planning, RunsOfRotaryEmbeddingsAreChecked) {
+  const gtn_rope_desc desc = rotating();
+  ASSERT_EQ(GTN_OK, gtn_rope_plan(device, &desc, &made, &message)) << message.text;
+  // In the order of the parameters; q_out and what follows are outputs.
+  static const char* const names[] = {"positions", "table", "slots", "q", "k", "v",
+                                      "q_out", "k_cache", "v_cache", "k_scales", "v_scales"};
+  constexpr int kPlaces = 11, kSlots = 2, kOutputs = 6;
+  alignas(64) static char memory[kPlaces][1024];
+  char* at[kPlaces];
+  int64_t tokens = 5;
+  const auto reset = [&] {
+    for (int i = 0; i < kPlaces; ++i) at[i] = memory[i];
+  };
+  const auto run = [&] {
+    return gtn_rope_run(made, stream, tokens, at[0], at[1], at[2], at[3], at[4], at[5], at[6], at[7], at[8], at[9], at[10]);
+  };
+  reset();
+  EXPECT_EQ(GTN_OK, run());
+  at[6] = at[3];
+  EXPECT_EQ(GTN_OK, run()) << "q in place";
+  for (int i = 0; i < kPlaces; ++i) {
+    const std::string name = names[i];
+    reset();
+    at[i] = nullptr;
+    if (i == kSlots) {
+      EXPECT_EQ(GTN_OK, run());
+    } else {
+      expect_run_refused(run(), name + ": is null, expected memory");
+    }
+    if (name != "k_cache" && name != "v_cache") {  // whose elements are bytes
+      reset();
+      ++at[i];
+      expect_run_refused(run(), name + ": is ");
+    }
+    for (int output = kOutputs; output < kPlaces; ++output) {
+      if (output == i || (name == "q" && output == kOutputs)) continue;
+      reset();
+      at[output] = at[i];
+      expect_run_refused(run(), output > i ? names[output] + (": overlaps " + name) : name + ": overlaps " + names[output]);
+    }
+  }
+  reset();
+  at[6] = at[3] + 4;
+  expect_run_refused(run(), "q_out: overlaps q");
+  at[6] = at[3];
+  at[4] = at[3];
+  expect_run_refused(run(), "q_out: overlaps k");
+  tokens = 6;
+  expect_run_refused(run(), "tokens: is 6, expected 0 to 5");
+}
+
+// Keys and values that share their pages, and a cache with fewer rows than there are tokens.
+TEST_F(Planning, RotaryEmbeddingsOfInterleavedCaches) {
+  gtn_rope_desc desc = rotating();
+  desc.has_q = 0;
+  desc.k.dtype = desc.v.dtype = GTN_F32;
+  desc.v = desc.k;
+  desc.k_cache = tensor(GTN_F32, {2, 2, 2, 8});
+  desc.k_cache.strides[0] = 2 * 2 * 2 * 8;
+  desc.v_cache = desc.k_cache;
+  ASSERT_EQ(GTN_OK, gtn_rope_plan(device, &desc, &made, &message)) << message.text;
+  alignas(64) static float k[5 * 16], v[5 * 16], table[32 * 6], pages[2 * 64];
+  alignas(64) static int64_t positions[5], slots[5];
+  const auto run = [&](int64_t tokens, const void* places, void* k_cache, void* v_cache) {
+    return gtn_rope_run(made, stream, tokens, positions, table, places, nullptr, k, v, nullptr, k_cache, v_cache, nullptr,
+                        nullptr);
+  };
+  EXPECT_EQ(GTN_OK, run(5, slots, pages, pages + 32));
+  EXPECT_EQ(GTN_OK, run(5, slots, pages + 32, pages));
+  expect_run_refused(run(5, slots, pages, pages + 31), "v_cache: overlaps k_cache");
+  EXPECT_EQ(GTN_OK, run(4, nullptr, pages, pages + 32));
+  expect_run_refused(run(5, nullptr, pages, pages + 32),
+                     "tokens: is 5, expected at most 4, the most that a cache without slots takes");
+  expect_run_refused(gtn_rope_run(made, stream, 1, positions, table, slots, k, k, v, nullptr, pages, pages + 32, nullptr,
+                                  nullptr),
+                     "q: is not null");
+}
+
+// Queries alone go to no cache.
+TEST_F(Planning, RotaryEmbeddingsOfQueriesAlone) {
+  gtn_rope_desc desc = rotating();
+  desc.has_k = desc.has_v = 0;
+  std::memset(&desc.k, 0xee, 4 * sizeof desc.k);  // not looked at
+  ASSERT_EQ(GTN_OK, gtn_rope_plan(device, &desc, &made, &message)) << message.text;
+  alignas(64) static float q[5 * 32], table[32 * 6];
+  alignas(64) static int64_t positions[5];
+  const auto run = [&](const void* slots, void* k_cache) {
+    return gtn_rope_run(made, stream, 5, positions, table, slots, q, nullptr, nullptr, q, k_cache, nullptr, nullptr, nullptr);
+  };
+  EXPECT_EQ(GTN_OK, run(nullptr, nullptr));
+  expect_run_refused(run(positions, nullptr), "slots: is not null");
+  expect_run_refused(run(nullptr, table), "k_cache: is not null");
 }
 
 // Of shapes that no memory has: refused, or there is nothing in them to do.

@@ -57,14 +57,35 @@ inline float from_bf16(uint16_t bits) {
   return value;
 }
 
+// A step between neighbours of F16 is 2^-10 of their power of two, and 2^-24 below 2^-14.
+inline uint16_t to_f16(float value) {
+  const uint16_t sign = std::signbit(value) ? 0x8000 : 0;
+  const double magnitude = std::fabs(static_cast<double>(value));
+  if (std::isnan(value)) return sign | 0x7e00;
+  if (magnitude >= 65520.0) return sign | 0x7c00;
+  int exponent = -14;
+  if (magnitude >= 0x1p-14) exponent = std::ilogb(magnitude);
+  const double steps = std::nearbyint(std::ldexp(magnitude, 10 - exponent));  // 1024 to 2048, or less when subnormal
+  return static_cast<uint16_t>(sign + (exponent + 14) * 1024 + static_cast<int>(steps));
+}
+
+inline float from_f16(uint16_t bits) {
+  using Float = std::numeric_limits<float>;
+  const int exponent = bits >> 10 & 31, fraction = bits & 1023;
+  float magnitude = exponent == 0 ? std::ldexp(static_cast<float>(fraction), -24)
+                                  : std::ldexp(static_cast<float>(fraction + 1024), exponent - 25);
+  if (exponent == 31) magnitude = fraction == 0 ? Float::infinity() : Float::quiet_NaN();
+  return (bits & 0x8000) != 0 ? -magnitude : magnitude;
+}
+
 inline constexpr double kUnitRoundoffF32 = 0x1p-24;
 
-// Elements of F32 or BF16 in memory, read and written as float. BF16 storage rounds.
+// Elements of F32, BF16, F16 or S8 in memory, read and written as float. Storage in fewer bits rounds.
 class Buffer {
  public:
   Buffer(int32_t dtype, int64_t elements) : dtype_(dtype), bytes_(static_cast<size_t>(elements * element_size(dtype))) {}
 
-  static int64_t element_size(int32_t dtype) { return dtype == GTN_F32 ? 4 : 2; }
+  static int64_t element_size(int32_t dtype) { return dtype == GTN_F32 ? 4 : dtype == GTN_S8 ? 1 : 2; }
   int32_t dtype() const { return dtype_; }
   int64_t size() const { return static_cast<int64_t>(bytes_.size()) / element_size(dtype_); }
   void* data() { return bytes_.data(); }
@@ -75,15 +96,18 @@ class Buffer {
       std::memcpy(&value, &bytes_[static_cast<size_t>(i) * 4], 4);
       return value;
     }
+    if (dtype_ == GTN_S8) return static_cast<float>(static_cast<int8_t>(bytes_[static_cast<size_t>(i)]));
     uint16_t bits;
     std::memcpy(&bits, &bytes_[static_cast<size_t>(i) * 2], 2);
-    return from_bf16(bits);
+    return dtype_ == GTN_F16 ? from_f16(bits) : from_bf16(bits);
   }
   void set(int64_t i, float value) {
     if (dtype_ == GTN_F32) {
       std::memcpy(&bytes_[static_cast<size_t>(i) * 4], &value, 4);
+    } else if (dtype_ == GTN_S8) {
+      bytes_[static_cast<size_t>(i)] = static_cast<unsigned char>(static_cast<int8_t>(std::nearbyint(value)));
     } else {
-      uint16_t bits = to_bf16(value);
+      uint16_t bits = dtype_ == GTN_F16 ? to_f16(value) : to_bf16(value);
       std::memcpy(&bytes_[static_cast<size_t>(i) * 2], &bits, 2);
     }
   }

@@ -34,10 +34,40 @@ typedef struct gtn_gemm_args {
 
 typedef struct gtn_attention_args {
   int64_t sequences, len_q, len_k;
-  const int64_t *q_index, *k_index; /* in device memory: their content is the backend's to check */
+  const int64_t *q_index, *k_index; /* in device memory, as all arrays: their content is the backend's to check */
   const void *q, *k, *v;
   void *out, *lse;
+  const float *k_scales, *v_scales;
+  const int32_t* block_table;
+  const float *sink_logits, *slopes;
+  const void* bias;
+  const int64_t* prefixes;
+  const int32_t *globals, *q_documents, *k_documents;
+  const uint8_t* tree;
+  const int64_t* block_offsets;
+  const int32_t *block_columns, *block_mask_index;
+  const uint8_t* block_masks;
+  const float* block_bias;
+  const int32_t *q_order, *k_order;
 } gtn_attention_args;
+
+typedef struct gtn_merge_args {
+  int64_t parts, batch, length;
+  const void* x;
+  const float *x_lse, *sink_logits;
+  void* out;
+  float* lse;
+} gtn_merge_args;
+
+typedef struct gtn_rope_args {
+  int64_t tokens;
+  const int64_t* positions;
+  const float* table;
+  const int64_t* slots;
+  const void *q, *k, *v;
+  void *q_out, *k_cache, *v_cache;
+  float *k_scales, *v_scales;
+} gtn_rope_args;
 
 typedef struct gtn_norm_args {
   int64_t rows;
@@ -95,9 +125,9 @@ typedef struct gtn_backend {
                              gtn_weights_info* info, gtn_message* message);
   void (*weights_destroy)(void* weights);
 
-  /* Plans. `desc` is the structure of that operator (gtn_gemm_desc for GTN_OP_GEMM, ...), complete and checked, and need not
-   * outlive the call. `args` is the structure of that operator above. run is the hot path: it allocates nothing, except that
-   * a stream may grow its workspace the first time that a plan needs more. */
+  /* Plans. `desc` is the structure of that operator (gtn_gemm_desc for GTN_OP_GEMM, ...), complete and checked, and neither
+   * it nor what it points to need outlive the call. `args` is the structure of that operator above. run is the hot path: it
+   * allocates nothing, except that a stream may grow its workspace the first time that a plan needs more. */
   gtn_status (*plan_create)(void* device, int32_t op, const void* desc, void** plan, gtn_plan_info* info,
                             gtn_message* message);
   void (*plan_destroy)(void* plan);

@@ -58,7 +58,15 @@ enum {
 enum { GTN_F32 = 1, GTN_BF16 = 2, GTN_F16 = 3, GTN_S8 = 4, GTN_U8 = 5, GTN_S32 = 6, GTN_S64 = 7 };
 
 /* Operators. */
-enum { GTN_OP_GEMM = 1, GTN_OP_ATTENTION = 2, GTN_OP_NORM = 3, GTN_OP_SOFTMAX = 4, GTN_OP_ACTIVATION = 5 };
+enum {
+  GTN_OP_GEMM = 1,
+  GTN_OP_ATTENTION = 2,
+  GTN_OP_NORM = 3,
+  GTN_OP_SOFTMAX = 4,
+  GTN_OP_ACTIVATION = 5,
+  GTN_OP_MERGE = 6,
+  GTN_OP_ROPE = 7
+};
 
 /* Element-wise functions, alone (gtn_activation_desc) or in a GEMM's epilogue. */
 enum {
@@ -168,8 +176,8 @@ GTN_API gtn_status gtn_device_open(const char* name, const gtn_device_options* o
 GTN_API gtn_status gtn_device_describe(gtn_device device, gtn_device_info* info, gtn_message* message);
 
 /* Whether the device claims to serve operator GTN_OP_* with elements of type `dtype`: that of the packed weights for
- * GTN_OP_GEMM, of q for GTN_OP_ATTENTION, of x for the others. *claimed is 1, 0, or -1 where the backend makes no claims. A
- * plan may still be declined with GTN_UNSUPPORTED, for a shape say. */
+ * GTN_OP_GEMM, of q for GTN_OP_ATTENTION, of q or k for GTN_OP_ROPE, of x for the others. *claimed is 1, 0, or -1 where the
+ * backend makes no claims. A plan may still be declined with GTN_UNSUPPORTED, for a shape say. */
 GTN_API gtn_status gtn_device_supports(gtn_device device, int32_t op, int32_t dtype, int32_t* claimed,
                                        gtn_message* message);
 
@@ -260,6 +268,8 @@ typedef struct gtn_plan_info {
   double flops;            /* floating-point or integer operations at the plan's maxima; a multiply-add is two */
   double bytes;            /* compulsory memory traffic at the plan's maxima: each input read and each output written once */
   int64_t workspace_bytes; /* scratch memory that a stream holds for the plan */
+  int64_t blocks;          /* attention: blocks of keys that tiles of queries visit at the plan's maxima, with every array of the
+                              run taken to hide nothing but what lies outside of the window; else 0 */
 } gtn_plan_info;
 
 GTN_API gtn_status gtn_plan_query(gtn_plan plan, gtn_plan_info* info, gtn_message* message);
@@ -290,42 +300,180 @@ GTN_API gtn_status gtn_gemm_plan(gtn_device device, const gtn_gemm_desc* desc, g
 GTN_API gtn_status gtn_gemm_run(gtn_plan plan, gtn_stream stream, gtn_weights weights, int64_t rows, const void* a,
                                 const void* bias, const void* residual, void* out);
 
-/* Attention: out = softmax(scale * q k^T over the visible keys) v, for every sequence and head, by an online softmax that
- * never holds the score matrix.
+/* Attention: out = softmax(scores over the visible keys) v, for every sequence and head, by an online softmax that never
+ * holds the score matrix (Dao et al. 2022, FlashAttention).
  *
- * Query i of a sequence with len_q queries and len_k keys sits at position p = i + len_k - len_q (bottom-right aligned) and
- * sees the keys j with p - window_left <= j <= p + window_right; -1 is unlimited; causal is window_right = 0. A query that
- * sees nothing gives 0 and a log-sum-exp of -infinity. Query head h reads key/value head h / (heads_q / heads_k).
+ * Query i of a sequence with len_q queries and len_k keys sits at position p = i + len_k - len_q (bottom-right aligned).
+ * The score of key j is s = scale * q.k; then, each where the plan has it, s = c tanh(s / c) (softcap), s - slope |p - j|
+ * (ALiBi), s + bias, where -infinity masks, s + block_bias, and s + self_bias where j = p. A query that sees nothing gives 0
+ * and a log-sum-exp of -infinity. Query head h reads key/value head h / (heads_q / heads_k).
+ *
+ * Visible is what every part of the head's pattern admits:
+ *   window    p - left * dilation <= j <= p + right * dilation, in steps of `dilation` from p; -1 is unlimited; causal is
+ *             right = 0. Three things lift it: sinks (j < sinks) and global tokens (j is global, or p is) lift all of it
+ *             except causality, that is j <= p where right = 0; a prefix (j < prefix) lifts the right end, causality too.
+ *             Sliding and dilated windows and global tokens are those of Longformer (Beltagy et al. 2020, section 3.1).
+ *   documents the label of the query equals that of the key in the last layer, and differs in each layer before.
+ *   tree      j < len_k - len_q, or tree[i][j - (len_k - len_q)] is not 0: which drafted tokens a drafted token follows.
+ *   blocks    the list of i's block of queries names the block of keys of j, and that entry's mask, if any, is not 0 there.
  *
  * Batched: rank 4, [batch, length, heads, head size]. Packed: rank 3, [tokens, heads, head size], where sequence b has the
- * tokens offsets[b] to offsets[b + 1] - 1. q, k, v and out share a rank and a dtype, GTN_F32 or GTN_BF16, and have unit
- * stride in the head size; sums and the softmax are FP32. */
+ * tokens offsets[b] to offsets[b + 1] - 1. Paged: k and v are pages, [pages, page size, heads_k, head size], for batched or
+ * packed q; key j of a sequence is row j % page size of page block_table[sequence][j / page size].
+ * All have unit stride in the head size; sums and the softmax are FP32. */
+enum { GTN_MASK_PREFIX = 1, GTN_MASK_GLOBALS = 2, GTN_MASK_DOCUMENTS = 4, GTN_MASK_TREE = 8, GTN_MASK_BLOCKS = 16 };
+
+/* What the queries of a head see. */
+typedef struct gtn_attention_pattern {
+  uint32_t size;
+  uint32_t masks;       /* GTN_MASK_*: the parts, each with arrays of the run, that narrow or lift the window */
+  int64_t window_left;  /* -1 unlimited, else 0 or more */
+  int64_t window_right; /* -1 unlimited, else 0 or more */
+  int64_t dilation;     /* 1 or more */
+  int64_t sinks;        /* the first keys that the window does not hide, 0 or more */
+} gtn_attention_pattern;
+
 typedef struct gtn_attention_desc {
   uint32_t size;
   float scale;         /* finite; usually 1 / sqrt(head size of q) */
-  gtn_tensor_desc q;   /* [batch, len_q, heads_q, dk] or [tokens_q, heads_q, dk] */
-  gtn_tensor_desc k;   /* [batch, len_k, heads_k, dk] or [tokens_k, heads_k, dk]; heads_k divides heads_q */
-  gtn_tensor_desc v;   /* [batch, len_k, heads_k, dv] or [tokens_k, heads_k, dv] */
-  gtn_tensor_desc out; /* [batch, len_q, heads_q, dv] or [tokens_q, heads_q, dv] */
-  int64_t window_left;  /* -1 unlimited, else 0 or more */
-  int64_t window_right; /* -1 unlimited, else 0 or more */
+  gtn_tensor_desc q;   /* [batch, len_q, heads_q, dk] or [tokens_q, heads_q, dk]; GTN_F32, GTN_BF16 or GTN_F16 */
+  gtn_tensor_desc k;   /* [batch, len_k, heads_k, dk] or [tokens_k, heads_k, dk], or pages; heads_k divides heads_q;
+                          GTN_F32, GTN_BF16, GTN_F16, or GTN_S8 with k_scales */
+  gtn_tensor_desc v;   /* as k in all but the head size dv; k and v may be views of one tensor */
+  gtn_tensor_desc out; /* [batch, len_q, heads_q, dv] or [tokens_q, heads_q, dv]; GTN_F32 or as q */
   int64_t max_sequences; /* packed: the largest number of sequences; batched: ignored */
+  const gtn_attention_pattern* patterns; /* host memory, read while the plan is made; each of the size of the first */
+  int64_t pattern_count;                 /* 1, or one for each of heads_q */
+  float softcap;           /* 0: none; else c, finite and greater than 0 */
+  float self_bias;         /* finite; added to the score of a query's own position */
+  int32_t has_sink_logits; /* 1: a further column of the softmax with no value, FP32 [heads_q]; lse leaves it out */
+  int32_t has_slopes;      /* 1: ALiBi, FP32 [heads_q] */
+  int32_t has_bias;        /* 1: `bias` describes an additive bias */
+  int32_t paged;           /* 1: k and v are pages */
+  gtn_tensor_desc bias;    /* [sequences, heads_q, len_q, len_k], at most the maxima of the plan; GTN_F32 or as q; strides of
+                              0 repeat it */
+  int64_t max_len_k;       /* paged: the longest sequence of keys; else ignored */
+  int64_t max_globals;     /* GTN_MASK_GLOBALS: tokens in the list of a sequence, 1 or more */
+  int64_t max_tree;        /* GTN_MASK_TREE: the longest len_q of a sequence, 1 or more */
+  int64_t document_heads;  /* GTN_MASK_DOCUMENTS: labels for 1, heads_k or heads_q heads */
+  int64_t document_layers; /* GTN_MASK_DOCUMENTS: 1 or more */
+  int64_t block_q, block_k; /* GTN_MASK_BLOCKS: queries and keys of a block, 1 or more */
+  int64_t block_heads;     /* GTN_MASK_BLOCKS: lists for 1, heads_k or heads_q heads */
+  int64_t max_blocks;      /* GTN_MASK_BLOCKS: entries of all lists together, 0 or more */
+  int64_t max_block_masks; /* GTN_MASK_BLOCKS: masks of partial blocks; 0: every entry is a full block */
+  int32_t has_block_bias;  /* GTN_MASK_BLOCKS: 1: a bias for each entry */
+  int32_t reserved;
+  int64_t order_heads;     /* 0: none; else queries and keys are taken in orders for 1, heads_k or heads_q heads */
 } gtn_attention_desc;
 
 GTN_API gtn_status gtn_attention_plan(gtn_device device, const gtn_attention_desc* desc, gtn_plan* plan,
                                       gtn_message* message);
 
-/* Batched: sequences <= batch, len_q and len_k <= those of the plan, and q_index and k_index are NULL (all sequences have
+/* Runs a plan that needs none of the further arrays of gtn_attention_run_with.
+ *
+ * Batched: sequences <= batch, len_q and len_k <= those of the plan, and q_index and k_index are NULL (all sequences have
  * len_q and len_k) or the lengths of each sequence, int64 [sequences], 0 to len_q and 0 to len_k; rows of out beyond a
  * sequence's length are not touched. Packed: len_q and len_k are the token counts, and q_index and k_index are offsets,
- * int64 [sequences + 1], from 0, never falling, the last at most the token count.
- * lse: NULL, or FP32, the natural-log sum of exponentials of the scaled scores, dense [sequences, heads_q, len_q] batched
+ * int64 [sequences + 1], from 0, never falling, the last at most the token count. Paged: len_k is at most max_len_k, and
+ * k_index is never NULL and holds lengths, int64 [sequences], 0 to len_k, also where q is packed.
+ * lse: NULL, or FP32, the natural-log sum of exponentials of the scores, dense [sequences, heads_q, len_q] batched
  * with the plan's len_q as its row length, or [heads_q, tokens_q] packed with the plan's tokens_q; entries beyond a
  * sequence's length are not touched either.
  * The index arrays are memory of the device. out and lse overlap nothing; q, k and v may alias. */
 GTN_API gtn_status gtn_attention_run(gtn_plan plan, gtn_stream stream, int64_t sequences, int64_t len_q, int64_t len_k,
                                      const void* q_index, const void* k_index, const void* q, const void* k,
                                      const void* v, void* out, void* lse);
+
+/* The same with the further arrays, each NULL exactly where the plan has no use for it; all are memory of the device, without
+ * gaps. LQ and LK are the plan's len_q and len_k: tokens where packed, and LK is max_len_k where paged. [s, ...] is
+ * [sequences, ...] batched, and one array for all tokens where packed (k_documents and k_order: also batched where paged).
+ *
+ *   k_scales, v_scales  GTN_S8: FP32 [s, LK, heads_k], or [pages, page size, heads_k] where paged: what each row is multiplied by
+ *   block_table         paged: int32 [sequences, ceil(LK / page size)], pages; entries beyond a sequence's length are not read
+ *   sink_logits, slopes FP32 [heads_q]
+ *   bias                as described by the plan
+ *   prefixes            GTN_MASK_PREFIX: int64 [sequences], 0 or more
+ *   globals             GTN_MASK_GLOBALS: int32 [sequences, max_globals]: positions in rising order, below the sequence's
+ *                       len_k; the unused rest is -1
+ *   q_documents         GTN_MASK_DOCUMENTS: int32 [s, document_layers, document_heads, LQ]: labels, compared as they are
+ *   k_documents         the same with LK
+ *   tree                GTN_MASK_TREE: uint8 [sequences, max_tree, max_tree]
+ *   block_offsets       GTN_MASK_BLOCKS: int64 [sequences * block_heads * ceil(LQ / block_q) + 1]: where the list of a sequence,
+ *                       head and block of queries starts; from 0, never falling, the last at most max_blocks
+ *   block_columns       int32 [max_blocks]: blocks of keys, rising within a list; those beyond a sequence are not read
+ *   block_mask_index    max_block_masks > 0: int32 [max_blocks]: the mask of an entry, or -1 for a full block
+ *   block_masks         max_block_masks > 0: uint8 [max_block_masks, block_q, block_k]
+ *   block_bias          has_block_bias: FP32 [max_blocks], added to the scores of the entry's block
+ *   q_order             order_heads > 0: int32 [s, order_heads, LQ]: queries of the sequence, each of them once; tiles and blocks
+ *                       of queries count in this order, while positions stay the queries' own
+ *   k_order             the same for keys; keys may be left out, with -1 in their place, and are then not seen
+ */
+GTN_API gtn_status gtn_attention_run_with(gtn_plan plan, gtn_stream stream, int64_t sequences, int64_t len_q, int64_t len_k,
+                                          const void* q_index, const void* k_index, const void* q, const void* k,
+                                          const void* v, void* out, void* lse, const void* k_scales, const void* v_scales,
+                                          const void* block_table, const void* sink_logits, const void* slopes,
+                                          const void* bias, const void* prefixes, const void* globals,
+                                          const void* q_documents, const void* k_documents, const void* tree,
+                                          const void* block_offsets, const void* block_columns,
+                                          const void* block_mask_index, const void* block_masks, const void* block_bias,
+                                          const void* q_order, const void* k_order);
+
+/* Merge of attention over parts of the keys, by their log-sum-exps: out = sum of exp(lse_i) x_i / (sum of exp(lse_i) +
+ * exp(sink logit)), lse = log of the sum of exp(lse_i), which leaves the sink logit out. Exact up to rounding: attention over a
+ * shared prefix and over each sequence's own keys merge to attention over both. A part whose log-sum-exp is -infinity has no
+ * share, whatever its x holds; all -infinity gives 0 and -infinity; a NaN or +infinity among the log-sum-exps gives NaN. */
+typedef struct gtn_merge_desc {
+  uint32_t size;
+  int32_t has_sink_logits; /* 1: FP32 [heads] */
+  gtn_tensor_desc x;       /* [parts, batch, length, heads, dv], GTN_F32, GTN_BF16 or GTN_F16, unit stride in dv */
+  gtn_tensor_desc x_lse;   /* [parts, batch, heads, length], GTN_F32 */
+  gtn_tensor_desc out;     /* [batch, length, heads, dv], GTN_F32, GTN_BF16 or GTN_F16, unit stride in dv */
+  gtn_tensor_desc lse;     /* [batch, heads, length], GTN_F32 */
+} gtn_merge_desc;
+
+GTN_API gtn_status gtn_merge_plan(gtn_device device, const gtn_merge_desc* desc, gtn_plan* plan, gtn_message* message);
+
+/* parts, batch and length are at most those of the plan. lse may be NULL. out may equal the first part of x where dtype and
+ * strides match, and lse that of x_lse; else they overlap nothing. */
+GTN_API gtn_status gtn_merge_run(gtn_plan plan, gtn_stream stream, int64_t parts, int64_t batch, int64_t length,
+                                 const void* x, const void* x_lse, const void* sink_logits, void* out, void* lse);
+
+/* Rotary position embedding (Su et al. 2021, RoFormer) of queries and keys, with the append of keys and values to a cache, in
+ * one pass. The first `rotary` elements of a head are rotated, pair by pair, by the angles of the token's position; the
+ * others are copied: (a, b) becomes (a cos - b sin, a sin + b cos). */
+enum {
+  GTN_ROPE_HALVES = 1,     /* pair i is (x[i], x[i + rotary / 2]) */
+  GTN_ROPE_INTERLEAVED = 2 /* pair i is (x[2 i], x[2 i + 1]) */
+};
+
+typedef struct gtn_rope_desc {
+  uint32_t size;
+  int32_t style;           /* GTN_ROPE_* */
+  int64_t rotary;          /* even, 0 to dk */
+  int64_t max_position;    /* positions that the table has, 1 or more */
+  int32_t has_q, has_k, has_v; /* 1: queries are rotated; keys are rotated and stored; values are stored. has_q or has_k is 1 */
+  int32_t reserved;
+  gtn_tensor_desc q;       /* [tokens, heads_q, dk], GTN_F32, GTN_BF16 or GTN_F16, unit stride in dk */
+  gtn_tensor_desc q_out;   /* as q in shape; GTN_F32, GTN_BF16 or GTN_F16 */
+  gtn_tensor_desc k;       /* [tokens, heads_k, dk], GTN_F32, GTN_BF16 or GTN_F16 */
+  gtn_tensor_desc v;       /* [tokens, heads_k, dv], as k in dtype */
+  gtn_tensor_desc k_cache; /* [pages, page size, heads_k, dk]: pages, or sequences and their longest length; GTN_F32, GTN_BF16,
+                              GTN_F16, or GTN_S8 with a scale of amax/127 for each token and head, round to nearest even */
+  gtn_tensor_desc v_cache; /* [pages, page size, heads_k, dv], as k_cache in pages and dtype */
+} gtn_rope_desc;
+
+GTN_API gtn_status gtn_rope_plan(gtn_device device, const gtn_rope_desc* desc, gtn_plan* plan, gtn_message* message);
+
+/* tokens: 0 to those of the plan. positions: int64 [tokens], 0 to max_position - 1. table: FP32 [max_position, rotary], for each
+ * position rotary / 2 cosines, then as many sines. slots: int64 [tokens], the row page * page size + offset of the caches that
+ * a token's key and value go to, or -1 for nowhere; NULL: token t goes to row t. Two tokens of one slot leave one of them
+ * there, in parts of either. k_scales and v_scales: GTN_S8 caches, FP32 [pages, page size, heads_k], written where rows are; a
+ * value is within -127 to 127; a row of zeros, or one so small that its scale is, has scale 0 and values of 0; a row that is
+ * not finite has scale NaN and values of 0.
+ * q_out may equal q where dtype and strides match; else outputs overlap nothing. A NULL where the plan has none of it. */
+GTN_API gtn_status gtn_rope_run(gtn_plan plan, gtn_stream stream, int64_t tokens, const void* positions, const void* table,
+                                const void* slots, const void* q, const void* k, const void* v, void* q_out, void* k_cache,
+                                void* v_cache, void* k_scales, void* v_scales);
 
 /* Normalisation with a fused residual: h = x + residual; out = norm(h); sum = h. */
 typedef struct gtn_norm_desc {

@@ -1,5 +1,8 @@
 #include "core/checks.h"
 
+#include <cmath>
+#include <cstdio>
+
 namespace gatun {
 
 int64_t element_size(int32_t dtype) {
@@ -24,6 +27,24 @@ const char* dtype_name(int32_t dtype) {
   static const char* const names[] = {"none", "F32", "BF16", "F16", "S8", "U8", "S32", "S64"};
   return element_size(dtype) == 0 ? "no dtype" : names[dtype];
 }
+
+namespace {
+
+// "F32, BF16 or F16", of a mask of dtypes.
+struct Alternatives {
+  char text[64] = "";
+
+  explicit Alternatives(uint32_t dtypes) {
+    size_t length = 0;
+    for (int32_t dtype = GTN_F32; dtype <= GTN_S64; ++dtype) {
+      if ((dtypes >> dtype & 1u) == 0) continue;
+      const char* between = length == 0 ? "" : (dtypes >> (dtype + 1)) == 0 ? " or " : ", ";
+      length += static_cast<size_t>(std::snprintf(text + length, sizeof text - length, "%s%s", between, dtype_name(dtype)));
+    }
+  }
+};
+
+}  // namespace
 
 gtn_status copy_description(gtn_message* message, const char* name, const void* from, void* copy, uint32_t known) {
   if (from == nullptr) return fail(message, GTN_INVALID_ARGUMENT, "%s: is null", name);
@@ -57,7 +78,7 @@ gtn_status check_tensor(gtn_message* message, const char* name, const gtn_tensor
   }
   if ((dtypes >> tensor.dtype & 1u) == 0) {
     return fail(message, GTN_INVALID_ARGUMENT, "%s.dtype: is %s, expected %s", name, dtype_name(tensor.dtype),
-                dtypes == kFloats ? "F32 or BF16" : "another");
+                Alternatives(dtypes).text);
   }
   if (tensor.rank < min_rank || tensor.rank > max_rank) {
     return fail(message, GTN_INVALID_ARGUMENT, "%s.rank: is %d, expected %d to %d", name, tensor.rank, min_rank, max_rank);
@@ -92,27 +113,30 @@ gtn_status check_tensor(gtn_message* message, const char* name, const gtn_tensor
                   name, d, static_cast<long long>(tensor.shape[d]), static_cast<long long>(tensor.strides[d]));
     }
   }
-  if (output && !empty) {
-    // Sorted by stride, each dimension must step over everything that the smaller ones reach.
-    int order[GTN_MAX_RANK];
-    for (int d = 0; d < tensor.rank; ++d) {
-      int at = d;
-      for (; at > 0 && tensor.strides[order[at - 1]] > tensor.strides[d]; --at) order[at] = order[at - 1];
-      order[at] = d;
-    }
-    int64_t reach = 1;
-    for (int i = 0; i < tensor.rank; ++i) {
-      const int d = order[i];
-      if (tensor.shape[d] == 1) continue;
-      if (tensor.strides[d] < reach) {
-        return fail(message, GTN_INVALID_ARGUMENT,
-                    "%s.strides[%d]: is %lld, expected %lld or more, since no two elements of an output may share memory", name,
-                    d, static_cast<long long>(tensor.strides[d]), static_cast<long long>(reach));
-      }
-      reach += (tensor.shape[d] - 1) * tensor.strides[d];
-    }
+  int64_t reach;
+  if (const int d = output && !empty ? crowded_dimension(tensor, &reach) : -1; d >= 0) {
+    return fail(message, GTN_INVALID_ARGUMENT,
+                "%s.strides[%d]: is %lld, expected %lld or more, since no two elements of an output may share memory", name, d,
+                static_cast<long long>(tensor.strides[d]), static_cast<long long>(reach));
   }
   return GTN_OK;
+}
+
+int crowded_dimension(const gtn_tensor_desc& tensor, int64_t* reach) {
+  int order[GTN_MAX_RANK];  // by stride
+  for (int d = 0; d < tensor.rank; ++d) {
+    int at = d;
+    for (; at > 0 && tensor.strides[order[at - 1]] > tensor.strides[d]; --at) order[at] = order[at - 1];
+    order[at] = d;
+  }
+  *reach = 1;
+  for (int i = 0; i < tensor.rank; ++i) {
+    const int d = order[i];
+    if (tensor.shape[d] == 1) continue;
+    if (tensor.strides[d] < *reach) return d;
+    *reach += (tensor.shape[d] - 1) * tensor.strides[d];
+  }
+  return -1;
 }
 
 Extent extent_of(const gtn_tensor_desc& tensor) {
@@ -142,16 +166,66 @@ bool overlap(const Extent& a, const void* at_a, int64_t rows_a, const Extent& b,
   const int64_t bytes_a = extent_bytes(a, rows_a), bytes_b = extent_bytes(b, rows_b);
   if (bytes_a == 0 || bytes_b == 0) return false;
   if (first_a + static_cast<uint64_t>(bytes_a) <= first_b || first_b + static_cast<uint64_t>(bytes_b) <= first_a) return false;
-  if (!a.exact || !b.exact || a.pitch != b.pitch || a.pitch <= 0) return true;
+  if (a.pitch != b.pitch || a.pitch <= 0) return true;
   if (a.width > a.pitch || b.width > b.pitch) return true;
   const uint64_t pitch = static_cast<uint64_t>(a.pitch);
   const uint64_t ahead = first_b >= first_a ? (first_b - first_a) % pitch : (pitch - (first_a - first_b) % pitch) % pitch;
   return !(ahead >= static_cast<uint64_t>(a.width) && ahead + static_cast<uint64_t>(b.width) <= pitch);
 }
 
+Extent range_of(const gtn_tensor_desc& tensor, std::initializer_list<int64_t> sizes) {
+  Extent extent;
+  extent.element = element_size(tensor.dtype);
+  int64_t width = 1;
+  for (int d = 0; d < tensor.rank; ++d) {
+    const int64_t size = static_cast<size_t>(d) < sizes.size() ? sizes.begin()[d] : tensor.shape[d];
+    if (size == 0) return extent;
+    width += (size - 1) * tensor.strides[d];
+  }
+  extent.width = extent.pitch = width * extent.element;
+  return extent;
+}
+
+bool same_strides(int rank, const int64_t* shape, const int64_t* strides, const int64_t* other) {
+  for (int d = 0; d < rank; ++d) {
+    if (shape[d] > 1 && strides[d] != other[d]) return false;
+  }
+  return true;
+}
+
+gtn_status check_array(gtn_message* message, const char* why, const char* array, int64_t element,
+                       std::initializer_list<int64_t> elements) {
+  int64_t bytes = element;
+  for (int64_t size : elements) {
+    // An empty array is no larger for being empty: kernels may multiply its other sizes.
+    if (__builtin_mul_overflow(bytes, size > 0 ? size : 1, &bytes)) {
+      return fail(message, GTN_INVALID_ARGUMENT, "%s: makes %s exceed 2^63 bytes", why, array);
+    }
+  }
+  return GTN_OK;
+}
+
 gtn_status check_flag(gtn_message* message, const char* name, int32_t value) {
   if (value == 0 || value == 1) return GTN_OK;
   return fail(message, GTN_INVALID_ARGUMENT, "%s: is %d, expected 0 or 1", name, value);
+}
+
+gtn_status check_at_least(gtn_message* message, const char* name, int64_t value, int64_t least) {
+  if (value >= least) return GTN_OK;
+  return fail(message, GTN_INVALID_ARGUMENT, "%s: is %lld, expected %lld or more", name, static_cast<long long>(value),
+              static_cast<long long>(least));
+}
+
+gtn_status check_finite(gtn_message* message, const char* name, float value) {
+  if (std::isfinite(value)) return GTN_OK;
+  return fail(message, GTN_INVALID_ARGUMENT, "%s: is %g, expected a finite number", name, static_cast<double>(value));
+}
+
+gtn_status check_size(gtn_message* message, const char* name, const gtn_tensor_desc& tensor, int dimension, const char* whose,
+                      int64_t expected) {
+  if (tensor.shape[dimension] == expected) return GTN_OK;
+  return fail(message, GTN_INVALID_ARGUMENT, "%s.shape[%d]: is %lld, expected %s %lld", name, dimension,
+              static_cast<long long>(tensor.shape[dimension]), whose, static_cast<long long>(expected));
 }
 
 gtn_status check_activation(gtn_message* message, int32_t activation) {

@@ -8,6 +8,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
+#include <initializer_list>
 
 #include "core/message.h"
 
@@ -55,7 +56,7 @@ struct Extent {
   int64_t element = 1;  // bytes, and so the alignment
   int64_t width = 0;    // bytes from a row's first to past its last element
   int64_t pitch = 0;    // bytes from row to row
-  bool exact = true;    // false: rows are not all `pitch` apart, so only the outer range is known
+  bool exact = true;    // false: positions are not all `pitch` apart, so a row is a whole batch of them
 };
 
 // Bytes from the first to past the last of `rows` rows.
@@ -63,7 +64,8 @@ inline int64_t extent_bytes(const Extent& extent, int64_t rows) {
   return rows == 0 || extent.width == 0 ? 0 : (rows - 1) * extent.pitch + extent.width;
 }
 
-// Whether memory of the two is shared. Interleaved tensors of one pitch, such as columns of one matrix, are told apart.
+// Whether memory of the two is shared. Interleaved tensors of one pitch, such as columns of one matrix or keys and values
+// that share their pages, are told apart.
 bool overlap(const Extent& a, const void* at_a, int64_t rows_a, const Extent& b, const void* at_b, int64_t rows_b);
 
 // dtype in `dtypes` (a mask of 1 << dtype), rank, shape, strides and extent (which must fit 63 bits); unit stride in the last
@@ -72,14 +74,40 @@ gtn_status check_tensor(gtn_message* message, const char* name, const gtn_tensor
                         int max_rank, bool unit_stride, bool output);
 
 constexpr uint32_t kFloats = (1u << GTN_F32) | (1u << GTN_BF16);
+constexpr uint32_t kFloatsAndHalf = kFloats | (1u << GTN_F16);
+
+// An array of a run, without gaps, whose sizes come from a description: `elements` of them, each 0 or more, multiplied. Its
+// bytes must fit 63 bits, so that kernels may multiply. `why` names the field that says how large it is.
+gtn_status check_array(gtn_message* message, const char* why, const char* array, int64_t element,
+                       std::initializer_list<int64_t> elements);
 
 // Rank 2: the extent of its rows. Ranks 3 and 4 (attention): rows are positions, over heads and head size.
 Extent extent_of(const gtn_tensor_desc& tensor);
 
+// The rows of `batches` of `length` positions, of a tensor of rank 4 planned with batches of `planned`.
+inline int64_t rows_of(const Extent& extent, int64_t batches, int64_t length, int64_t planned) {
+  return extent.exact ? (batches - 1) * planned + length : batches;
+}
+
+// The outer range of a tensor whose first sizes are `sizes`, as one row: for ranks without an extent.
+Extent range_of(const gtn_tensor_desc& tensor, std::initializer_list<int64_t> sizes);
+
+// Whether elements with the same indices lie the same way: strides of dimensions of at most one index do not matter.
+bool same_strides(int rank, const int64_t* shape, const int64_t* strides, const int64_t* other);
+
+// A dimension that does not step over all that those of smaller strides reach, so that elements may share memory, or -1.
+// `*reach` is the least stride that would.
+int crowded_dimension(const gtn_tensor_desc& tensor, int64_t* reach);
+
 gtn_status check_flag(gtn_message* message, const char* name, int32_t value);
 gtn_status check_activation(gtn_message* message, int32_t activation);
+gtn_status check_at_least(gtn_message* message, const char* name, int64_t value, int64_t least);
+gtn_status check_finite(gtn_message* message, const char* name, float value);
 gtn_status check_same_shape(gtn_message* message, const char* name, const gtn_tensor_desc& tensor, const char* other_name,
                             const gtn_tensor_desc& other);
+// One dimension of `tensor` against one of another, `whose`.
+gtn_status check_size(gtn_message* message, const char* name, const gtn_tensor_desc& tensor, int dimension, const char* whose,
+                      int64_t expected);
 
 // A run's pointer: null exactly where the plan has none, and aligned to its element.
 inline gtn_status check_pointer(gtn_message* message, const char* name, const void* pointer, bool wanted, int64_t alignment) {

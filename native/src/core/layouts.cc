@@ -14,15 +14,16 @@ struct Field {
 struct Structure {
   const char* name;
   size_t bytes;
-  Field fields[16];  // the unused ones have no name
+  Field fields[32];  // the unused ones have no name
 };
 
 // GATUN_STRUCTURE(gtn_message, size, text) is a Structure with these fields. The macros of GATUN_FIELDS expand each other,
 // one field at a time.
 #define GATUN_PARENTHESES ()
-#define GATUN_EXPAND(...) GATUN_EXPAND_4(GATUN_EXPAND_4(GATUN_EXPAND_4(__VA_ARGS__)))
-#define GATUN_EXPAND_4(...) GATUN_EXPAND_2(GATUN_EXPAND_2(GATUN_EXPAND_2(__VA_ARGS__)))
-#define GATUN_EXPAND_2(...) __VA_ARGS__
+#define GATUN_EXPAND(...) GATUN_EXPAND_9(GATUN_EXPAND_9(GATUN_EXPAND_9(GATUN_EXPAND_9(__VA_ARGS__))))
+#define GATUN_EXPAND_9(...) GATUN_EXPAND_3(GATUN_EXPAND_3(GATUN_EXPAND_3(__VA_ARGS__)))
+#define GATUN_EXPAND_3(...) GATUN_EXPAND_1(GATUN_EXPAND_1(GATUN_EXPAND_1(__VA_ARGS__)))
+#define GATUN_EXPAND_1(...) __VA_ARGS__
 #define GATUN_FIELDS(type, field, ...) \
   {#field, offsetof(type, field), sizeof(type::field)}, __VA_OPT__(GATUN_AGAIN GATUN_PARENTHESES(type, __VA_ARGS__))
 #define GATUN_AGAIN() GATUN_FIELDS
@@ -37,9 +38,16 @@ constexpr Structure kStructures[] = {
     GATUN_STRUCTURE(gtn_device_options, size, threads),
     GATUN_STRUCTURE(gtn_weights_desc, size, format, source),
     GATUN_STRUCTURE(gtn_weights_info, size, format, k, n, bytes),
-    GATUN_STRUCTURE(gtn_plan_info, size, op, kernel, flops, bytes, workspace_bytes),
+    GATUN_STRUCTURE(gtn_plan_info, size, op, kernel, flops, bytes, workspace_bytes, blocks),
     GATUN_STRUCTURE(gtn_gemm_desc, size, format, a, out, activation, has_bias, has_residual, reserved),
-    GATUN_STRUCTURE(gtn_attention_desc, size, scale, q, k, v, out, window_left, window_right, max_sequences),
+    GATUN_STRUCTURE(gtn_attention_pattern, size, masks, window_left, window_right, dilation, sinks),
+    GATUN_STRUCTURE(gtn_attention_desc, size, scale, q, k, v, out, max_sequences, patterns, pattern_count, softcap, self_bias,
+                    has_sink_logits, has_slopes, has_bias, paged, bias, max_len_k, max_globals, max_tree, document_heads,
+                    document_layers, block_q, block_k, block_heads, max_blocks, max_block_masks, has_block_bias, reserved,
+                    order_heads),
+    GATUN_STRUCTURE(gtn_merge_desc, size, has_sink_logits, x, x_lse, out, lse),
+    GATUN_STRUCTURE(gtn_rope_desc, size, style, rotary, max_position, has_q, has_k, has_v, reserved, q, q_out, k, v, k_cache,
+                    v_cache),
     GATUN_STRUCTURE(gtn_norm_desc, size, kind, x, out, epsilon, has_residual, has_beta, has_sum),
     GATUN_STRUCTURE(gtn_softmax_desc, size, scale, x, out),
     GATUN_STRUCTURE(gtn_activation_desc, size, activation, x, out, has_bias, reserved),

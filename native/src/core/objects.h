@@ -61,6 +61,19 @@ struct Weights {
   gtn_weights_info info;
 };
 
+// The arrays of gtn_attention_run_with beyond those of gtn_attention_run, in the order of its parameters.
+enum AttentionArray {
+  kKScales, kVScales, kBlockTable, kSinkLogits, kSlopes, kBias, kPrefixes, kGlobals, kQDocuments, kKDocuments, kTree,
+  kBlockOffsets, kBlockColumns, kBlockMaskIndex, kBlockMasks, kBlockBias, kQOrder, kKOrder, kAttentionArrays
+};
+
+// Whether runs bring an array, and what it covers.
+struct RunArray {
+  bool wanted = false;
+  bool per_sequence = false;  // a row for each sequence of the run; else one row
+  Extent extent;
+};
+
 struct Plan {
   Device* device;
   void* impl;
@@ -72,9 +85,16 @@ struct Plan {
     gtn_norm_desc norm;
     gtn_softmax_desc softmax;
     gtn_activation_desc activation;
+    gtn_merge_desc merge;
+    gtn_rope_desc rope;
   };
   // Extents of the tensors that runs check against each other: x is a or q.
   Extent x, k, v, out;
+  uint32_t masks;  // attention: GTN_MASK_* of all its patterns, which themselves are gone
+  RunArray arrays[kAttentionArrays];
+  Extent k_cache, v_cache;  // rope
+  // Merge: with how many parts at most out may be x, and lse x_lse. Rope: 1 where q_out may be q.
+  int64_t in_place, lse_in_place;
 };
 
 extern HandleTable devices, streams, events, plans, weights;

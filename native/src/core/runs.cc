@@ -4,7 +4,7 @@
 namespace gatun {
 namespace {
 
-const char* const kOperators[] = {"none", "gemm", "attention", "norm", "softmax", "activation"};
+const char* const kOperators[] = {"none", "gemm", "attention", "norm", "softmax", "activation", "merge", "rope"};
 
 // A plan of operator `op` on a stream, held together for one run. After status() is GTN_OK both may be used.
 class Run {
@@ -59,6 +59,13 @@ gtn_status check_apart_or_equal(gtn_message* message, const Region& output, cons
   return check_apart(message, output, other);
 }
 
+// A count of the run against an array that need not be as large as the plan's maxima.
+gtn_status check_reach(gtn_message* message, const char* name, int64_t value, int64_t most, const char* array) {
+  if (value <= most) return GTN_OK;
+  return fail(message, GTN_INVALID_ARGUMENT, "%s: is %lld, expected at most %lld, the most that %s takes", name,
+              static_cast<long long>(value), static_cast<long long>(most), array);
+}
+
 // An array of `count` times `times` elements without gaps. A plan may be of more elements than there are bytes to address.
 Extent dense(int64_t element, int64_t count, int64_t times = 1) {
   int64_t bytes;
@@ -105,45 +112,196 @@ gtn_status gtn_gemm_run(gtn_plan plan, gtn_stream stream, gtn_weights packed, in
 gtn_status gtn_attention_run(gtn_plan plan, gtn_stream stream, int64_t sequences, int64_t len_q, int64_t len_k,
                              const void* q_index, const void* k_index, const void* q, const void* k, const void* v, void* out,
                              void* lse) {
+  return gtn_attention_run_with(plan, stream, sequences, len_q, len_k, q_index, k_index, q, k, v, out, lse, nullptr, nullptr,
+                                nullptr, nullptr, nullptr, nullptr, nullptr, nullptr, nullptr, nullptr, nullptr, nullptr,
+                                nullptr, nullptr, nullptr, nullptr, nullptr, nullptr);
+}
+
+gtn_status gtn_attention_run_with(gtn_plan plan, gtn_stream stream, int64_t sequences, int64_t len_q, int64_t len_k,
+                                  const void* q_index, const void* k_index, const void* q, const void* k, const void* v,
+                                  void* out, void* lse, const void* k_scales, const void* v_scales, const void* block_table,
+                                  const void* sink_logits, const void* slopes, const void* bias, const void* prefixes,
+                                  const void* globals, const void* q_documents, const void* k_documents, const void* tree,
+                                  const void* block_offsets, const void* block_columns, const void* block_mask_index,
+                                  const void* block_masks, const void* block_bias, const void* q_order, const void* k_order) {
   Run run(GTN_OP_ATTENTION, plan, stream);
   if (run.status() != GTN_OK) return run.status();
   const Plan& self = run.plan();
   const gtn_attention_desc& desc = self.attention;
   gtn_message* message = run.message();
-  const bool packed = desc.q.rank == 3;
-  const int position = packed ? 0 : 1;
+  const bool packed = desc.q.rank == 3, paged = desc.paged != 0;
+  const int64_t planned_q = desc.q.shape[packed ? 0 : 1], heads_q = desc.q.shape[packed ? 1 : 2];
+  const int64_t planned_k = paged ? desc.max_len_k : desc.k.shape[packed ? 0 : 1];
   GATUN_CHECK(check_count(message, "sequences", sequences, packed ? desc.max_sequences : desc.q.shape[0]));
-  GATUN_CHECK(check_count(message, "len_q", len_q, desc.q.shape[position]));
-  GATUN_CHECK(check_count(message, "len_k", len_k, desc.k.shape[position]));
+  GATUN_CHECK(check_count(message, "len_q", len_q, planned_q));
+  GATUN_CHECK(check_count(message, "len_k", len_k, planned_k));
   GATUN_CHECK(check_pointer(message, "q_index", q_index, q_index != nullptr || packed, 8));
-  GATUN_CHECK(check_pointer(message, "k_index", k_index, k_index != nullptr || packed, 8));
+  GATUN_CHECK(check_pointer(message, "k_index", k_index, k_index != nullptr || packed || paged, 8));
   if (sequences == 0 || len_q == 0) return GTN_OK;
   GATUN_CHECK(check_pointer(message, "q", q, true, self.x.element));
   GATUN_CHECK(check_pointer(message, "k", k, k != nullptr || len_k > 0, self.k.element));
   GATUN_CHECK(check_pointer(message, "v", v, v != nullptr || len_k > 0, self.v.element));
   GATUN_CHECK(check_pointer(message, "out", out, true, self.out.element));
   GATUN_CHECK(check_pointer(message, "lse", lse, lse != nullptr, 4));
+  // Lengths in index arrays are the backend's to check; those of all sequences are not.
+  if (self.masks & GTN_MASK_TREE && q_index == nullptr) {
+    GATUN_CHECK(check_reach(message, "len_q", len_q, desc.max_tree, "the tree"));
+  }
+  if (desc.has_bias) {
+    GATUN_CHECK(check_reach(message, "sequences", sequences, desc.bias.shape[0], "bias"));
+    if (q_index == nullptr) GATUN_CHECK(check_reach(message, "len_q", len_q, desc.bias.shape[2], "bias"));
+    if (k_index == nullptr) GATUN_CHECK(check_reach(message, "len_k", len_k, desc.bias.shape[3], "bias"));
+  }
   const auto rows = [&](const Extent& extent, int64_t length, int64_t planned) {
-    return packed ? length : extent.exact ? (sequences - 1) * planned + length : sequences;
+    return packed ? length : rows_of(extent, sequences, length, planned);
   };
-  const int64_t planned_q = desc.q.shape[position], planned_k = desc.k.shape[position];
-  const int64_t heads_q = desc.q.shape[position + 1];
-  const Extent index = packed ? dense(8, sequences < INT64_MAX ? sequences + 1 : sequences) : dense(8, sequences);
+  const auto rows_k = [&](const Extent& extent) {
+    return paged ? rows_of(extent, desc.k.shape[0], desc.k.shape[1], desc.k.shape[1]) : rows(extent, len_k, planned_k);
+  };
+  const Extent lengths = dense(8, sequences), offsets = dense(8, sequences < INT64_MAX ? sequences + 1 : sequences);
   const Extent logs = dense(4, heads_q * planned_q, packed ? 1 : sequences);
-  const Region inputs[] = {{"q", self.x, q, rows(self.x, len_q, planned_q)},
-                           {"k", self.k, k, rows(self.k, len_k, planned_k)},
-                           {"v", self.v, v, rows(self.v, len_k, planned_k)},
-                           {"q_index", index, q_index, 1},
-                           {"k_index", index, k_index, 1}};
   const Region output = {"out", self.out, out, rows(self.out, len_q, planned_q)};
   const Region sums = {"lse", logs, lse, 1};
-  for (const Region& input : inputs) {
+  const auto check_input = [&](const Region& input) {
     GATUN_CHECK(check_apart(message, output, input));
-    if (lse != nullptr) GATUN_CHECK(check_apart(message, sums, input));
+    return lse == nullptr ? GTN_OK : check_apart(message, sums, input);
+  };
+  for (const Region& input : {Region{"q", self.x, q, rows(self.x, len_q, planned_q)},
+                              {"k", self.k, k, rows_k(self.k)},
+                              {"v", self.v, v, rows_k(self.v)},
+                              {"q_index", packed ? offsets : lengths, q_index, 1},
+                              {"k_index", packed && !paged ? offsets : lengths, k_index, 1}}) {
+    GATUN_CHECK(check_input(input));
   }
   GATUN_CHECK(check_apart(message, output, sums));
-  const gtn_attention_args args = {sequences, len_q, len_k, static_cast<const int64_t*>(q_index),
-                                   static_cast<const int64_t*>(k_index), q, k, v, out, lse};
+  const struct {
+    const char* name;
+    const void* at;
+  } further[kAttentionArrays] = {
+      {"k_scales", k_scales}, {"v_scales", v_scales}, {"block_table", block_table}, {"sink_logits", sink_logits},
+      {"slopes", slopes}, {"bias", bias}, {"prefixes", prefixes}, {"globals", globals}, {"q_documents", q_documents},
+      {"k_documents", k_documents}, {"tree", tree}, {"block_offsets", block_offsets}, {"block_columns", block_columns},
+      {"block_mask_index", block_mask_index}, {"block_masks", block_masks}, {"block_bias", block_bias}, {"q_order", q_order},
+      {"k_order", k_order},
+  };
+  for (int i = 0; i < kAttentionArrays; ++i) {
+    const RunArray& array = self.arrays[i];
+    const void* at = further[i].at;
+    if (!array.wanted && at == nullptr) continue;
+    const int64_t count = array.per_sequence ? sequences : 1;
+    const bool wanted = array.wanted && (at != nullptr || extent_bytes(array.extent, count) > 0);
+    GATUN_CHECK(check_pointer(message, further[i].name, at, wanted, array.extent.element));
+    GATUN_CHECK(check_input({further[i].name, array.extent, at, count}));
+  }
+  const gtn_attention_args args = {sequences, len_q, len_k,
+                                   static_cast<const int64_t*>(q_index), static_cast<const int64_t*>(k_index),
+                                   q, k, v, out, lse,
+                                   static_cast<const float*>(k_scales), static_cast<const float*>(v_scales),
+                                   static_cast<const int32_t*>(block_table),
+                                   static_cast<const float*>(sink_logits), static_cast<const float*>(slopes),
+                                   bias,
+                                   static_cast<const int64_t*>(prefixes),
+                                   static_cast<const int32_t*>(globals),
+                                   static_cast<const int32_t*>(q_documents), static_cast<const int32_t*>(k_documents),
+                                   static_cast<const uint8_t*>(tree),
+                                   static_cast<const int64_t*>(block_offsets), static_cast<const int32_t*>(block_columns),
+                                   static_cast<const int32_t*>(block_mask_index), static_cast<const uint8_t*>(block_masks),
+                                   static_cast<const float*>(block_bias),
+                                   static_cast<const int32_t*>(q_order), static_cast<const int32_t*>(k_order)};
+  return run.with(&args);
+}
+
+gtn_status gtn_merge_run(gtn_plan plan, gtn_stream stream, int64_t parts, int64_t batch, int64_t length, const void* x,
+                         const void* x_lse, const void* sink_logits, void* out, void* lse) {
+  Run run(GTN_OP_MERGE, plan, stream);
+  if (run.status() != GTN_OK) return run.status();
+  const Plan& self = run.plan();
+  const gtn_merge_desc& desc = self.merge;
+  gtn_message* message = run.message();
+  GATUN_CHECK(check_count(message, "parts", parts, desc.x.shape[0]));
+  GATUN_CHECK(check_count(message, "batch", batch, desc.x.shape[1]));
+  GATUN_CHECK(check_count(message, "length", length, desc.x.shape[2]));
+  if (batch == 0 || length == 0) return GTN_OK;
+  const int64_t heads = desc.x.shape[3];
+  const Extent terms = range_of(desc.x, {parts, batch, length}), logs = range_of(desc.x_lse, {parts, batch, heads, length});
+  const Extent merged = range_of(desc.out, {batch, length}), sums = range_of(desc.lse, {batch, heads, length});
+  const Extent floats = dense(4, heads);
+  GATUN_CHECK(check_pointer(message, "x", x, x != nullptr || parts > 0, terms.element));
+  GATUN_CHECK(check_pointer(message, "x_lse", x_lse, x_lse != nullptr || parts > 0, 4));
+  GATUN_CHECK(check_pointer(message, "sink_logits", sink_logits, desc.has_sink_logits != 0, 4));
+  GATUN_CHECK(check_pointer(message, "out", out, true, merged.element));
+  GATUN_CHECK(check_pointer(message, "lse", lse, lse != nullptr, 4));
+  const Region output = {"out", merged, out, 1};
+  const Region total = {"lse", sums, lse, 1}, input = {"x", terms, x, 1}, input_logs = {"x_lse", logs, x_lse, 1};
+  const Region sink = {"sink_logits", floats, sink_logits, 1};
+  if (out != x || parts > self.in_place) GATUN_CHECK(check_apart(message, output, input));
+  GATUN_CHECK(check_apart(message, output, input_logs));
+  GATUN_CHECK(check_apart(message, output, sink));
+  if (lse != nullptr) {
+    GATUN_CHECK(check_apart(message, output, total));
+    GATUN_CHECK(check_apart(message, total, input));
+    if (lse != x_lse || parts > self.lse_in_place) GATUN_CHECK(check_apart(message, total, input_logs));
+    GATUN_CHECK(check_apart(message, total, sink));
+  }
+  const gtn_merge_args args = {parts, batch, length, x, static_cast<const float*>(x_lse),
+                               static_cast<const float*>(sink_logits), out, static_cast<float*>(lse)};
+  return run.with(&args);
+}
+
+gtn_status gtn_rope_run(gtn_plan plan, gtn_stream stream, int64_t tokens, const void* positions, const void* table,
+                        const void* slots, const void* q, const void* k, const void* v, void* q_out, void* k_cache,
+                        void* v_cache, void* k_scales, void* v_scales) {
+  Run run(GTN_OP_ROPE, plan, stream);
+  if (run.status() != GTN_OK) return run.status();
+  const Plan& self = run.plan();
+  const gtn_rope_desc& desc = self.rope;
+  gtn_message* message = run.message();
+  const bool has_q = desc.has_q != 0, has_k = desc.has_k != 0, has_v = desc.has_v != 0;
+  GATUN_CHECK(check_count(message, "tokens", tokens, has_q ? desc.q.shape[0] : desc.k.shape[0]));
+  if (tokens == 0) return GTN_OK;
+  const bool k_scaled = has_k && desc.k_cache.dtype == GTN_S8, v_scaled = has_v && desc.v_cache.dtype == GTN_S8;
+  GATUN_CHECK(check_pointer(message, "positions", positions, true, 8));
+  GATUN_CHECK(check_pointer(message, "table", table, table != nullptr || desc.rotary > 0, 4));
+  GATUN_CHECK(check_pointer(message, "slots", slots, slots != nullptr && (has_k || has_v), 8));
+  GATUN_CHECK(check_pointer(message, "q", q, has_q, self.x.element));
+  GATUN_CHECK(check_pointer(message, "k", k, has_k, self.k.element));
+  GATUN_CHECK(check_pointer(message, "v", v, has_v, self.v.element));
+  GATUN_CHECK(check_pointer(message, "q_out", q_out, has_q, self.out.element));
+  // A cache without pages takes no token.
+  const int64_t* cache = has_k ? desc.k_cache.shape : desc.v_cache.shape;
+  const int64_t pages = has_k || has_v ? cache[0] : 0, page = pages > 0 ? cache[1] : 0;
+  GATUN_CHECK(check_pointer(message, "k_cache", k_cache, has_k && (k_cache != nullptr || pages > 0), self.k_cache.element));
+  GATUN_CHECK(check_pointer(message, "v_cache", v_cache, has_v && (v_cache != nullptr || pages > 0), self.v_cache.element));
+  GATUN_CHECK(check_pointer(message, "k_scales", k_scales, k_scaled && (k_scales != nullptr || pages > 0), 4));
+  GATUN_CHECK(check_pointer(message, "v_scales", v_scales, v_scaled && (v_scales != nullptr || pages > 0), 4));
+  if (slots == nullptr && (has_k || has_v)) {
+    GATUN_CHECK(check_reach(message, "tokens", tokens, pages * page, "a cache without slots"));
+  }
+  const Extent integers = dense(8, tokens), angles = dense(4, desc.max_position, desc.rotary);
+  const Extent scales = dense(4, pages * page, has_k ? desc.k.shape[1] : desc.v.shape[1]);
+  const Region outputs[] = {{"q_out", self.out, q_out, tokens},
+                            {"k_cache", self.k_cache, k_cache, rows_of(self.k_cache, pages, page, page)},
+                            {"v_cache", self.v_cache, v_cache, rows_of(self.v_cache, pages, page, page)},
+                            {"k_scales", scales, k_scales, 1},
+                            {"v_scales", scales, v_scales, 1}};
+  const Region inputs[] = {{"q", self.x, q, tokens},
+                           {"k", self.k, k, tokens},
+                           {"v", self.v, v, tokens},
+                           {"positions", integers, positions, 1},
+                           {"table", angles, table, 1},
+                           {"slots", integers, slots, 1}};
+  const bool in_place = q_out == q && self.in_place > 0;
+  for (const Region& output : outputs) {
+    if (output.at == nullptr) continue;
+    for (const Region& input : inputs) {
+      if (in_place && &output == outputs && &input == inputs) continue;
+      GATUN_CHECK(check_apart(message, output, input));
+    }
+    for (const Region* other = outputs; other != &output; ++other) GATUN_CHECK(check_apart(message, output, *other));
+  }
+  const gtn_rope_args args = {tokens, static_cast<const int64_t*>(positions), static_cast<const float*>(table),
+                              static_cast<const int64_t*>(slots), q, k, v, q_out, k_cache, v_cache,
+                              static_cast<float*>(k_scales), static_cast<float*>(v_scales)};
   return run.with(&args);
 }
 

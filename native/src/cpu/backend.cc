@@ -20,6 +20,7 @@ namespace gatun::cpu {
 
 void* Stream::scratch(int64_t bytes) {
   if (bytes <= workspace_bytes) return workspace;
+  if (bytes > INT64_MAX / 2) return nullptr;
   std::free(workspace);
   workspace_bytes = 0;
   // A little more than asked for, so that growing batches do not reallocate on every step.
@@ -214,6 +215,12 @@ gtn_status plan_create(void* device, int32_t op, const void* desc, void** plan, 
     case GTN_OP_ACTIVATION:
       status = activation_plan(on, *static_cast<const gtn_activation_desc*>(desc), &created, info, message);
       break;
+    case GTN_OP_MERGE:
+      status = merge_plan(on, *static_cast<const gtn_merge_desc*>(desc), &created, info, message);
+      break;
+    case GTN_OP_ROPE:
+      status = rope_plan(on, *static_cast<const gtn_rope_desc*>(desc), &created, info, message);
+      break;
     default:
       return fail(message, GTN_UNSUPPORTED, "the cpu backend has no operator %d", op);
   }
@@ -235,6 +242,10 @@ gtn_status supports(void*, int32_t op, int32_t dtype, int32_t* claimed, gtn_mess
       *claimed = is_float || dtype == GTN_S8;
       break;
     case GTN_OP_ATTENTION:
+    case GTN_OP_MERGE:
+    case GTN_OP_ROPE:
+      *claimed = is_float || dtype == GTN_F16;
+      break;
     case GTN_OP_NORM:
     case GTN_OP_SOFTMAX:
     case GTN_OP_ACTIVATION:

@@ -5,7 +5,9 @@
 #include "cpu/attention/attention.h"
 #include "cpu/gemm/gemm.h"
 #include "cpu/limits/limits.h"
+#include "cpu/merge/merge.h"
 #include "cpu/norm/norm.h"
+#include "cpu/rope/rope.h"
 #include "cpu/softmax/softmax.h"
 
 namespace gatun::cpu {
@@ -19,6 +21,8 @@ struct Kernels {
   const NormKernels* norm;
   const SoftmaxKernels* softmax;
   const ActivationKernels* activation;
+  const MergeKernels* merge;
+  const RopeKernels* rope;
   const LimitKernels* limits;
 };
 

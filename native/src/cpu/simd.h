@@ -25,10 +25,36 @@ struct bf16 {
   uint16_t bits;
 };
 
+// F16 in memory: IEEE 754 binary16.
+struct f16 {
+  uint16_t bits;
+};
+
 HWY_INLINE float to_float(float value) { return value; }
+HWY_INLINE float to_float(int8_t value) { return static_cast<float>(value); }
 
 HWY_INLINE float to_float(bf16 value) {
   uint32_t bits = static_cast<uint32_t>(value.bits) << 16;
+  float result;
+  std::memcpy(&result, &bits, sizeof result);
+  return result;
+}
+
+// Bit arithmetic at every level: for single elements and for the scalar level, which has no F16C. NaN becomes quiet, as
+// F16C makes it.
+HWY_INLINE float to_float(f16 value) {
+  const uint32_t sign = static_cast<uint32_t>(value.bits & 0x8000u) << 16;
+  const uint32_t magnitude = value.bits & 0x7fffu;
+  uint32_t bits;
+  if (magnitude >= 0x7c00u) {
+    bits = 0x7f800000u | (magnitude << 13) | (magnitude > 0x7c00u ? 0x400000u : 0u);
+  } else if (magnitude >= 0x400u) {
+    bits = (magnitude << 13) + (112u << 23);  // the exponents' biases are 127 and 15
+  } else {
+    const float subnormal = static_cast<float>(static_cast<int32_t>(magnitude)) * 0x1p-24f;
+    std::memcpy(&bits, &subnormal, sizeof bits);
+  }
+  bits |= sign;
   float result;
   std::memcpy(&result, &bits, sizeof result);
   return result;
@@ -47,12 +73,51 @@ HWY_INLINE void from_float(float value, bf16* out) {
   }
 }
 
+HWY_INLINE void from_float(float value, f16* out) {
+  uint32_t bits;
+  std::memcpy(&bits, &value, sizeof bits);
+  const uint32_t sign = (bits >> 16) & 0x8000u;
+  const uint32_t magnitude = bits & 0x7fffffffu;
+  uint32_t half;
+  if (magnitude > 0x7f800000u) {
+    half = 0x7e00u | ((magnitude >> 13) & 0x1ffu);
+  } else if (magnitude >= 0x47800000u) {  // 2^16 and more
+    half = 0x7c00u;
+  } else if (magnitude >= 0x38800000u) {  // normal; a carry out of the largest exponent is infinity
+    const uint32_t rebiased = magnitude - (112u << 23);
+    half = (rebiased + 0xfffu + ((rebiased >> 13) & 1u)) >> 13;
+  } else {
+    // A step of the floats from 1/2 to 1 is 2^-24, a step of the subnormal halves: the addition rounds.
+    float sum;
+    std::memcpy(&sum, &magnitude, sizeof sum);
+    sum += 0.5f;
+    std::memcpy(&half, &sum, sizeof half);
+    half -= 0x3f000000u;
+  }
+  out->bits = static_cast<uint16_t>(sign | half);
+}
+
 HWY_INLINE VF load(F32 d, const float* from) { return hn::LoadU(d, from); }
 
 HWY_INLINE VF load(F32 d, const bf16* from) {
   const hn::Rebind<uint16_t, F32> d16;
   const hn::Rebind<uint32_t, F32> d32;
   return hn::BitCast(d, hn::ShiftLeft<16>(hn::PromoteTo(d32, hn::LoadU(d16, &from->bits))));
+}
+
+HWY_INLINE VF load(F32 d, const int8_t* from) {
+  const hn::Rebind<int8_t, F32> d8;
+  const hn::Rebind<int32_t, F32> d32;
+  return hn::ConvertTo(d, hn::PromoteTo(d32, hn::LoadU(d8, from)));
+}
+
+HWY_INLINE VF load(F32 d, const f16* from) {
+#if HWY_TARGET == HWY_SCALAR
+  return hn::Set(d, to_float(*from));
+#else
+  const hn::Rebind<hwy::float16_t, F32> d16;
+  return hn::PromoteTo(d, hn::LoadU(d16, reinterpret_cast<const hwy::float16_t*>(from)));
+#endif
 }
 
 HWY_INLINE void store(F32 d, VF value, float* to) { hn::StoreU(value, d, to); }
@@ -68,6 +133,15 @@ HWY_INLINE void store(F32, VF value, bf16* to) {
   const auto result = hn::ShiftRight<16>(hn::IfThenElse(hn::RebindMask(d32, hn::IsNaN(value)), quiet, rounded));
   // 0 to 65535 in signed 32 bits: the demotion saturates nothing.
   hn::StoreU(hn::DemoteTo(d16, hn::BitCast(s32, result)), d16, &to->bits);
+}
+
+HWY_INLINE void store(F32, VF value, f16* to) {
+#if HWY_TARGET == HWY_SCALAR
+  from_float(hn::GetLane(value), to);
+#else
+  const hn::Rebind<hwy::float16_t, F32> d16;
+  hn::StoreU(hn::DemoteTo(d16, value), d16, reinterpret_cast<hwy::float16_t*>(to));
+#endif
 }
 
 // The first `count` lanes (fewer than a vector); the others are `fill`, and memory beyond is not touched.

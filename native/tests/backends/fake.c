@@ -1,7 +1,9 @@
 /* A backend for tests of the core: one device, and a softmax whose run reports that it is inside and waits to be let go, so
- * that tests of closing during a run need no timing. Built several times: FAKE_ABI and FAKE_SIZE make it one that the core
- * must refuse or that is older than the core, FAKE_NO_DRIVER one whose vendor's driver is missing, and FAKE_CONSTRUCTOR and
- * FAKE_DESTRUCTOR do something terrible when the library is opened, or when its process ends. */
+ * that tests of closing during a run need no timing. Attention, merges and embeddings are planned, and run without
+ * doing anything; what it is told of patterns, an attention plan says in its info. Built several times: FAKE_ABI and
+ * FAKE_SIZE make it one that the core must refuse or that is older than the core, FAKE_NO_DRIVER one whose vendor's
+ * driver is missing, and FAKE_CONSTRUCTOR and FAKE_DESTRUCTOR do something terrible when the library is opened, or when
+ * its process ends. */
 #include <gatun/backend.h>
 
 #include <signal.h>
@@ -29,6 +31,7 @@ __attribute__((destructor)) static void destruct(void) { FAKE_DESTRUCTOR; }
 #endif
 
 static int object;
+static int32_t plans[GTN_OP_ROPE + 1]; /* one for each operator, to be told apart by its address */
 
 static gtn_status device_count(int32_t* count, gtn_message* message) {
 #ifdef FAKE_NO_DRIVER
@@ -92,19 +95,37 @@ static gtn_status synchronize(void* stream, gtn_message* message) {
 
 static gtn_status plan_create(void* device, int32_t op, const void* desc, void** plan, gtn_plan_info* info,
                               gtn_message* message) {
-  (void)device, (void)desc;
-  if (op != GTN_OP_SOFTMAX) {
-    snprintf(message->text, sizeof message->text, "fake has no operator %d", op);
-    return GTN_UNSUPPORTED;
+  (void)device;
+  plans[op] = op;
+  *plan = &plans[op];
+  switch (op) {
+    case GTN_OP_SOFTMAX:
+      snprintf(info->kernel, sizeof info->kernel, "fake.softmax");
+      return GTN_OK;
+    case GTN_OP_ATTENTION: {
+      const gtn_attention_desc* attention = desc;
+      info->blocks = attention->pattern_count;
+      for (int64_t i = 0; i < attention->pattern_count; ++i) {
+        const gtn_attention_pattern* pattern = &attention->patterns[i];
+        if (pattern->size != sizeof *pattern) return GTN_INTERNAL;
+        info->flops += pattern->masks;
+        info->bytes += (double)pattern->window_left;
+      }
+      return GTN_OK;
+    }
+    case GTN_OP_MERGE:
+    case GTN_OP_ROPE:
+      return GTN_OK;
+    default:
+      snprintf(message->text, sizeof message->text, "fake has no operator %d", op);
+      return GTN_UNSUPPORTED;
   }
-  *plan = &object;
-  snprintf(info->kernel, sizeof info->kernel, "fake.softmax");
-  return GTN_OK;
 }
 
 /* x[0] = 1: say so in out[1] and wait for x[0] to change. x[0] = 2: fail. */
 static gtn_status run(void* plan, void* stream, const void* arguments, gtn_message* message) {
-  (void)plan, (void)stream;
+  (void)stream;
+  if (*(int32_t*)plan != GTN_OP_SOFTMAX) return GTN_OK;
   const gtn_softmax_args* args = arguments;
   _Atomic int32_t* order = (_Atomic int32_t*)(uintptr_t)args->x;
   _Atomic int32_t* inside = (_Atomic int32_t*)args->out + 1;

@@ -71,7 +71,8 @@ struct plan {
   void* inner;
   const struct device* device;
   int32_t op;
-  union desc desc; /* as it was asked for */
+  bool forwarded;  /* no fault is made in what it computes */
+  union desc desc; /* as it was asked for; of forwarded plans, nothing */
 };
 
 static const char* level(void) {
@@ -264,10 +265,24 @@ static struct view output_view(struct plan* plan, union args* args) {
 /* Whether a plan has the one shape that some faults lie in wait for. */
 static bool is_trap(int32_t op, const union desc* desc) { return op == GTN_OP_SOFTMAX && desc->softmax.x.shape[1] == 17; }
 
-static void change_window(gtn_attention_desc* desc) {
-  if (fault == WINDOW_LEFT && desc->window_left >= 0) ++desc->window_left;
-  if (fault == WINDOW_RIGHT && desc->window_right > 0) ++desc->window_right;
-  if (fault == CAUSAL && desc->window_right == 0) desc->window_right = 1;
+/* Whether faults can be made in an operator: not in merges and embeddings, nor in attention that is more than a window. */
+static bool is_plain(int32_t op, const void* asked) {
+  if (op != GTN_OP_ATTENTION) return op != GTN_OP_MERGE && op != GTN_OP_ROPE;
+  const gtn_attention_desc* desc = asked;
+  const gtn_attention_pattern* pattern = desc->patterns;
+  const int32_t dtype = desc->q.dtype;
+  return desc->pattern_count == 1 && pattern->masks == 0 && pattern->dilation == 1 && pattern->sinks == 0 &&
+         desc->softcap == 0 && desc->self_bias == 0 && !desc->has_sink_logits && !desc->has_slopes && !desc->has_bias &&
+         !desc->paged && desc->order_heads == 0 && (dtype == GTN_F32 || dtype == GTN_BF16) && desc->k.dtype == dtype &&
+         desc->out.dtype == dtype;
+}
+
+static void change_attention(gtn_attention_desc* desc, gtn_attention_pattern* pattern) {
+  *pattern = *desc->patterns;
+  desc->patterns = pattern;
+  if (fault == WINDOW_LEFT && pattern->window_left >= 0) ++pattern->window_left;
+  if (fault == WINDOW_RIGHT && pattern->window_right > 0) ++pattern->window_right;
+  if (fault == CAUSAL && pattern->window_right == 0) pattern->window_right = 1;
   if (fault == HEADS && desc->k.rank > 0) {
     const int position = desc->k.rank - 2;
     if (desc->q.shape[position] == desc->k.shape[position]) return;
@@ -281,8 +296,9 @@ static bool is_truncated(int32_t op, union desc* desc) {
   return fault == TRUNCATED && op != GTN_OP_GEMM && op != GTN_OP_ATTENTION && output_desc(op, desc)->dtype == GTN_BF16;
 }
 
-static void change_desc(int32_t op, union desc* desc) {
-  if (op == GTN_OP_ATTENTION) change_window(&desc->attention);
+/* `pattern` is where that of attention goes. */
+static void change_desc(int32_t op, union desc* desc, gtn_attention_pattern* pattern) {
+  if (op == GTN_OP_ATTENTION) change_attention(&desc->attention, pattern);
   if (fault == SCALE && op == GTN_OP_ATTENTION) desc->attention.scale *= 1.001f;
   if (fault == SCALE && op == GTN_OP_SOFTMAX) desc->softmax.scale *= 1.001f;
   if (fault == EPSILON && op == GTN_OP_NORM) desc->norm.epsilon = 0;
@@ -327,7 +343,8 @@ static gtn_status plan_create(void* device, int32_t op, const void* asked, void*
   if (plan == NULL) return GTN_OUT_OF_MEMORY;
   plan->device = self;
   plan->op = op;
-  memcpy(&plan->desc, asked, sizes[op]);
+  plan->forwarded = !is_plain(op, asked);
+  if (!plan->forwarded) memcpy(&plan->desc, asked, sizes[op]);
   gtn_status status = GTN_OK;
   if (op == GTN_OP_SOFTMAX && plan->desc.softmax.x.dtype == GTN_BF16) {
     if (fault == DECLINES || fault == OVERCLAIMS) status = GTN_UNSUPPORTED;
@@ -335,9 +352,12 @@ static gtn_status plan_create(void* device, int32_t op, const void* asked, void*
   }
   if (status != GTN_OK) {
     snprintf(message->text, sizeof message->text, "the saboteur has no softmax of BF16");
+  } else if (plan->forwarded) {
+    status = inner->plan_create(self->inner, op, asked, &plan->inner, info, message);
   } else {
     union desc changed = plan->desc;
-    change_desc(op, &changed);
+    gtn_attention_pattern pattern;
+    change_desc(op, &changed, &pattern);
     status = inner->plan_create(self->inner, op, &changed, &plan->inner, info, message);
   }
   if (status != GTN_OK) {
@@ -696,6 +716,7 @@ static gtn_status run(void* ran, void* stream, const void* arguments, gtn_messag
   if (fault == LEAK_RUN) leak();
   if (fault == LEAK_MAP) leak_pages();
 
+  if (plan->forwarded) return inner->run(plan->inner, ((struct stream*)stream)->inner, arguments, message);
   union args asked = {0}, given;
   memcpy(&asked, arguments, sizes[plan->op]);
   given = asked;

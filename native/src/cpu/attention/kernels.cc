@@ -1,6 +1,9 @@
 // Attention kernels, compiled once per level: out = softmax(scale * q k^T) v for one tile, by an online softmax over a
 // list of key blocks.
 //
+// The plan feeds a tile with blocks of keys (begin, block, finish), so nothing here knows a pattern but through the
+// predicate of a block.
+//
 // Method. The forward pass of flash attention (Dao et al. 2022, algorithm 1, with the online softmax of Milakov and
 // Gimelshein 2018): for each key block the scores s, the new maximum m of each row, the weights p = exp(s - m), and
 // o = o * alpha + p v and l = l * alpha + sum p with alpha = exp(m_old - m); at the end out = o / l and lse = m + log
@@ -10,15 +13,19 @@
 //            scores are made as s^T [keys][rows] = k q^T with the keys broadcast from their rows as they lie, so that K
 //            is never transposed; the softmax runs down the keys lane by lane, with no reduction across lanes; and s^T
 //            is just the layout from which the second product broadcasts its weights. Both products are outer-product
-//            microkernels with 12 accumulators (24 where there are 32 registers). Blocks of K and V that are BF16, have
-//            rows far apart or an odd head size are copied to FP32 scratch, once per tile; others are read in place.
+//            microkernels with 12 accumulators (24 where there are 32 registers). Blocks of K and V that are not FP32,
+//            are scattered (pages, lists, orders), or have rows far apart or an odd head size are copied to FP32
+//            scratch, once per tile; others are read in place.
 //   rows     Up to kDirectRows rows (decode): dot products along the head size, weights by key, multiples of value
-//            rows, straight from K and V in their own type, which are read once for all rows.
+//            rows, straight from K and V where they are FP32 or BF16 and lie in a row, else from such a copy.
 //
 // Cost. 2 (dk + dv) operations for a visible pair, and about 20 for its softmax. In panels the operands of the inner
 // loops (a panel of Q, S and O: a few KiB each) come from L1 and the blocks of K and V from L2; memory traffic is K and
 // V once per tile of up to kMostTileRows rows. So panels are bound by the FMA units, fed from L1, and rows by the
 // bandwidth to K and V.
+//
+// Between the products come softcap, ALiBi and what is added: a matrix of biases with -inf where a row does not see a key,
+// made element by element and only for the blocks that need it.
 //
 // Rules for values that are not finite (each has its test in attention_test.cc):
 //   - a NaN score of a visible key, and a score of +inf (inf - inf), make the row NaN, its log-sum-exp included;
@@ -32,6 +39,7 @@
 #include "cpu/attention/attention.h"
 
 #include <math.h>
+#include <string.h>
 
 #include "cpu/math.h"
 #include "cpu/simd.h"
@@ -69,7 +77,7 @@ constexpr int64_t max_of(int64_t a, int64_t b) { return a > b ? a : b; }
 struct Layout {
   int64_t tile_rows, block_keys;
   int64_t dk_padded, dv_padded;  // whole vectors
-  int64_t queries, outputs, maxima, sums, scores, keys, values, end;
+  int64_t queries, outputs, maxima, sums, scores, added, keys, values, end;
 };
 
 Layout layout_of(int64_t dk, int64_t dv) {
@@ -90,6 +98,7 @@ Layout layout_of(int64_t dk, int64_t dv) {
   l.maxima = take(l.tile_rows);
   l.sums = take(l.tile_rows);
   l.scores = take(max_of(kPanelRows, kDirectRows) * round_up(l.block_keys, kLanes));
+  l.added = take(max_of(kPanelRows, kDirectRows) * round_up(l.block_keys, kLanes));
   l.keys = take(l.block_keys * l.dk_padded);
   l.values = take(l.block_keys * l.dv_padded);
   l.end = next;
@@ -101,9 +110,10 @@ AttentionTiling tiling(int64_t dk, int64_t dv) {
   return {l.tile_rows, l.block_keys, kKeyStep, l.end * static_cast<int64_t>(sizeof(float))};
 }
 
-template <typename T>
-HWY_INLINE const T* query_row(const AttentionTile& t, int64_t row) {
-  return static_cast<const T*>(t.q) + row / t.group * t.q_row + row % t.group * t.q_head;
+HWY_INLINE int64_t element_bytes(int32_t dtype) { return dtype == GTN_F32 ? 4 : dtype == GTN_S8 ? 1 : 2; }
+
+HWY_INLINE const char* query_at(const AttentionTile& t, int64_t row) {
+  return t.q + (query_of(t, row) * t.q_row + head_of(t, row) * t.q_head) * element_bytes(t.q_dtype);
 }
 
 // ---- Reading -------------------------------------------------------------------------------------------------------
@@ -117,26 +127,68 @@ HWY_INLINE void prefetch_row(const T* row, int64_t size) {
   for (int64_t i = 0; i < size; i += 64 / static_cast<int64_t>(sizeof(T))) __builtin_prefetch(row + i);
 }
 
-// Rows of K or V as FP32 with whole vectors, zeros after the end.
+// A row as FP32 with whole vectors, zeros after the end.
 template <typename T>
-void copy_rows(const T* from, int64_t stride, int64_t rows, int64_t size, int64_t padded, float* to) {
+HWY_INLINE void copy_row(const T* from, int64_t size, int64_t padded, float scale, float* to) {
   const F32 d;
-  const int64_t whole = size / kLanes * kLanes;
-  for (int64_t row = 0; row < rows; ++row) {
-    const T* source = from + row * stride;
-    float* target = to + row * padded;
-    if (row + kAhead < rows) prefetch_row(source + kAhead * stride, size);
-    for (int64_t i = 0; i < whole; i += kLanes) hn::Store(load(d, source + i), d, target + i);
-    if (whole < size) {
-      hn::Store(load_some(d, source + whole, static_cast<size_t>(size - whole), 0.0f), d, target + whole);
-    }
+  const VF factor = hn::Set(d, scale);
+  int64_t i = 0;
+  for (; i + kLanes <= size; i += kLanes) {
+    const VF value = load(d, from + i);
+    hn::Store(sizeof(T) == 1 ? hn::Mul(value, factor) : value, d, to + i);
   }
+  if (i < padded) {
+    const VF value = load_some(d, from + i, static_cast<size_t>(size - i), 0.0f);
+    hn::Store(sizeof(T) == 1 ? hn::Mul(value, factor) : value, d, to + i);
+  }
+}
+
+// Where a key's row lies, in elements of the source, and in rows of its scales.
+struct Place {
+  int64_t element, row;
+};
+
+HWY_INLINE Place place_of(const AttentionTile& t, const KeySource& source, int64_t token) {
+  if (t.block_table == nullptr) return {token * source.row, token};
+  const int64_t page = t.block_table[token / t.page_size], offset = token % t.page_size;
+  return {page * source.page + offset * source.row, page * t.page_size + offset};
+}
+
+template <typename T>
+void copy_keys(const AttentionTile& t, const KeySource& source, const KeyBlock& block, int64_t size, int64_t padded,
+               float* to) {
+  const T* data = reinterpret_cast<const T*>(source.data);
+  for (int64_t j = 0; j < block.count; ++j) {
+    if (j + kAhead < block.count) prefetch_row(data + place_of(t, source, token_of(block, j + kAhead)).element, size);
+    const Place place = place_of(t, source, token_of(block, j));
+    const float scale = sizeof(T) == 1 ? source.scales[place.row * source.scale_row] : 1.0f;
+    copy_row(data + place.element, size, padded, scale, to + j * padded);
+  }
+}
+
+void copy_block(const AttentionTile& t, const KeySource& source, const KeyBlock& block, int64_t size, int64_t padded,
+                float* to) {
+  switch (source.dtype) {
+    case GTN_F32: return copy_keys<float>(t, source, block, size, padded, to);
+    case GTN_BF16: return copy_keys<bf16>(t, source, block, size, padded, to);
+    case GTN_F16: return copy_keys<f16>(t, source, block, size, padded, to);
+    default: return copy_keys<int8_t>(t, source, block, size, padded, to);
+  }
+}
+
+// Elements from key to key of a block whose keys lie evenly; 0 where they do not.
+HWY_INLINE int64_t even_stride(const AttentionTile& t, const KeySource& source, const KeyBlock& block) {
+  if (block.tokens != nullptr) return 0;
+  if (t.block_table != nullptr && block.first / t.page_size != token_of(block, block.count - 1) / t.page_size) return 0;
+  return source.row * block.step;
 }
 
 // Rows of FP32 that lie close together are read in place: far ones cost a TLB entry each and share few cache sets, over
 // and over for each panel.
-HWY_INLINE bool in_place(const float*, int64_t stride, int64_t size) { return stride <= 2 * size; }
-HWY_INLINE bool in_place(const bf16*, int64_t, int64_t) { return false; }
+HWY_INLINE bool in_place(const AttentionTile& t, const KeySource& source, const KeyBlock& block, int64_t size) {
+  const int64_t stride = even_stride(t, source, block);
+  return source.dtype == GTN_F32 && stride > 0 && stride <= 2 * size;
+}
 
 #if HWY_TARGET != HWY_SCALAR
 using F32x4 = hn::Full128<float>;
@@ -149,9 +201,15 @@ HWY_INLINE hn::Vec<F32x4> load4(const bf16* from) {
   return hn::BitCast(F32x4(), hn::ShiftLeft<16>(hn::PromoteTo(d32, hn::LoadU(d16, &from->bits))));
 }
 
+HWY_INLINE hn::Vec<F32x4> load4(const f16* from) {
+  HWY_ALIGN float lanes[4];
+  for (int i = 0; i < 4; ++i) lanes[i] = to_float(from[i]);
+  return hn::Load(F32x4(), lanes);
+}
+
 // Four rows of queries, transposed into four columns of a panel of `width` rows.
-template <int width, typename T>
-HWY_INLINE void transpose_four(const T* const* rows, int64_t dk, float* to) {
+template <typename T>
+HWY_INLINE void transpose_four(const T* const* rows, int64_t dk, int64_t width, float* to) {
   const F32x4 d;
   const hn::Repartition<uint64_t, F32x4> d64;
   const int64_t whole = dk / 4 * 4;
@@ -173,14 +231,16 @@ HWY_INLINE void transpose_four(const T* const* rows, int64_t dk, float* to) {
 }
 #endif
 
-// Rows first_row and on, transposed to [dk][width]; rows that the panel lacks are 0.
-template <int width, typename T>
-void pack_queries(const AttentionTile& t, int64_t first_row, int64_t rows, float* to) {
-  const T* row[width];
-  for (int r = 0; r < width; ++r) row[r] = r < rows ? query_row<T>(t, first_row + r) : nullptr;
-  int r = 0;
+// Rows `first_row` and on of the tile, transposed to [dk][width]; rows that the panel lacks are 0.
+template <typename T>
+void pack_queries(const AttentionTile& t, int64_t first_row, int64_t rows, int64_t width, float* to) {
+  const T* row[kPanelRows];
+  for (int64_t r = 0; r < width; ++r) {
+    row[r] = r < rows ? reinterpret_cast<const T*>(query_at(t, first_row + r)) : nullptr;
+  }
+  int64_t r = 0;
 #if HWY_TARGET != HWY_SCALAR
-  for (; r + 4 <= rows; r += 4) transpose_four<width>(row + r, t.dk, to + r);
+  for (; r + 4 <= rows; r += 4) transpose_four(row + r, t.dk, width, to + r);
 #endif
   for (; r < width; ++r) {
     for (int64_t i = 0; i < t.dk; ++i) to[i * width + r] = row[r] != nullptr ? to_float(row[r][i]) : 0.0f;
@@ -193,15 +253,14 @@ void pack_queries(const AttentionTile& t, int64_t first_row, int64_t rows, float
 // adjacent).
 template <bool by_key, int ROWS, int NV, typename T>
 HWY_INLINE void weigh_block(const float* HWY_RESTRICT p, int64_t stride, const T* HWY_RESTRICT v, int64_t v_row,
-                            int64_t keys, const float* HWY_RESTRICT alpha, bool first, float* HWY_RESTRICT o,
-                            int64_t o_row) {
+                            int64_t keys, const float* HWY_RESTRICT alpha, float* HWY_RESTRICT o, int64_t o_row) {
   const F32 d;
   VF sum[ROWS][NV];
   HWY_UNROLL(8)
   for (int r = 0; r < ROWS; ++r) {
     HWY_UNROLL(8)
     for (int c = 0; c < NV; ++c) {
-      sum[r][c] = first ? hn::Zero(d) : hn::Mul(hn::Load(d, o + r * o_row + c * kLanes), hn::Set(d, alpha[r]));
+      sum[r][c] = hn::Mul(hn::Load(d, o + r * o_row + c * kLanes), hn::Set(d, alpha[r]));
     }
   }
   for (int64_t key = 0; key < keys; ++key) {
@@ -226,50 +285,192 @@ HWY_INLINE void weigh_block(const float* HWY_RESTRICT p, int64_t stride, const T
 // The same for `vectors` of 1 to NV.
 template <bool by_key, int ROWS, int NV, typename T>
 HWY_INLINE void weigh_strip(int64_t vectors, const float* p, int64_t stride, const T* v, int64_t v_row, int64_t keys,
-                            const float* alpha, bool first, float* o, int64_t o_row) {
+                            const float* alpha, float* o, int64_t o_row) {
   if (vectors == NV) {
-    weigh_block<by_key, ROWS, NV>(p, stride, v, v_row, keys, alpha, first, o, o_row);
+    weigh_block<by_key, ROWS, NV>(p, stride, v, v_row, keys, alpha, o, o_row);
   } else if constexpr (NV > 1) {
-    weigh_strip<by_key, ROWS, NV - 1>(vectors, p, stride, v, v_row, keys, alpha, first, o, o_row);
+    weigh_strip<by_key, ROWS, NV - 1>(vectors, p, stride, v, v_row, keys, alpha, o, o_row);
   }
 }
 
 // All vectors of values, cut into even strips of at most `most`, for groups of ROWS rows: a strip of V stays in L1 from
 // group to group.
 template <bool by_key, int ROWS, int most, typename T>
-void weigh(const float* p, int64_t stride, const T* v, int64_t v_row, int64_t keys, const float* alpha, bool first,
-           float* o, int64_t o_row, int64_t rows, int64_t vectors) {
+void weigh(const float* p, int64_t stride, const T* v, int64_t v_row, int64_t keys, const float* alpha, float* o,
+           int64_t o_row, int64_t rows, int64_t vectors) {
   const int64_t strips = (vectors + most - 1) / most;
   int64_t column = 0;
   for (int64_t strip = 0; strip < strips; ++strip) {
     const int64_t width = vectors / strips + (strip < vectors % strips ? 1 : 0);
     for (int64_t r = 0; r < rows; r += ROWS) {
       weigh_strip<by_key, ROWS, most>(width, p + (by_key ? r : r * stride), stride, v + column * kLanes, v_row, keys,
-                                      alpha + r, first, o + r * o_row + column * kLanes, o_row);
+                                      alpha + r, o + r * o_row + column * kLanes, o_row);
     }
     column += width;
   }
 }
 
+// The same for the keys that some row uses, a run of such keys after the other: a value that no row sees is not read.
+// `used` is null where all are. `alpha` is then all 1.
+template <bool by_key, int ROWS, int most, typename T>
+void weigh_used(const uint8_t* used, const float* p, int64_t stride, const T* v, int64_t v_row, int64_t keys, float* alpha,
+                int64_t alphas, float* o, int64_t o_row, int64_t rows, int64_t vectors) {
+  if (used == nullptr) {
+    weigh<by_key, ROWS, most>(p, stride, v, v_row, keys, alpha, o, o_row, rows, vectors);
+    return;
+  }
+  int64_t key = 0;
+  do {
+    int64_t end = key;
+    while (end < keys && used[end] != 0) ++end;
+    weigh<by_key, ROWS, most>(p + (by_key ? key * stride : key), stride, v + key * v_row, v_row, end - key, alpha, o,
+                              o_row, rows, vectors);
+    for (int64_t r = 0; r < alphas; ++r) alpha[r] = 1.0f;
+    for (key = end; key < keys && used[key] == 0;) ++key;
+  } while (key < keys);
+}
+
+// ---- Between the products ------------------------------------------------------------------------------------------
+
+// Whether the block's scores need a matrix of what is added to them.
+HWY_INLINE bool needs_added(const AttentionTile& t, const KeyBlock& block) {
+  return block.kind == KeyBlock::kGeneral || t.bias != nullptr || t.self_bias != 0.0f ||
+         (block.entries != nullptr && t.lists.bias != nullptr);
+}
+
+HWY_INLINE float bias_at(const AttentionTile& t, int64_t element) {
+  switch (t.bias_dtype) {
+    case GTN_F32: return reinterpret_cast<const float*>(t.bias)[element];
+    case GTN_BF16: return to_float(reinterpret_cast<const bf16*>(t.bias)[element]);
+    default: return to_float(reinterpret_cast<const f16*>(t.bias)[element]);
+  }
+}
+
+// The few keys from `origin` on that sinks and global tokens are, for a row whose other keys are done.
+void add_lifted(const Mask& mask, const QueryRow& row, int64_t origin, int64_t keys, float* added, int64_t step) {
+  for (int64_t j = 0; j < keys && origin + j < mask.sinks; ++j) added[j * step] = visible(mask, row, origin + j) ? 0.0f : -kInfinity;
+  int64_t next = 0, end = mask.global_count;  // the first global token from `origin` on
+  while (next < end) {
+    const int64_t middle = (next + end) / 2;
+    if (mask.globals[middle] < origin) {
+      next = middle + 1;
+    } else {
+      end = middle;
+    }
+  }
+  for (; next < mask.global_count && mask.globals[next] < origin + keys; ++next) {
+    const int64_t j = mask.globals[next] - origin;
+    added[j * step] = visible(mask, row, origin + j) ? 0.0f : -kInfinity;
+  }
+}
+
+// Keys first to first + keys - 1 of a block against one row: what is added to each score, -inf where the row does not see
+// the key. added[j * step] is that of key first + j.
+void add_row(const AttentionTile& t, const KeyBlock& block, int64_t first, int64_t keys, int64_t tile_row, float* added,
+             int64_t step) {
+  const QueryRow row = query_row_of(t, tile_row);
+  const Mask& mask = t.mask;
+  if (block.kind == KeyBlock::kGeneral) {
+    const bool masks = block.entries != nullptr && t.lists.mask_index != nullptr;
+    const bool lifts = mask.global_count > 0 || mask.sinks > 0;
+    if (mask.tree == nullptr && mask.dilation == 1 && mask.layers <= 1 && !masks && (!lifts || block.tokens == nullptr)) {
+      const KeyRange window = window_of(mask, row, block.lifted);
+      const int32_t* labels = mask.q_labels != nullptr ? mask.k_labels : nullptr;
+      const int32_t label = labels != nullptr ? mask.q_labels[row.query] : 0;
+      for (int64_t j = 0; j < keys; ++j) {
+        const int64_t token = token_of(block, first + j);
+        const bool sees = token >= window.first && token < window.last && (labels == nullptr || labels[token] == label);
+        added[j * step] = sees ? 0.0f : -kInfinity;
+      }
+      if (lifts && !block.lifted && !row.global) add_lifted(mask, row, token_of(block, first), keys, added, step);
+    } else {
+      const int64_t line = slot_of(t, tile_row) % max_of(t.lists.block_q, 1) * t.lists.block_k;
+      for (int64_t j = 0; j < keys; ++j) {
+        bool sees = visible(mask, row, token_of(block, first + j));
+        if (masks && sees) {
+          const int64_t index = t.lists.mask_index[block.entries[first + j]];
+          sees = index < 0 || t.lists.masks[index * t.lists.block_q * t.lists.block_k + line + block.places[first + j]] != 0;
+        }
+        added[j * step] = sees ? 0.0f : -kInfinity;
+      }
+    }
+  } else {
+    for (int64_t j = 0; j < keys; ++j) added[j * step] = 0.0f;
+  }
+  if (t.bias != nullptr) {
+    const int64_t at = row.query * t.bias_row + head_of(t, tile_row) * t.bias_head;
+    for (int64_t j = 0; j < keys; ++j) {
+      if (added[j * step] != -kInfinity) added[j * step] += bias_at(t, at + token_of(block, first + j) * t.bias_key);
+    }
+  }
+  if (block.entries != nullptr && t.lists.bias != nullptr) {
+    for (int64_t j = 0; j < keys; ++j) added[j * step] += t.lists.bias[block.entries[first + j]];
+  }
+  if (t.self_bias != 0.0f) {
+    for (int64_t j = 0; j < keys; ++j) {
+      if (token_of(block, first + j) == row.position) added[j * step] += t.self_bias;
+    }
+  }
+}
+
+// The keys of a block, whose tokens rise, before `token`.
+HWY_INLINE int64_t keys_before(const KeyBlock& block, int64_t token) {
+  if (block.tokens == nullptr) return min_of(max_of((token - block.first + block.step - 1) / block.step, 0), block.count);
+  int64_t low = 0, high = block.count;
+  while (low < high) {
+    const int64_t middle = (low + high) / 2;
+    if (block.tokens[middle] < token) {
+      low = middle + 1;
+    } else {
+      high = middle;
+    }
+  }
+  return low;
+}
+
+// The keys of a block of kind kRange that a row sees.
+HWY_INLINE KeyRange keys_of(const AttentionTile& t, const KeyBlock& block, int64_t tile_row) {
+  const KeyRange window = window_of(t.mask, query_row_of(t, tile_row), block.lifted);
+  const int64_t first = keys_before(block, window.first);
+  return {first, max_of(keys_before(block, window.last), first)};
+}
+
+HWY_INLINE VF capped(const AttentionTile& t, VF score) {
+  const F32 d;
+  return hn::Mul(hn::Set(d, t.softcap), tanh(d, hn::Div(score, hn::Set(d, t.softcap))));
+}
+
 // ---- Writing -------------------------------------------------------------------------------------------------------
 
 template <typename T>
-void write_row(const AttentionTile& t, int64_t row, float maximum, float sum, const float* o) {
+void write_values(const float* o, float factor, int64_t size, T* out) {
   const F32 d;
-  const int64_t query = row / t.group, head = row % t.group;
-  T* out = static_cast<T*>(t.out) + query * t.out_row + head * t.out_head;
-  const bool empty = sum == 0.0f;  // NaN is not
-  const VF scale = hn::Set(d, empty ? 0.0f : 1.0f / sum);
+  const VF scale = hn::Set(d, factor);
   int64_t i = 0;
-  for (; i + kLanes <= t.dv; i += kLanes) {
-    const VF value = empty ? hn::Zero(d) : hn::Mul(hn::Load(d, o + i), scale);
-    store(d, value, out + i);
+  for (; i + kLanes <= size; i += kLanes) store(d, hn::Mul(hn::Load(d, o + i), scale), out + i);
+  if (i < size) store_some(d, hn::Mul(hn::Load(d, o + i), scale), out + i, static_cast<size_t>(size - i));
+}
+
+void write_zeros(void* out, int64_t bytes) { memset(out, 0, static_cast<size_t>(bytes)); }
+
+// The output of a row with weights that sum up to `sum` at `maximum`. The sink logit is one more weight in the sum.
+void write_row(const AttentionTile& t, int64_t row, float maximum, float sum, const float* o) {
+  const int64_t query = query_of(t, row), head = head_of(t, row);
+  char* out = t.out + (query * t.out_row + head * t.out_head) * element_bytes(t.out_dtype);
+  if (t.lse != nullptr) t.lse[head * t.lse_head + query] = sum == 0.0f ? -kInfinity : maximum + logf(sum);
+  if (sum == 0.0f) return write_zeros(out, t.dv * element_bytes(t.out_dtype));  // NaN is not
+  float factor = 1.0f / sum;
+  if (t.sink_logits != nullptr) {
+    const float sink = t.sink_logits[head];
+    const float top = sink > maximum ? sink : maximum;
+    const float scale = expf(maximum - top);
+    factor = scale / (sum * scale + expf(sink - top));
   }
-  if (i < t.dv) {
-    const VF value = empty ? hn::Zero(d) : hn::Mul(hn::Load(d, o + i), scale);
-    store_some(d, value, out + i, static_cast<size_t>(t.dv - i));
+  switch (t.out_dtype) {
+    case GTN_F32: return write_values(o, factor, t.dv, reinterpret_cast<float*>(out));
+    case GTN_BF16: return write_values(o, factor, t.dv, reinterpret_cast<bf16*>(out));
+    default: return write_values(o, factor, t.dv, reinterpret_cast<f16*>(out));
   }
-  if (t.lse != nullptr) t.lse[head * t.lse_head + query] = empty ? -kInfinity : maximum + logf(sum);
 }
 
 // ---- Panels --------------------------------------------------------------------------------------------------------
@@ -309,66 +510,89 @@ HWY_INLINE void score_keys(const float* HWY_RESTRICT k, int64_t k_row, const flo
 }
 
 // The rows of a panel within its tile, and what they know between key blocks.
-template <int NV>
 struct Panel {
-  int64_t first_row, rows;  // of the sequence and key head
-  const float* q;           // [dk][NV * kLanes]
-  float* o;                 // [rows][dv_padded]
-  float* m;                 // maximum so far
-  float* l;                 // sum of weights so far
+  int64_t first_row, rows;
+  const float* q;  // [dk][width]
+  float* o;        // [rows][dv_padded]
+  float* m;        // maximum so far
+  float* l;        // sum of weights so far
 };
 
-// -inf for the keys outside of each row's range; range ends are relative to the first key, as floats.
+// Softcap, ALiBi, what is added, and the range of each row, as far as the block has them; then the maximum of each row.
+// Also which keys some row uses, by what is added. All arrays are of the `keys` keys from `first` of the block.
 template <int NV>
-HWY_INLINE void mask_scores(float* s, int64_t keys, const float* first, const float* last, VF* maximum) {
+void finish_scores(const AttentionTile& t, const KeyBlock& block, int64_t first, int64_t keys, const Panel& panel,
+                   const float* added, const float* from, const float* to, float* s, uint8_t* used, VF* maximum) {
   const F32 d;
+  constexpr int kRows = NV * kLanes;
   const VF masked = hn::Set(d, -kInfinity);
-  VF from[NV], to[NV];
-  for (int c = 0; c < NV; ++c) {
-    from[c] = hn::Load(d, first + c * kLanes);
-    to[c] = hn::Load(d, last + c * kLanes);
-    maximum[c] = masked;
+  const int64_t origin = token_of(block, first);
+  HWY_ALIGN float slopes[kRows];
+  HWY_ALIGN float positions[kRows];
+  if (t.slopes != nullptr) {
+    for (int64_t r = 0; r < kRows; ++r) {
+      const int64_t row = panel.first_row + min_of(r, panel.rows - 1);
+      slopes[r] = t.slopes[head_of(t, row)];
+      positions[r] = static_cast<float>(query_row_of(t, row).position - origin);
+    }
   }
+  for (int c = 0; c < NV; ++c) maximum[c] = masked;
   for (int64_t j = 0; j < keys; ++j) {
-    const VF key = hn::Set(d, static_cast<float>(j));
+    const VF distance = hn::Set(d, static_cast<float>(token_of(block, first + j) - origin));
+    const VF index = hn::Set(d, static_cast<float>(j));
+    bool any = added == nullptr;
     for (int c = 0; c < NV; ++c) {
       float* at = s + (j * NV + c) * kLanes;
-      const VF score = hn::IfThenElse(hn::And(hn::Ge(key, from[c]), hn::Lt(key, to[c])), hn::Load(d, at), masked);
+      VF score = hn::Load(d, at);
+      if (t.softcap > 0.0f) score = capped(t, score);
+      if (t.slopes != nullptr) {
+        const VF apart = hn::Abs(hn::Sub(hn::Load(d, positions + c * kLanes), distance));
+        score = hn::NegMulAdd(hn::Load(d, slopes + c * kLanes), apart, score);
+      }
+      if (added != nullptr) {
+        const VF more = hn::Load(d, added + (j * NV + c) * kLanes);
+        const auto hidden = hn::Eq(more, masked);
+        score = hn::IfThenElse(hidden, masked, hn::Add(score, more));
+        any = any || !hn::AllTrue(d, hidden);
+      }
+      if (from != nullptr) {
+        const auto inside = hn::And(hn::Ge(index, hn::Load(d, from + c * kLanes)), hn::Lt(index, hn::Load(d, to + c * kLanes)));
+        score = hn::IfThenElse(inside, score, masked);
+      }
       hn::Store(score, d, at);
       maximum[c] = hn::Max(maximum[c], score);
     }
+    used[j] = any ? 1 : 0;
   }
 }
 
-// One panel against one block of keys whose rows lie at k and v. `s` is scratch for the scores.
+// One panel against one block of keys whose rows lie at k and v. `s` and `added` are scratch for the scores.
 template <int NV>
-void panel_block(const AttentionTile& t, const KeyBlock& block, const Panel<NV>& panel, const float* k, int64_t k_row,
-                 const float* v, int64_t v_row, float* s, int64_t dv_padded, bool* started) {
+void panel_block(const AttentionTile& t, const KeyBlock& block, const Panel& panel, const float* k, int64_t k_row,
+                 const float* v, int64_t v_row, float* s, float* added, int64_t dv_padded) {
   const F32 d;
   constexpr int kRows = NV * kLanes;
   int64_t first = 0, keys = block.count;
-  bool mask = false;
+  bool range = false;
   HWY_ALIGN float from[kRows];
   HWY_ALIGN float to[kRows];
-  if (block.partial != 0) {
-    // Cut to what the panel sees; between what some and what all of its rows see the predicate decides.
-    const int64_t last_row = panel.first_row + panel.rows - 1;
-    const KeyRange head = visible_keys(t.mask, panel.first_row / t.group);
-    const KeyRange tail = visible_keys(t.mask, last_row / t.group);
-    first = max_of(head.first - block.first, 0);
-    const int64_t end = min_of(tail.last - block.first, block.count);
-    keys = end - first;
+  if (block.kind == KeyBlock::kRange) {
+    // Cut to what some row of the panel sees; between what some and what all of its rows see the ranges decide.
+    KeyRange some = {keys, 0}, all = {0, keys};
+    KeyRange ranges[kRows];
+    for (int64_t r = 0; r < panel.rows; ++r) {
+      ranges[r] = keys_of(t, block, panel.first_row + r);
+      some = {min_of(some.first, ranges[r].first), max_of(some.last, ranges[r].last)};
+      all = {max_of(all.first, ranges[r].first), min_of(all.last, ranges[r].last)};
+    }
+    first = some.first;
+    keys = some.last - first;
     if (keys <= 0) return;
-    mask = tail.first - block.first > first || head.last - block.first < end;
-    if (mask) {
-      for (int64_t r = 0; r < kRows; ++r) {
-        const KeyRange range =
-            visible_keys(t.mask, min_of(panel.first_row + r, last_row) / t.group);
-        // Beyond the panel's keys the distance does not matter; near ends are exact in a float.
-        const int64_t start = block.first + first;
-        from[r] = static_cast<float>(min_of(max_of(range.first - start, 0), keys));
-        to[r] = static_cast<float>(min_of(max_of(range.last - start, 0), keys));
-      }
+    range = all.first > first || all.last < some.last;
+    for (int64_t r = 0; range && r < kRows; ++r) {
+      const KeyRange& its = ranges[min_of(r, panel.rows - 1)];
+      from[r] = static_cast<float>(its.first - first);
+      to[r] = static_cast<float>(its.last - first);
     }
   }
   k += first * k_row;
@@ -395,7 +619,19 @@ void panel_block(const AttentionTile& t, const KeyBlock& block, const Panel<NV>&
     case 1: score_keys<1, NV>(k + j * k_row, k_row, panel.q, t.dk, t.scale, s + j * kRows, maximum); break;
     default: break;
   }
-  if (mask) mask_scores<NV>(s, keys, from, to, maximum);
+  const bool adds = needs_added(t, block);
+  uint8_t used[kMostBlockKeys];
+  if (adds) {
+    for (int64_t r = 0; r < panel.rows; ++r) {
+      add_row(t, block, first, keys, panel.first_row + r, added + r, kRows);
+    }
+    for (int64_t r = panel.rows; r < kRows; ++r) {
+      for (int64_t key = 0; key < keys; ++key) added[key * kRows + r] = -kInfinity;
+    }
+  }
+  if (adds || range || t.softcap > 0.0f || t.slopes != nullptr) {
+    finish_scores<NV>(t, block, first, keys, panel, adds ? added : nullptr, range ? from : nullptr, to, s, used, maximum);
+  }
 
   // Max may lose a NaN; the weight of that key is NaN in any case, and with it the sum. A maximum of -inf would make
   // -inf - -inf of masked scores: there 0 takes its place, and all weights are 0.
@@ -423,76 +659,58 @@ void panel_block(const AttentionTile& t, const KeyBlock& block, const Panel<NV>&
   }
 
   constexpr int kGroup = kRows < kWeighRows ? kRows : kWeighRows;
-  weigh<true, kGroup, kWeighVectors>(s, kRows, v, v_row, keys, alpha, !*started, panel.o, dv_padded, panel.rows,
-                                     dv_padded / kLanes);
-  *started = true;
+  weigh_used<true, kGroup, kWeighVectors>(adds ? used : nullptr, s, kRows, v, v_row, keys, alpha, kRows, panel.o, dv_padded,
+                                          panel.rows, dv_padded / kLanes);
 }
 
+HWY_INLINE int64_t panels_of(const AttentionTile& t) { return (t.rows + kPanelRows - 1) / kPanelRows; }
+
+// The last panel is a single vector when its rows fit one.
+HWY_INLINE bool is_narrow(const AttentionTile& t, int64_t panel) { return t.rows - panel * kPanelRows <= kLanes; }
+
 template <typename T>
-void panels(const AttentionTile& t, const Layout& layout, float* scratch) {
+void begin_panels(const AttentionTile& t, const Layout& layout, float* scratch) {
   const F32 d;
-  constexpr int64_t kMostPanels = (kMostTileRows + kPanelRows - 1) / kPanelRows;
-  bool started[kMostPanels];
-  const int64_t count = (t.rows + kPanelRows - 1) / kPanelRows;
-  // The last panel is a single vector when its rows fit one.
-  const int64_t rest = t.rows - (count - 1) * kPanelRows;
-  const bool narrow = rest <= kLanes;
-  for (int64_t p = 0; p < count; ++p) {
-    const int64_t rows = p + 1 < count ? kPanelRows : rest;
-    float* q = scratch + layout.queries + p * kPanelRows * layout.dk_padded;
-    if (p + 1 == count && narrow) {
-      pack_queries<kLanes, T>(t, t.first_row + p * kPanelRows, rows, q);
-    } else {
-      pack_queries<kPanelRows, T>(t, t.first_row + p * kPanelRows, rows, q);
-    }
-    for (int64_t r = p * kPanelRows; r < (p + 1) * kPanelRows; r += kLanes) {
+  for (int64_t p = 0; p < panels_of(t); ++p) {
+    const int64_t first = p * kPanelRows;
+    pack_queries<T>(t, first, min_of(t.rows - first, kPanelRows), is_narrow(t, p) ? kLanes : kPanelRows,
+                    scratch + layout.queries + first * layout.dk_padded);
+    for (int64_t r = first; r < first + kPanelRows; r += kLanes) {
       hn::Store(hn::Set(d, -kInfinity), d, scratch + layout.maxima + r);
       hn::Store(hn::Zero(d), d, scratch + layout.sums + r);
     }
-    started[p] = false;
   }
+  memset(scratch + layout.outputs, 0, static_cast<size_t>(panels_of(t) * kPanelRows * layout.dv_padded) * sizeof(float));
+}
 
-  const bool keys_in_place = in_place(static_cast<const T*>(t.k), t.k_row, t.dk);
-  const bool values_in_place = in_place(static_cast<const T*>(t.v), t.v_row, t.dv) && t.dv % kLanes == 0;
-  for (int64_t b = 0; b < t.block_count; ++b) {
-    const KeyBlock& block = t.blocks[b];
-    const T* k_source = static_cast<const T*>(t.k) + block.first * t.k_row;
-    const T* v_source = static_cast<const T*>(t.v) + block.first * t.v_row;
-    const float* k = scratch + layout.keys;
-    const float* v = scratch + layout.values;
-    int64_t k_row = layout.dk_padded, v_row = layout.dv_padded;
-    if (keys_in_place) {
-      k = reinterpret_cast<const float*>(k_source);
-      k_row = t.k_row;
-    } else {
-      copy_rows(k_source, t.k_row, block.count, t.dk, layout.dk_padded, scratch + layout.keys);
-    }
-    if (values_in_place) {
-      v = reinterpret_cast<const float*>(v_source);
-      v_row = t.v_row;
-    } else {
-      copy_rows(v_source, t.v_row, block.count, t.dv, layout.dv_padded, scratch + layout.values);
-    }
-    for (int64_t p = 0; p < count; ++p) {
-      const int64_t first_row = t.first_row + p * kPanelRows;
-      const float* q = scratch + layout.queries + p * kPanelRows * layout.dk_padded;
-      float* o = scratch + layout.outputs + p * kPanelRows * layout.dv_padded;
-      float* m = scratch + layout.maxima + p * kPanelRows;
-      float* l = scratch + layout.sums + p * kPanelRows;
-      float* s = scratch + layout.scores;
-      if (p + 1 == count && narrow) {
-        const Panel<1> panel = {first_row, rest, q, o, m, l};
-        panel_block<1>(t, block, panel, k, k_row, v, v_row, s, layout.dv_padded, &started[p]);
-      } else {
-        const Panel<kPanelVectors> panel = {first_row, p + 1 < count ? kPanelRows : rest, q, o, m, l};
-        panel_block<kPanelVectors>(t, block, panel, k, k_row, v, v_row, s, layout.dv_padded, &started[p]);
-      }
-    }
+void panels(const AttentionTile& t, const KeyBlock& block, const Layout& layout, float* scratch) {
+  const float* k = scratch + layout.keys;
+  const float* v = scratch + layout.values;
+  int64_t k_row = layout.dk_padded, v_row = layout.dv_padded;
+  if (in_place(t, t.k, block, t.dk)) {
+    k = reinterpret_cast<const float*>(t.k.data) + place_of(t, t.k, block.first).element;
+    k_row = even_stride(t, t.k, block);
+  } else {
+    copy_block(t, t.k, block, t.dk, layout.dk_padded, scratch + layout.keys);
   }
-
-  for (int64_t r = 0; r < t.rows; ++r) {
-    write_row<T>(t, t.first_row + r, scratch[layout.maxima + r], scratch[layout.sums + r],
-                 scratch + layout.outputs + r * layout.dv_padded);
+  if (t.dv % kLanes == 0 && in_place(t, t.v, block, t.dv)) {
+    v = reinterpret_cast<const float*>(t.v.data) + place_of(t, t.v, block.first).element;
+    v_row = even_stride(t, t.v, block);
+  } else {
+    copy_block(t, t.v, block, t.dv, layout.dv_padded, scratch + layout.values);
+  }
+  for (int64_t p = 0; p < panels_of(t); ++p) {
+    const int64_t first = p * kPanelRows;
+    const Panel panel = {first, min_of(t.rows - first, kPanelRows), scratch + layout.queries + first * layout.dk_padded,
+                         scratch + layout.outputs + first * layout.dv_padded, scratch + layout.maxima + first,
+                         scratch + layout.sums + first};
+    float* s = scratch + layout.scores;
+    float* added = scratch + layout.added;
+    if (is_narrow(t, p)) {
+      panel_block<1>(t, block, panel, k, k_row, v, v_row, s, added, layout.dv_padded);
+    } else {
+      panel_block<kPanelVectors>(t, block, panel, k, k_row, v, v_row, s, added, layout.dv_padded);
+    }
   }
 }
 
@@ -530,15 +748,29 @@ HWY_INLINE void dot_keys(const T* HWY_RESTRICT k, int64_t k_row, const float* HW
 // One block for ROWS rows; K and V as T with whole vectors.
 template <int ROWS, typename T>
 void row_block(const AttentionTile& t, const KeyBlock& block, const T* k, int64_t k_row, const T* v, int64_t v_row,
-               const Layout& layout, float* scratch, bool first_block) {
+               const Layout& layout, float* scratch) {
   const F32 d;
   constexpr int kKeys = ROWS <= 2 ? 4 : 2;
   constexpr int kVectors = ROWS == 1 ? 8 : (ROWS == 2 ? 4 : 3);
   const float* q = scratch + layout.queries;
   float* s = scratch + layout.scores;
+  float* added = scratch + layout.added;
   float* m = scratch + layout.maxima;
   float* l = scratch + layout.sums;
-  const int64_t keys = block.count;
+  int64_t first = 0, keys = block.count;
+  KeyRange ranges[ROWS];
+  if (block.kind == KeyBlock::kRange) {
+    KeyRange some = {keys, 0};
+    for (int r = 0; r < ROWS; ++r) {
+      ranges[r] = keys_of(t, block, r);
+      some = {min_of(some.first, ranges[r].first), max_of(some.last, ranges[r].last)};
+    }
+    first = some.first;
+    keys = some.last - first;
+    if (keys <= 0) return;
+    k += first * k_row;
+    v += first * v_row;
+  }
   const int64_t padded = round_up(keys, kLanes);
   int64_t j = 0;
   for (; j + kKeys <= keys; j += kKeys) {
@@ -549,16 +781,36 @@ void row_block(const AttentionTile& t, const KeyBlock& block, const T* k, int64_
   }
   for (; j < keys; ++j) dot_keys<ROWS, 1>(k + j * k_row, k_row, q, layout.dk_padded, t.scale, s + j, padded);
 
+  const bool adds = needs_added(t, block);
+  uint8_t used[kMostBlockKeys];
+  for (int64_t i = 0; adds && i < keys; ++i) used[i] = 0;
+  const int64_t origin = token_of(block, first);
   float alpha[ROWS];
   for (int r = 0; r < ROWS; ++r) {
     float* row = s + r * padded;
     for (int64_t i = keys; i < padded; ++i) row[i] = -kInfinity;
-    if (block.partial != 0) {
-      const KeyRange range = visible_keys(t.mask, (t.first_row + r) / t.group);
-      const int64_t from = min_of(max_of(range.first - block.first, 0), keys);
-      const int64_t to = min_of(max_of(range.last - block.first, from), keys);
-      for (int64_t i = 0; i < from; ++i) row[i] = -kInfinity;
-      for (int64_t i = to; i < keys; ++i) row[i] = -kInfinity;
+    for (int64_t i = 0; t.softcap > 0.0f && i < padded; i += kLanes) {
+      hn::Store(capped(t, hn::Load(d, row + i)), d, row + i);
+    }
+    if (t.slopes != nullptr) {
+      const float slope = t.slopes[head_of(t, r)];
+      const int64_t position = query_row_of(t, r).position;
+      for (int64_t i = 0; i < keys; ++i) {
+        row[i] -= slope * fabsf(static_cast<float>(position - origin) - static_cast<float>(token_of(block, first + i) - origin));
+      }
+    }
+    if (adds) {
+      add_row(t, block, first, keys, r, added, 1);
+      for (int64_t i = 0; i < keys; ++i) {
+        const bool hidden = added[i] == -kInfinity;
+        row[i] = hidden ? -kInfinity : row[i] + added[i];
+        if (!hidden) used[i] = 1;
+      }
+    }
+    for (int64_t i = keys; i < padded; ++i) row[i] = -kInfinity;
+    if (block.kind == KeyBlock::kRange) {
+      for (int64_t i = 0; i < ranges[r].first - first; ++i) row[i] = -kInfinity;
+      for (int64_t i = ranges[r].last - first; i < keys; ++i) row[i] = -kInfinity;
     }
     VF maximum = hn::Set(d, m[r]);
     const VF before = maximum;
@@ -575,60 +827,124 @@ void row_block(const AttentionTile& t, const KeyBlock& block, const T* k, int64_
     l[r] = l[r] * alpha[r] + hn::GetLane(hn::SumOfLanes(d, sum));
     m[r] = hn::GetLane(maximum);
   }
-  weigh<false, ROWS, kVectors>(s, padded, v, v_row, keys, alpha, first_block, scratch + layout.outputs,
-                               layout.dv_padded, ROWS, layout.dv_padded / kLanes);
-}
-
-template <int ROWS, typename T>
-void rows(const AttentionTile& t, const Layout& layout, float* scratch) {
-  for (int64_t r = 0; r < ROWS; ++r) {
-    copy_rows(query_row<T>(t, t.first_row + r), 0, 1, t.dk, layout.dk_padded,
-              scratch + layout.queries + r * layout.dk_padded);
-    scratch[layout.maxima + r] = -kInfinity;
-    scratch[layout.sums + r] = 0.0f;
-  }
-  // A head size of whole vectors is read in place; the tail of another would cost more than its copy.
-  const bool whole = t.dk % kLanes == 0 && t.dv % kLanes == 0;
-  for (int64_t b = 0; b < t.block_count; ++b) {
-    const KeyBlock& block = t.blocks[b];
-    const T* k = static_cast<const T*>(t.k) + block.first * t.k_row;
-    const T* v = static_cast<const T*>(t.v) + block.first * t.v_row;
-    if (whole) {
-      row_block<ROWS, T>(t, block, k, t.k_row, v, t.v_row, layout, scratch, b == 0);
-    } else {
-      copy_rows(k, t.k_row, block.count, t.dk, layout.dk_padded, scratch + layout.keys);
-      copy_rows(v, t.v_row, block.count, t.dv, layout.dv_padded, scratch + layout.values);
-      row_block<ROWS, float>(t, block, scratch + layout.keys, layout.dk_padded, scratch + layout.values,
-                             layout.dv_padded, layout, scratch, b == 0);
-    }
-  }
-  for (int64_t r = 0; r < ROWS; ++r) {
-    write_row<T>(t, t.first_row + r, scratch[layout.maxima + r], scratch[layout.sums + r],
-                 scratch + layout.outputs + r * layout.dv_padded);
-  }
+  weigh_used<false, ROWS, kVectors>(adds ? used : nullptr, s, padded, v, v_row, keys, alpha, ROWS, scratch + layout.outputs,
+                                    layout.dv_padded, ROWS, layout.dv_padded / kLanes);
 }
 
 template <typename T>
-void tile(const AttentionTile& t, void* memory) {
-  const Layout layout = layout_of(t.dk, t.dv);
-  float* scratch = static_cast<float*>(memory);
-  // By the rows of the whole sequence, not of the tile: how tiles are cut depends on what else is in the batch, and a
-  // sequence's result should not.
-  switch (t.group * t.mask.len_q) {
-    case 1: return rows<1, T>(t, layout, scratch);
-    case 2: return rows<2, T>(t, layout, scratch);
-    case 3: return rows<3, T>(t, layout, scratch);
-    case 4: return rows<4, T>(t, layout, scratch);
-    default: return panels<T>(t, layout, scratch);
+void begin_rows(const AttentionTile& t, const Layout& layout, float* scratch) {
+  for (int64_t r = 0; r < t.rows; ++r) {
+    copy_row(reinterpret_cast<const T*>(query_at(t, r)), t.dk, layout.dk_padded, 1.0f,
+             scratch + layout.queries + r * layout.dk_padded);
+    scratch[layout.maxima + r] = -kInfinity;
+    scratch[layout.sums + r] = 0.0f;
+  }
+  memset(scratch + layout.outputs, 0, static_cast<size_t>(t.rows * layout.dv_padded) * sizeof(float));
+}
+
+template <int ROWS>
+void rows(const AttentionTile& t, const KeyBlock& block, const Layout& layout, float* scratch) {
+  // A head size of whole vectors is read in place; the tail of another would cost more than its copy.
+  const bool whole = t.dk % kLanes == 0 && t.dv % kLanes == 0 && t.k.dtype == t.v.dtype;
+  const int64_t k_row = even_stride(t, t.k, block), v_row = even_stride(t, t.v, block);
+  const int64_t k_first = place_of(t, t.k, block.first).element, v_first = place_of(t, t.v, block.first).element;
+  if (whole && k_row > 0 && v_row > 0 && t.k.dtype == GTN_F32) {
+    row_block<ROWS>(t, block, reinterpret_cast<const float*>(t.k.data) + k_first, k_row,
+                    reinterpret_cast<const float*>(t.v.data) + v_first, v_row, layout, scratch);
+  } else if (whole && k_row > 0 && v_row > 0 && t.k.dtype == GTN_BF16) {
+    row_block<ROWS>(t, block, reinterpret_cast<const bf16*>(t.k.data) + k_first, k_row,
+                    reinterpret_cast<const bf16*>(t.v.data) + v_first, v_row, layout, scratch);
+  } else {
+    copy_block(t, t.k, block, t.dk, layout.dk_padded, scratch + layout.keys);
+    copy_block(t, t.v, block, t.dv, layout.dv_padded, scratch + layout.values);
+    const float* keys = scratch + layout.keys;
+    const float* values = scratch + layout.values;
+    row_block<ROWS>(t, block, keys, layout.dk_padded, values, layout.dv_padded, layout, scratch);
   }
 }
 
-void tile_f32(const AttentionTile& t, void* scratch) { tile<float>(t, scratch); }
-void tile_bf16(const AttentionTile& t, void* scratch) { tile<bf16>(t, scratch); }
+// ---- Tiles ---------------------------------------------------------------------------------------------------------
+
+// By the rows of a block of queries, not of the tile: how tiles are cut depends on what else is in the batch, and a
+// sequence's result should not.
+HWY_INLINE bool are_few(const AttentionTile& t) { return t.row_block <= kDirectRows; }
+
+template <typename T>
+void begin(const AttentionTile& t, float* scratch) {
+  const Layout layout = layout_of(t.dk, t.dv);
+  if (are_few(t)) {
+    begin_rows<T>(t, layout, scratch);
+  } else {
+    begin_panels<T>(t, layout, scratch);
+  }
+}
+
+void begin_tile(const AttentionTile& t, void* memory) {
+  float* scratch = static_cast<float*>(memory);
+  switch (t.q_dtype) {
+    case GTN_F32: return begin<float>(t, scratch);
+    case GTN_BF16: return begin<bf16>(t, scratch);
+    default: return begin<f16>(t, scratch);
+  }
+}
+
+void block_of_tile(const AttentionTile& t, const KeyBlock& block, void* memory) {
+  const Layout layout = layout_of(t.dk, t.dv);
+  float* scratch = static_cast<float*>(memory);
+  if (!are_few(t)) return panels(t, block, layout, scratch);
+  switch (t.rows) {
+    case 1: return rows<1>(t, block, layout, scratch);
+    case 2: return rows<2>(t, block, layout, scratch);
+    case 3: return rows<3>(t, block, layout, scratch);
+    default: return rows<4>(t, block, layout, scratch);
+  }
+}
+
+void finish_tile(const AttentionTile& t, void* memory) {
+  const Layout layout = layout_of(t.dk, t.dv);
+  const float* scratch = static_cast<const float*>(memory);
+  for (int64_t r = 0; r < t.rows; ++r) {
+    const float* o = scratch + layout.outputs + r * layout.dv_padded;
+    const float maximum = scratch[layout.maxima + r], sum = scratch[layout.sums + r];
+    if (t.partial != nullptr) {
+      float* to = t.partial + r * (t.dv + 2);
+      memcpy(to, o, static_cast<size_t>(t.dv) * sizeof(float));
+      to[t.dv] = maximum;
+      to[t.dv + 1] = sum;
+    } else if (!is_left_out(t, r)) {
+      write_row(t, r, maximum, sum, o);
+    }
+  }
+}
+
+// o = sum of o_i exp(m_i - m), and the same for the sums of weights, with m the greatest maximum.
+void merge_tile(const AttentionTile& t, const float* partial, int64_t parts, int64_t stride, void* memory) {
+  const Layout layout = layout_of(t.dk, t.dv);
+  float* o = static_cast<float*>(memory) + layout.outputs;
+  for (int64_t r = 0; r < t.rows; ++r) {
+    if (is_left_out(t, r)) continue;
+    const float* row = partial + r * (t.dv + 2);
+    float maximum = -kInfinity;
+    for (int64_t p = 0; p < parts; ++p) {
+      const float its = row[p * stride + t.dv];
+      maximum = its > maximum ? its : maximum;
+    }
+    memset(o, 0, static_cast<size_t>(t.dv) * sizeof(float));
+    float sum = 0.0f;
+    for (int64_t p = 0; p < parts; ++p) {
+      const float* part = row + p * stride;
+      if (part[t.dv + 1] == 0.0f) continue;  // sees nothing; a NaN is not 0
+      const float factor = expf(part[t.dv] - maximum);
+      sum += part[t.dv + 1] * factor;
+      for (int64_t i = 0; i < t.dv; ++i) o[i] += part[i] * factor;
+    }
+    write_row(t, r, maximum, sum, o);
+  }
+}
 
 }  // namespace
 
 extern const AttentionKernels attention_kernels;
-const AttentionKernels attention_kernels = {tiling, tile_f32, tile_bf16};
+const AttentionKernels attention_kernels = {tiling, begin_tile, block_of_tile, finish_tile, merge_tile};
 
 }  // namespace gatun::cpu::GATUN_LEVEL

@@ -1,11 +1,12 @@
 // Attention plans: what the arguments mean, which tiles there are and what each of them looks at.
-#include "cpu/attention/attention.h"
-
+#include <cstdio>
 #include <cstring>
 #include <initializer_list>
 #include <new>
 
 #include "core/message.h"
+#include "cpu/attention/call.h"
+#include "cpu/attention/cut.h"
 #include "cpu/levels.h"
 #include "cpu/threads.h"
 
@@ -21,58 +22,32 @@ constexpr double kFlopsPerByte = 4;
 constexpr int64_t kWantedTiles = 64;
 constexpr int64_t kLeastTileRows = 32;
 
-constexpr int64_t kAlignment = 64;
+// Few rows over many keys make few tiles, each of one long pass over the keys (decode): such passes are cut into parts
+// of this many blocks, which are merged by their log-sum-exps (split-KV, as in Flash-Decoding). It depends on the
+// sequence alone, so that its result does not depend on what else is in the batch.
+constexpr int64_t kSplitRows = 64;
+constexpr int64_t kPartBlocks = 16;
+constexpr int64_t kMostParts = 64;
 
 // Beyond these no index or size here is sure to fit 63 bits.
 constexpr int64_t kMostElements = int64_t{1} << 40;
 constexpr int64_t kMostHeadSize = int64_t{1} << 16;
+constexpr int64_t kMostPositions = int64_t{1} << 31;  // where 32-bit numbers name them
 
-int64_t aligned(int64_t bytes) { return (bytes + kAlignment - 1) / kAlignment * kAlignment; }
+int64_t element_bytes(int32_t dtype) { return dtype == GTN_F32 ? 4 : dtype == GTN_S8 ? 1 : 2; }
 
-int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+const char* short_name(int32_t dtype) {
+  switch (dtype) {
+    case GTN_F32: return "f32";
+    case GTN_BF16: return "bf16";
+    case GTN_F16: return "f16";
+    default: return "s8";
+  }
+}
 
 // An element of an array that may be null when it is empty.
 const char* at(const void* data, int64_t bytes) {
   return data == nullptr ? nullptr : static_cast<const char*>(data) + bytes;
-}
-
-// The sum over query = 0 to n - 1 of clamp(query + shift, 0, top), in closed form: zeros, then a ramp, then a plateau.
-double sum_clamped(int64_t n, int64_t shift, int64_t top) {
-  const int64_t ramp = shift < 0 ? (-shift < n ? -shift : n) : 0;  // the first query with query + shift >= 0
-  int64_t plateau = top - shift;                                   // the first query with query + shift >= top
-  plateau = plateau < ramp ? ramp : (plateau > n ? n : plateau);
-  const double steps = static_cast<double>(plateau - ramp);
-  const double ends = static_cast<double>(ramp + shift) + static_cast<double>(plateau - 1 + shift);
-  return (steps > 0 ? steps * ends / 2 : 0.0) + static_cast<double>(n - plateau) * static_cast<double>(top);
-}
-
-// Pairs of a query and a key that it sees.
-double visible_pairs(const AttentionMask& mask) {
-  const int64_t shift = mask.len_k - mask.len_q;
-  const double dense = static_cast<double>(mask.len_q) * static_cast<double>(mask.len_k);
-  const double last = mask.right < 0 ? dense : sum_clamped(mask.len_q, shift + mask.right + 1, mask.len_k);
-  const double first = mask.left < 0 ? 0.0 : sum_clamped(mask.len_q, shift - mask.left, mask.len_k);
-  return last - first;
-}
-
-// The list of the analytic patterns: the range that any row of the tile sees, cut into blocks, of which those inside
-// the range that every row sees are full.
-int64_t fill_blocks(const AttentionMask& mask, int64_t first_query, int64_t last_query, const AttentionTiling& tiling,
-                    KeyBlock* blocks) {
-  const KeyRange head = visible_keys(mask, first_query);
-  const KeyRange tail = visible_keys(mask, last_query);
-  const int64_t range = tail.last - head.first;
-  if (range <= 0) return 0;
-  // Even blocks: a short one at the end would cost its share of the softmax's fixed work for few keys.
-  const int64_t even = ceil_div(range, ceil_div(range, tiling.block_keys));
-  const int64_t size = ceil_div(even, tiling.key_step) * tiling.key_step;
-  int64_t count = 0;
-  for (int64_t key = head.first; key < tail.last; key += size) {
-    const int64_t keys = tail.last - key < size ? tail.last - key : size;
-    const bool full = key >= tail.first && key + keys <= head.last;
-    blocks[count++] = {key, static_cast<int32_t>(keys), full ? 0 : 1};
-  }
-  return count;
 }
 
 struct Strides {
@@ -90,229 +65,534 @@ double elements_of(const gtn_tensor_desc& tensor) {
   return elements;
 }
 
+// `patterns` has a pattern for each of desc.patterns.
+Shape shape_of(const gtn_attention_desc& desc, Pattern* patterns) {
+  Shape shape = {};
+  shape.packed = desc.q.rank == 3;
+  shape.paged = desc.paged != 0;
+  shape.desc = desc;
+  shape.desc.patterns = nullptr;  // the caller's
+  shape.sequences = shape.packed ? desc.max_sequences : desc.q.shape[0];
+  shape.len_q = desc.q.shape[desc.q.rank - 3];
+  shape.len_k = shape.paged ? desc.max_len_k : desc.k.shape[desc.k.rank - 3];
+  shape.heads_q = desc.q.shape[desc.q.rank - 2];
+  shape.heads_k = desc.k.shape[desc.k.rank - 2];
+  shape.per_key_head = shape.heads_q / shape.heads_k;
+  shape.pages = shape.paged ? desc.k.shape[0] : 0;
+  shape.page_size = shape.paged ? desc.k.shape[1] : 1;
+  for (int64_t h = 0; h < desc.pattern_count; ++h) {
+    const auto* given = reinterpret_cast<const char*>(desc.patterns) + h * desc.patterns->size;
+    patterns[h] = pattern_of(*reinterpret_cast<const gtn_attention_pattern*>(given), shape.len_q, shape.len_k);
+    shape.masks |= patterns[h].masks;
+  }
+  shape.patterns = patterns;
+  shape.one_pattern = desc.pattern_count == 1;
+  // Query heads of a key head share tiles where they share everything that decides what they see.
+  const auto shared = [&](int64_t heads) { return heads < shape.heads_q || shape.per_key_head == 1; };
+  bool share = (!shape.lists() || shared(desc.block_heads)) && (!shape.ordered() || shared(desc.order_heads)) &&
+               (!shape.documents() || shared(desc.document_heads));
+  for (int64_t h = 0; share && !shape.one_pattern && h < shape.heads_q; ++h) {
+    share = patterns[h] == patterns[h / shape.per_key_head * shape.per_key_head];
+  }
+  shape.group = share ? shape.per_key_head : 1;
+  shape.units = shape.heads_q / shape.group;
+  if (shape.documents()) {
+    shape.label_heads = desc.document_heads;
+    if (shape.ordered() && desc.order_heads > shape.label_heads) shape.label_heads = desc.order_heads;
+  }
+  return shape;
+}
+
 class AttentionPlan final : public Plan {
  public:
-  AttentionPlan(const Device& device, const gtn_attention_desc& desc)
+  AttentionPlan(const Device& device, const gtn_attention_desc& desc, Pattern* patterns)
       : device_(device),
-        packed_(desc.q.rank == 3),
-        bf16_(desc.q.dtype == GTN_BF16),
-        scale_(desc.scale),
+        patterns_(patterns),
+        shape_(shape_of(desc, patterns)),
+        q_dtype_(desc.q.dtype),
+        k_dtype_(desc.k.dtype),
+        v_dtype_(desc.v.dtype),
+        out_dtype_(desc.out.dtype),
         q_(strides_of(desc.q)),
         k_(strides_of(desc.k)),
         v_(strides_of(desc.v)),
         out_(strides_of(desc.out)),
-        sequences_(packed_ ? desc.max_sequences : desc.q.shape[0]),
-        len_q_(desc.q.shape[packed_ ? 0 : 1]),
-        len_k_(desc.k.shape[packed_ ? 0 : 1]),
-        heads_q_(desc.q.shape[packed_ ? 1 : 2]),
-        heads_k_(desc.k.shape[packed_ ? 1 : 2]),
-        group_(heads_k_ > 0 ? heads_q_ / heads_k_ : 0),
-        dk_(desc.q.shape[packed_ ? 2 : 3]),
-        dv_(desc.v.shape[packed_ ? 2 : 3]),
-        tiling_(device.level->kernels->attention->tiling(dk_, dv_)) {
-    // A window that reaches over all keys from anywhere is no window.
-    const int64_t reach = len_q_ + len_k_;
-    left_ = desc.window_left < reach ? desc.window_left : -1;
-    right_ = desc.window_right < reach ? desc.window_right : -1;
-    list_bytes_ = aligned((len_k_ / tiling_.block_keys + 2) * static_cast<int64_t>(sizeof(KeyBlock)));
-  }
+        dk_(desc.q.shape[desc.q.rank - 1]),
+        dv_(desc.v.shape[desc.v.rank - 1]),
+        tiling_(device.level->kernels->attention->tiling(dk_, dv_)),
+        list_bytes_((3 * tiling_.block_keys * static_cast<int64_t>(sizeof(int32_t)) + 63) / 64 * 64),
+        scratch_bytes_(list_bytes_ + tiling_.scratch_bytes) {}
+
+  ~AttentionPlan() override { delete[] patterns_; }
 
   void describe(const gtn_attention_desc& desc, gtn_plan_info* info) const {
-    name_kernel(info, device_, bf16_ ? "attention.bf16" : "attention.f32");
+    char name[48];
+    std::snprintf(name, sizeof name, "attention.%s%s%s%s%s%s", short_name(q_dtype_), k_dtype_ != q_dtype_ ? "." : "",
+                  k_dtype_ != q_dtype_ ? short_name(k_dtype_) : "", shape_.paged ? ".paged" : "", shape_.ordered() ? ".ordered" : "",
+                  shape_.lists() ? ".blocks" : "");
+    name_kernel(info, device_, name);
     // Packed, the most work is one sequence of all tokens.
-    const double copies = packed_ ? (sequences_ > 0 ? 1.0 : 0.0) : static_cast<double>(sequences_);
-    info->flops = 2.0 * copies * visible_pairs({left_, right_, len_q_, len_k_}) * static_cast<double>(dk_ + dv_) *
-                  static_cast<double>(heads_q_);
-    info->bytes = (elements_of(desc.q) + elements_of(desc.k) + elements_of(desc.v) + elements_of(desc.out)) *
-                  (bf16_ ? 2.0 : 4.0);
-    info->workspace_bytes = workspace_bytes(sequences_ < kMostElements ? sequences_ : kMostElements);
+    const double copies = shape_.packed ? (shape_.sequences > 0 ? 1.0 : 0.0) : static_cast<double>(shape_.sequences);
+    double pairs = 0, blocks = 0;
+    for (int64_t h = 0; h < (shape_.one_pattern ? 1 : shape_.heads_q); ++h) {
+      const double heads = shape_.one_pattern ? static_cast<double>(shape_.heads_q) : 1.0;
+      pairs += heads * head_pairs(shape_.pattern(h));
+    }
+    for (int64_t unit = 0; unit < (shape_.one_pattern ? 1 : shape_.units); ++unit) {
+      blocks += (shape_.one_pattern ? static_cast<double>(shape_.units) : 1.0) * count_blocks(shape_.pattern(unit * shape_.group));
+    }
+    info->flops = 2.0 * copies * pairs * static_cast<double>(dk_ + dv_);
+    double bytes = elements_of(desc.q) * static_cast<double>(element_bytes(q_dtype_)) +
+                   elements_of(desc.out) * static_cast<double>(element_bytes(out_dtype_));
+    bytes += elements_of(desc.k) * static_cast<double>(element_bytes(k_dtype_)) +
+             elements_of(desc.v) * static_cast<double>(element_bytes(v_dtype_));
+    info->bytes = bytes;
+    info->blocks = copies * blocks < 9e18 ? static_cast<int64_t>(copies * blocks) : INT64_MAX;
+    gtn_attention_args most = {};
+    most.sequences = at_most(shape_.sequences, kMostElements);
+    most.len_q = shape_.len_q;
+    most.len_k = shape_.len_k;
+    Workspace space(nullptr);
+    int64_t partial = 0;
+    const Sequence longest = {0, at_most(shape_.len_q, kSplitRows / shape_.group), 0, shape_.len_k};
+    for (int64_t unit = 0; unit < shape_.units; ++unit) {
+      const int64_t parts = parts_of(longest, unit * shape_.group);
+      if (parts > 1) partial += parts * part_floats(longest);
+    }
+    info->workspace_bytes = shape_.lay_out(&space, most, shape_.desc.max_blocks, worker_bytes(), times(most.sequences, partial), nullptr);
   }
 
   gtn_status run(Stream& stream, const void* args, gtn_message* message) const override {
-    gtn_attention_args a = *static_cast<const gtn_attention_args*>(args);
-    if (a.sequences > kMostElements) {
-      return fail(message, GTN_UNSUPPORTED, "sequences: is %lld, this backend takes up to 2^40",
+    const gtn_attention_args& a = *static_cast<const gtn_attention_args*>(args);
+    if (a.sequences > kMostElements / (shape_.units + 1)) {
+      return fail(message, GTN_UNSUPPORTED, "sequences: is %lld, this backend takes up to 2^40 with all their heads",
                   static_cast<long long>(a.sequences));
     }
-    const int64_t array_bytes = per_sequence_bytes(a.sequences);
-    char* workspace = static_cast<char*>(stream.scratch(workspace_bytes(a.sequences)));
-    if (workspace == nullptr) {
-      return fail(message, GTN_OUT_OF_MEMORY, "no memory for %lld bytes of workspace",
-                  static_cast<long long>(workspace_bytes(a.sequences)));
+    // What is needed for copies and parts depends on what the arrays hold; whether that was true is seen in the copies.
+    int64_t entries = 0;
+    if (shape_.lists() && a.sequences > 0) {
+      entries = a.block_offsets[shape_.list_rows(a.sequences)];
+      if (entries < 0 || entries > shape_.desc.max_blocks) {
+        return fail(message, GTN_INVALID_ARGUMENT, "block_offsets[%lld] is %lld, expected 0 to max_blocks = %lld",
+                    static_cast<long long>(shape_.list_rows(a.sequences)), static_cast<long long>(entries),
+                    static_cast<long long>(shape_.desc.max_blocks));
+      }
     }
-    // The indices are copied and the copies checked: another thread may write to the originals while the run reads.
-    a.q_index = copy_index(a.q_index, a.sequences, workspace + array_bytes);
-    a.k_index = copy_index(a.k_index, a.sequences, workspace + 2 * array_bytes);
-    const gtn_status status = check_index(a, message);
+    const int64_t partial_floats = partial_floats_of(a);
+    Call c;
+    Workspace measure(nullptr);
+    const int64_t bytes = shape_.lay_out(&measure, a, entries, worker_bytes(), partial_floats, &c);
+    Workspace space(static_cast<char*>(stream.scratch(bytes)));
+    if (space.memory() == nullptr) {
+      return fail(message, GTN_OUT_OF_MEMORY, "no memory for %lld bytes of workspace", static_cast<long long>(bytes));
+    }
+    shape_.lay_out(&space, a, entries, worker_bytes(), partial_floats, &c);
+    const gtn_status status = shape_.take_arrays(&c, entries, message);
     if (status != GTN_OK) return status;
-
-    // first_tile[s]: the number of tiles of the sequences before s, over all key heads.
-    int64_t* first_tile = reinterpret_cast<int64_t*>(workspace);
-    int64_t tile_rows = tiling_.tile_rows;
-    int64_t tiles = count_tiles(a, tile_rows, first_tile);
-    while (tiles < kWantedTiles && tile_rows > kLeastTileRows) {
-      tile_rows = tile_rows / 2 < kLeastTileRows ? kLeastTileRows : tile_rows / 2;
-      tiles = count_tiles(a, tile_rows, first_tile);
+    if (partial_floats_of(c.args) != partial_floats) {
+      return fail(message, GTN_INVALID_ARGUMENT, "q_index or k_index: was changed while the run read it");
     }
-    if (tiles == 0) return GTN_OK;
 
-    const int64_t batch = tiles_per_task(a, first_tile);
-    parallel(device_.threads, ceil_div(tiles, batch), [&](int64_t task, int worker) {
-      char* scratch = workspace + 3 * array_bytes + worker * (list_bytes_ + tiling_.scratch_bytes);
-      const int64_t end = (task + 1) * batch < tiles ? (task + 1) * batch : tiles;
-      for (int64_t tile = task * batch; tile < end; ++tile) run_tile(a, first_tile, tile_rows, tile, scratch);
+    c.tile_rows = tiling_.tile_rows;
+    int64_t items = count_items(&c);
+    while (items < kWantedTiles && c.tile_rows > kLeastTileRows) {
+      c.tile_rows = c.tile_rows / 2 < kLeastTileRows ? kLeastTileRows : c.tile_rows / 2;
+      items = count_items(&c);
+    }
+    if (items == 0) return GTN_OK;
+    if (shape_.documents()) {
+      parallel(device_.threads, a.sequences * shape_.label_heads, [&](int64_t task, int) { range_labels(c, task); });
+    }
+    const int64_t batch = items_per_task(c);
+    parallel(device_.threads, ceil_div(items, batch), [&](int64_t task, int worker) {
+      char* scratch = c.workers + worker * scratch_bytes_;
+      const int64_t end = at_most((task + 1) * batch, items);
+      for (int64_t item = task * batch; item < end; ++item) run_item(c, item, scratch);
     });
+    if (partial_floats > 0) {
+      parallel(device_.threads, a.sequences * shape_.units,
+               [&](int64_t unit, int worker) { merge_parts(c, unit, c.workers + worker * scratch_bytes_); });
+    }
     return GTN_OK;
   }
 
  private:
-  struct Sequence {
-    int64_t first_q, len_q, first_k, len_k;
-  };
+  // ---- What the plan is --------------------------------------------------------------------------------------------
 
-  Sequence sequence(const gtn_attention_args& a, int64_t s) const {
-    if (packed_) {
-      return {a.q_index[s], a.q_index[s + 1] - a.q_index[s], a.k_index[s], a.k_index[s + 1] - a.k_index[s]};
+  int64_t worker_bytes() const { return device_.threads * scratch_bytes_; }
+
+  double head_pairs(const Pattern& p) const {
+    if (p.masks & GTN_MASK_BLOCKS) {
+      // All entries of the lists, shared evenly by sequences and heads of lists.
+      const double entries = static_cast<double>(shape_.desc.max_blocks) / static_cast<double>(shape_.desc.block_heads) /
+                             (shape_.sequences > 0 ? static_cast<double>(shape_.sequences) : 1.0);
+      const double listed = entries * static_cast<double>(shape_.desc.block_q) * static_cast<double>(shape_.desc.block_k);
+      const double most = visible_pairs(p, shape_.len_q, shape_.len_k);
+      return listed < most ? listed : most;
     }
-    return {0, a.q_index != nullptr ? a.q_index[s] : a.len_q, 0, a.k_index != nullptr ? a.k_index[s] : a.len_k};
+    return visible_pairs(p, shape_.len_q, shape_.len_k);
   }
 
-  // An array with an entry for each sequence, and one more.
-  static int64_t per_sequence_bytes(int64_t sequences) {
-    return aligned((sequences + 1) * static_cast<int64_t>(sizeof(int64_t)));
-  }
-
-  // The first tiles and the copies of the indices, then each worker's list of blocks and tile.
-  int64_t workspace_bytes(int64_t sequences) const {
-    return 3 * per_sequence_bytes(sequences) + device_.threads * (list_bytes_ + tiling_.scratch_bytes);
-  }
-
-  const int64_t* copy_index(const int64_t* index, int64_t sequences, char* to) const {
-    if (index == nullptr) return nullptr;
-    std::memcpy(to, index, static_cast<size_t>(sequences + (packed_ ? 1 : 0)) * sizeof *index);
-    return reinterpret_cast<const int64_t*>(to);
-  }
-
-  gtn_status check_index(const gtn_attention_args& a, gtn_message* message) const {
-    const gtn_status status = check_index("q_index", a.q_index, "len_q", a.len_q, a.sequences, message);
-    return status != GTN_OK ? status : check_index("k_index", a.k_index, "len_k", a.len_k, a.sequences, message);
-  }
-
-  gtn_status check_index(const char* name, const int64_t* index, const char* limit_name, int64_t limit,
-                         int64_t sequences, gtn_message* message) const {
-    if (index == nullptr) return GTN_OK;
-    if (packed_ && index[0] != 0) {
-      return fail(message, GTN_INVALID_ARGUMENT, "%s[0] is %lld, expected 0, where the first sequence starts", name,
-                  static_cast<long long>(index[0]));
+  // The blocks that the tiles of one unit visit in one sequence, with nothing known of the arrays.
+  double count_blocks(const Pattern& p) const {
+    if (shape_.len_q == 0 || shape_.len_k == 0) return 0;
+    if (p.masks & GTN_MASK_BLOCKS) {
+      return static_cast<double>(shape_.desc.max_blocks) / static_cast<double>(shape_.desc.block_heads) /
+             (shape_.sequences > 0 ? static_cast<double>(shape_.sequences) : 1.0);
     }
-    for (int64_t s = 0; s < sequences; ++s) {
-      const int64_t i = packed_ ? s + 1 : s;
-      const int64_t least = packed_ ? index[s] : 0;
-      if (index[i] >= least && index[i] <= limit) continue;
-      return fail(message, GTN_INVALID_ARGUMENT, "%s[%lld] is %lld, expected %s%lld to %s = %lld", name,
-                  static_cast<long long>(i), static_cast<long long>(index[i]),
-                  packed_ ? "an offset that does not fall, " : "a length of ", static_cast<long long>(least),
-                  limit_name, static_cast<long long>(limit));
+    AttentionTile t = {};
+    t.mask.len_q = shape_.len_q;
+    t.mask.len_k = shape_.len_k;
+    t.mask.left = p.left;
+    t.mask.right = p.right;
+    t.mask.dilation = p.dilation;
+    t.mask.sinks = p.sinks;
+    t.group = shape_.group;
+    const TileCut cut(shape_.len_q, 0, p.dilation, 0, shape_.group, tiling_.tile_rows);
+    const int64_t stride = ceil_div(cut.tiles(), kCounted);
+    double blocks = 0;
+    for (int64_t tile = 0; tile < cut.tiles(); tile += stride) {
+      place(cut, tile, &t);
+      int64_t visited = 0;
+      const auto count = [&visited](const KeyBlock&) { ++visited; };
+      // Nothing is gathered here: the blocks need no scratch.
+      KeyBlocks(t, rows_of(t, KeySet{}), KeySet{}, tiling_, nullptr, count).visit_all();
+      blocks += static_cast<double>(visited * stride);
     }
-    return GTN_OK;
+    return blocks;
   }
 
-  int64_t count_tiles(const gtn_attention_args& a, int64_t tile_rows, int64_t* first_tile) const {
-    int64_t tiles = 0;
+  // ---- What a sequence and head see --------------------------------------------------------------------------
+
+  Mask mask_of(const Call& c, int64_t s, int64_t head, const Sequence& of) const {
+    const Pattern& p = shape_.pattern(head);
+    Mask m = {};
+    m.len_q = of.len_q;
+    m.len_k = of.len_k;
+    m.left = p.left;
+    m.right = p.right;
+    m.dilation = p.dilation;
+    m.sinks = at_most(p.sinks, of.len_k);
+    if (p.masks & GTN_MASK_PREFIX) m.prefix = at_most(c.prefixes[s], of.len_k);
+    if (p.masks & GTN_MASK_GLOBALS) {
+      m.globals = c.globals + s * shape_.desc.max_globals;
+      m.global_count = c.global_counts[2 * s];
+    }
+    if (p.masks & GTN_MASK_DOCUMENTS) {
+      const int64_t h = shape_.head_of(shape_.desc.document_heads, head);
+      m.layers = shape_.desc.document_layers;
+      m.q_layer = shape_.desc.document_heads * shape_.len_q;
+      m.k_layer = shape_.desc.document_heads * shape_.len_k;
+      m.q_labels = c.args.q_documents + (((shape_.packed ? 0 : s) + 1) * m.layers - 1) * m.q_layer + h * shape_.len_q + of.first_q;
+      m.k_labels = c.args.k_documents + (((shape_.packed && !shape_.paged ? 0 : s) + 1) * m.layers - 1) * m.k_layer + h * shape_.len_k +
+                   of.first_k;
+    }
+    if (p.masks & GTN_MASK_TREE) {
+      m.tree = c.args.tree + s * shape_.desc.max_tree * shape_.desc.max_tree;
+      m.tree_row = shape_.desc.max_tree;
+    }
+    return m;
+  }
+
+  // Another thread may write labels meanwhile: that can hide keys or show them, no more.
+  void range_labels(const Call& c, int64_t task) const {
+    const int64_t s = task / shape_.label_heads;
+    const int64_t head = task % shape_.label_heads * (shape_.heads_q / shape_.label_heads);  // a query head with these labels and order
+    const Sequence of = shape_.sequence(c.args, s);
+    const int32_t* order = shape_.ordered() ? shape_.k_order(c, s, shape_.head_of(shape_.desc.order_heads, head), of) : nullptr;
+    const int64_t h = shape_.head_of(shape_.desc.document_heads, head), layers = shape_.desc.document_layers;
+    const int32_t* labels = c.args.k_documents +
+                            (((shape_.packed && !shape_.paged ? 0 : s) + 1) * layers - 1) * shape_.desc.document_heads * shape_.len_k + h * shape_.len_k +
+                            of.first_k;
+    LabelRange* ranges = c.labels + task * c.label_chunks;
+    for (int64_t chunk = 0; chunk * kLabelKeys < of.len_k; ++chunk) {
+      LabelRange range = {INT32_MAX, INT32_MIN};
+      const int64_t end = at_most((chunk + 1) * kLabelKeys, of.len_k);
+      for (int64_t slot = chunk * kLabelKeys; slot < end; ++slot) {
+        const int64_t token = order != nullptr ? order[slot] : slot;
+        if (token < 0) continue;
+        const int32_t label = labels[token];
+        if (label < range.least) range.least = label;
+        if (label > range.greatest) range.greatest = label;
+      }
+      ranges[chunk] = range;
+    }
+  }
+
+  // ---- Tiles -------------------------------------------------------------------------------------------------------
+
+  TileCut cut_of(const Call& c, const Sequence& of, int64_t s, int64_t head) const {
+    const Pattern& p = shape_.pattern(head);
+    const bool listed = (p.masks & GTN_MASK_BLOCKS) != 0;
+    const bool plain = !listed && !shape_.ordered();
+    return TileCut(of.len_q, listed ? shape_.desc.block_q : 0, plain ? p.dilation : 1,
+                   plain && (p.masks & GTN_MASK_GLOBALS) != 0 ? c.global_counts[2 * s + 1] : 0, shape_.group, c.tile_rows);
+  }
+
+  // Gives a tile its rows. `queries` is left as it is.
+  Segment place(const TileCut& cut, int64_t index, AttentionTile* t) const {
+    int64_t first_row;
+    const Segment segment = cut.find(index, &first_row);
+    t->first_row = segment.first_slot * shape_.group + first_row;
+    t->rows = at_most(segment.slots * shape_.group - first_row, cut.tile_rows());
+    t->first_query = segment.first_query - segment.first_slot * segment.query_step;
+    t->query_step = segment.query_step;
+    t->row_block = segment.slots * shape_.group;
+    return segment;
+  }
+
+  // The parts that the keys of each tile of a head are cut into.
+  int64_t parts_of(const Sequence& of, int64_t head) const {
+    if (of.len_q * shape_.group > kSplitRows) return 1;
+    const Pattern& p = shape_.pattern(head);
+    int64_t keys = of.len_k;
+    const bool bounded = p.left >= 0 && p.right >= 0 && (p.masks & (GTN_MASK_PREFIX | GTN_MASK_GLOBALS)) == 0 && !shape_.ordered();
+    if (bounded) keys = at_most(keys, (p.left + p.right + of.len_q) / p.dilation + 1 + p.sinks);
+    const int64_t parts = ceil_div(keys, kPartBlocks * tiling_.block_keys);
+    return parts < 1 ? 1 : at_most(parts, kMostParts);
+  }
+
+  // Floats of one part of a head's rows, those of global tokens included.
+  int64_t part_floats(const Sequence& of) const {
+    return (of.len_q + (shape_.globals() ? shape_.desc.max_globals : 0)) * shape_.group * (dv_ + 2);
+  }
+
+  // The room for partial results. The arrays may not have been checked: what is no length counts as none.
+  int64_t partial_floats_of(const gtn_attention_args& a) const {
+    int64_t floats = 0;
     for (int64_t s = 0; s < a.sequences; ++s) {
-      first_tile[s] = tiles;
-      tiles += ceil_div(sequence(a, s).len_q * group_, tile_rows) * heads_k_;
+      const Sequence of = shape_.sequence(a, s);
+      if (of.len_q <= 0 || of.len_q > a.len_q || of.len_k < 0 || of.len_k > a.len_k) continue;
+      for (int64_t unit = 0; unit < shape_.units; ++unit) {
+        const int64_t parts = parts_of(of, unit * shape_.group);
+        if (parts > 1) floats += parts * part_floats(of);
+      }
     }
-    first_tile[a.sequences] = tiles;
-    return tiles;
+    return floats;
+  }
+
+  // Counts the items of work, tiles by parts.
+  int64_t count_items(Call* c) const {
+    int64_t items = 0, partial = 0;
+    for (int64_t s = 0; s < c->args.sequences; ++s) {
+      const Sequence of = shape_.sequence(c->args, s);
+      for (int64_t unit = 0; unit < shape_.units; ++unit) {
+        const int64_t parts = of.len_q == 0 ? 1 : parts_of(of, unit * shape_.group);
+        c->first_item[s * shape_.units + unit] = items;
+        c->first_partial[s * shape_.units + unit] = partial;
+        items += cut_of(*c, of, s, unit * shape_.group).tiles() * parts;
+        if (parts > 1) partial += parts * part_floats(of);
+      }
+    }
+    c->first_item[c->args.sequences * shape_.units] = items;
+    return items;
   }
 
   // From the shapes alone, so that the same call is cut in the same way for any number of threads.
-  int64_t tiles_per_task(const gtn_attention_args& a, const int64_t* first_tile) const {
+  int64_t items_per_task(const Call& c) const {
     const double width = static_cast<double>(dk_ + dv_);
     double flops = 1;
-    for (int64_t s = 0; s < a.sequences; ++s) {
-      const Sequence of = sequence(a, s);
+    for (int64_t s = 0; s < c.args.sequences; ++s) {
+      const Sequence of = shape_.sequence(c.args, s);
       if (of.len_q == 0) continue;
       // A pair costs its products and sums and about 16 operations of softmax; a tile reads the keys of its queries.
-      const double pairs = visible_pairs({left_, right_, of.len_q, of.len_k});
+      const double pairs = at_most_pairs(visible_pairs(shape_.pattern(0), of.len_q, of.len_k), of);
       const double keys = pairs / static_cast<double>(of.len_q);
-      flops += pairs * static_cast<double>(heads_q_) * (2 * width + 16);
-      flops += static_cast<double>(first_tile[s + 1] - first_tile[s]) * keys * width * (bf16_ ? 2 : 4) * kFlopsPerByte;
+      const double tiles = static_cast<double>(c.first_item[(s + 1) * shape_.units] - c.first_item[s * shape_.units]);
+      flops += pairs * static_cast<double>(shape_.heads_q) * (2 * width + 16);
+      flops += tiles * keys * width * static_cast<double>(element_bytes(k_dtype_)) * kFlopsPerByte;
     }
-    const int64_t tiles = first_tile[a.sequences];
-    const double batch = kTaskFlops / flops * static_cast<double>(tiles);
-    return batch <= 1.0 ? 1 : (batch >= static_cast<double>(tiles) ? tiles : static_cast<int64_t>(batch));
+    const int64_t items = c.first_item[c.args.sequences * shape_.units];
+    const double batch = kTaskFlops / flops * static_cast<double>(items);
+    return batch <= 1.0 ? 1 : (batch >= static_cast<double>(items) ? items : static_cast<int64_t>(batch));
   }
 
-  // A decode step of few sequences over long caches makes few tiles, each of one pass over all keys: cutting those
-  // passes into parts that are merged by their log-sum-exp (split-KV) belongs here, between the tiles and their lists.
-  void run_tile(const gtn_attention_args& a, const int64_t* first_tile, int64_t tile_rows, int64_t tile,
-                char* scratch) const {
-    int64_t s = 0, after = a.sequences;  // first_tile[s] <= tile < first_tile[after]
-    while (after - s > 1) {
-      const int64_t middle = s + (after - s) / 2;
-      (first_tile[middle] <= tile ? s : after) = middle;
-    }
-    const Sequence of = sequence(a, s);
-    const int64_t rows = of.len_q * group_;
-    const int64_t per_head = ceil_div(rows, tile_rows);
-    const int64_t head = (tile - first_tile[s]) / per_head;
-    // The tiles of a head from its end: with a causal mask those are the long ones, and the short ones then fill up the
-    // gaps between the workers.
-    const int64_t part = per_head - 1 - (tile - first_tile[s]) % per_head;
-    const int64_t size = bf16_ ? 2 : 4;
-    const int64_t b = packed_ ? 0 : s;
+  double at_most_pairs(double pairs, const Sequence& of) const {
+    if (!shape_.lists()) return pairs;
+    const double rows = static_cast<double>(shape_.list_rows(1));
+    const double listed = rows == 0 ? 0 : static_cast<double>(shape_.desc.max_blocks) / rows * static_cast<double>(shape_.desc.block_k) *
+                                              static_cast<double>(of.len_q);
+    return listed < pairs ? listed : pairs;
+  }
 
-    AttentionTile t;
-    t.q = at(a.q, (b * q_.sequence + of.first_q * q_.row + head * group_ * q_.head) * size);
-    t.k = of.len_k == 0 ? nullptr : at(a.k, (b * k_.sequence + of.first_k * k_.row + head * k_.head) * size);
-    t.v = of.len_k == 0 ? nullptr : at(a.v, (b * v_.sequence + of.first_k * v_.row + head * v_.head) * size);
-    const int64_t to = b * out_.sequence + of.first_q * out_.row + head * group_ * out_.head;
-    t.out = const_cast<char*>(at(a.out, to * size));
-    t.lse = nullptr;
+  static TileRows rows_of(const AttentionTile& t, const KeySet& keys) {
+    TileRows common = {};
+    const bool mixed = t.globals == AttentionTile::kMixed;
+    const int64_t shift = t.mask.len_k - t.mask.len_q;
+    const bool listed = t.queries != nullptr;
+    const int64_t first_slot = slot_of(t, 0), last_slot = slot_of(t, t.rows - 1);
+    common.labels = {INT32_MAX, INT32_MIN};
+    int64_t low = query_of(t, 0), high = query_of(t, t.rows - 1);
+    common.all_global = common.some_global = t.globals == AttentionTile::kAlone;
+    if (listed || mixed || keys.labels != nullptr) {
+      bool all = true, some = false;
+      for (int64_t slot = first_slot; slot <= last_slot; ++slot) {
+        const int64_t query = listed ? t.queries[slot] : t.first_query + slot * t.query_step;
+        if (query < low) low = query;
+        if (query > high) high = query;
+        if (mixed) {
+          const bool global = is_among(t.mask.globals, t.mask.global_count, query + shift);
+          all = all && global;
+          some = some || global;
+        }
+        if (keys.labels != nullptr) {
+          const int32_t label = t.mask.q_labels[query];
+          if (label < common.labels.least) common.labels.least = label;
+          if (label > common.labels.greatest) common.labels.greatest = label;
+        }
+      }
+      if (mixed) {
+        common.all_global = some && all;
+        common.some_global = some;
+      }
+    }
+    common.low = {low, low + shift, common.all_global};
+    common.high = {high, high + shift, common.all_global};
+    common.one_residue = !listed && (t.mask.dilation == 1 || t.query_step % t.mask.dilation == 0 || first_slot == last_slot);
+    return common;
+  }
+
+  void make_tile(const Call& c, int64_t s, int64_t unit, int64_t index, AttentionTile* tile, KeySet* keys) const {
+    const gtn_attention_args& a = c.args;
+    const Sequence of = shape_.sequence(c.args, s);
+    const int64_t head = unit * shape_.group, key_head = head / shape_.per_key_head;
+    const Pattern& p = shape_.pattern(head);
+    AttentionTile& t = *tile;
+    t = {};
+    const Segment segment = place(cut_of(c, of, s, head), index, &t);
+    const int64_t b = shape_.packed ? 0 : s;
+    t.q_dtype = q_dtype_;
+    t.out_dtype = out_dtype_;
+    t.q = at(a.q, (b * q_.sequence + of.first_q * q_.row + head * q_.head) * element_bytes(q_dtype_));
+    t.out = const_cast<char*>(at(a.out, (b * out_.sequence + of.first_q * out_.row + head * out_.head) * element_bytes(out_dtype_)));
     if (a.lse != nullptr) {
-      const int64_t first = packed_ ? head * group_ * len_q_ + of.first_q : (s * heads_q_ + head * group_) * len_q_;
+      const int64_t first = shape_.packed ? head * shape_.len_q + of.first_q : (s * shape_.heads_q + head) * shape_.len_q;
       t.lse = static_cast<float*>(a.lse) + first;
     }
     t.q_row = q_.row;
     t.q_head = q_.head;
-    t.k_row = k_.row;
-    t.v_row = v_.row;
     t.out_row = out_.row;
     t.out_head = out_.head;
-    t.lse_head = len_q_;
+    t.lse_head = shape_.len_q;
+    t.k = source(a.k, k_dtype_, k_, a.k_scales, s, key_head, of);
+    t.v = source(a.v, v_dtype_, v_, a.v_scales, s, key_head, of);
+    t.page_size = shape_.page_size;
+    if (shape_.paged) t.block_table = c.block_table + s * shape_.pages_per_sequence();
     t.dk = dk_;
     t.dv = dv_;
-    t.group = group_;
-    t.first_row = part * tile_rows;
-    t.rows = rows - t.first_row < tile_rows ? rows - t.first_row : tile_rows;
-    t.scale = scale_;
-    t.mask = {left_, right_, of.len_q, of.len_k};
-    KeyBlock* blocks = reinterpret_cast<KeyBlock*>(scratch);
-    t.blocks = blocks;
-    t.block_count = fill_blocks(t.mask, t.first_row / group_, (t.first_row + t.rows - 1) / group_, tiling_, blocks);
+    t.group = shape_.group;
+    t.scale = shape_.desc.scale;
+    t.softcap = shape_.desc.softcap;
+    t.self_bias = shape_.desc.self_bias;
+    if (a.slopes != nullptr) t.slopes = a.slopes + head;
+    if (a.sink_logits != nullptr) t.sink_logits = a.sink_logits + head;
+    if (shape_.desc.has_bias != 0) {
+      const int64_t* strides = shape_.desc.bias.strides;
+      t.bias_dtype = shape_.desc.bias.dtype;
+      t.bias = at(a.bias, (s * strides[0] + head * strides[1]) * element_bytes(t.bias_dtype));
+      t.bias_head = strides[1];
+      t.bias_row = strides[2];
+      t.bias_key = strides[3];
+    }
+    t.mask = mask_of(c, s, head, of);
+    *keys = {};
+    if (segment.globals) {
+      t.queries = c.global_queries + s * shape_.desc.max_globals - segment.first_slot;
+      t.globals = AttentionTile::kAlone;
+    } else if (shape_.ordered()) {
+      const int64_t h = shape_.head_of(shape_.desc.order_heads, head);
+      t.queries = shape_.q_order(c, s, h, of);
+      keys->order = shape_.k_order(c, s, h, of);
+    }
+    if (p.masks & GTN_MASK_BLOCKS) {
+      const int64_t row = (s * shape_.desc.block_heads + shape_.head_of(shape_.desc.block_heads, head)) * ceil_div(shape_.len_q, shape_.desc.block_q);
+      keys->list_offsets = c.block_offsets + row + segment.first_slot / shape_.desc.block_q;
+      keys->list_columns = c.block_columns;
+      t.lists = {shape_.desc.block_q, shape_.desc.block_k, c.block_mask_index, a.block_masks, a.block_bias};
+    }
+    if (t.mask.global_count > 0 && (shape_.ordered() || keys->list_offsets != nullptr)) t.globals = AttentionTile::kMixed;
+    if (p.masks & GTN_MASK_DOCUMENTS) {
+      keys->labels = c.labels + (s * shape_.label_heads + shape_.head_of(shape_.label_heads, head)) * c.label_chunks;
+    }
+  }
+
+  KeySource source(const void* data, int32_t dtype, const Strides& strides, const float* scales, int64_t s, int64_t key_head,
+                   const Sequence& of) const {
+    KeySource result = {};
+    const int64_t b = shape_.packed || shape_.paged ? 0 : s;
+    result.dtype = dtype;
+    result.row = strides.row;
+    result.page = strides.sequence;
+    result.data = of.len_k == 0 ? nullptr
+                                : at(data, (b * strides.sequence + of.first_k * strides.row + key_head * strides.head) *
+                                               element_bytes(dtype));
+    if (scales != nullptr) result.scales = scales + (b * shape_.len_k + of.first_k) * shape_.heads_k + key_head;
+    result.scale_row = shape_.heads_k;
+    return result;
+  }
+
+  // ---- Work --------------------------------------------------------------------------------------------------------
+
+  void run_item(const Call& c, int64_t item, char* scratch) const {
+    int64_t u = 0, after = c.args.sequences * shape_.units;  // first_item[u] <= item < first_item[after]
+    while (after - u > 1) {
+      const int64_t middle = u + (after - u) / 2;
+      (c.first_item[middle] <= item ? u : after) = middle;
+    }
+    const int64_t s = u / shape_.units, unit = u % shape_.units;
+    const Sequence of = shape_.sequence(c.args, s);
+    const int64_t parts = parts_of(of, unit * shape_.group);
+    const int64_t index = (item - c.first_item[u]) / parts, part = (item - c.first_item[u]) % parts;
+    AttentionTile tile;
+    KeySet keys;
+    make_tile(c, s, unit, index, &tile, &keys);
+    if (parts > 1) tile.partial = partial(c, u, of, part, tile);
     const AttentionKernels& kernels = *device_.level->kernels->attention;
-    (bf16_ ? kernels.bf16 : kernels.f32)(t, scratch + list_bytes_);
+    int32_t* lists = reinterpret_cast<int32_t*>(scratch);
+    void* memory = scratch + list_bytes_;
+    kernels.begin(tile, memory);
+    int64_t block = 0;
+    const auto visit = [&](const KeyBlock& keys_of) {
+      const int64_t of_part = block++ / kPartBlocks;
+      if (of_part == part || (of_part >= parts && part == parts - 1)) kernels.block(tile, keys_of, memory);
+    };
+    KeyBlocks(tile, rows_of(tile, keys), keys, tiling_, lists, visit).visit_all();
+    kernels.finish(tile, memory);
+  }
+
+  void merge_parts(const Call& c, int64_t u, char* scratch) const {
+    const int64_t s = u / shape_.units, unit = u % shape_.units;
+    const Sequence of = shape_.sequence(c.args, s);
+    const int64_t parts = of.len_q == 0 ? 1 : parts_of(of, unit * shape_.group);
+    if (parts == 1) return;
+    const int64_t tiles = (c.first_item[u + 1] - c.first_item[u]) / parts;
+    for (int64_t index = 0; index < tiles; ++index) {
+      AttentionTile tile;
+      KeySet keys;
+      make_tile(c, s, unit, index, &tile, &keys);
+      device_.level->kernels->attention->merge(tile, partial(c, u, of, 0, tile), parts, part_floats(of),
+                                               scratch + list_bytes_);
+    }
+  }
+
+  float* partial(const Call& c, int64_t u, const Sequence& of, int64_t part, const AttentionTile& tile) const {
+    return c.partial + c.first_partial[u] + part * part_floats(of) + tile.first_row * (dv_ + 2);
   }
 
   const Device& device_;
-  const bool packed_, bf16_;
-  const float scale_;
+  const Pattern* const patterns_;  // owned
+  const Shape shape_;
+  const int32_t q_dtype_, k_dtype_, v_dtype_, out_dtype_;
   const Strides q_, k_, v_, out_;
-  const int64_t sequences_, len_q_, len_k_, heads_q_, heads_k_, group_, dk_, dv_;
+  const int64_t dk_, dv_;
   const AttentionTiling tiling_;
-  int64_t left_, right_;
-  int64_t list_bytes_;  // of a worker's list of key blocks
+  const int64_t list_bytes_, scratch_bytes_;  // of a worker: of the keys of a block, and of all
 };
 
 }  // namespace
 
 gtn_status attention_plan(const Device& device, const gtn_attention_desc& desc, Plan** plan, gtn_plan_info* info,
                           gtn_message* message) {
-  if (desc.q.dtype != GTN_F32 && desc.q.dtype != GTN_BF16) {
-    return fail(message, GTN_UNSUPPORTED, "q has dtype %d, expected GTN_F32 or GTN_BF16", desc.q.dtype);
-  }
   for (const gtn_tensor_desc* tensor : {&desc.q, &desc.k, &desc.v}) {
     for (int32_t d = 0; d < tensor->rank; ++d) {
       const int64_t most = d == tensor->rank - 1 ? kMostHeadSize : kMostElements;
@@ -322,8 +602,26 @@ gtn_status attention_plan(const Device& device, const gtn_attention_desc& desc, 
                   static_cast<long long>(most));
     }
   }
-  AttentionPlan* created = new (std::nothrow) AttentionPlan(device, desc);
-  if (created == nullptr) return fail(message, GTN_OUT_OF_MEMORY, "no memory for a plan");
+  uint32_t masks = 0;
+  for (int64_t h = 0; h < desc.pattern_count; ++h) masks |= desc.patterns[h].masks;
+  const bool numbered = desc.order_heads > 0 || (masks & (GTN_MASK_GLOBALS | GTN_MASK_BLOCKS)) != 0 || desc.paged != 0;
+  const int length = desc.q.rank == 3 ? 0 : 1;
+  const int64_t len_k = desc.paged != 0 ? desc.max_len_k : desc.k.shape[length];
+  if (len_k > (numbered ? kMostPositions - 1 : kMostElements) || (numbered && desc.q.shape[length] >= kMostPositions)) {
+    return fail(message, GTN_UNSUPPORTED, "len_k: is %lld, this backend takes up to 2^31 - 1 queries and keys where 32-bit "
+                "numbers name them", static_cast<long long>(len_k));
+  }
+  if ((masks & GTN_MASK_BLOCKS) != 0 && (desc.max_blocks >= kMostPositions || desc.block_k >= kMostPositions || desc.block_q >= kMostPositions)) {
+    return fail(message, GTN_UNSUPPORTED, "max_blocks: is %lld with blocks of %lld by %lld, this backend takes up to 2^31 - 1",
+                static_cast<long long>(desc.max_blocks), static_cast<long long>(desc.block_q),
+                static_cast<long long>(desc.block_k));
+  }
+  Pattern* patterns = new (std::nothrow) Pattern[static_cast<size_t>(desc.pattern_count)];
+  AttentionPlan* created = patterns == nullptr ? nullptr : new (std::nothrow) AttentionPlan(device, desc, patterns);
+  if (created == nullptr) {
+    delete[] patterns;
+    return fail(message, GTN_OUT_OF_MEMORY, "no memory for a plan");
+  }
   created->describe(desc, info);
   *plan = created;
   return GTN_OK;

@@ -17,9 +17,24 @@ final class Arguments {
 
     /** At plan time: FP32 or BF16 with unit stride in the last dimension. */
     static void floats(String name, TensorSpec spec) {
-        if (spec.dtype() != DType.F32 && spec.dtype() != DType.BF16) {
-            throw wrong(name, spec, "F32 or BF16");
+        type(name, spec, DType.F32, DType.BF16);
+        unitStride(name, spec);
+    }
+
+    /** At plan time: one of some types. */
+    static void type(String name, TensorSpec spec, DType... types) {
+        StringBuilder expected = new StringBuilder();
+        for (int i = 0; i < types.length; i++) {
+            if (spec.dtype() == types[i]) {
+                return;
+            }
+            expected.append(i == 0 ? "" : i == types.length - 1 ? " or " : ", ").append(types[i]);
         }
+        throw wrong(name, spec, expected.toString());
+    }
+
+    /** At plan time: elements side by side in the last dimension. */
+    static void unitStride(String name, TensorSpec spec) {
         int last = spec.rank() - 1;
         if (spec.stride(last) != 1) {
             throw wrong(name, spec, "a stride of 1 in the last dimension, not " + spec.stride(last));
@@ -34,6 +49,35 @@ final class Arguments {
         }
         if (!same) {
             throw wrong(name, spec, "the shape of " + otherName + ", which is " + other);
+        }
+    }
+
+    /** At plan time: a rank. */
+    static void rank(String name, TensorSpec spec, int rank, String shape) {
+        if (spec.rank() != rank) {
+            throw wrong(name, spec, shape);
+        }
+    }
+
+    /** At plan time: a size that follows from another argument. */
+    static void size(String name, TensorSpec spec, int dim, long size, String what) {
+        if (spec.size(dim) != size) {
+            throw wrong(name, spec, size + " in dimension " + dim + ", " + what);
+        }
+    }
+
+    /** At plan time: what a run's array must be, which may be too large to be. */
+    static TensorSpec dense(String name, DType dtype, long... shape) {
+        try {
+            return TensorSpec.of(dtype, shape);
+        } catch (IllegalArgumentException e) {
+            throw new IllegalArgumentException(name + ": " + e.getMessage(), e);
+        }
+    }
+
+    static void atLeast(String name, long value, long least) {
+        if (value < least) {
+            throw new IllegalArgumentException(name + ": " + value + ", expected " + least + " or more");
         }
     }
 
@@ -67,6 +111,16 @@ final class Arguments {
     /** The memory of an input that is there exactly when the plan says so. */
     static MemorySegment optional(
             String name, @Nullable Tensor tensor, @Nullable TensorSpec planned, int leading, long rows) {
+        MemorySegment memory = optional(name, tensor, planned, leading);
+        if (leading > 0 && tensor != null) {
+            rows(name, tensor, rows);
+        }
+        return memory;
+    }
+
+    /** The same where the caller checks what the leading dimensions are. */
+    static MemorySegment optional(
+            String name, @Nullable Tensor tensor, @Nullable TensorSpec planned, int leading) {
         if (tensor == null) {
             if (planned != null) {
                 throw new IllegalArgumentException(name + ": null, expected " + planned + " as planned");
@@ -78,9 +132,6 @@ final class Arguments {
                     + ", expected null, because the plan has none");
         }
         input(name, tensor, planned, leading);
-        if (leading > 0) {
-            rows(name, tensor, rows);
-        }
         return tensor.memory;
     }
 

@@ -131,7 +131,7 @@ public final class Device implements AutoCloseable {
      *
      * @param operator the operator
      * @param dtype the type of its elements: that of the packed weights for {@link Operator#GEMM}, of the queries for
-     *     {@link Operator#ATTENTION}, of the input for the others
+     *     {@link Operator#ATTENTION} and {@link Operator#ROPE}, of the input for the others
      * @return the claim, or empty if the device makes none
      * @throws IllegalStateException if this device is closed
      */

@@ -13,7 +13,11 @@ public enum Operator {
     /** {@link Softmax}. */
     SOFTMAX,
     /** {@link BiasActivation}. */
-    ACTIVATION;
+    ACTIVATION,
+    /** {@link Merge}. */
+    MERGE,
+    /** {@link Rope}. */
+    ROPE;
 
     int code() {
         return switch (this) {
@@ -22,6 +26,8 @@ public enum Operator {
             case NORM -> gatun_h.GTN_OP_NORM();
             case SOFTMAX -> gatun_h.GTN_OP_SOFTMAX();
             case ACTIVATION -> gatun_h.GTN_OP_ACTIVATION();
+            case MERGE -> gatun_h.GTN_OP_MERGE();
+            case ROPE -> gatun_h.GTN_OP_ROPE();
         };
     }
 }

@@ -25,7 +25,14 @@ import org.jspecify.annotations.Nullable;
  * </ul>
  */
 public abstract sealed class Plan implements AutoCloseable
-        permits Attention.Plan, BiasActivation.Plan, Gemm.Plan, LayerNorm.Plan, RmsNorm.Plan, Softmax.Plan {
+        permits Attention.Plan,
+                BiasActivation.Plan,
+                Gemm.Plan,
+                LayerNorm.Plan,
+                Merge.Plan,
+                RmsNorm.Plan,
+                Rope.Plan,
+                Softmax.Plan {
     final long handle;
     final Handle owned;
     final Device device;
@@ -56,7 +63,8 @@ public abstract sealed class Plan implements AutoCloseable
                     operator(gtn_plan_info.op(info)),
                     gtn_plan_info.flops(info),
                     gtn_plan_info.bytes(info),
-                    gtn_plan_info.workspace_bytes(info));
+                    gtn_plan_info.workspace_bytes(info),
+                    gtn_plan_info.blocks(info));
         }
         this.owned = new Handle(this, Handle.Kind.PLAN, handle, "the plan " + info.kernel(), device);
     }
@@ -74,7 +82,13 @@ public abstract sealed class Plan implements AutoCloseable
         if (op == gatun_h.GTN_OP_SOFTMAX()) {
             return "softmax";
         }
-        return op == gatun_h.GTN_OP_ACTIVATION() ? "activation" : "operator " + op;
+        if (op == gatun_h.GTN_OP_ACTIVATION()) {
+            return "activation";
+        }
+        if (op == gatun_h.GTN_OP_MERGE()) {
+            return "merge";
+        }
+        return op == gatun_h.GTN_OP_ROPE() ? "rope" : "operator " + op;
     }
 
     /**

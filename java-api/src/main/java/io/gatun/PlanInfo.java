@@ -4,9 +4,12 @@ package io.gatun;
  * What a plan says of itself.
  *
  * @param kernel the chosen kernel, such as {@code cpu.avx2.gemm.int8}
- * @param operator {@code gemm}, {@code attention}, {@code norm}, {@code softmax} or {@code activation}
+ * @param operator {@code gemm}, {@code attention}, {@code norm}, {@code softmax}, {@code activation}, {@code merge} or
+ *     {@code rope}
  * @param flops the operations of a run at the plan's shapes; a multiply-add is two
  * @param bytes the least memory traffic of such a run: each input read and each output written once
  * @param workspaceBytes scratch memory that a stream holds for the plan
+ * @param blocks attention: blocks of keys that tiles of queries visit at the plan's shapes, with every array of the run
+ *     taken to hide nothing but what lies outside of the window; else 0
  */
-public record PlanInfo(String kernel, String operator, double flops, double bytes, long workspaceBytes) {}
+public record PlanInfo(String kernel, String operator, double flops, double bytes, long workspaceBytes, long blocks) {}

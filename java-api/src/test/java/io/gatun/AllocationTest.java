@@ -82,6 +82,38 @@ class AllocationTest {
                     }
                 });
             }
+            Tensor slopes = Tensor.allocate(confined, DType.F32, 1);
+            Attention.Arrays arrays = new Attention.Arrays().q(q).k(q).v(q).out(result).slopes(slopes);
+            try (Attention.Plan attention = Attention.causal().slopes().plan(device, q.spec(), q.spec(), q.spec())) {
+                measure("attention with further arrays", count -> {
+                    for (int i = 0; i < count; i++) {
+                        attention.run(stream, arrays.prefixes(null).lse(lse));
+                    }
+                });
+            }
+            Tensor parts = Tensor.allocate(confined, DType.F32, 2, 1, 2, 1, 8);
+            Tensor partsLse = Tensor.allocate(confined, DType.F32, 2, 1, 1, 2);
+            try (Merge.Plan merge = Merge.of()
+                    .plan(device, parts.spec(), partsLse.spec(), result.spec(), lse.spec())) {
+                measure("merge", count -> {
+                    for (int i = 0; i < count; i++) {
+                        merge.run(stream, parts, partsLse, null, result, lse);
+                    }
+                });
+            }
+            Tensor tokens = Tensor.allocate(confined, DType.F32, 2, 1, 8);
+            Tensor table = Tensor.allocate(confined, DType.F32, 4, 8);
+            Tensor cache = pool.tensor(DType.F32, 1, 2, 1, 8);
+            Tensor rotated = pool.tensor(DType.F32, 2, 1, 8);
+            Tensor positions = Tensor.allocate(confined, DType.S64, 2);
+            try (Rope.Plan rope = Rope.halves(8)
+                    .plan(device, 4, tokens.spec(), tokens.spec(), tokens.spec(), cache.spec(), null, null)) {
+                measure("rope", count -> {
+                    for (int i = 0; i < count; i++) {
+                        rope.run(stream, positions, table, null, tokens, rotated, tokens, cache, null, null, null, null);
+                    }
+                });
+            }
         }
     }
 

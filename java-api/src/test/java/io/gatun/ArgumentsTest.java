@@ -287,6 +287,147 @@ class ArgumentsTest {
     }
 
     @Test
+    void merge() {
+        TensorSpec x = spec(3, 2, 4, 2, 8);
+        TensorSpec xLse = spec(3, 2, 2, 4);
+        TensorSpec out = spec(2, 4, 2, 8);
+        TensorSpec lse = spec(2, 2, 4);
+        Expect.illegalArgument("x: F32[2, 4, 2, 8]", () -> Merge.of().plan(DEVICE, out, xLse, out, lse));
+        Expect.illegalArgument("x: S32", () -> Merge.of()
+                .plan(DEVICE, TensorSpec.of(DType.S32, 3, 2, 4, 2, 8), xLse, out, lse));
+        Expect.illegalArgument("x: F32[3, 2, 4, 0, 8], expected 1 or more", () -> Merge.of()
+                .plan(DEVICE, spec(3, 2, 4, 0, 8), xLse, out, lse));
+        Expect.illegalArgument("xLse: F32[3, 2, 4, 2], expected 2 in dimension 2, the heads of x",
+                () -> Merge.of().plan(DEVICE, x, spec(3, 2, 4, 2), out, lse));
+        Expect.illegalArgument("xLse: BF16",
+                () -> Merge.of().plan(DEVICE, x, TensorSpec.of(DType.BF16, 3, 2, 2, 4), out, lse));
+        Expect.illegalArgument("out: F32[2, 4, 2, 7]", () -> Merge.of().plan(DEVICE, x, xLse, spec(2, 4, 2, 7), lse));
+        Expect.illegalArgument("lse: F32[2, 4, 2]", () -> Merge.of().plan(DEVICE, x, xLse, out, spec(2, 4, 2)));
+        assertThrows(NullPointerException.class, () -> Merge.of().plan(DEVICE, x, xLse, out, null));
+        Tensor in = tensor(3, 2, 4, 2, 8);
+        Tensor inLse = tensor(3, 2, 2, 4);
+        Tensor to = tensor(2, 4, 2, 8);
+        Tensor toLse = tensor(2, 2, 4);
+        Tensor sink = tensor(2);
+        try (Merge.Plan plan = Merge.of().sinkLogits().plan(DEVICE, x, xLse, out, lse);
+                Merge.Plan plain = Merge.of().plan(DEVICE, x, xLse, out, lse)) {
+            Expect.illegalArgument("stream", () -> plain.run(FOREIGN, in, inLse, to));
+            Expect.illegalArgument("sinkLogits: null", () -> plan.run(STREAM, in, inLse, to));
+            Expect.illegalArgument("sinkLogits: F32[2], expected null",
+                    () -> plain.run(STREAM, in, inLse, sink, to, toLse));
+            Expect.illegalArgument("x (strides", () -> plain.run(STREAM, tensor(4, 2, 4, 2, 8), inLse, to));
+            Expect.illegalArgument("xLse: F32[2, 2, 2, 4], expected 3 in dimension 0, the parts of x",
+                    () -> plain.run(STREAM, in, inLse.slice(0, 0, 2), to));
+            Expect.illegalArgument("xLse: F32[3, 2, 1, 4]", () -> plain.run(STREAM, in, inLse.slice(2, 0, 1), to));
+            Expect.illegalArgument("out: F32[1, 4, 2, 8]", () -> plain.run(STREAM, in, inLse, to.slice(0, 0, 1)));
+            Expect.illegalArgument("lse: F32[2, 2, 3]",
+                    () -> plain.run(STREAM, in, inLse, null, to, toLse.slice(2, 0, 3)));
+            Expect.illegalArgument("out: read-only", () -> plain.run(STREAM, in, inLse, readOnly(to)));
+            Expect.illegalArgument("lse: read-only", () -> plain.run(STREAM, in, inLse, null, to, readOnly(toLse)));
+            Expect.illegalArgument("out: overlaps x",
+                    () -> plain.run(STREAM, in, inLse, in.slice(0, 1, 2).reshape(2, 4, 2, 8)));
+            assertThrows(NullPointerException.class, () -> plain.run(STREAM, in, null, to));
+            plan.run(STREAM, in, inLse, sink, to, toLse);
+            plain.run(STREAM, in.slice(0, 0, 2), inLse.slice(0, 0, 2), in.slice(0, 0, 1).reshape(2, 4, 2, 8));
+            plain.run(STREAM, in.slice(2, 0, 3), inLse.slice(3, 0, 3), null, to.slice(1, 0, 3), toLse.slice(2, 0, 3));
+        }
+    }
+
+    @Test
+    void rope() {
+        TensorSpec q = spec(5, 4, 8);
+        TensorSpec k = spec(5, 2, 8);
+        TensorSpec v = spec(5, 2, 3);
+        TensorSpec kCache = TensorSpec.of(DType.S8, 3, 4, 2, 8);
+        TensorSpec vCache = TensorSpec.of(DType.S8, 3, 4, 2, 3);
+        Rope rope = Rope.halves(8);
+        Expect.illegalArgument("rotary: 3, expected an even number", () -> Rope.halves(3));
+        Expect.illegalArgument("rotary: -2", () -> Rope.interleaved(-2));
+        Expect.illegalArgument("rotary: 10, expected at most 8",
+                () -> Rope.halves(10).plan(DEVICE, 9, q, q, null, null, null, null));
+        Expect.illegalArgument("maxPosition: 0", () -> rope.plan(DEVICE, 0, q, q, null, null, null, null));
+        Expect.illegalArgument("maxPosition: ",
+                () -> rope.plan(DEVICE, Long.MAX_VALUE / 8, q, q, null, null, null, null));
+        Expect.illegalArgument("q: null", () -> rope.plan(DEVICE, 9, null, null, null, null, v, vCache));
+        Expect.illegalArgument("qOut: null", () -> rope.plan(DEVICE, 9, q, null, null, null, null, null));
+        Expect.illegalArgument("kCache: S8[3, 4, 2, 8], expected null",
+                () -> rope.plan(DEVICE, 9, q, q, null, kCache, null, null));
+        Expect.illegalArgument("vCache: null", () -> rope.plan(DEVICE, 9, q, q, k, kCache, v, null));
+        Expect.illegalArgument("q: F32[4, 6]", () -> rope.plan(DEVICE, 9, SPEC, SPEC, null, null, null, null));
+        Expect.illegalArgument("qOut: F32[5, 2, 8]", () -> rope.plan(DEVICE, 9, q, k, null, null, null, null));
+        Expect.illegalArgument("k: F32[4, 2, 8]", () -> rope.plan(DEVICE, 9, q, q, spec(4, 2, 8), kCache, null, null));
+        Expect.illegalArgument("k: F32[5, 2, 6]", () -> rope.plan(DEVICE, 9, q, q, spec(5, 2, 6), kCache, null, null));
+        Expect.illegalArgument("v: BF16[5, 2, 3], expected F32",
+                () -> rope.plan(DEVICE, 9, q, q, k, kCache, TensorSpec.of(DType.BF16, 5, 2, 3), vCache));
+        Expect.illegalArgument("v: F32[5, 1, 3]", () -> rope.plan(
+                DEVICE, 9, q, q, k, kCache, spec(5, 1, 3), TensorSpec.of(DType.S8, 3, 4, 1, 3)));
+        Expect.illegalArgument("vCache: F32[3, 4, 2, 3], expected S8",
+                () -> rope.plan(DEVICE, 9, q, q, k, kCache, v, spec(3, 4, 2, 3)));
+        Expect.illegalArgument("vCache: S8[2, 4, 2, 3]",
+                () -> rope.plan(DEVICE, 9, q, q, k, kCache, v, TensorSpec.of(DType.S8, 2, 4, 2, 3)));
+        Expect.illegalArgument("kCache: S8[3, 0, 2, 8], expected a page size", () -> rope.plan(
+                DEVICE, 9, q, q, k, TensorSpec.of(DType.S8, 3, 0, 2, 8), null, null));
+        Tensor positions = typed(DType.S64, 5);
+        Tensor slots = typed(DType.S64, 5).copyFrom(new long[] {0, 1, 2, 3, 11});
+        Tensor table = tensor(9, 8);
+        Tensor queries = tensor(5, 4, 8);
+        Tensor keys = tensor(5, 2, 8);
+        Tensor values = tensor(5, 2, 3);
+        Tensor keyCache = typed(DType.S8, 3, 4, 2, 8);
+        Tensor valueCache = typed(DType.S8, 3, 4, 2, 3);
+        Tensor scales = tensor(3, 4, 2);
+        Tensor others = tensor(3, 4, 2);
+        try (Rope.Plan plan = rope.plan(DEVICE, 9, q, q, k, kCache, v, vCache);
+                Rope.Plan alone = rope.plan(DEVICE, 9, q, q, null, null, null, null)) {
+            plan.run(STREAM, positions, table, slots, queries, queries, keys, keyCache, values, valueCache,
+                    scales, others);
+            Expect.illegalArgument("stream", () -> alone.run(FOREIGN, positions, table, null, queries, queries,
+                    null, null, null, null, null, null));
+            Expect.illegalArgument("positions", () -> alone.run(STREAM, tensor(5), table, null, queries, queries,
+                    null, null, null, null, null, null));
+            Expect.illegalArgument("table", () -> alone.run(STREAM, positions, tensor(8, 8), null, queries, queries,
+                    null, null, null, null, null, null));
+            Expect.illegalArgument("slots: S64[5], expected null", () -> alone.run(STREAM, positions, table, slots,
+                    queries, queries, null, null, null, null, null, null));
+            Expect.illegalArgument("q: null", () -> alone.run(STREAM, positions, table, null, null, queries,
+                    null, null, null, null, null, null));
+            Expect.illegalArgument("q: F32[4, 4, 8], expected 5 in dimension 0", () -> alone.run(STREAM, positions,
+                    table, null, queries.slice(0, 0, 4), queries, null, null, null, null, null, null));
+            Expect.illegalArgument("qOut: read-only", () -> alone.run(STREAM, positions, table, null, queries,
+                    readOnly(queries), null, null, null, null, null, null));
+            Expect.illegalArgument("k: F32[5, 2, 8], expected null", () -> alone.run(STREAM, positions, table, null,
+                    queries, queries, keys, null, null, null, null, null));
+            Expect.illegalArgument("kCache: null", () -> plan.run(STREAM, positions, table, slots, queries, queries,
+                    keys, null, values, valueCache, scales, others));
+            Expect.illegalArgument("kScales: null", () -> plan.run(STREAM, positions, table, slots, queries, queries,
+                    keys, keyCache, values, valueCache, null, others));
+            Expect.illegalArgument("vScales: overlaps kScales".replace("S", "_s"), () -> plan.run(STREAM, positions,
+                    table, slots, queries, queries, keys, keyCache, values, valueCache, scales, scales));
+            Expect.illegalArgument("vCache: read-only", () -> plan.run(STREAM, positions, table, slots, queries,
+                    queries, keys, keyCache, values, readOnly(valueCache), scales, others));
+            Expect.illegalArgument("slots: S64[4], expected 5", () -> plan.run(STREAM, positions, table,
+                    slots.slice(0, 0, 4), queries, queries, keys, keyCache, values, valueCache, scales, others));
+            assertThrows(NullPointerException.class, () -> plan.run(STREAM, null, table, slots, queries, queries,
+                    keys, keyCache, values, valueCache, scales, others));
+            Tensor beyond = typed(DType.S64, 5).copyFrom(new long[] {0, 1, 2, 3, 12});
+            assertThrows(IllegalArgumentException.class, () -> plan.run(STREAM, positions, table, beyond, queries,
+                    queries, keys, keyCache, values, valueCache, scales, others));
+            Tensor far = typed(DType.S64, 5).copyFrom(new long[] {0, 0, 9, 0, 0});
+            assertThrows(IllegalArgumentException.class, () -> alone.run(STREAM, far, table, null, queries, queries,
+                    null, null, null, null, null, null));
+        }
+        Expect.illegalArgument("table: F32[9, 7], expected an even number", () -> Rope.fillTable(tensor(9, 7), 1e4));
+        Expect.illegalArgument("table: F32[6]", () -> Rope.fillTable(ROW, 1e4));
+        Expect.illegalArgument("table: BF16", () -> Rope.fillTable(typed(DType.BF16, 9, 8), 1e4));
+        Expect.illegalArgument("table: read-only", () -> Rope.fillTable(readOnly(table), 1e4));
+        Expect.illegalArgument("base: 0.0", () -> Rope.fillTable(table, 0));
+        Expect.illegalArgument("base: Infinity", () -> Rope.fillTable(table, Double.POSITIVE_INFINITY));
+        Expect.illegalArgument("frequencies: 3 of them, expected 4", () -> Rope.fillTable(table, new double[3]));
+        Expect.illegalArgument("frequencies[2]: NaN",
+                () -> Rope.fillTable(table, new double[] {1, 1, Double.NaN, 1}));
+    }
+
+    @Test
     void pools() {
         assertThrows(NullPointerException.class, () -> MemoryPool.of(null));
         Expect.illegalArgument("slabBytes: 0", () -> MemoryPool.of(DEVICE, 0));

@@ -64,8 +64,10 @@ class LifecycleTest {
     void devicesSayWhatTheyServe() {
         for (Operator operator : Operator.values()) {
             for (DType dtype : DType.values()) {
+                boolean half = operator == Operator.ATTENTION || operator == Operator.MERGE
+                        || operator == Operator.ROPE;
                 boolean served = dtype == DType.F32 || dtype == DType.BF16
-                        || (dtype == DType.S8 && operator == Operator.GEMM);
+                        || (dtype == DType.S8 && operator == Operator.GEMM) || (dtype == DType.F16 && half);
                 assertEquals(Optional.of(served), device.supports(operator, dtype), operator + " " + dtype);
             }
         }

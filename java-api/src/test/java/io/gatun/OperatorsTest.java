@@ -220,6 +220,100 @@ class OperatorsTest {
     }
 
     @Test
+    void merge() {
+        Tensor x = tensor(2, 1, 3, 2, 4);
+        Tensor xLse = tensor(2, 1, 2, 3);
+        Tensor sink = tensor(2);
+        Tensor out = tensor(1, 3, 2, 4);
+        Tensor lse = tensor(1, 2, 3);
+        try (Merge.Plan plan = Merge.of().sinkLogits().plan(device, x.spec(), xLse.spec(), out.spec(), lse.spec());
+                Merge.Plan plain = Merge.of().plan(device, x.spec(), xLse.spec(), out.spec(), lse.spec())) {
+            assertEquals("merge", plan.info().operator());
+            plan.run(stream, x, xLse, sink, out, lse);
+            for (boolean sunk : new boolean[] {true, false}) {
+                for (int i = 0; i < 3; i++) {
+                    for (int h = 0; h < 2; h++) {
+                        double first = Math.exp(xLse.getFloat(0, 0, h, i));
+                        double second = Math.exp(xLse.getFloat(1, 0, h, i));
+                        double sum = first + second + (sunk ? Math.exp(sink.getFloat(h)) : 0);
+                        for (int e = 0; e < 4; e++) {
+                            double merged = first * x.getFloat(0, 0, i, h, e) + second * x.getFloat(1, 0, i, h, e);
+                            assertEquals(merged / sum, out.getFloat(0, i, h, e), TOLERANCE);
+                        }
+                        assertEquals(Math.log(first + second), lse.getFloat(0, h, i), TOLERANCE);
+                    }
+                }
+                plain.run(stream, x, xLse, out);
+            }
+        }
+    }
+
+    @ParameterizedTest
+    @ValueSource(booleans = {false, true})
+    void rope(boolean interleaved) {
+        int rotary = 4;
+        Rope rope = interleaved ? Rope.interleaved(rotary) : Rope.halves(rotary);
+        Tensor q = tensor(3, 2, 6);
+        Tensor qOut = tensor(3, 2, 6);
+        Tensor k = tensor(3, 1, 6);
+        Tensor v = tensor(3, 1, 5);
+        Tensor kCache = tensor(2, 2, 1, 6);
+        Tensor vCache = tensor(2, 2, 1, 5);
+        Tensor table = tensor(10, rotary);
+        Tensor positions = Tensor.allocate(arena, DType.S64, 3).copyFrom(new long[] {7, 0, 9});
+        Tensor slots = Tensor.allocate(arena, DType.S64, 3).copyFrom(new long[] {3, 0, -1});
+        float untouched = kCache.getFloat(0, 1, 0, 2);
+        Rope.fillTable(table, 100);
+        for (int p = 0; p < 10; p++) {
+            assertEquals((float) Math.cos(p / 10.0), table.getFloat(p, 1));
+            assertEquals((float) Math.sin(p), table.getFloat(p, 2));
+        }
+        try (Rope.Plan plan = rope.plan(
+                device, 10, q.spec(), qOut.spec(), k.spec(), kCache.spec(), v.spec(), vCache.spec())) {
+            assertEquals("rope", plan.info().operator());
+            plan.run(stream, positions, table, slots, q, qOut, k, kCache, v, vCache, null, null);
+        }
+        long[] at = {7, 0, 9};
+        for (int t = 0; t < 3; t++) {
+            for (int h = 0; h < 2; h++) {
+                double[] expected = rotate(q, t, h, at[t], interleaved);
+                for (int e = 0; e < 6; e++) {
+                    assertEquals(expected[e], qOut.getFloat(t, h, e), TOLERANCE);
+                }
+            }
+        }
+        for (int t = 0; t < 2; t++) {
+            double[] expected = rotate(k, t, 0, at[t], interleaved);
+            int page = t == 0 ? 1 : 0;
+            for (int e = 0; e < 6; e++) {
+                assertEquals(expected[e], kCache.getFloat(page, page, 0, e), TOLERANCE);
+            }
+            for (int e = 0; e < 5; e++) {
+                assertEquals(v.getFloat(t, 0, e), vCache.getFloat(page, page, 0, e));
+            }
+        }
+        assertEquals(untouched, kCache.getFloat(0, 1, 0, 2));
+    }
+
+    /** The first four of six elements turned by the angles of base 100. */
+    private static double[] rotate(Tensor x, int token, int head, long position, boolean interleaved) {
+        double[] out = new double[6];
+        for (int e = 0; e < 6; e++) {
+            out[e] = x.getFloat(token, head, e);
+        }
+        for (int i = 0; i < 2; i++) {
+            int first = interleaved ? 2 * i : i;
+            int second = interleaved ? 2 * i + 1 : i + 2;
+            double angle = position * Math.pow(100, -i / 2.0);
+            double a = out[first];
+            double b = out[second];
+            out[first] = a * Math.cos(angle) - b * Math.sin(angle);
+            out[second] = a * Math.sin(angle) + b * Math.cos(angle);
+        }
+        return out;
+    }
+
+    @Test
     void layerNorm() {
         Tensor x = tensor(4, 9);
         Tensor residual = tensor(4, 9);

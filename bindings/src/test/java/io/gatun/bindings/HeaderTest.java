@@ -170,7 +170,7 @@ class HeaderTest {
         List<MemoryLayout> members = new ArrayList<>();
         long offset = 0;
         long alignment = 1;
-        for (MatchResult declaration : all("(\\w+) ([^;]+);", body)) {
+        for (MatchResult declaration : all("((?:const )?\\w+\\*?) ([^;]+);", body)) {
             for (String field : declaration.group(2).split(",")) {
                 MatchResult parts = all("(\\w+)(?:\\[(\\w+)\\])?", field).getFirst();
                 MemoryLayout member = structs.containsKey(declaration.group(1))
@@ -199,6 +199,7 @@ class HeaderTest {
 
     private static MemoryLayout value(Class<?> type) {
         return switch (type.getName()) {
+            case "java.lang.foreign.MemorySegment" -> ValueLayout.ADDRESS;
             case "byte" -> ValueLayout.JAVA_BYTE;
             case "int" -> ValueLayout.JAVA_INT;
             case "long" -> ValueLayout.JAVA_LONG;

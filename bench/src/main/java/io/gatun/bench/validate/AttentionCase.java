@@ -3,32 +3,40 @@ package io.gatun.bench.validate;
 import io.gatun.Attention;
 import io.gatun.DType;
 import io.gatun.Tensor;
+import io.gatun.TensorSpec;
 import io.gatun.bench.reference.AttentionReference;
+import io.gatun.bench.reference.AttentionReference.Cache;
+import io.gatun.bench.reference.AttentionReference.Pattern;
 import io.gatun.bench.reference.AttentionReference.Sequence;
 import io.gatun.bench.reference.Expected;
-import java.util.ArrayList;
+import io.gatun.bench.validate.AttentionOptions.Bias;
 import java.util.Arrays;
 import java.util.List;
+import java.util.SplittableRandom;
 import java.util.StringJoiner;
+import java.util.function.Consumer;
 import java.util.random.RandomGenerator;
 import java.util.stream.Collectors;
 import org.jspecify.annotations.Nullable;
 
 /**
  * Attention: {@code attention bf16 b2 q33 k65 hq4 hk2 dk64 dv32 window=15,0 scale=0.5 hnd slack lse qlen=33,0 klen=65,7
- * seed=1}.
+ * kv=s8 out=f32 seed=1}, and the words of {@link AttentionOptions}.
  *
  * <p>{@code packed} runs sequences of the lengths qlen and klen one after another, where q and k are the numbers of
- * tokens and so at least their sums. {@code slack} makes every maximum of the plan larger than the run.
+ * tokens and so at least their sums; where keys are paged, k is the most keys that a sequence may have. {@code slack}
+ * makes every maximum of the plan larger than the run. {@code random=17} stands for a combination of everything.
  *
+ * @param kv the type of keys and values
+ * @param outType the type of the output
  * @param left keys to the left that a query sees, -1 for all
  * @param right keys to the right that a query sees, -1 for all
  * @param scale of the scores, NaN for the usual one
  */
-record AttentionCase(DType dtype, int batch, int lenQ, int lenK, int headsQ, int headsK, int dk, int dv, long left,
-        long right, float scale, Layout layout, boolean packed, @Nullable List<Integer> lengthsQ,
-        @Nullable List<Integer> lengthsK, boolean lse, boolean slack, Values values, long seed)
-        implements OperatorCase {
+record AttentionCase(DType dtype, DType kv, DType outType, int batch, int lenQ, int lenK, int headsQ, int headsK,
+        int dk, int dv, long left, long right, float scale, Layout layout, boolean packed,
+        @Nullable List<Integer> lengthsQ, @Nullable List<Integer> lengthsK, boolean lse, boolean slack, Values values,
+        AttentionOptions options, long seed) implements OperatorCase {
 
     /** How heads and tokens lie in memory. */
     enum Layout {
@@ -45,7 +53,16 @@ record AttentionCase(DType dtype, int batch, int lenQ, int lenK, int headsQ, int
     }
 
     static AttentionCase parse(Words words) {
+        String random = words.value("random");
+        if (random != null) {
+            boolean small = words.flag("small");
+            AttentionCase drawn = RandomAttention.draw(words.whole("random", random), small, words.seed());
+            words.end();
+            return drawn;
+        }
         DType dtype = words.type();
+        DType kv = words.type("kv", dtype, List.of(DType.F32, DType.BF16, DType.F16, DType.S8));
+        DType outType = words.type("out", dtype, List.of(DType.F32, dtype));
         boolean packed = words.flag("packed");
         List<Integer> lengthsQ = words.list("qlen");
         List<Integer> lengthsK = words.list("klen");
@@ -61,17 +78,18 @@ record AttentionCase(DType dtype, int batch, int lenQ, int lenK, int headsQ, int
             if (sides.length != 2) {
                 throw words.wrong("window=" + window + ", expected two numbers, such as window=15,0");
             }
-            left = Long.parseLong(sides[0]);
-            right = Long.parseLong(sides[1]);
+            left = words.whole("window", sides[0]);
+            right = words.whole("window", sides[1]);
         } else if (words.flag("causal")) {
             right = 0;
         } else {
             words.flag("dense");
         }
-        AttentionCase attention = new AttentionCase(dtype, batch, words.count("q"), words.count("k"), headsQ, headsK,
-                dk, words.count("dv", dk), left, right, words.real("scale", Float.NaN),
+        AttentionOptions options = AttentionOptions.parse(words);
+        AttentionCase attention = new AttentionCase(dtype, kv, outType, batch, words.count("q"), words.count("k"),
+                headsQ, headsK, dk, words.count("dv", dk), left, right, words.real("scale", Float.NaN),
                 words.oneOf(Layout.class, Layout.NHD), packed, lengthsQ, lengthsK, words.flag("lse"),
-                words.flag("slack"), words.oneOf(Values.class, Values.NORMAL), words.seed());
+                words.flag("slack"), words.oneOf(Values.class, Values.NORMAL), options, words.seed());
         words.end();
         attention.check(words);
         return attention;
@@ -87,17 +105,18 @@ record AttentionCase(DType dtype, int batch, int lenQ, int lenK, int headsQ, int
         if (headsK == 0 || headsQ % headsK != 0) {
             throw words.wrong("expected heads of keys that divide the heads of queries");
         }
-        if (layout == Layout.QKV && (lenQ != lenK || slack)) {
-            throw words.wrong("qkv needs as many keys as queries, and no slack");
+        if (layout == Layout.QKV && (lenQ != lenK || slack || options.paged() || kv != dtype)) {
+            throw words.wrong("qkv needs as many keys as queries, of their type, in no pages, and no slack");
         }
         if (layout == Layout.VIEW && dv > dk) {
             throw words.wrong("a view needs values no longer than keys");
         }
+        options.check(words, headsQ, headsK);
     }
 
     @Override
     public String name() {
-        StringJoiner name = new StringJoiner(" ").add("attention").add(types());
+        StringJoiner name = new StringJoiner(" ").add("attention").add(Words.word(dtype));
         if (!packed) {
             name.add("b" + batch);
         }
@@ -127,6 +146,13 @@ record AttentionCase(DType dtype, int batch, int lenQ, int lenK, int headsQ, int
         if (slack) {
             name.add("slack");
         }
+        if (kv != dtype) {
+            name.add("kv=" + Words.word(kv));
+        }
+        if (outType != dtype) {
+            name.add("out=" + Words.word(outType));
+        }
+        options.describe(name);
         return Rows.end(name, values, seed);
     }
 
@@ -141,78 +167,138 @@ record AttentionCase(DType dtype, int batch, int lenQ, int lenK, int headsQ, int
 
     @Override
     public String types() {
-        return Words.word(dtype);
+        return Words.word(dtype) + (kv == dtype ? "" : " " + Words.word(kv));
     }
 
     @Override
     public boolean fillsPlan() {
-        return !slack && lengthsQ == null && lengthsK == null;
+        return !slack && lengthsQ == null && lengthsK == null && options.fixed();
     }
 
+    /** What lists and labels hide is chance: a case in which they leave nothing shows nothing, and is not excused. */
     @Override
     public boolean degenerate() {
+        AttentionReference window = new AttentionReference(1, 1, dk, dv, 1)
+                .patterns(List.of(options.perHead() ? Pattern.DENSE : Pattern.window(left, right)));
+        for (int b = 0; b < batch; b++) {
+            Sequence sequence = new Sequence(0, lengthQ(b), 0, lengthK(b));
+            if (anySeen(window, 1, sequence)) {
+                return headsQ == 0 || dv == 0;
+            }
+        }
+        return true;
+    }
+
+    /** Whether some query sees some key, and no bias masks it. */
+    boolean anySeen() {
         AttentionReference reference = reference();
-        for (Sequence sequence : sequences()) {
-            for (int i = 0; i < sequence.lenQ(); i++) {
+        return new AttentionArrays(this).sequences().stream().anyMatch(one -> anySeen(reference, headsQ, one));
+    }
+
+    private static boolean anySeen(AttentionReference reference, int heads, Sequence sequence) {
+        for (int head = 0; head < heads; head++) {
+            for (int i = sequence.lenQ() - 1; i >= 0; i--) {
                 for (int j = 0; j < sequence.lenK(); j++) {
-                    if (reference.sees(sequence, i, j)) {
-                        return headsQ == 0 || dv == 0;
+                    if (reference.sees(sequence, head, i, j) && !reference.masked(sequence, head, i, j)) {
+                        return true;
                     }
                 }
             }
         }
-        return true; // no query sees a key
+        return false;
     }
 
     private AttentionReference reference() {
-        float factor = Float.isNaN(scale) ? (float) (1 / Math.sqrt(dk)) : scale;
-        return new AttentionReference(headsQ, headsK, dk, dv, left, right, factor);
+        float factor = Float.isNaN(scale) ? (float) (1 / Math.sqrt(Math.max(1, dk))) : scale;
+        return new AttentionReference(headsQ, headsK, dk, dv, factor)
+                .patterns(patterns())
+                .blocks(options.blockQ(), options.blockK())
+                .softcap(options.softcap())
+                .selfBias(options.selfBias())
+                .sinkLogits(sinkLogits())
+                .slopes(slopes());
     }
 
-    private List<Sequence> sequences() {
-        List<Sequence> sequences = new ArrayList<>();
-        int fromQ = 0;
-        int fromK = 0;
-        for (int b = 0; b < batch; b++) {
-            int q = lengthsQ == null ? lenQ : lengthsQ.get(b);
-            int k = lengthsK == null ? lenK : lengthsK.get(b);
-            sequences.add(new Sequence(packed ? fromQ : b * lenQ, q, packed ? fromK : b * lenK, k));
-            fromQ += q;
-            fromK += k;
+    private List<Pattern> patterns() {
+        return options.patterns(left, right, headsQ, new SplittableRandom(seed));
+    }
+
+    /** Some of them are above all scores, some below. */
+    private float @Nullable [] sinkLogits() {
+        return options.sinkLogits() ? Values.normal(new SplittableRandom(seed), DType.F32, headsQ, 3) : null;
+    }
+
+    /** The slopes of ALiBi: a geometric sequence from head to head. */
+    private float @Nullable [] slopes() {
+        if (!options.slopes()) {
+            return null;
         }
-        return sequences;
+        float[] slopes = new float[headsQ];
+        for (int head = 0; head < headsQ; head++) {
+            slopes[head] = (float) Math.pow(2, -8.0 * (head + 1) / headsQ);
+        }
+        return slopes;
+    }
+
+    int lengthQ(int sequence) {
+        return lengthsQ == null ? lenQ : lengthsQ.get(sequence);
+    }
+
+    int lengthK(int sequence) {
+        return lengthsK == null ? lenK : lengthsK.get(sequence);
+    }
+
+    /** The plan's queries of a sequence, or tokens. */
+    int plannedQ() {
+        return lenQ + (slack ? 3 : 0);
+    }
+
+    /** The plan's keys of a sequence, or tokens. */
+    int plannedK() {
+        return lenK + (slack ? 5 : 0);
     }
 
     private int tokensQ() {
         return packed ? lenQ : batch * lenQ;
     }
 
-    private int tokensK() {
-        return packed ? lenK : batch * lenK;
+    /** Rows of keys and values. */
+    private int rowsK(AttentionArrays arrays) {
+        return options.paged() ? arrays.pages() * options.pageSize() : packed ? lenK : batch * lenK;
     }
 
     @Override
     public Problem problem() {
         RandomGenerator random = random();
         AttentionReference reference = reference();
-        List<Sequence> sequences = sequences();
-        double sizeQ = values == Values.DENORMAL ? 1e-39 : values == Values.LARGE ? 30 : 1;
-        double sizeK = values == Values.DENORMAL ? 2e37 : 1;
+        AttentionArrays arrays = new AttentionArrays(this);
+        List<Sequence> sequences = arrays.sequences();
+        boolean denormal = values == Values.DENORMAL;
+        double sizeQ = denormal ? dtype == DType.F16 ? 3e-6 : 1e-39 : values == Values.LARGE ? 30 : 1;
+        double sizeK = denormal ? dtype == DType.F16 ? 1e4 : 2e37 : 1;
+        int rows = rowsK(arrays);
         float[] q = Values.normal(random, dtype, tokensQ() * headsQ * dk, sizeQ);
-        float[] k = Values.normal(random, dtype, tokensK() * headsK * dk, sizeK);
-        float[] v = Values.normal(random, dtype, tokensK() * headsK * dv, 1);
-        special(reference, sequences, random, q, k, v);
+        float[] k = Values.normal(random, kv, rows * headsK * dk, sizeK);
+        float[] v = Values.normal(random, kv, rows * headsK * dv, 1);
+        special(sequences, random, q, k, v);
+        hide(reference, sequences, k, v);
+        if (values == Values.HIDDEN && options.bias() != null) {
+            arrays.hideBias(reference);
+        }
+        float[] scalesK = kv == DType.S8 ? quantize(k, dk) : null;
+        float[] scalesV = kv == DType.S8 ? quantize(v, dv) : null;
         if (layout == Layout.VIEW) {
-            for (int row = 0; row < tokensK() * headsK; row++) {
+            for (int row = 0; row < rows * headsK; row++) {
                 System.arraycopy(k, row * dk, v, row * dv, dv);
             }
+            scalesV = scalesK == null ? null : scalesK.clone();
         }
-        AttentionReference.Result result = reference.compute(tokensQ(), sequences, q, k, v);
-        return trial -> run(trial, q, k, v, result);
+        Cache cache = new Cache(k, v, scalesK, scalesV);
+        AttentionReference.Result result = reference.compute(tokensQ(), sequences, q, cache);
+        return trial -> new Operands(trial, arrays).run(q, cache, result);
     }
 
-    private void special(AttentionReference reference, List<Sequence> sequences, RandomGenerator random, float[] q,
-            float[] k, float[] v) {
+    private void special(List<Sequence> sequences, RandomGenerator random, float[] q, float[] k, float[] v) {
         switch (values) {
             case ZEROS -> Arrays.fill(q, 0);
             case OFFSET -> {
@@ -222,8 +308,8 @@ record AttentionCase(DType dtype, int batch, int lenQ, int lenK, int headsQ, int
                 for (int i = 0; i < k.length; i++) {
                     k[i] += 4;
                 }
-                System.arraycopy(Values.rounded(v, dtype), 0, v, 0, v.length);
-                System.arraycopy(Values.rounded(k, dtype), 0, k, 0, k.length);
+                System.arraycopy(Values.rounded(v, kv), 0, v, 0, v.length);
+                System.arraycopy(Values.rounded(k, kv), 0, k, 0, k.length);
             }
             case NAN -> {
                 for (int token = 0; token < tokensQ(); token++) {
@@ -234,150 +320,316 @@ record AttentionCase(DType dtype, int batch, int lenQ, int lenK, int headsQ, int
             }
             case NANV -> {
                 for (Sequence sequence : sequences) {
-                    int token = sequence.fromK() + sequence.lenK() / 2;
                     if (sequence.lenK() > 0) {
-                        v[token * headsK * dv] = Float.NaN;
-                        v[token * headsK * dv + dv - 1] = Float.POSITIVE_INFINITY;
+                        int row = sequence.rowK(sequence.lenK() / 2);
+                        v[row * headsK * dv] = Float.NaN;
+                        v[row * headsK * dv + dv - 1] = Float.POSITIVE_INFINITY;
                     }
                 }
             }
             default -> {}
         }
-        hide(reference, sequences, k, v);
     }
 
     /** Makes keys and values that are in no sequence NaN, and with HIDDEN those that no query sees. */
     private void hide(AttentionReference reference, List<Sequence> sequences, float[] k, float[] v) {
-        boolean[] keep = new boolean[tokensK()];
+        boolean[] keep = new boolean[dk > 0 ? k.length / dk : dv > 0 ? v.length / dv : 0];
         for (Sequence sequence : sequences) {
             for (int j = 0; j < sequence.lenK(); j++) {
-                boolean seen = values != Values.HIDDEN;
-                for (int i = 0; i < sequence.lenQ() && !seen; i++) {
-                    seen = reference.sees(sequence, i, j);
-                }
-                keep[sequence.fromK() + j] = seen;
-            }
-        }
-        for (int token = 0; token < keep.length; token++) {
-            if (!keep[token]) {
-                Arrays.fill(k, token * headsK * dk, (token + 1) * headsK * dk, Float.NaN);
-                Arrays.fill(v, token * headsK * dv, (token + 1) * headsK * dv, Float.NaN);
-            }
-        }
-    }
-
-    private void run(Trial trial, float[] q, float[] k, float[] v, AttentionReference.Result result) {
-        long width = (long) headsQ * dk + (long) headsK * (dk + dv);
-        long[] whole = shape(lenQ, 1, (int) width, 0);
-        Operand all = layout == Layout.QKV ? trial.input("qkv", dtype, whole, Operand.rowMajor(whole)) : null;
-        Operand query = all == null
-                ? operand(trial, "q", lenQ, headsQ, dk)
-                : projected(all, "q", 0, headsQ, dk, width);
-        Operand key = all == null
-                ? operand(trial, "k", lenK, headsK, dk)
-                : projected(all, "k", (long) headsQ * dk, headsK, dk, width);
-        Operand value = all != null
-                ? projected(all, "v", (long) (headsQ + headsK) * dk, headsK, dv, width)
-                : layout == Layout.VIEW
-                        ? key.view("v", 0, shape(lenK, headsK, dv, slackK()), key.spec().strides())
-                        : operand(trial, "v", lenK, headsK, dv);
-        query.fill(q, shape(lenQ, headsQ, dk, 0));
-        key.fill(k, shape(lenK, headsK, dk, 0));
-        if (layout != Layout.VIEW) {
-            value.fill(v, shape(lenK, headsK, dv, 0));
-        }
-        long[] outShape = shape(lenQ, headsQ, dv, slackQ());
-        Operand out = trial.output("out", dtype, outShape, strides(outShape), shape(lenQ, headsQ, dv, 0), result.out());
-        Operand sums = lse ? lse(trial, result.lse()) : null;
-        Operand indexQ = lengthsQ == null ? null : trial.input("q_index", index(lengthsQ));
-        Operand indexK = lengthsK == null ? null : trial.input("k_index", index(lengthsK));
-        Attention attention = left < 0 && right < 0
-                ? Attention.dense()
-                : left < 0 && right == 0 ? Attention.causal() : Attention.dense().window(left, right);
-        attention = Float.isNaN(scale) ? attention : attention.scale(scale);
-        Attention description = packed ? attention.packed(batch + (slack ? 2 : 0)) : attention;
-        Attention.Plan plan = trial.open(
-                () -> description.plan(trial.device(), query.spec(), key.spec(), value.spec(), out.spec()));
-        Tensor x = query.tensor(shape(lenQ, headsQ, dk, 0));
-        Tensor y = key.tensor(shape(lenK, headsK, dk, 0));
-        Tensor z = value.tensor(shape(lenK, headsK, dv, 0));
-        Tensor o = out.tensor(shape(lenQ, headsQ, dv, 0));
-        Tensor lengthsOfQ = indexQ == null ? null : indexQ.tensor();
-        Tensor lengthsOfK = indexK == null ? null : indexK.tensor();
-        Tensor l = sums == null ? null : sums.tensor();
-        trial.execute(plan, stream -> plan.run(stream, x, y, z, o, lengthsOfQ, lengthsOfK, l));
-    }
-
-    private int slackQ() {
-        return slack ? 3 : 0;
-    }
-
-    private int slackK() {
-        return slack ? 5 : 0;
-    }
-
-    /** The shape of q, k, v or out, with {@code more} tokens and, when there are more, a sequence more. */
-    private long[] shape(int length, int heads, int size, int more) {
-        return packed
-                ? new long[] {length + more, heads, size}
-                : new long[] {batch + (more > 0 ? 1 : 0), length + more, heads, size};
-    }
-
-    private Operand operand(Trial trial, String name, int length, int heads, int size) {
-        long[] shape = shape(length, heads, size, name.equals("q") ? slackQ() : slackK());
-        return trial.input(name, dtype, shape, strides(shape));
-    }
-
-    private Operand projected(Operand all, String name, long offset, int heads, int size, long width) {
-        long[] strides = packed ? new long[] {width, size, 1} : new long[] {lenQ * width, width, size, 1};
-        return all.view(name, offset, shape(lenQ, heads, size, 0), strides);
-    }
-
-    private long[] strides(long[] shape) {
-        int rank = shape.length;
-        long length = shape[rank - 3];
-        long heads = shape[rank - 2];
-        long size = shape[rank - 1];
-        long[] strides = switch (layout) {
-            case HND -> new long[] {heads * length * size, size, length * size, 1};
-            case PADDED -> new long[] {length * (heads * (size + 3) + 5) + 7, heads * (size + 3) + 5, size + 3, 1};
-            default -> new long[] {length * heads * size, heads * size, size, 1};
-        };
-        return packed ? Arrays.copyOfRange(strides, 1, 4) : strides;
-    }
-
-    private long[] index(List<Integer> lengths) {
-        if (!packed) {
-            return lengths.stream().mapToLong(Integer::longValue).toArray();
-        }
-        long[] offsets = new long[lengths.size() + 1];
-        for (int b = 0; b < lengths.size(); b++) {
-            offsets[b + 1] = offsets[b] + lengths.get(b);
-        }
-        return offsets;
-    }
-
-    /**
-     * The log-sum-exps lie head after head, with rows as long as the plan's queries; what is beyond a sequence's own
-     * length is not to be touched.
-     */
-    private Operand lse(Trial trial, Expected tokens) {
-        int sequences = packed ? 1 : batch;
-        int row = lenQ + slackQ();
-        Expected expected = Expected.of(sequences * headsQ * row, tokens.rows());
-        Arrays.fill(expected.bound(), Expected.UNTOUCHED);
-        for (int b = 0; b < sequences; b++) {
-            for (int head = 0; head < headsQ; head++) {
-                for (int i = 0; i < lenQ; i++) {
-                    int from = (b * lenQ + i) * headsQ + head;
-                    int to = (b * headsQ + head) * row + i;
-                    expected.value()[to] = tokens.value()[from];
-                    expected.bound()[to] = tokens.bound()[from];
-                    expected.naive()[to] = tokens.naive()[from];
+                for (int head = 0; head < headsQ; head++) {
+                    int row = sequence.rowK(j) * headsK + head / (headsQ / headsK);
+                    keep[row] |= values != Values.HIDDEN;
+                    for (int i = 0; i < sequence.lenQ() && !keep[row]; i++) {
+                        keep[row] = reference.sees(sequence, head, i, j);
+                    }
                 }
             }
         }
-        long[] shape = packed ? new long[] {headsQ, row} : new long[] {batch, headsQ, row};
-        return trial.output("lse", DType.F32, shape, Operand.rowMajor(shape), shape, expected);
+        for (int row = 0; row < keep.length; row++) {
+            if (!keep[row]) {
+                Arrays.fill(k, row * dk, (row + 1) * dk, Float.NaN);
+                Arrays.fill(v, row * dv, (row + 1) * dv, Float.NaN);
+            }
+        }
+    }
+
+    /** Makes each row integers of at most 127 and gives their scales; those of a row that is not finite are NaN. */
+    private static float[] quantize(float[] values, int size) {
+        float[] scales = new float[size == 0 ? 0 : values.length / size];
+        for (int row = 0; row < scales.length; row++) {
+            float largest = 0;
+            for (int d = 0; d < size; d++) {
+                largest = Math.max(largest, Math.abs(values[row * size + d]));
+            }
+            scales[row] = Float.isFinite(largest) ? largest / 127 : Float.NaN;
+            for (int d = 0; d < size; d++) {
+                float step = values[row * size + d] / scales[row];
+                values[row * size + d] = Float.isFinite(step) ? (float) Math.rint(step) : 0;
+            }
+        }
+        return scales;
+    }
+
+    /** The plan and the operands of one trial. */
+    private final class Operands {
+        private final Trial trial;
+        private final AttentionArrays arrays;
+
+        Operands(Trial trial, AttentionArrays arrays) {
+            this.trial = trial;
+            this.arrays = arrays;
+        }
+
+        void run(float[] q, Cache cache, AttentionReference.Result result) {
+            long width = (long) headsQ * dk + (long) headsK * (dk + dv);
+            long[] whole = shape(lenQ, 1, (int) width, 0);
+            Operand all = layout == Layout.QKV ? trial.input("qkv", dtype, whole, Operand.rowMajor(whole)) : null;
+            Operand query = all == null
+                    ? trial.input("q", dtype, shapeQ(true, dk), strides(shapeQ(true, dk)))
+                    : projected(all, "q", 0, headsQ, dk, width);
+            Operand key = all == null
+                    ? trial.input("k", kv, shapeK(true, dk), strides(shapeK(true, dk)))
+                    : projected(all, "k", (long) headsQ * dk, headsK, dk, width);
+            Operand value = all != null
+                    ? projected(all, "v", (long) (headsQ + headsK) * dk, headsK, dv, width)
+                    : layout == Layout.VIEW
+                            ? key.view("v", 0, shapeK(true, dv), key.spec().strides())
+                            : trial.input("v", kv, shapeK(true, dv), strides(shapeK(true, dv)));
+            query.fill(q, shapeQ(false, dk));
+            key.fill(cache.k(), shapeK(false, dk));
+            if (layout != Layout.VIEW) {
+                value.fill(cache.v(), shapeK(false, dv));
+            }
+            long[] outShape = shapeQ(true, dv);
+            Operand out = trial.output("out", outType, outShape, strides(outShape), shapeQ(false, dv), result.out());
+            Operand sums = lse ? lse(result.lse()) : null;
+            Operand indexQ = lengthsQ == null && !packed ? null : trial.input("q_index", index(false));
+            Operand indexK = lengthsK == null && !options.paged() ? null : trial.input("k_index", index(true));
+            TensorSpec bias = options.bias() == null ? null : biasSpec(arrays.shapeOfBias());
+            Attention description = description(bias);
+            Attention.Plan plan = trial.open(
+                    () -> description.plan(trial.device(), query.spec(), key.spec(), value.spec(), out.spec()));
+            Tensor x = query.tensor(shapeQ(false, dk));
+            Tensor y = key.tensor(shapeK(false, dk));
+            Tensor z = value.tensor(shapeK(false, dv));
+            Tensor o = out.tensor(shapeQ(false, dv));
+            Tensor offsetsQ = indexQ == null ? null : indexQ.tensor();
+            Tensor offsetsK = indexK == null ? null : indexK.tensor();
+            Tensor l = sums == null ? null : sums.tensor();
+            if (options.plain() && kv != DType.S8) {
+                trial.execute(plan, stream -> plan.run(stream, x, y, z, o, offsetsQ, offsetsK, l));
+                return;
+            }
+            Attention.Arrays run = new Attention.Arrays()
+                    .q(x).k(y).v(z).out(o).qIndex(offsetsQ).kIndex(offsetsK).lse(l);
+            arrays(run, cache, bias);
+            trial.execute(plan, stream -> plan.run(stream, run));
+        }
+
+        private void arrays(Attention.Arrays run, Cache cache, @Nullable TensorSpec bias) {
+            int sequences = batch;
+            if (options.paged()) {
+                run.lenK(lenK);
+                give(run::blockTable, "block_table", arrays.blockTable(), sequences,
+                        AttentionArrays.ceil(plannedK(), options.pageSize()));
+            }
+            if (cache.scalesK() != null && cache.scalesV() != null) {
+                run.kScales(scales("k_scales", cache.scalesK()));
+                run.vScales(scales("v_scales", cache.scalesV()));
+            }
+            give(run::sinkLogits, "sink_logits", sinkLogits(), headsQ);
+            give(run::slopes, "slopes", slopes(), headsQ);
+            if (bias != null) {
+                run.bias(bias(bias));
+            }
+            if (options.prefix()) {
+                run.prefixes(trial.input("prefixes", arrays.prefixes()).tensor());
+            }
+            if (options.globals() > 0) {
+                give(run::globals, "globals", arrays.globals(), sequences, arrays.maxGlobals());
+            }
+            if (options.documents()) {
+                int layers = options.documentLayers();
+                int heads = options.documentHeads();
+                give(run::qDocuments, "q_documents", arrays.documentsQ(), alongTokens(false, layers, heads));
+                give(run::kDocuments, "k_documents", arrays.documentsK(), alongTokens(true, layers, heads));
+            }
+            if (options.tree()) {
+                run.tree(trial.input("tree", arrays.tree(), sequences, arrays.maxTree(), arrays.maxTree()).tensor());
+            }
+            if (options.blocks()) {
+                run.blockOffsets(trial.input("block_offsets", arrays.blockOffsets()).tensor());
+                give(run::blockColumns, "block_columns", arrays.blockColumns(), arrays.maxBlocks());
+            }
+            if (options.blockMasks()) {
+                give(run::blockMaskIndex, "block_mask_index", arrays.blockMaskIndex(), arrays.maxBlocks());
+                run.blockMasks(trial.input("block_masks", arrays.blockMasks(), arrays.maxMasks(), options.blockQ(),
+                        options.blockK()).tensor());
+            }
+            if (options.blockBias()) {
+                give(run::blockBias, "block_bias", arrays.blockBias(), arrays.maxBlocks());
+            }
+            if (options.orderHeads() > 0) {
+                give(run::qOrder, "q_order", arrays.orderQ(), alongTokens(false, options.orderHeads()));
+                give(run::kOrder, "k_order", arrays.orderK(), alongTokens(true, options.orderHeads()));
+            }
+        }
+
+        private void give(Consumer<Tensor> taker, String name, int[] content, long... shape) {
+            taker.accept(trial.input(name, content, shape).tensor());
+        }
+
+        private void give(Consumer<Tensor> taker, String name, float @Nullable [] content, long... shape) {
+            if (content != null) {
+                taker.accept(trial.input(name, DType.F32, content, shape).tensor());
+            }
+        }
+
+        /** The shape of an array for the tokens of each sequence, or of all: the lengths are the plan's. */
+        private long[] alongTokens(boolean keys, long... rows) {
+            boolean together = packed && !(keys && options.paged());
+            long[] shape = new long[rows.length + (together ? 1 : 2)];
+            shape[0] = batch;
+            System.arraycopy(rows, 0, shape, together ? 0 : 1, rows.length);
+            shape[shape.length - 1] = keys ? plannedK() : plannedQ();
+            return shape;
+        }
+
+        /** The scales of all rows of the run, in an array as long as the plan's rows. */
+        private Tensor scales(String name, float[] content) {
+            long[] planned = shapeK(true, 1);
+            long[] run = shapeK(false, 1);
+            if (!options.paged() && !packed) {
+                planned[0] = batch;
+            }
+            long[] shape = Arrays.copyOf(planned, planned.length - 1);
+            Operand operand = trial.input(name, DType.F32, shape, Operand.rowMajor(shape));
+            operand.fill(content, Arrays.copyOf(run, run.length - 1));
+            return operand.tensor();
+        }
+
+        private TensorSpec biasSpec(long[] shape) {
+            return TensorSpec.of(options.bias() == Bias.TYPED ? dtype : DType.F32, shape)
+                    .withStrides(arrays.biasStrides());
+        }
+
+        private Tensor bias(TensorSpec planned) {
+            float[] content = arrays.biasValues();
+            Operand operand = trial.input("bias", planned.dtype(), content, content.length);
+            return operand.view("bias", 0, planned.shape(), planned.strides()).tensor();
+        }
+
+        private Attention description(@Nullable TensorSpec bias) {
+            List<Pattern> patterns = patterns();
+            Attention attention = options.perHead()
+                    ? Attention.heads(patterns.stream().map(this::description).toArray(Attention[]::new))
+                    : description(patterns.getFirst());
+            attention = Float.isNaN(scale) ? attention : attention.scale(scale);
+            attention = packed ? attention.packed(batch + (slack ? 2 : 0)) : attention;
+            attention = options.orderHeads() > 0 ? attention.order(options.orderHeads()) : attention;
+            attention = options.sinkLogits() ? attention.sinkLogits() : attention;
+            attention = options.slopes() ? attention.slopes() : attention;
+            attention = bias != null ? attention.bias(bias) : attention;
+            attention = options.softcap() != 0 ? attention.softcap(options.softcap()) : attention;
+            attention = options.selfBias() != 0 ? attention.selfBias(options.selfBias()) : attention;
+            return options.paged() ? attention.paged(plannedK()) : attention;
+        }
+
+        private Attention description(Pattern pattern) {
+            Attention attention = pattern.right() == 0
+                    ? pattern.left() < 0 ? Attention.causal() : Attention.causal().window(pattern.left())
+                    : pattern.left() < 0 && pattern.right() < 0
+                            ? Attention.dense()
+                            : Attention.dense().window(pattern.left(), pattern.right());
+            attention = pattern.sinks() > 0 ? attention.sinks(pattern.sinks()) : attention;
+            attention = pattern.dilation() > 1 ? attention.dilation(pattern.dilation()) : attention;
+            attention = pattern.prefix() ? attention.prefix() : attention;
+            attention = pattern.globals() ? attention.globals(arrays.maxGlobals()) : attention;
+            attention = pattern.documents()
+                    ? attention.documents(options.documentHeads(), options.documentLayers())
+                    : attention;
+            attention = pattern.tree() ? attention.tree(arrays.maxTree()) : attention;
+            if (pattern.blocks()) {
+                attention = attention.blocks(options.blockQ(), options.blockK(), options.blockHeads(),
+                        arrays.maxBlocks());
+                attention = options.blockMasks() ? attention.blockMasks(arrays.maxMasks()) : attention;
+                attention = options.blockBias() ? attention.blockBias() : attention;
+            }
+            return attention;
+        }
+
+        private long[] shapeQ(boolean planned, int size) {
+            return shape(lenQ, headsQ, size, planned && slack ? 3 : 0);
+        }
+
+        private long[] shapeK(boolean planned, int size) {
+            return options.paged()
+                    ? new long[] {arrays.pages(), options.pageSize(), headsK, size}
+                    : shape(lenK, headsK, size, planned && slack ? 5 : 0);
+        }
+
+        /** The shape of q, k, v or out, with {@code more} tokens and, when there are more, a sequence more. */
+        private long[] shape(int length, int heads, int size, int more) {
+            return packed
+                    ? new long[] {length + more, heads, size}
+                    : new long[] {batch + (more > 0 ? 1 : 0), length + more, heads, size};
+        }
+
+        private Operand projected(Operand all, String name, long offset, int heads, int size, long width) {
+            long[] strides = packed ? new long[] {width, size, 1} : new long[] {lenQ * width, width, size, 1};
+            return all.view(name, offset, shape(lenQ, heads, size, 0), strides);
+        }
+
+        private long[] strides(long[] shape) {
+            int rank = shape.length;
+            long length = shape[rank - 3];
+            long heads = shape[rank - 2];
+            long size = shape[rank - 1];
+            long[] strides = switch (layout) {
+                case HND -> new long[] {heads * length * size, size, length * size, 1};
+                case PADDED -> new long[] {length * (heads * (size + 3) + 5) + 7, heads * (size + 3) + 5, size + 3, 1};
+                default -> new long[] {length * heads * size, heads * size, size, 1};
+            };
+            return rank == 3 ? Arrays.copyOfRange(strides, 1, 4) : strides;
+        }
+
+        /** Offsets of packed tokens, else lengths. */
+        private long[] index(boolean keys) {
+            boolean offsets = packed && !(keys && options.paged());
+            long[] index = new long[batch + (offsets ? 1 : 0)];
+            for (int b = 0; b < batch; b++) {
+                int length = keys ? lengthK(b) : lengthQ(b);
+                if (offsets) {
+                    index[b + 1] = index[b] + length;
+                } else {
+                    index[b] = length;
+                }
+            }
+            return index;
+        }
+
+        /**
+         * The log-sum-exps lie head after head, with rows as long as the plan's queries; what is beyond a sequence's
+         * own length is not to be touched.
+         */
+        private Operand lse(Expected tokens) {
+            int sequences = packed ? 1 : batch;
+            int row = plannedQ();
+            Expected expected = Expected.of(sequences * headsQ * row, tokens.rows());
+            Arrays.fill(expected.bound(), Expected.UNTOUCHED);
+            for (int b = 0; b < sequences; b++) {
+                for (int head = 0; head < headsQ; head++) {
+                    for (int i = 0; i < lenQ; i++) {
+                        int from = (b * lenQ + i) * headsQ + head;
+                        int to = (b * headsQ + head) * row + i;
+                        expected.value()[to] = tokens.value()[from];
+                        expected.bound()[to] = tokens.bound()[from];
+                        expected.naive()[to] = tokens.naive()[from];
+                    }
+                }
+            }
+            long[] shape = packed ? new long[] {headsQ, row} : new long[] {batch, headsQ, row};
+            return trial.output("lse", DType.F32, shape, Operand.rowMajor(shape), shape, expected);
+        }
     }
 }

@@ -13,13 +13,15 @@ import java.util.List;
 import java.util.Locale;
 import java.util.Map;
 import java.util.Random;
+import java.util.stream.IntStream;
 
 /**
  * The cases of a validation run, from a text resource.
  *
- * <p>A line of the resource stands for many cases: {@code {a|b|c}} for each of its words in turn, {@code [a|b|c]} for
- * one of them, dealt from a deck that the seed shuffles, so that all of them come up equally often and no two decks in
- * step. {@code #} starts a comment. Every case gets the run's seed, unless its line names one.
+ * <p>A line of the resource stands for many cases: {@code {a|b|c}} for each of its words in turn, {@code {1..9}} for
+ * each number, {@code [a|b|c]} for one of the words, dealt from a deck that the seed shuffles, so that all of them come
+ * up equally often and no two decks in step. {@code #} starts a comment. Every case gets the run's seed, unless its
+ * line names one.
  */
 public final class Catalogue {
     private Catalogue() {}
@@ -95,7 +97,7 @@ public final class Catalogue {
             for (int open = line.indexOf('{'); open >= 0; open = line.indexOf('{', at)) {
                 int close = line.indexOf('}', open);
                 String before = line.substring(at, open);
-                String[] words = line.substring(open + 1, close).split("\\|", -1);
+                String[] words = words(line.substring(open + 1, close));
                 products = products.stream()
                         .flatMap(prefix -> Arrays.stream(words).map(word -> prefix + before + word))
                         .toList();
@@ -103,6 +105,16 @@ public final class Catalogue {
             }
             String rest = line.substring(at);
             return products.stream().map(product -> deal(product + rest)).toList();
+        }
+
+        private static String[] words(String choice) {
+            if (!choice.matches("\\d+\\.\\.\\d+")) {
+                return choice.split("\\|", -1);
+            }
+            String[] ends = choice.split("\\.\\.");
+            return IntStream.rangeClosed(Integer.parseInt(ends[0]), Integer.parseInt(ends[1]))
+                    .mapToObj(String::valueOf)
+                    .toArray(String[]::new);
         }
 
         private String deal(String line) {

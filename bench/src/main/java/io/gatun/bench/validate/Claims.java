@@ -4,6 +4,7 @@ import io.gatun.DType;
 import io.gatun.Device;
 import io.gatun.Operator;
 import java.util.List;
+import java.util.Locale;
 import org.jspecify.annotations.Nullable;
 
 /** What devices can claim to serve: operators as cases name them, each with its types. */
@@ -12,15 +13,23 @@ final class Claims {
     record Kind(String name, Operator operator, List<DType> dtypes) {}
 
     private static final List<DType> FLOATS = List.of(DType.F32, DType.BF16);
+    private static final List<DType> FLOATS_AND_HALF = List.of(DType.F32, DType.BF16, DType.F16);
     static final List<Kind> KINDS = List.of(
             new Kind("gemm", Operator.GEMM, List.of(DType.F32, DType.BF16, DType.S8)),
-            new Kind("attention", Operator.ATTENTION, FLOATS),
+            new Kind("attention", Operator.ATTENTION, FLOATS_AND_HALF),
+            new Kind("merge", Operator.MERGE, FLOATS_AND_HALF),
+            new Kind("rope", Operator.ROPE, FLOATS_AND_HALF),
             new Kind("layernorm", Operator.NORM, FLOATS),
             new Kind("rmsnorm", Operator.NORM, FLOATS),
             new Kind("softmax", Operator.SOFTMAX, FLOATS),
             new Kind("activation", Operator.ACTIVATION, FLOATS));
 
     private Claims() {}
+
+    /** How claims name a type. */
+    static String name(DType dtype) {
+        return dtype.name().toLowerCase(Locale.ROOT);
+    }
 
     /** The claim, or null when the device makes none. */
     static @Nullable Boolean of(Device device, Kind kind, DType dtype) {

@@ -10,10 +10,10 @@ import java.util.Locale;
  * How far outputs are from what was expected.
  *
  * <p><b>Each element</b> may be off by its bound in FP32 arithmetic ({@link Expected}) plus one rounding to the
- * output's type: u (|value| + bound), where u is 2<sup>-24</sup> for FP32 and 2<sup>-8</sup> for BF16, and half the
- * smallest number; results below 2<sup>-126</sup> may be flushed to zero in BF16. NaN is expected where the reference
- * is NaN, and infinities must be equal. A finite value is expected otherwise, except that one within its tolerance of
- * the largest number may overflow.
+ * output's type: u (|value| + bound), where u is 2<sup>-24</sup> for FP32, 2<sup>-8</sup> for BF16 and 2<sup>-11</sup>
+ * for F16, and half the smallest number; results below 2<sup>-126</sup> may be flushed to zero in BF16. NaN is
+ * expected where the reference is NaN, and infinities must be equal. A finite value is expected otherwise, except that
+ * one within its tolerance of the largest number may overflow.
  *
  * <p><b>The tensor</b> as a whole must be at most twice as far off as the naive computation, plus the output's
  * rounding: with every error divided by the element's tolerance, rms(error) &le; 2 rms(naive error) + rms(output
@@ -70,7 +70,19 @@ final class Comparison {
     }
 
     private static double unit(DType dtype) {
-        return dtype == DType.BF16 ? 0x1p-8 : Expected.U;
+        return switch (dtype) {
+            case BF16 -> 0x1p-8;
+            case F16 -> 0x1p-11;
+            default -> Expected.U;
+        };
+    }
+
+    private static double largest(DType dtype) {
+        return switch (dtype) {
+            case BF16 -> 0x1.fep127;
+            case F16 -> 0x1.ffcp15;
+            default -> Float.MAX_VALUE;
+        };
     }
 
     /** One output, element by element. */
@@ -94,7 +106,7 @@ final class Comparison {
             this.expected = output.expected();
             this.before = before;
             this.unit = unit(operand.dtype());
-            this.largest = operand.dtype() == DType.BF16 ? 0x1.fep127 : Float.MAX_VALUE;
+            this.largest = largest(operand.dtype());
         }
 
         void compare() {
@@ -134,7 +146,8 @@ final class Comparison {
         }
 
         private void finite(int index, double value, double bound, double actual) {
-            double rounding = unit * Math.abs(value) + unit * Expected.FLUSH;
+            double smallest = operand.dtype() == DType.F16 ? 0x1p-14 : Expected.FLUSH; // of the normal numbers
+            double rounding = unit * Math.abs(value) + unit * smallest;
             if (operand.dtype() == DType.BF16 && Math.abs(value) < Expected.FLUSH) {
                 rounding = Expected.FLUSH;
             }

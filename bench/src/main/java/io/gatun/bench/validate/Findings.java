@@ -129,7 +129,7 @@ final class Findings {
                 DType dtype = dtypes.get(entry.getKey());
                 if (dtype == null || !claim.device().equals(outcome.device())
                         || !claim.operator().equals(outcome.operator())
-                        || !claim.dtype().equals(Limits.name(dtype))) {
+                        || !claim.dtype().equals(Claims.name(dtype))) {
                     continue;
                 }
                 switch (outcome.verdict()) {

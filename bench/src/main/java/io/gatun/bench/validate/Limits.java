@@ -13,7 +13,7 @@ final class Limits {
 
     private Limits() {}
 
-    /** The name of the ceiling on operations with operands of a type. */
+    /** The name of the ceiling on operations with operands of a type: F16 is widened to FP32. */
     static String name(DType dtype) {
         return switch (dtype) {
             case BF16 -> name(Limit.BF16);

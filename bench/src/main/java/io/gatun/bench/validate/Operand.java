@@ -5,6 +5,7 @@ import io.gatun.Stream;
 import io.gatun.Tensor;
 import io.gatun.TensorSpec;
 import io.gatun.bench.reference.Bf16;
+import io.gatun.bench.reference.F16;
 import java.lang.foreign.Arena;
 import java.lang.foreign.MemorySegment;
 import java.lang.foreign.SegmentAllocator;
@@ -14,8 +15,8 @@ import org.jspecify.annotations.Nullable;
 
 /**
  * A tensor in native memory of its own, between two guard zones, and a guard page beyond each of them. Memory starts
- * out as NaN of a pattern that no arithmetic makes, so gaps between rows, rows beyond a run's own and the guard zones
- * poison whatever reads them, and show who writes them.
+ * out as NaN of a pattern that no arithmetic makes, or as integers that are no index, so gaps between rows, rows beyond
+ * a run's own and the guard zones poison whatever reads them, and show who writes them.
  *
  * <p>For a device with memory of its own there is a copy in that memory, guard zones included: {@link #upload} and
  * {@link #download} keep the two alike.
@@ -23,6 +24,8 @@ import org.jspecify.annotations.Nullable;
 final class Operand {
     static final int POISON_F32 = 0x7fe5dead;
     static final short POISON_BF16 = 0x7fe5;
+    static final short POISON_F16 = 0x7fb5;
+    static final byte POISON_8 = (byte) 0x80; // -128: symmetric quantization makes no such value
     private static final long GUARD_BYTES = 256;
 
     /** Where in its pages an operand lies. */
@@ -169,9 +172,10 @@ final class Operand {
         return shape;
     }
 
-    /** Makes the whole memory NaN of the common pattern: what surrounds an input. */
+    /** Makes the whole memory NaN of the common pattern, if it has NaN: what surrounds an input. */
     void spoil() {
-        for (long element = 0; element < memory.byteSize() / dtype.bytes(); element++) {
+        boolean floats = dtype == DType.F32 || dtype == DType.BF16 || dtype == DType.F16;
+        for (long element = 0; floats && element < memory.byteSize() / dtype.bytes(); element++) {
             set(element, Float.NaN);
         }
     }
@@ -181,10 +185,24 @@ final class Operand {
         forEach(run, (index, element) -> set(element, values[index]));
     }
 
-    /** Writes all of an S64 operand. */
+    /** Writes all of an S64 operand without gaps. */
     void fill(long[] values) {
         for (int i = 0; i < values.length; i++) {
             memory.setAtIndex(ValueLayout.JAVA_LONG, base + i, values[i]);
+        }
+    }
+
+    /** Writes all of an S32 operand without gaps. */
+    void fill(int[] values) {
+        for (int i = 0; i < values.length; i++) {
+            memory.setAtIndex(ValueLayout.JAVA_INT, base + i, values[i]);
+        }
+    }
+
+    /** Writes all of a U8 operand without gaps. */
+    void fill(byte[] values) {
+        for (int i = 0; i < values.length; i++) {
+            memory.setAtIndex(ValueLayout.JAVA_BYTE, base + i, values[i]);
         }
     }
 
@@ -219,31 +237,43 @@ final class Operand {
     }
 
     float get(long element) {
-        return dtype == DType.BF16
-                ? Bf16.value(memory.getAtIndex(ValueLayout.JAVA_SHORT, element))
-                : memory.getAtIndex(ValueLayout.JAVA_FLOAT, element);
+        return switch (dtype) {
+            case F32 -> memory.getAtIndex(ValueLayout.JAVA_FLOAT, element);
+            case BF16 -> Bf16.value(memory.getAtIndex(ValueLayout.JAVA_SHORT, element));
+            case F16 -> F16.value(memory.getAtIndex(ValueLayout.JAVA_SHORT, element));
+            case S8 -> memory.getAtIndex(ValueLayout.JAVA_BYTE, element);
+            case U8, S32, S64 -> throw new IllegalArgumentException("a " + dtype + " is not read as a number");
+        };
     }
 
+    /** Writes a value, rounded to the type; S8 takes integers, and poison for NaN. */
     void set(long element, float value) {
-        if (dtype == DType.BF16) {
-            memory.setAtIndex(ValueLayout.JAVA_SHORT, element, Bf16.bits(value));
-        } else {
-            memory.setAtIndex(ValueLayout.JAVA_FLOAT, element, value);
+        switch (dtype) {
+            case F32 -> memory.setAtIndex(ValueLayout.JAVA_FLOAT, element, value);
+            case BF16 -> memory.setAtIndex(ValueLayout.JAVA_SHORT, element, Bf16.bits(value));
+            case F16 -> memory.setAtIndex(ValueLayout.JAVA_SHORT, element, F16.bits(value));
+            case S8 -> memory.setAtIndex(ValueLayout.JAVA_BYTE, element, Float.isNaN(value) ? POISON_8 : (byte) value);
+            case U8, S32, S64 -> throw new IllegalArgumentException("a " + dtype + " is not written as a number");
         }
     }
 
     boolean isPoison(long element) {
-        return dtype == DType.BF16
-                ? memory.getAtIndex(ValueLayout.JAVA_SHORT, element) == POISON_BF16
-                : memory.getAtIndex(ValueLayout.JAVA_INT, element) == POISON_F32;
+        return switch (dtype) {
+            case F32, S32 -> memory.getAtIndex(ValueLayout.JAVA_INT, element) == POISON_F32;
+            case BF16 -> memory.getAtIndex(ValueLayout.JAVA_SHORT, element) == POISON_BF16;
+            case F16 -> memory.getAtIndex(ValueLayout.JAVA_SHORT, element) == POISON_F16;
+            case S8, U8 -> memory.getAtIndex(ValueLayout.JAVA_BYTE, element) == POISON_8;
+            case S64 -> memory.getAtIndex(ValueLayout.JAVA_LONG, element) == Long.MIN_VALUE;
+        };
     }
 
-    private void poison(long element) {
+    void poison(long element) {
         switch (dtype) {
+            case F32, S32 -> memory.setAtIndex(ValueLayout.JAVA_INT, element, POISON_F32);
             case BF16 -> memory.setAtIndex(ValueLayout.JAVA_SHORT, element, POISON_BF16);
-            case F32 -> memory.setAtIndex(ValueLayout.JAVA_INT, element, POISON_F32);
+            case F16 -> memory.setAtIndex(ValueLayout.JAVA_SHORT, element, POISON_F16);
+            case S8, U8 -> memory.setAtIndex(ValueLayout.JAVA_BYTE, element, POISON_8);
             case S64 -> memory.setAtIndex(ValueLayout.JAVA_LONG, element, Long.MIN_VALUE);
-            default -> throw new IllegalArgumentException("no operand has the type " + dtype);
         }
     }
 

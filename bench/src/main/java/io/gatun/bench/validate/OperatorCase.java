@@ -5,7 +5,8 @@ import java.util.SplittableRandom;
 import java.util.random.RandomGenerator;
 
 /** One operator with its shapes, layouts, types and values. As a case of its own it looks at the results. */
-sealed interface OperatorCase extends Case permits GemmCase, AttentionCase, NormCase, SoftmaxCase, ActivationCase {
+sealed interface OperatorCase extends Case
+        permits GemmCase, AttentionCase, MergeCase, RopeCase, NormCase, SoftmaxCase, ActivationCase {
     @Override
     DType dtype();
 
@@ -39,11 +40,14 @@ sealed interface OperatorCase extends Case permits GemmCase, AttentionCase, Norm
         return switch (operator) {
             case "gemm" -> GemmCase.parse(words);
             case "attention" -> AttentionCase.parse(words);
+            case "merge" -> MergeCase.parse(words);
+            case "rope" -> RopeCase.parse(words);
             case "layernorm", "rmsnorm" -> NormCase.parse(operator, words);
             case "softmax" -> SoftmaxCase.parse(words);
             case "activation" -> ActivationCase.parse(words);
             default -> throw words.wrong("'" + operator
-                    + "' is no operator; there are gemm, attention, layernorm, rmsnorm, softmax and activation");
+                    + "' is no operator; there are gemm, attention, merge, rope, layernorm, rmsnorm, softmax and "
+                    + "activation");
         };
     }
 

@@ -23,6 +23,8 @@ record RefusalCase(DType type, Mistake mistake, long seed) implements Case {
     static final String CHECK = "refuse";
     private static final int SEQUENCES = 3;
     private static final int LENGTH = 7;
+    private static final int PAGES = 6;
+    private static final int LISTS = 6;
 
     /** What is wrong with a call. */
     enum Mistake {
@@ -36,6 +38,48 @@ record RefusalCase(DType type, Mistake mistake, long seed) implements Case {
         FALLING_OFFSETS("attention"),
         /** Packed sequences have more tokens than there are. */
         LONG_OFFSETS("attention"),
+        /** A block table leads to a page that there is not. */
+        PAGE_OUT_OF_RANGE("attention"),
+        /** A block table leads to a page before the first. */
+        NEGATIVE_PAGE("attention"),
+        /** A prefix is of fewer than no keys. */
+        NEGATIVE_PREFIX("attention"),
+        /** Global tokens are not in rising order. */
+        UNSORTED_GLOBALS("attention"),
+        /** A global token lies beyond the keys of its sequence, though not of the plan. */
+        GLOBAL_OUT_OF_RANGE("attention"),
+        /** A global token is neither a position nor -1. */
+        NEGATIVE_GLOBAL("attention"),
+        /** A sequence has more queries than a tree. */
+        LONG_TREE("attention"),
+        /** The first list of blocks does not begin with the first entry. */
+        FIRST_BLOCK_OFFSET("attention"),
+        /** A list of blocks ends before it begins. */
+        FALLING_BLOCK_OFFSETS("attention"),
+        /** The lists of blocks have more entries than there are. */
+        LONG_BLOCK_OFFSETS("attention"),
+        /** The blocks of a list fall, or one of them is there twice: the seed says which. */
+        UNSORTED_COLUMNS("attention"),
+        /** A block of keys before the first. */
+        NEGATIVE_COLUMN("attention"),
+        /** An entry has a mask that there is not. */
+        MASK_OUT_OF_RANGE("attention"),
+        /** An entry has neither a mask nor -1. */
+        NEGATIVE_MASK("attention"),
+        /** An order names a query twice, and another one never. */
+        REPEATED_QUERY("attention"),
+        /** An order names a query beyond those of its sequence, though not of the plan. */
+        QUERY_OUT_OF_RANGE("attention"),
+        /** An order leaves a query out. */
+        MISSING_QUERY("attention"),
+        /** An order names a key twice. */
+        REPEATED_KEY("attention"),
+        /** An order names a key beyond those of its sequence, though not of the plan. */
+        KEY_OUT_OF_RANGE("attention"),
+        /** An order names neither a key nor -1. */
+        NEGATIVE_KEY("attention"),
+        /** A sequence has more queries, or more keys, than there is bias for: the seed says which. */
+        LONG_BIAS("attention"),
         /** A weight to be quantized is NaN. */
         NAN_WEIGHT("gemm"),
         /** A weight to be quantized is infinite. */
@@ -131,13 +175,20 @@ record RefusalCase(DType type, Mistake mistake, long seed) implements Case {
 
     private void wrongCall(Trial trial, Shared shared) {
         switch (mistake.operator) {
-            case "attention" -> attention(trial);
+            case "attention" -> {
+                if (mistake.compareTo(Mistake.LONG_OFFSETS) <= 0) {
+                    lengths(trial);
+                } else {
+                    arrays(trial);
+                }
+            }
             case "gemm" -> weights(trial);
             default -> softmax(trial, shared);
         }
     }
 
-    private void attention(Trial trial) {
+    /** Wrong lengths or offsets. */
+    private void lengths(Trial trial) {
         boolean packed = mistake.name().endsWith("OFFSETS") || mistake == Mistake.FIRST_OFFSET;
         long[] shape = packed ? new long[] {SEQUENCES * LENGTH, 2, 16} : new long[] {SEQUENCES, LENGTH, 2, 16};
         Operand q = input(trial, "q", shape);
@@ -165,6 +216,105 @@ record RefusalCase(DType type, Mistake mistake, long seed) implements Case {
         Tensor c = v.tensor();
         Tensor d = out.tensor();
         trial.execute(plan, stream -> plan.run(stream, a, b, c, d, qIndex, kIndex, null));
+    }
+
+    /** A wrong element of another array, of the second of three sequences. */
+    private void arrays(Trial trial) {
+        long[] shape = {SEQUENCES, LENGTH, 2, 16};
+        boolean paged = mistake == Mistake.PAGE_OUT_OF_RANGE || mistake == Mistake.NEGATIVE_PAGE;
+        long[] shapeK = paged ? new long[] {PAGES, 4, 2, 16} : shape;
+        Operand q = input(trial, "q", shape);
+        Operand k = input(trial, "k", shapeK);
+        Operand v = input(trial, "v", shapeK);
+        int elements = (int) Arrays.stream(shape).reduce(1, Math::multiplyExact);
+        Operand out = trial.output("out", type, shape, Operand.rowMajor(shape), shape, Expected.of(elements, 1));
+        Attention.Arrays run = new Attention.Arrays()
+                .q(q.tensor()).k(k.tensor()).v(v.tensor()).out(out.tensor())
+                .qIndex(trial.input("q_index", new long[] {5, LENGTH - 1, 7}).tensor())
+                .kIndex(trial.input("k_index", new long[] {5, LENGTH - 1, 7}).tensor());
+        boolean odd = (seed & 1) == 1;
+        Attention attention = switch (mistake) {
+            case PAGE_OUT_OF_RANGE, NEGATIVE_PAGE -> {
+                int wrong = mistake == Mistake.NEGATIVE_PAGE ? -1 : PAGES;
+                run.blockTable(trial.input("block_table", new int[] {0, 1, 2, wrong, 4, 5}, SEQUENCES, 2).tensor());
+                yield Attention.dense().paged(LENGTH);
+            }
+            case NEGATIVE_PREFIX -> {
+                run.prefixes(trial.input("prefixes", new long[] {3, -1, 0}).tensor());
+                yield Attention.causal().prefix();
+            }
+            case UNSORTED_GLOBALS, GLOBAL_OUT_OF_RANGE, NEGATIVE_GLOBAL -> {
+                int[] wrong = switch (mistake) {
+                    case UNSORTED_GLOBALS -> new int[] {3, 2, -1};
+                    case GLOBAL_OUT_OF_RANGE -> new int[] {3, LENGTH - 1, -1};
+                    default -> new int[] {3, -2, -1};
+                };
+                int[] globals = {0, 1, 2, wrong[0], wrong[1], wrong[2], 5, -1, -1};
+                run.globals(trial.input("globals", globals, SEQUENCES, 3).tensor());
+                yield Attention.dense().window(1, 1).globals(3);
+            }
+            case LONG_TREE -> {
+                int longest = LENGTH - 1;
+                // The third sequence has as many queries as the plan.
+                run.tree(trial.input("tree", new byte[SEQUENCES * longest * longest], SEQUENCES, longest, longest)
+                        .tensor());
+                yield Attention.dense().tree(longest);
+            }
+            case LONG_BIAS -> {
+                TensorSpec spec = TensorSpec.of(DType.F32, SEQUENCES, 2, odd ? LENGTH : LENGTH - 1,
+                        odd ? LENGTH - 1 : LENGTH);
+                run.bias(trial.input("bias", DType.F32, new float[(int) spec.elements()], spec.shape()).tensor());
+                yield Attention.dense().bias(spec);
+            }
+            case REPEATED_QUERY, QUERY_OUT_OF_RANGE, MISSING_QUERY, REPEATED_KEY, KEY_OUT_OF_RANGE,
+                    NEGATIVE_KEY -> {
+                orders(trial, run);
+                yield Attention.dense().order(1);
+            }
+            default -> {
+                blocks(trial, run, odd);
+                yield Attention.dense().blocks(4, 2, LISTS * 2).blockMasks(2);
+            }
+        };
+        Attention.Plan plan =
+                trial.open(() -> attention.plan(trial.device(), q.spec(), k.spec(), v.spec(), out.spec()));
+        trial.execute(plan, stream -> plan.run(stream, run));
+    }
+
+    private void orders(Trial trial, Attention.Arrays run) {
+        int[] right = {4, 3, 2, 1, 0, -1, -1, 0, 1, 2, 3, 4, 5, -1, 6, 5, 4, 3, 2, 1, 0};
+        int[] wrong = right.clone();
+        // The fourth of the second sequence.
+        wrong[LENGTH + 3] = switch (mistake) {
+            case REPEATED_QUERY, REPEATED_KEY -> 1;
+            case MISSING_QUERY -> -1;
+            case NEGATIVE_KEY -> -2;
+            default -> LENGTH - 1;
+        };
+        boolean keys = mistake.name().contains("KEY");
+        run.qOrder(trial.input("q_order", keys ? right : wrong, SEQUENCES, 1, LENGTH).tensor());
+        run.kOrder(trial.input("k_order", keys ? wrong : right, SEQUENCES, 1, LENGTH).tensor());
+    }
+
+    /** Two lists for each sequence, of two blocks each. */
+    private void blocks(Trial trial, Attention.Arrays run, boolean odd) {
+        long[] offsets = {0, 2, 4, 6, 8, 10, 12};
+        int[] columns = {0, 2, 1, 2, 0, 2, 1, 2, 0, 2, 1, 3};
+        int[] masks = {-1, 0, 1, -1, 0, 1, -1, 0, 1, -1, 0, 1};
+        switch (mistake) {
+            case FIRST_BLOCK_OFFSET -> offsets[0] = 1;
+            case FALLING_BLOCK_OFFSETS -> offsets[3] = 3;
+            case LONG_BLOCK_OFFSETS -> offsets[LISTS] = LISTS * 2 + 1;
+            case UNSORTED_COLUMNS -> columns[4] = odd ? 2 : 3;
+            case NEGATIVE_COLUMN -> columns[4] = -1;
+            case MASK_OUT_OF_RANGE -> masks[5] = 2;
+            case NEGATIVE_MASK -> masks[5] = -2;
+            default -> throw new IllegalStateException(mistake + " is none of lists");
+        }
+        run.blockOffsets(trial.input("block_offsets", offsets).tensor());
+        run.blockColumns(trial.input("block_columns", columns, LISTS * 2).tensor());
+        run.blockMaskIndex(trial.input("block_mask_index", masks, LISTS * 2).tensor());
+        run.blockMasks(trial.input("block_masks", new byte[2 * 4 * 2], 2, 4, 2).tensor());
     }
 
     private void weights(Trial trial) {

@@ -99,9 +99,25 @@ final class Trial implements AutoCloseable {
         return operand;
     }
 
-    /** An input of integers. */
+    /** An input of S64 integers. */
     Operand input(String name, long[] values) {
         Operand operand = allocate(name, DType.S64, new long[] {values.length}, new long[] {1});
+        operand.fill(values);
+        inputs.add(operand);
+        return operand;
+    }
+
+    /** An input of S32 integers without gaps. */
+    Operand input(String name, int[] values, long... shape) {
+        Operand operand = allocate(name, DType.S32, shape, Operand.rowMajor(shape));
+        operand.fill(values);
+        inputs.add(operand);
+        return operand;
+    }
+
+    /** An input of bytes, U8, without gaps. */
+    Operand input(String name, byte[] values, long... shape) {
+        Operand operand = allocate(name, DType.U8, shape, Operand.rowMajor(shape));
         operand.fill(values);
         inputs.add(operand);
         return operand;

@@ -2,6 +2,7 @@ package io.gatun.bench.validate;
 
 import io.gatun.DType;
 import io.gatun.bench.reference.Bf16;
+import io.gatun.bench.reference.F16;
 import java.util.random.RandomGenerator;
 
 /** What the operands of a case hold. NORMAL goes unsaid in a case's line. */
@@ -20,7 +21,7 @@ enum Values {
     ZEROW,
     /** A visible NaN and a visible infinity among the values of attention. */
     NANV,
-    /** Keys and values that no query sees are NaN. */
+    /** Keys, values and biases that no query sees are NaN. */
     HIDDEN,
     /** Numbers below 2<sup>-126</sup>, scaled back by the other operand where there is one. */
     DENORMAL,
@@ -48,7 +49,11 @@ enum Values {
 
     /** Values in place, rounded to {@code dtype}. */
     static float[] rounded(float[] values, DType dtype) {
-        return dtype == DType.BF16 ? Bf16.round(values) : values;
+        return switch (dtype) {
+            case BF16 -> Bf16.round(values);
+            case F16 -> F16.round(values);
+            default -> values;
+        };
     }
 
     /** Whether a row is one of those that carry the special values. */

@@ -13,6 +13,8 @@ import org.jspecify.annotations.Nullable;
 /** The words of a case's line, each taken once: what is left over at the end is a mistake. */
 final class Words {
     private static final Pattern TYPES = Pattern.compile("(f32|bf16)->(f32|bf16)");
+    private static final Pattern FLOAT_TYPES = Pattern.compile("(f32|bf16|f16)->(f32|bf16|f16)");
+    private static final List<String> FLOATS = List.of("f32", "bf16", "f16");
 
     private final String line;
     private final List<String> words;
@@ -72,6 +74,25 @@ final class Words {
         return null;
     }
 
+    /** Takes the number of a word such as sinks=4, or gives {@code fallback}. */
+    int integer(String name, int fallback) {
+        String value = value(name);
+        return value == null ? fallback : parse(() -> Integer.parseInt(value), name + "=" + value);
+    }
+
+    /** The number that the value, or a part of it, of a word such as window=15,0 is. */
+    long whole(String name, String value) {
+        return parse(() -> Long.parseLong(value), name + "=" + value);
+    }
+
+    /** The constant of a case-insensitive enum that a word such as bias=keys names. */
+    <E extends Enum<E>> E constant(Class<E> type, String name, String value) {
+        return Arrays.stream(type.getEnumConstants())
+                .filter(constant -> word(constant).equals(value))
+                .findFirst()
+                .orElseThrow(() -> wrong(name + "=" + value + " is not known"));
+    }
+
     /** Takes the value of a word such as eps=1e-5, or gives {@code fallback}. */
     float real(String name, float fallback) {
         String value = value(name);
@@ -98,8 +119,17 @@ final class Words {
 
     /** Takes the input and output types, as f32->bf16. */
     DType[] types() {
+        return types(TYPES);
+    }
+
+    /** Takes the input and output types of an operator that has f16 as well. */
+    DType[] floatTypes() {
+        return types(FLOAT_TYPES);
+    }
+
+    private DType[] types(Pattern allowed) {
         for (String word : words) {
-            Matcher matcher = TYPES.matcher(word);
+            Matcher matcher = allowed.matcher(word);
             if (matcher.matches()) {
                 words.remove(word);
                 return new DType[] {dtype(matcher.group(1)), dtype(matcher.group(2))};
@@ -108,14 +138,37 @@ final class Words {
         throw wrong("the types, such as f32->bf16, are missing");
     }
 
-    /** Takes one type, f32 or bf16. */
+    /** Takes one type: f32, bf16 or f16. */
     DType type() {
-        for (String name : List.of("f32", "bf16")) {
+        for (String name : FLOATS) {
             if (words.remove(name)) {
                 return dtype(name);
             }
         }
-        throw wrong("the type, f32 or bf16, is missing");
+        throw wrong("the type, one of " + FLOATS + ", is missing");
+    }
+
+    /** Takes the type of a word such as kv=s8, or gives {@code fallback}. */
+    DType type(String name, DType fallback, List<DType> allowed) {
+        String value = value(name);
+        if (value == null) {
+            return fallback;
+        }
+        return allowed.stream()
+                .filter(type -> word(type).equals(value))
+                .findFirst()
+                .orElseThrow(() -> wrong(name + "=" + value + ", expected one of " + allowed.stream()
+                        .map(Words::word)
+                        .toList()));
+    }
+
+    /** Takes the numbers of a word such as blocks=16x32, or gives null. */
+    int @Nullable [] sizes(String name) {
+        String value = value(name);
+        return value == null
+                ? null
+                : parse(() -> Arrays.stream(value.split("x")).mapToInt(Integer::parseInt).toArray(),
+                        name + "=" + value);
     }
 
     /** Checks that no word is left. */

@@ -151,7 +151,7 @@ final class Worker {
         for (Subject subject : validation.subjects()) {
             for (Claims.Kind kind : Claims.KINDS) {
                 for (DType dtype : kind.dtypes()) {
-                    claims.add(new Support(subject.name(), kind.name(), Limits.name(dtype),
+                    claims.add(new Support(subject.name(), kind.name(), Claims.name(dtype),
                             Claims.of(subject.device(), kind, dtype), 0, 0, 0, ""));
                 }
             }

@@ -37,7 +37,8 @@ class CatalogueTest {
         List<Case> cases = Catalogue.cases(Extent.QUICK, 1);
         Set<String> operators = cases.stream().map(Case::operator).collect(Collectors.toSet());
         assertEquals(
-                Set.of("gemm", "attention", "layernorm", "rmsnorm", "softmax", "activation", "device"), operators);
+                Set.of("gemm", "attention", "merge", "rope", "layernorm", "rmsnorm", "softmax", "activation", "device"),
+                operators);
     }
 
     @Test
@@ -81,6 +82,10 @@ class CatalogueTest {
         assertEquals(8, cases.size());
         assertEquals(4, names(cases).stream().filter(name -> name.contains("scale=2.0")).count());
         assertEquals("softmax f32->f32 r1 n5 seed=4", names(cases).getFirst().replace(" scale=2.0", ""));
+        assertEquals(
+                List.of("softmax f32->f32 r9 n1 seed=4", "softmax f32->f32 r10 n1 seed=4",
+                        "softmax f32->f32 r11 n1 seed=4"),
+                names(Catalogue.expand("softmax f32->f32 r{9..11} n1", 4)));
     }
 
     @ParameterizedTest
@@ -94,12 +99,37 @@ class CatalogueTest {
                 "gemm f32 f32->f32 m1 k1 n1 gelu",
                 "gemm f32 f32->f32 m1 k1 n1 inplace",
                 "gemm f32 f32->f32 m99999999999999999999 k1 n1",
-                "attention f16 q1 k1 hq1 dk1",
+                "attention s8 q1 k1 hq1 dk1",
+                "attention f32 q1 k1 hq1 dk1 kv=u8",
+                "attention f32 q1 k1 hq1 dk1 out=bf16",
+                "attention f32 q1 k1 hq1 dk1 bias=none",
+                "attention f32 q1 k1 hq1 dk1 blocks",
+                "attention f32 q1 k1 hq1 dk1 blocks=4",
+                "attention f32 q1 k1 hq1 dk1 blocks=4x0",
+                "attention f32 q1 k1 hq1 dk1 blockmasks",
+                "attention f32 q1 k1 hq4 hk2 dk1 documents=3x1",
+                "attention f32 q1 k1 hq1 dk1 dilation=0",
+                "attention f32 q1 k1 hq1 dk1 sinks=x",
+                "attention f32 q1 k1 hq1 dk1 window=x,0",
+                "attention f32 q1 k1 hq1 dk1 paged=16 qkv",
+                "attention random=x",
+                "attention random=1 causal",
+                "softmax f16->f16 r1 n1",
                 "attention f32 q1 k1 hq3 hk2 dk1",
                 "attention f32 b2 q1 k1 hq1 dk1 klen=1",
                 "attention f32 q1 k1 hq1 dk1 klen=x",
                 "attention f32 q1 k1 hq1 dk1 window=3",
                 "attention f32 q1 k1 hq1 dk1 packed",
+                "merge f32->f32 b1 q1 hq1 dv1",
+                "merge f32->bf16 parts1 q1 hq1 dv1 inplace",
+                "merge f32->s8 parts1 q1 hq1 dv1",
+                "merge f32->f32 parts1 q1 hq0 dv1",
+                "rope f32->f32 t1 hq1 dk4 rotary=3",
+                "rope f32->f32 t1 hq1 dk4 rotary=6",
+                "rope f32->f32 t1 hq1 dk4 parts=v",
+                "rope f32->f32 t1 hq1 dk4 kv=u8",
+                "rope f32->f32 t1 hq1 dk4 cache=4",
+                "rope f32->f32 t5 hq1 dk4 cache=1x4 inorder",
                 "softmax f32->f32 r1 n1 seed=x",
                 "layernorm f32->f32 r1 n1 eps=tiny",
                 "refuse softmax f32",
@@ -118,6 +148,10 @@ class CatalogueTest {
         assertTrue(OperatorCase.parse("attention f32 q2 k0 hq1 dk1").degenerate());
         assertTrue(OperatorCase.parse("attention f32 b1 q2 k3 hq1 dk1 qlen=0").degenerate());
         assertFalse(OperatorCase.parse("attention f32 q2 k1 hq1 dk1 causal").degenerate());
+        assertTrue(OperatorCase.parse("merge f32->f32 parts0 q2 hq1 dv3").degenerate());
+        assertFalse(OperatorCase.parse("merge f32->f32 parts1 q2 hq1 dv3").degenerate());
+        assertTrue(OperatorCase.parse("rope f32->f32 t2 hq1 dk4 parts=kv cache=0x4").degenerate());
+        assertFalse(OperatorCase.parse("rope f32->f32 t2 hq1 dk4 cache=0x4").degenerate());
         assertFalse(OperatorCase.parse("layernorm f32->f32 r2 n1").degenerate());
     }
 }

@@ -63,6 +63,10 @@ class ComparisonTest {
         assertFails("out[0] is", compare(DType.F32, expected(1 + 0x1.2p-23), new float[] {1}));
         assertEquals(List.of(), compare(DType.BF16, expected(1 + 0x1p-8), new float[] {1}).failures());
         assertFails("out[0] is", compare(DType.BF16, expected(1 + 0x1.2p-7), new float[] {1}));
+        assertEquals(List.of(), compare(DType.F16, expected(1 + 0x1p-11), new float[] {1}).failures());
+        assertFails("out[0] is", compare(DType.F16, expected(1 + 0x1.2p-10), new float[] {1}));
+        assertEquals(List.of(), compare(DType.F16, expected(0x1p-25), new float[] {0}).failures());
+        assertFails("out[0] is", compare(DType.F16, expected(0x1p-24), new float[] {0}));
     }
 
     @Test
@@ -96,10 +100,12 @@ class ComparisonTest {
         assertEquals(List.of(), compare(DType.BF16, expected(almost), new float[] {Float.MAX_VALUE}).failures());
         assertFails("out[0]", compare(DType.BF16, expected(-almost), new float[] {Float.MAX_VALUE}));
         assertFails("out[0]", compare(DType.BF16, expected(1e38), new float[] {Float.MAX_VALUE}));
+        assertEquals(List.of(), compare(DType.F16, expected(65519), new float[] {Float.MAX_VALUE}).failures());
+        assertFails("out[0]", compare(DType.F16, expected(65000), new float[] {Float.MAX_VALUE}));
     }
 
     @ParameterizedTest
-    @EnumSource(value = DType.class, names = {"F32", "BF16"})
+    @EnumSource(value = DType.class, names = {"F32", "BF16", "F16"})
     void unwrittenElements(DType dtype) {
         assertFails("out[1] was not written", compare(dtype, expected(1, Double.NaN), (operand, run) -> {
             operand.forEach(run, (index, element) -> {

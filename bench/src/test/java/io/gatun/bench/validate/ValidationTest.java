@@ -28,6 +28,8 @@ class ValidationTest {
             "gemm int8 f32->f32 m5 k33 n17 bias gelu_erf residual inplace seed=3",
             "attention f32 b2 q9 k20 hq2 dk32 causal hnd lse seed=3",
             "attention bf16 packed q20 k30 hq2 hk1 dk32 window=5,0 qlen=3,9 klen=7,22 seed=3",
+            "attention f16 b2 q9 k20 hq2 dk32 causal kv=s8 paged=8 globals=2 documents slopes sinklogits seed=3",
+            "attention f32 b2 q20 k20 hq4 hk2 dk16 blocks=8x8 blockmasks order bias softcap=9.0 perhead lse seed=3",
             "layernorm f32->f32 r5 n33 residual sum seed=3",
             "rmsnorm bf16->bf16 r5 n33 strided seed=3",
             "softmax f32->f32 r5 n33 seed=3",
@@ -52,7 +54,7 @@ class ValidationTest {
                     case NAN -> output.set(element, index == last ? Float.NaN : value);
                     case NOT_WRITTEN -> {
                         if (index == 0) {
-                            output.set(element, Float.intBitsToFloat(Operand.POISON_F32));
+                            output.poison(element);
                         }
                     }
                     case BEYOND_THE_END -> {
@@ -148,6 +150,18 @@ class ValidationTest {
     void aTestOfNothingIsMistrusted() {
         String[] lines = IntStream.range(0, 20)
                 .mapToObj(seed -> "activation relu f32->f32 r1 n1 seed=" + seed)
+                .toArray(String[]::new);
+        Set<Verdict> verdicts = run("cpu:scalar", Trial.Tamper.NONE, lines).stream()
+                .map(Outcome::verdict)
+                .collect(Collectors.toSet());
+        assertEquals(Set.of(Verdict.PASS, Verdict.MISTRUSTED), verdicts);
+    }
+
+    /** One key, which the mask of its block may or may not hide. */
+    @Test
+    void whatChanceHidesIsMistrusted() {
+        String[] lines = IntStream.range(0, 20)
+                .mapToObj(seed -> "attention f32 q1 k1 hq1 dk16 blocks=1x1 blockmasks seed=" + seed)
                 .toArray(String[]::new);
         Set<Verdict> verdicts = run("cpu:scalar", Trial.Tamper.NONE, lines).stream()
                 .map(Outcome::verdict)

@@ -235,6 +235,24 @@ public class gatun_h extends gatun_h$shared {
     public static int GTN_OP_ACTIVATION() {
         return GTN_OP_ACTIVATION;
     }
+    private static final int GTN_OP_MERGE = (int)6L;
+    /**
+     * {@snippet lang=c :
+     * enum <anonymous>.GTN_OP_MERGE = 6
+     * }
+     */
+    public static int GTN_OP_MERGE() {
+        return GTN_OP_MERGE;
+    }
+    private static final int GTN_OP_ROPE = (int)7L;
+    /**
+     * {@snippet lang=c :
+     * enum <anonymous>.GTN_OP_ROPE = 7
+     * }
+     */
+    public static int GTN_OP_ROPE() {
+        return GTN_OP_ROPE;
+    }
     private static final int GTN_ACT_NONE = (int)0L;
     /**
      * {@snippet lang=c :
@@ -2434,6 +2452,51 @@ public class gatun_h extends gatun_h$shared {
            throw new AssertionError("should not reach here", ex$);
         }
     }
+    private static final int GTN_MASK_PREFIX = (int)1L;
+    /**
+     * {@snippet lang=c :
+     * enum <anonymous>.GTN_MASK_PREFIX = 1
+     * }
+     */
+    public static int GTN_MASK_PREFIX() {
+        return GTN_MASK_PREFIX;
+    }
+    private static final int GTN_MASK_GLOBALS = (int)2L;
+    /**
+     * {@snippet lang=c :
+     * enum <anonymous>.GTN_MASK_GLOBALS = 2
+     * }
+     */
+    public static int GTN_MASK_GLOBALS() {
+        return GTN_MASK_GLOBALS;
+    }
+    private static final int GTN_MASK_DOCUMENTS = (int)4L;
+    /**
+     * {@snippet lang=c :
+     * enum <anonymous>.GTN_MASK_DOCUMENTS = 4
+     * }
+     */
+    public static int GTN_MASK_DOCUMENTS() {
+        return GTN_MASK_DOCUMENTS;
+    }
+    private static final int GTN_MASK_TREE = (int)8L;
+    /**
+     * {@snippet lang=c :
+     * enum <anonymous>.GTN_MASK_TREE = 8
+     * }
+     */
+    public static int GTN_MASK_TREE() {
+        return GTN_MASK_TREE;
+    }
+    private static final int GTN_MASK_BLOCKS = (int)16L;
+    /**
+     * {@snippet lang=c :
+     * enum <anonymous>.GTN_MASK_BLOCKS = 16
+     * }
+     */
+    public static int GTN_MASK_BLOCKS() {
+        return GTN_MASK_BLOCKS;
+    }
 
     private static class gtn_attention_plan {
         public static final FunctionDescriptor DESC = FunctionDescriptor.of(
@@ -2562,6 +2625,381 @@ public class gatun_h extends gatun_h$shared {
                 traceDowncall("gtn_attention_run", plan, stream, sequences, len_q, len_k, q_index, k_index, q, k, v, out, lse);
             }
             return (int)mh$.invokeExact(plan, stream, sequences, len_q, len_k, q_index, k_index, q, k, v, out, lse);
+        } catch (Error | RuntimeException ex) {
+           throw ex;
+        } catch (Throwable ex$) {
+           throw new AssertionError("should not reach here", ex$);
+        }
+    }
+
+    private static class gtn_attention_run_with {
+        public static final FunctionDescriptor DESC = FunctionDescriptor.of(
+            gatun_h.C_INT,
+            gatun_h.C_LONG,
+            gatun_h.C_LONG,
+            gatun_h.C_LONG,
+            gatun_h.C_LONG,
+            gatun_h.C_LONG,
+            gatun_h.C_POINTER,
+            gatun_h.C_POINTER,
+            gatun_h.C_POINTER,
+            gatun_h.C_POINTER,
+            gatun_h.C_POINTER,
+            gatun_h.C_POINTER,
+            gatun_h.C_POINTER,
+            gatun_h.C_POINTER,
+            gatun_h.C_POINTER,
+            gatun_h.C_POINTER,
+            gatun_h.C_POINTER,
+            gatun_h.C_POINTER,
+            gatun_h.C_POINTER,
+            gatun_h.C_POINTER,
+            gatun_h.C_POINTER,
+            gatun_h.C_POINTER,
+            gatun_h.C_POINTER,
+            gatun_h.C_POINTER,
+            gatun_h.C_POINTER,
+            gatun_h.C_POINTER,
+            gatun_h.C_POINTER,
+            gatun_h.C_POINTER,
+            gatun_h.C_POINTER,
+            gatun_h.C_POINTER,
+            gatun_h.C_POINTER
+        );
+
+        public static final MemorySegment ADDR = SYMBOL_LOOKUP.findOrThrow("gtn_attention_run_with");
+
+        public static final MethodHandle HANDLE = Linker.nativeLinker().downcallHandle(ADDR, DESC);
+    }
+
+    /**
+     * Function descriptor for:
+     * {@snippet lang=c :
+     * gtn_status gtn_attention_run_with(gtn_plan plan, gtn_stream stream, int64_t sequences, int64_t len_q, int64_t len_k, const void *q_index, const void *k_index, const void *q, const void *k, const void *v, void *out, void *lse, const void *k_scales, const void *v_scales, const void *block_table, const void *sink_logits, const void *slopes, const void *bias, const void *prefixes, const void *globals, const void *q_documents, const void *k_documents, const void *tree, const void *block_offsets, const void *block_columns, const void *block_mask_index, const void *block_masks, const void *block_bias, const void *q_order, const void *k_order)
+     * }
+     */
+    public static FunctionDescriptor gtn_attention_run_with$descriptor() {
+        return gtn_attention_run_with.DESC;
+    }
+
+    /**
+     * Downcall method handle for:
+     * {@snippet lang=c :
+     * gtn_status gtn_attention_run_with(gtn_plan plan, gtn_stream stream, int64_t sequences, int64_t len_q, int64_t len_k, const void *q_index, const void *k_index, const void *q, const void *k, const void *v, void *out, void *lse, const void *k_scales, const void *v_scales, const void *block_table, const void *sink_logits, const void *slopes, const void *bias, const void *prefixes, const void *globals, const void *q_documents, const void *k_documents, const void *tree, const void *block_offsets, const void *block_columns, const void *block_mask_index, const void *block_masks, const void *block_bias, const void *q_order, const void *k_order)
+     * }
+     */
+    public static MethodHandle gtn_attention_run_with$handle() {
+        return gtn_attention_run_with.HANDLE;
+    }
+
+    /**
+     * Address for:
+     * {@snippet lang=c :
+     * gtn_status gtn_attention_run_with(gtn_plan plan, gtn_stream stream, int64_t sequences, int64_t len_q, int64_t len_k, const void *q_index, const void *k_index, const void *q, const void *k, const void *v, void *out, void *lse, const void *k_scales, const void *v_scales, const void *block_table, const void *sink_logits, const void *slopes, const void *bias, const void *prefixes, const void *globals, const void *q_documents, const void *k_documents, const void *tree, const void *block_offsets, const void *block_columns, const void *block_mask_index, const void *block_masks, const void *block_bias, const void *q_order, const void *k_order)
+     * }
+     */
+    public static MemorySegment gtn_attention_run_with$address() {
+        return gtn_attention_run_with.ADDR;
+    }
+
+    /**
+     * {@snippet lang=c :
+     * gtn_status gtn_attention_run_with(gtn_plan plan, gtn_stream stream, int64_t sequences, int64_t len_q, int64_t len_k, const void *q_index, const void *k_index, const void *q, const void *k, const void *v, void *out, void *lse, const void *k_scales, const void *v_scales, const void *block_table, const void *sink_logits, const void *slopes, const void *bias, const void *prefixes, const void *globals, const void *q_documents, const void *k_documents, const void *tree, const void *block_offsets, const void *block_columns, const void *block_mask_index, const void *block_masks, const void *block_bias, const void *q_order, const void *k_order)
+     * }
+     */
+    public static int gtn_attention_run_with(long plan, long stream, long sequences, long len_q, long len_k, MemorySegment q_index, MemorySegment k_index, MemorySegment q, MemorySegment k, MemorySegment v, MemorySegment out, MemorySegment lse, MemorySegment k_scales, MemorySegment v_scales, MemorySegment block_table, MemorySegment sink_logits, MemorySegment slopes, MemorySegment bias, MemorySegment prefixes, MemorySegment globals, MemorySegment q_documents, MemorySegment k_documents, MemorySegment tree, MemorySegment block_offsets, MemorySegment block_columns, MemorySegment block_mask_index, MemorySegment block_masks, MemorySegment block_bias, MemorySegment q_order, MemorySegment k_order) {
+        var mh$ = gtn_attention_run_with.HANDLE;
+        try {
+            if (TRACE_DOWNCALLS) {
+                traceDowncall("gtn_attention_run_with", plan, stream, sequences, len_q, len_k, q_index, k_index, q, k, v, out, lse, k_scales, v_scales, block_table, sink_logits, slopes, bias, prefixes, globals, q_documents, k_documents, tree, block_offsets, block_columns, block_mask_index, block_masks, block_bias, q_order, k_order);
+            }
+            return (int)mh$.invokeExact(plan, stream, sequences, len_q, len_k, q_index, k_index, q, k, v, out, lse, k_scales, v_scales, block_table, sink_logits, slopes, bias, prefixes, globals, q_documents, k_documents, tree, block_offsets, block_columns, block_mask_index, block_masks, block_bias, q_order, k_order);
+        } catch (Error | RuntimeException ex) {
+           throw ex;
+        } catch (Throwable ex$) {
+           throw new AssertionError("should not reach here", ex$);
+        }
+    }
+
+    private static class gtn_merge_plan {
+        public static final FunctionDescriptor DESC = FunctionDescriptor.of(
+            gatun_h.C_INT,
+            gatun_h.C_LONG,
+            gatun_h.C_POINTER,
+            gatun_h.C_POINTER,
+            gatun_h.C_POINTER
+        );
+
+        public static final MemorySegment ADDR = SYMBOL_LOOKUP.findOrThrow("gtn_merge_plan");
+
+        public static final MethodHandle HANDLE = Linker.nativeLinker().downcallHandle(ADDR, DESC);
+    }
+
+    /**
+     * Function descriptor for:
+     * {@snippet lang=c :
+     * gtn_status gtn_merge_plan(gtn_device device, const gtn_merge_desc *desc, gtn_plan *plan, gtn_message *message)
+     * }
+     */
+    public static FunctionDescriptor gtn_merge_plan$descriptor() {
+        return gtn_merge_plan.DESC;
+    }
+
+    /**
+     * Downcall method handle for:
+     * {@snippet lang=c :
+     * gtn_status gtn_merge_plan(gtn_device device, const gtn_merge_desc *desc, gtn_plan *plan, gtn_message *message)
+     * }
+     */
+    public static MethodHandle gtn_merge_plan$handle() {
+        return gtn_merge_plan.HANDLE;
+    }
+
+    /**
+     * Address for:
+     * {@snippet lang=c :
+     * gtn_status gtn_merge_plan(gtn_device device, const gtn_merge_desc *desc, gtn_plan *plan, gtn_message *message)
+     * }
+     */
+    public static MemorySegment gtn_merge_plan$address() {
+        return gtn_merge_plan.ADDR;
+    }
+
+    /**
+     * {@snippet lang=c :
+     * gtn_status gtn_merge_plan(gtn_device device, const gtn_merge_desc *desc, gtn_plan *plan, gtn_message *message)
+     * }
+     */
+    public static int gtn_merge_plan(long device, MemorySegment desc, MemorySegment plan, MemorySegment message) {
+        var mh$ = gtn_merge_plan.HANDLE;
+        try {
+            if (TRACE_DOWNCALLS) {
+                traceDowncall("gtn_merge_plan", device, desc, plan, message);
+            }
+            return (int)mh$.invokeExact(device, desc, plan, message);
+        } catch (Error | RuntimeException ex) {
+           throw ex;
+        } catch (Throwable ex$) {
+           throw new AssertionError("should not reach here", ex$);
+        }
+    }
+
+    private static class gtn_merge_run {
+        public static final FunctionDescriptor DESC = FunctionDescriptor.of(
+            gatun_h.C_INT,
+            gatun_h.C_LONG,
+            gatun_h.C_LONG,
+            gatun_h.C_LONG,
+            gatun_h.C_LONG,
+            gatun_h.C_LONG,
+            gatun_h.C_POINTER,
+            gatun_h.C_POINTER,
+            gatun_h.C_POINTER,
+            gatun_h.C_POINTER,
+            gatun_h.C_POINTER
+        );
+
+        public static final MemorySegment ADDR = SYMBOL_LOOKUP.findOrThrow("gtn_merge_run");
+
+        public static final MethodHandle HANDLE = Linker.nativeLinker().downcallHandle(ADDR, DESC);
+    }
+
+    /**
+     * Function descriptor for:
+     * {@snippet lang=c :
+     * gtn_status gtn_merge_run(gtn_plan plan, gtn_stream stream, int64_t parts, int64_t batch, int64_t length, const void *x, const void *x_lse, const void *sink_logits, void *out, void *lse)
+     * }
+     */
+    public static FunctionDescriptor gtn_merge_run$descriptor() {
+        return gtn_merge_run.DESC;
+    }
+
+    /**
+     * Downcall method handle for:
+     * {@snippet lang=c :
+     * gtn_status gtn_merge_run(gtn_plan plan, gtn_stream stream, int64_t parts, int64_t batch, int64_t length, const void *x, const void *x_lse, const void *sink_logits, void *out, void *lse)
+     * }
+     */
+    public static MethodHandle gtn_merge_run$handle() {
+        return gtn_merge_run.HANDLE;
+    }
+
+    /**
+     * Address for:
+     * {@snippet lang=c :
+     * gtn_status gtn_merge_run(gtn_plan plan, gtn_stream stream, int64_t parts, int64_t batch, int64_t length, const void *x, const void *x_lse, const void *sink_logits, void *out, void *lse)
+     * }
+     */
+    public static MemorySegment gtn_merge_run$address() {
+        return gtn_merge_run.ADDR;
+    }
+
+    /**
+     * {@snippet lang=c :
+     * gtn_status gtn_merge_run(gtn_plan plan, gtn_stream stream, int64_t parts, int64_t batch, int64_t length, const void *x, const void *x_lse, const void *sink_logits, void *out, void *lse)
+     * }
+     */
+    public static int gtn_merge_run(long plan, long stream, long parts, long batch, long length, MemorySegment x, MemorySegment x_lse, MemorySegment sink_logits, MemorySegment out, MemorySegment lse) {
+        var mh$ = gtn_merge_run.HANDLE;
+        try {
+            if (TRACE_DOWNCALLS) {
+                traceDowncall("gtn_merge_run", plan, stream, parts, batch, length, x, x_lse, sink_logits, out, lse);
+            }
+            return (int)mh$.invokeExact(plan, stream, parts, batch, length, x, x_lse, sink_logits, out, lse);
+        } catch (Error | RuntimeException ex) {
+           throw ex;
+        } catch (Throwable ex$) {
+           throw new AssertionError("should not reach here", ex$);
+        }
+    }
+    private static final int GTN_ROPE_HALVES = (int)1L;
+    /**
+     * {@snippet lang=c :
+     * enum <anonymous>.GTN_ROPE_HALVES = 1
+     * }
+     */
+    public static int GTN_ROPE_HALVES() {
+        return GTN_ROPE_HALVES;
+    }
+    private static final int GTN_ROPE_INTERLEAVED = (int)2L;
+    /**
+     * {@snippet lang=c :
+     * enum <anonymous>.GTN_ROPE_INTERLEAVED = 2
+     * }
+     */
+    public static int GTN_ROPE_INTERLEAVED() {
+        return GTN_ROPE_INTERLEAVED;
+    }
+
+    private static class gtn_rope_plan {
+        public static final FunctionDescriptor DESC = FunctionDescriptor.of(
+            gatun_h.C_INT,
+            gatun_h.C_LONG,
+            gatun_h.C_POINTER,
+            gatun_h.C_POINTER,
+            gatun_h.C_POINTER
+        );
+
+        public static final MemorySegment ADDR = SYMBOL_LOOKUP.findOrThrow("gtn_rope_plan");
+
+        public static final MethodHandle HANDLE = Linker.nativeLinker().downcallHandle(ADDR, DESC);
+    }
+
+    /**
+     * Function descriptor for:
+     * {@snippet lang=c :
+     * gtn_status gtn_rope_plan(gtn_device device, const gtn_rope_desc *desc, gtn_plan *plan, gtn_message *message)
+     * }
+     */
+    public static FunctionDescriptor gtn_rope_plan$descriptor() {
+        return gtn_rope_plan.DESC;
+    }
+
+    /**
+     * Downcall method handle for:
+     * {@snippet lang=c :
+     * gtn_status gtn_rope_plan(gtn_device device, const gtn_rope_desc *desc, gtn_plan *plan, gtn_message *message)
+     * }
+     */
+    public static MethodHandle gtn_rope_plan$handle() {
+        return gtn_rope_plan.HANDLE;
+    }
+
+    /**
+     * Address for:
+     * {@snippet lang=c :
+     * gtn_status gtn_rope_plan(gtn_device device, const gtn_rope_desc *desc, gtn_plan *plan, gtn_message *message)
+     * }
+     */
+    public static MemorySegment gtn_rope_plan$address() {
+        return gtn_rope_plan.ADDR;
+    }
+
+    /**
+     * {@snippet lang=c :
+     * gtn_status gtn_rope_plan(gtn_device device, const gtn_rope_desc *desc, gtn_plan *plan, gtn_message *message)
+     * }
+     */
+    public static int gtn_rope_plan(long device, MemorySegment desc, MemorySegment plan, MemorySegment message) {
+        var mh$ = gtn_rope_plan.HANDLE;
+        try {
+            if (TRACE_DOWNCALLS) {
+                traceDowncall("gtn_rope_plan", device, desc, plan, message);
+            }
+            return (int)mh$.invokeExact(device, desc, plan, message);
+        } catch (Error | RuntimeException ex) {
+           throw ex;
+        } catch (Throwable ex$) {
+           throw new AssertionError("should not reach here", ex$);
+        }
+    }
+
+    private static class gtn_rope_run {
+        public static final FunctionDescriptor DESC = FunctionDescriptor.of(
+            gatun_h.C_INT,
+            gatun_h.C_LONG,
+            gatun_h.C_LONG,
+            gatun_h.C_LONG,
+            gatun_h.C_POINTER,
+            gatun_h.C_POINTER,
+            gatun_h.C_POINTER,
+            gatun_h.C_POINTER,
+            gatun_h.C_POINTER,
+            gatun_h.C_POINTER,
+            gatun_h.C_POINTER,
+            gatun_h.C_POINTER,
+            gatun_h.C_POINTER,
+            gatun_h.C_POINTER,
+            gatun_h.C_POINTER
+        );
+
+        public static final MemorySegment ADDR = SYMBOL_LOOKUP.findOrThrow("gtn_rope_run");
+
+        public static final MethodHandle HANDLE = Linker.nativeLinker().downcallHandle(ADDR, DESC);
+    }
+
+    /**
+     * Function descriptor for:
+     * {@snippet lang=c :
+     * gtn_status gtn_rope_run(gtn_plan plan, gtn_stream stream, int64_t tokens, const void *positions, const void *table, const void *slots, const void *q, const void *k, const void *v, void *q_out, void *k_cache, void *v_cache, void *k_scales, void *v_scales)
+     * }
+     */
+    public static FunctionDescriptor gtn_rope_run$descriptor() {
+        return gtn_rope_run.DESC;
+    }
+
+    /**
+     * Downcall method handle for:
+     * {@snippet lang=c :
+     * gtn_status gtn_rope_run(gtn_plan plan, gtn_stream stream, int64_t tokens, const void *positions, const void *table, const void *slots, const void *q, const void *k, const void *v, void *q_out, void *k_cache, void *v_cache, void *k_scales, void *v_scales)
+     * }
+     */
+    public static MethodHandle gtn_rope_run$handle() {
+        return gtn_rope_run.HANDLE;
+    }
+
+    /**
+     * Address for:
+     * {@snippet lang=c :
+     * gtn_status gtn_rope_run(gtn_plan plan, gtn_stream stream, int64_t tokens, const void *positions, const void *table, const void *slots, const void *q, const void *k, const void *v, void *q_out, void *k_cache, void *v_cache, void *k_scales, void *v_scales)
+     * }
+     */
+    public static MemorySegment gtn_rope_run$address() {
+        return gtn_rope_run.ADDR;
+    }
+
+    /**
+     * {@snippet lang=c :
+     * gtn_status gtn_rope_run(gtn_plan plan, gtn_stream stream, int64_t tokens, const void *positions, const void *table, const void *slots, const void *q, const void *k, const void *v, void *q_out, void *k_cache, void *v_cache, void *k_scales, void *v_scales)
+     * }
+     */
+    public static int gtn_rope_run(long plan, long stream, long tokens, MemorySegment positions, MemorySegment table, MemorySegment slots, MemorySegment q, MemorySegment k, MemorySegment v, MemorySegment q_out, MemorySegment k_cache, MemorySegment v_cache, MemorySegment k_scales, MemorySegment v_scales) {
+        var mh$ = gtn_rope_run.HANDLE;
+        try {
+            if (TRACE_DOWNCALLS) {
+                traceDowncall("gtn_rope_run", plan, stream, tokens, positions, table, slots, q, k, v, q_out, k_cache, v_cache, k_scales, v_scales);
+            }
+            return (int)mh$.invokeExact(plan, stream, tokens, positions, table, slots, q, k, v, q_out, k_cache, v_cache, k_scales, v_scales);
         } catch (Error | RuntimeException ex) {
            throw ex;
         } catch (Throwable ex$) {

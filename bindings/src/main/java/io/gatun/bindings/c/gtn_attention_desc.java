@@ -21,9 +21,29 @@ import static java.lang.foreign.MemoryLayout.PathElement.*;
  *     gtn_tensor_desc k;
  *     gtn_tensor_desc v;
  *     gtn_tensor_desc out;
- *     int64_t window_left;
- *     int64_t window_right;
  *     int64_t max_sequences;
+ *     const gtn_attention_pattern *patterns;
+ *     int64_t pattern_count;
+ *     float softcap;
+ *     float self_bias;
+ *     int32_t has_sink_logits;
+ *     int32_t has_slopes;
+ *     int32_t has_bias;
+ *     int32_t paged;
+ *     gtn_tensor_desc bias;
+ *     int64_t max_len_k;
+ *     int64_t max_globals;
+ *     int64_t max_tree;
+ *     int64_t document_heads;
+ *     int64_t document_layers;
+ *     int64_t block_q;
+ *     int64_t block_k;
+ *     int64_t block_heads;
+ *     int64_t max_blocks;
+ *     int64_t max_block_masks;
+ *     int32_t has_block_bias;
+ *     int32_t reserved;
+ *     int64_t order_heads;
  * }
  * }
  */
@@ -40,9 +60,29 @@ public class gtn_attention_desc {
         gtn_tensor_desc.layout().withName("k"),
         gtn_tensor_desc.layout().withName("v"),
         gtn_tensor_desc.layout().withName("out"),
-        gatun_h.C_LONG.withName("window_left"),
-        gatun_h.C_LONG.withName("window_right"),
-        gatun_h.C_LONG.withName("max_sequences")
+        gatun_h.C_LONG.withName("max_sequences"),
+        gatun_h.C_POINTER.withName("patterns"),
+        gatun_h.C_LONG.withName("pattern_count"),
+        gatun_h.C_FLOAT.withName("softcap"),
+        gatun_h.C_FLOAT.withName("self_bias"),
+        gatun_h.C_INT.withName("has_sink_logits"),
+        gatun_h.C_INT.withName("has_slopes"),
+        gatun_h.C_INT.withName("has_bias"),
+        gatun_h.C_INT.withName("paged"),
+        gtn_tensor_desc.layout().withName("bias"),
+        gatun_h.C_LONG.withName("max_len_k"),
+        gatun_h.C_LONG.withName("max_globals"),
+        gatun_h.C_LONG.withName("max_tree"),
+        gatun_h.C_LONG.withName("document_heads"),
+        gatun_h.C_LONG.withName("document_layers"),
+        gatun_h.C_LONG.withName("block_q"),
+        gatun_h.C_LONG.withName("block_k"),
+        gatun_h.C_LONG.withName("block_heads"),
+        gatun_h.C_LONG.withName("max_blocks"),
+        gatun_h.C_LONG.withName("max_block_masks"),
+        gatun_h.C_INT.withName("has_block_bias"),
+        gatun_h.C_INT.withName("reserved"),
+        gatun_h.C_LONG.withName("order_heads")
     ).withName("gtn_attention_desc");
 
     /**
@@ -316,94 +356,6 @@ public class gtn_attention_desc {
         MemorySegment.copy(fieldValue, 0L, struct, out$OFFSET, out$LAYOUT.byteSize());
     }
 
-    private static final OfLong window_left$LAYOUT = (OfLong)$LAYOUT.select(groupElement("window_left"));
-
-    /**
-     * Layout for field:
-     * {@snippet lang=c :
-     * int64_t window_left
-     * }
-     */
-    public static final OfLong window_left$layout() {
-        return window_left$LAYOUT;
-    }
-
-    private static final long window_left$OFFSET = $LAYOUT.byteOffset(groupElement("window_left"));
-
-    /**
-     * Offset for field:
-     * {@snippet lang=c :
-     * int64_t window_left
-     * }
-     */
-    public static final long window_left$offset() {
-        return window_left$OFFSET;
-    }
-
-    /**
-     * Getter for field:
-     * {@snippet lang=c :
-     * int64_t window_left
-     * }
-     */
-    public static long window_left(MemorySegment struct) {
-        return struct.get(window_left$LAYOUT, window_left$OFFSET);
-    }
-
-    /**
-     * Setter for field:
-     * {@snippet lang=c :
-     * int64_t window_left
-     * }
-     */
-    public static void window_left(MemorySegment struct, long fieldValue) {
-        struct.set(window_left$LAYOUT, window_left$OFFSET, fieldValue);
-    }
-
-    private static final OfLong window_right$LAYOUT = (OfLong)$LAYOUT.select(groupElement("window_right"));
-
-    /**
-     * Layout for field:
-     * {@snippet lang=c :
-     * int64_t window_right
-     * }
-     */
-    public static final OfLong window_right$layout() {
-        return window_right$LAYOUT;
-    }
-
-    private static final long window_right$OFFSET = $LAYOUT.byteOffset(groupElement("window_right"));
-
-    /**
-     * Offset for field:
-     * {@snippet lang=c :
-     * int64_t window_right
-     * }
-     */
-    public static final long window_right$offset() {
-        return window_right$OFFSET;
-    }
-
-    /**
-     * Getter for field:
-     * {@snippet lang=c :
-     * int64_t window_right
-     * }
-     */
-    public static long window_right(MemorySegment struct) {
-        return struct.get(window_right$LAYOUT, window_right$OFFSET);
-    }
-
-    /**
-     * Setter for field:
-     * {@snippet lang=c :
-     * int64_t window_right
-     * }
-     */
-    public static void window_right(MemorySegment struct, long fieldValue) {
-        struct.set(window_right$LAYOUT, window_right$OFFSET, fieldValue);
-    }
-
     private static final OfLong max_sequences$LAYOUT = (OfLong)$LAYOUT.select(groupElement("max_sequences"));
 
     /**
@@ -446,6 +398,974 @@ public class gtn_attention_desc {
      */
     public static void max_sequences(MemorySegment struct, long fieldValue) {
         struct.set(max_sequences$LAYOUT, max_sequences$OFFSET, fieldValue);
+    }
+
+    private static final AddressLayout patterns$LAYOUT = (AddressLayout)$LAYOUT.select(groupElement("patterns"));
+
+    /**
+     * Layout for field:
+     * {@snippet lang=c :
+     * const gtn_attention_pattern *patterns
+     * }
+     */
+    public static final AddressLayout patterns$layout() {
+        return patterns$LAYOUT;
+    }
+
+    private static final long patterns$OFFSET = $LAYOUT.byteOffset(groupElement("patterns"));
+
+    /**
+     * Offset for field:
+     * {@snippet lang=c :
+     * const gtn_attention_pattern *patterns
+     * }
+     */
+    public static final long patterns$offset() {
+        return patterns$OFFSET;
+    }
+
+    /**
+     * Getter for field:
+     * {@snippet lang=c :
+     * const gtn_attention_pattern *patterns
+     * }
+     */
+    public static MemorySegment patterns(MemorySegment struct) {
+        return struct.get(patterns$LAYOUT, patterns$OFFSET);
+    }
+
+    /**
+     * Setter for field:
+     * {@snippet lang=c :
+     * const gtn_attention_pattern *patterns
+     * }
+     */
+    public static void patterns(MemorySegment struct, MemorySegment fieldValue) {
+        struct.set(patterns$LAYOUT, patterns$OFFSET, fieldValue);
+    }
+
+    private static final OfLong pattern_count$LAYOUT = (OfLong)$LAYOUT.select(groupElement("pattern_count"));
+
+    /**
+     * Layout for field:
+     * {@snippet lang=c :
+     * int64_t pattern_count
+     * }
+     */
+    public static final OfLong pattern_count$layout() {
+        return pattern_count$LAYOUT;
+    }
+
+    private static final long pattern_count$OFFSET = $LAYOUT.byteOffset(groupElement("pattern_count"));
+
+    /**
+     * Offset for field:
+     * {@snippet lang=c :
+     * int64_t pattern_count
+     * }
+     */
+    public static final long pattern_count$offset() {
+        return pattern_count$OFFSET;
+    }
+
+    /**
+     * Getter for field:
+     * {@snippet lang=c :
+     * int64_t pattern_count
+     * }
+     */
+    public static long pattern_count(MemorySegment struct) {
+        return struct.get(pattern_count$LAYOUT, pattern_count$OFFSET);
+    }
+
+    /**
+     * Setter for field:
+     * {@snippet lang=c :
+     * int64_t pattern_count
+     * }
+     */
+    public static void pattern_count(MemorySegment struct, long fieldValue) {
+        struct.set(pattern_count$LAYOUT, pattern_count$OFFSET, fieldValue);
+    }
+
+    private static final OfFloat softcap$LAYOUT = (OfFloat)$LAYOUT.select(groupElement("softcap"));
+
+    /**
+     * Layout for field:
+     * {@snippet lang=c :
+     * float softcap
+     * }
+     */
+    public static final OfFloat softcap$layout() {
+        return softcap$LAYOUT;
+    }
+
+    private static final long softcap$OFFSET = $LAYOUT.byteOffset(groupElement("softcap"));
+
+    /**
+     * Offset for field:
+     * {@snippet lang=c :
+     * float softcap
+     * }
+     */
+    public static final long softcap$offset() {
+        return softcap$OFFSET;
+    }
+
+    /**
+     * Getter for field:
+     * {@snippet lang=c :
+     * float softcap
+     * }
+     */
+    public static float softcap(MemorySegment struct) {
+        return struct.get(softcap$LAYOUT, softcap$OFFSET);
+    }
+
+    /**
+     * Setter for field:
+     * {@snippet lang=c :
+     * float softcap
+     * }
+     */
+    public static void softcap(MemorySegment struct, float fieldValue) {
+        struct.set(softcap$LAYOUT, softcap$OFFSET, fieldValue);
+    }
+
+    private static final OfFloat self_bias$LAYOUT = (OfFloat)$LAYOUT.select(groupElement("self_bias"));
+
+    /**
+     * Layout for field:
+     * {@snippet lang=c :
+     * float self_bias
+     * }
+     */
+    public static final OfFloat self_bias$layout() {
+        return self_bias$LAYOUT;
+    }
+
+    private static final long self_bias$OFFSET = $LAYOUT.byteOffset(groupElement("self_bias"));
+
+    /**
+     * Offset for field:
+     * {@snippet lang=c :
+     * float self_bias
+     * }
+     */
+    public static final long self_bias$offset() {
+        return self_bias$OFFSET;
+    }
+
+    /**
+     * Getter for field:
+     * {@snippet lang=c :
+     * float self_bias
+     * }
+     */
+    public static float self_bias(MemorySegment struct) {
+        return struct.get(self_bias$LAYOUT, self_bias$OFFSET);
+    }
+
+    /**
+     * Setter for field:
+     * {@snippet lang=c :
+     * float self_bias
+     * }
+     */
+    public static void self_bias(MemorySegment struct, float fieldValue) {
+        struct.set(self_bias$LAYOUT, self_bias$OFFSET, fieldValue);
+    }
+
+    private static final OfInt has_sink_logits$LAYOUT = (OfInt)$LAYOUT.select(groupElement("has_sink_logits"));
+
+    /**
+     * Layout for field:
+     * {@snippet lang=c :
+     * int32_t has_sink_logits
+     * }
+     */
+    public static final OfInt has_sink_logits$layout() {
+        return has_sink_logits$LAYOUT;
+    }
+
+    private static final long has_sink_logits$OFFSET = $LAYOUT.byteOffset(groupElement("has_sink_logits"));
+
+    /**
+     * Offset for field:
+     * {@snippet lang=c :
+     * int32_t has_sink_logits
+     * }
+     */
+    public static final long has_sink_logits$offset() {
+        return has_sink_logits$OFFSET;
+    }
+
+    /**
+     * Getter for field:
+     * {@snippet lang=c :
+     * int32_t has_sink_logits
+     * }
+     */
+    public static int has_sink_logits(MemorySegment struct) {
+        return struct.get(has_sink_logits$LAYOUT, has_sink_logits$OFFSET);
+    }
+
+    /**
+     * Setter for field:
+     * {@snippet lang=c :
+     * int32_t has_sink_logits
+     * }
+     */
+    public static void has_sink_logits(MemorySegment struct, int fieldValue) {
+        struct.set(has_sink_logits$LAYOUT, has_sink_logits$OFFSET, fieldValue);
+    }
+
+    private static final OfInt has_slopes$LAYOUT = (OfInt)$LAYOUT.select(groupElement("has_slopes"));
+
+    /**
+     * Layout for field:
+     * {@snippet lang=c :
+     * int32_t has_slopes
+     * }
+     */
+    public static final OfInt has_slopes$layout() {
+        return has_slopes$LAYOUT;
+    }
+
+    private static final long has_slopes$OFFSET = $LAYOUT.byteOffset(groupElement("has_slopes"));
+
+    /**
+     * Offset for field:
+     * {@snippet lang=c :
+     * int32_t has_slopes
+     * }
+     */
+    public static final long has_slopes$offset() {
+        return has_slopes$OFFSET;
+    }
+
+    /**
+     * Getter for field:
+     * {@snippet lang=c :
+     * int32_t has_slopes
+     * }
+     */
+    public static int has_slopes(MemorySegment struct) {
+        return struct.get(has_slopes$LAYOUT, has_slopes$OFFSET);
+    }
+
+    /**
+     * Setter for field:
+     * {@snippet lang=c :
+     * int32_t has_slopes
+     * }
+     */
+    public static void has_slopes(MemorySegment struct, int fieldValue) {
+        struct.set(has_slopes$LAYOUT, has_slopes$OFFSET, fieldValue);
+    }
+
+    private static final OfInt has_bias$LAYOUT = (OfInt)$LAYOUT.select(groupElement("has_bias"));
+
+    /**
+     * Layout for field:
+     * {@snippet lang=c :
+     * int32_t has_bias
+     * }
+     */
+    public static final OfInt has_bias$layout() {
+        return has_bias$LAYOUT;
+    }
+
+    private static final long has_bias$OFFSET = $LAYOUT.byteOffset(groupElement("has_bias"));
+
+    /**
+     * Offset for field:
+     * {@snippet lang=c :
+     * int32_t has_bias
+     * }
+     */
+    public static final long has_bias$offset() {
+        return has_bias$OFFSET;
+    }
+
+    /**
+     * Getter for field:
+     * {@snippet lang=c :
+     * int32_t has_bias
+     * }
+     */
+    public static int has_bias(MemorySegment struct) {
+        return struct.get(has_bias$LAYOUT, has_bias$OFFSET);
+    }
+
+    /**
+     * Setter for field:
+     * {@snippet lang=c :
+     * int32_t has_bias
+     * }
+     */
+    public static void has_bias(MemorySegment struct, int fieldValue) {
+        struct.set(has_bias$LAYOUT, has_bias$OFFSET, fieldValue);
+    }
+
+    private static final OfInt paged$LAYOUT = (OfInt)$LAYOUT.select(groupElement("paged"));
+
+    /**
+     * Layout for field:
+     * {@snippet lang=c :
+     * int32_t paged
+     * }
+     */
+    public static final OfInt paged$layout() {
+        return paged$LAYOUT;
+    }
+
+    private static final long paged$OFFSET = $LAYOUT.byteOffset(groupElement("paged"));
+
+    /**
+     * Offset for field:
+     * {@snippet lang=c :
+     * int32_t paged
+     * }
+     */
+    public static final long paged$offset() {
+        return paged$OFFSET;
+    }
+
+    /**
+     * Getter for field:
+     * {@snippet lang=c :
+     * int32_t paged
+     * }
+     */
+    public static int paged(MemorySegment struct) {
+        return struct.get(paged$LAYOUT, paged$OFFSET);
+    }
+
+    /**
+     * Setter for field:
+     * {@snippet lang=c :
+     * int32_t paged
+     * }
+     */
+    public static void paged(MemorySegment struct, int fieldValue) {
+        struct.set(paged$LAYOUT, paged$OFFSET, fieldValue);
+    }
+
+    private static final GroupLayout bias$LAYOUT = (GroupLayout)$LAYOUT.select(groupElement("bias"));
+
+    /**
+     * Layout for field:
+     * {@snippet lang=c :
+     * gtn_tensor_desc bias
+     * }
+     */
+    public static final GroupLayout bias$layout() {
+        return bias$LAYOUT;
+    }
+
+    private static final long bias$OFFSET = $LAYOUT.byteOffset(groupElement("bias"));
+
+    /**
+     * Offset for field:
+     * {@snippet lang=c :
+     * gtn_tensor_desc bias
+     * }
+     */
+    public static final long bias$offset() {
+        return bias$OFFSET;
+    }
+
+    /**
+     * Getter for field:
+     * {@snippet lang=c :
+     * gtn_tensor_desc bias
+     * }
+     */
+    public static MemorySegment bias(MemorySegment struct) {
+        return struct.asSlice(bias$OFFSET, bias$LAYOUT.byteSize());
+    }
+
+    /**
+     * Setter for field:
+     * {@snippet lang=c :
+     * gtn_tensor_desc bias
+     * }
+     */
+    public static void bias(MemorySegment struct, MemorySegment fieldValue) {
+        MemorySegment.copy(fieldValue, 0L, struct, bias$OFFSET, bias$LAYOUT.byteSize());
+    }
+
+    private static final OfLong max_len_k$LAYOUT = (OfLong)$LAYOUT.select(groupElement("max_len_k"));
+
+    /**
+     * Layout for field:
+     * {@snippet lang=c :
+     * int64_t max_len_k
+     * }
+     */
+    public static final OfLong max_len_k$layout() {
+        return max_len_k$LAYOUT;
+    }
+
+    private static final long max_len_k$OFFSET = $LAYOUT.byteOffset(groupElement("max_len_k"));
+
+    /**
+     * Offset for field:
+     * {@snippet lang=c :
+     * int64_t max_len_k
+     * }
+     */
+    public static final long max_len_k$offset() {
+        return max_len_k$OFFSET;
+    }
+
+    /**
+     * Getter for field:
+     * {@snippet lang=c :
+     * int64_t max_len_k
+     * }
+     */
+    public static long max_len_k(MemorySegment struct) {
+        return struct.get(max_len_k$LAYOUT, max_len_k$OFFSET);
+    }
+
+    /**
+     * Setter for field:
+     * {@snippet lang=c :
+     * int64_t max_len_k
+     * }
+     */
+    public static void max_len_k(MemorySegment struct, long fieldValue) {
+        struct.set(max_len_k$LAYOUT, max_len_k$OFFSET, fieldValue);
+    }
+
+    private static final OfLong max_globals$LAYOUT = (OfLong)$LAYOUT.select(groupElement("max_globals"));
+
+    /**
+     * Layout for field:
+     * {@snippet lang=c :
+     * int64_t max_globals
+     * }
+     */
+    public static final OfLong max_globals$layout() {
+        return max_globals$LAYOUT;
+    }
+
+    private static final long max_globals$OFFSET = $LAYOUT.byteOffset(groupElement("max_globals"));
+
+    /**
+     * Offset for field:
+     * {@snippet lang=c :
+     * int64_t max_globals
+     * }
+     */
+    public static final long max_globals$offset() {
+        return max_globals$OFFSET;
+    }
+
+    /**
+     * Getter for field:
+     * {@snippet lang=c :
+     * int64_t max_globals
+     * }
+     */
+    public static long max_globals(MemorySegment struct) {
+        return struct.get(max_globals$LAYOUT, max_globals$OFFSET);
+    }
+
+    /**
+     * Setter for field:
+     * {@snippet lang=c :
+     * int64_t max_globals
+     * }
+     */
+    public static void max_globals(MemorySegment struct, long fieldValue) {
+        struct.set(max_globals$LAYOUT, max_globals$OFFSET, fieldValue);
+    }
+
+    private static final OfLong max_tree$LAYOUT = (OfLong)$LAYOUT.select(groupElement("max_tree"));
+
+    /**
+     * Layout for field:
+     * {@snippet lang=c :
+     * int64_t max_tree
+     * }
+     */
+    public static final OfLong max_tree$layout() {
+        return max_tree$LAYOUT;
+    }
+
+    private static final long max_tree$OFFSET = $LAYOUT.byteOffset(groupElement("max_tree"));
+
+    /**
+     * Offset for field:
+     * {@snippet lang=c :
+     * int64_t max_tree
+     * }
+     */
+    public static final long max_tree$offset() {
+        return max_tree$OFFSET;
+    }
+
+    /**
+     * Getter for field:
+     * {@snippet lang=c :
+     * int64_t max_tree
+     * }
+     */
+    public static long max_tree(MemorySegment struct) {
+        return struct.get(max_tree$LAYOUT, max_tree$OFFSET);
+    }
+
+    /**
+     * Setter for field:
+     * {@snippet lang=c :
+     * int64_t max_tree
+     * }
+     */
+    public static void max_tree(MemorySegment struct, long fieldValue) {
+        struct.set(max_tree$LAYOUT, max_tree$OFFSET, fieldValue);
+    }
+
+    private static final OfLong document_heads$LAYOUT = (OfLong)$LAYOUT.select(groupElement("document_heads"));
+
+    /**
+     * Layout for field:
+     * {@snippet lang=c :
+     * int64_t document_heads
+     * }
+     */
+    public static final OfLong document_heads$layout() {
+        return document_heads$LAYOUT;
+    }
+
+    private static final long document_heads$OFFSET = $LAYOUT.byteOffset(groupElement("document_heads"));
+
+    /**
+     * Offset for field:
+     * {@snippet lang=c :
+     * int64_t document_heads
+     * }
+     */
+    public static final long document_heads$offset() {
+        return document_heads$OFFSET;
+    }
+
+    /**
+     * Getter for field:
+     * {@snippet lang=c :
+     * int64_t document_heads
+     * }
+     */
+    public static long document_heads(MemorySegment struct) {
+        return struct.get(document_heads$LAYOUT, document_heads$OFFSET);
+    }
+
+    /**
+     * Setter for field:
+     * {@snippet lang=c :
+     * int64_t document_heads
+     * }
+     */
+    public static void document_heads(MemorySegment struct, long fieldValue) {
+        struct.set(document_heads$LAYOUT, document_heads$OFFSET, fieldValue);
+    }
+
+    private static final OfLong document_layers$LAYOUT = (OfLong)$LAYOUT.select(groupElement("document_layers"));
+
+    /**
+     * Layout for field:
+     * {@snippet lang=c :
+     * int64_t document_layers
+     * }
+     */
+    public static final OfLong document_layers$layout() {
+        return document_layers$LAYOUT;
+    }
+
+    private static final long document_layers$OFFSET = $LAYOUT.byteOffset(groupElement("document_layers"));
+
+    /**
+     * Offset for field:
+     * {@snippet lang=c :
+     * int64_t document_layers
+     * }
+     */
+    public static final long document_layers$offset() {
+        return document_layers$OFFSET;
+    }
+
+    /**
+     * Getter for field:
+     * {@snippet lang=c :
+     * int64_t document_layers
+     * }
+     */
+    public static long document_layers(MemorySegment struct) {
+        return struct.get(document_layers$LAYOUT, document_layers$OFFSET);
+    }
+
+    /**
+     * Setter for field:
+     * {@snippet lang=c :
+     * int64_t document_layers
+     * }
+     */
+    public static void document_layers(MemorySegment struct, long fieldValue) {
+        struct.set(document_layers$LAYOUT, document_layers$OFFSET, fieldValue);
+    }
+
+    private static final OfLong block_q$LAYOUT = (OfLong)$LAYOUT.select(groupElement("block_q"));
+
+    /**
+     * Layout for field:
+     * {@snippet lang=c :
+     * int64_t block_q
+     * }
+     */
+    public static final OfLong block_q$layout() {
+        return block_q$LAYOUT;
+    }
+
+    private static final long block_q$OFFSET = $LAYOUT.byteOffset(groupElement("block_q"));
+
+    /**
+     * Offset for field:
+     * {@snippet lang=c :
+     * int64_t block_q
+     * }
+     */
+    public static final long block_q$offset() {
+        return block_q$OFFSET;
+    }
+
+    /**
+     * Getter for field:
+     * {@snippet lang=c :
+     * int64_t block_q
+     * }
+     */
+    public static long block_q(MemorySegment struct) {
+        return struct.get(block_q$LAYOUT, block_q$OFFSET);
+    }
+
+    /**
+     * Setter for field:
+     * {@snippet lang=c :
+     * int64_t block_q
+     * }
+     */
+    public static void block_q(MemorySegment struct, long fieldValue) {
+        struct.set(block_q$LAYOUT, block_q$OFFSET, fieldValue);
+    }
+
+    private static final OfLong block_k$LAYOUT = (OfLong)$LAYOUT.select(groupElement("block_k"));
+
+    /**
+     * Layout for field:
+     * {@snippet lang=c :
+     * int64_t block_k
+     * }
+     */
+    public static final OfLong block_k$layout() {
+        return block_k$LAYOUT;
+    }
+
+    private static final long block_k$OFFSET = $LAYOUT.byteOffset(groupElement("block_k"));
+
+    /**
+     * Offset for field:
+     * {@snippet lang=c :
+     * int64_t block_k
+     * }
+     */
+    public static final long block_k$offset() {
+        return block_k$OFFSET;
+    }
+
+    /**
+     * Getter for field:
+     * {@snippet lang=c :
+     * int64_t block_k
+     * }
+     */
+    public static long block_k(MemorySegment struct) {
+        return struct.get(block_k$LAYOUT, block_k$OFFSET);
+    }
+
+    /**
+     * Setter for field:
+     * {@snippet lang=c :
+     * int64_t block_k
+     * }
+     */
+    public static void block_k(MemorySegment struct, long fieldValue) {
+        struct.set(block_k$LAYOUT, block_k$OFFSET, fieldValue);
+    }
+
+    private static final OfLong block_heads$LAYOUT = (OfLong)$LAYOUT.select(groupElement("block_heads"));
+
+    /**
+     * Layout for field:
+     * {@snippet lang=c :
+     * int64_t block_heads
+     * }
+     */
+    public static final OfLong block_heads$layout() {
+        return block_heads$LAYOUT;
+    }
+
+    private static final long block_heads$OFFSET = $LAYOUT.byteOffset(groupElement("block_heads"));
+
+    /**
+     * Offset for field:
+     * {@snippet lang=c :
+     * int64_t block_heads
+     * }
+     */
+    public static final long block_heads$offset() {
+        return block_heads$OFFSET;
+    }
+
+    /**
+     * Getter for field:
+     * {@snippet lang=c :
+     * int64_t block_heads
+     * }
+     */
+    public static long block_heads(MemorySegment struct) {
+        return struct.get(block_heads$LAYOUT, block_heads$OFFSET);
+    }
+
+    /**
+     * Setter for field:
+     * {@snippet lang=c :
+     * int64_t block_heads
+     * }
+     */
+    public static void block_heads(MemorySegment struct, long fieldValue) {
+        struct.set(block_heads$LAYOUT, block_heads$OFFSET, fieldValue);
+    }
+
+    private static final OfLong max_blocks$LAYOUT = (OfLong)$LAYOUT.select(groupElement("max_blocks"));
+
+    /**
+     * Layout for field:
+     * {@snippet lang=c :
+     * int64_t max_blocks
+     * }
+     */
+    public static final OfLong max_blocks$layout() {
+        return max_blocks$LAYOUT;
+    }
+
+    private static final long max_blocks$OFFSET = $LAYOUT.byteOffset(groupElement("max_blocks"));
+
+    /**
+     * Offset for field:
+     * {@snippet lang=c :
+     * int64_t max_blocks
+     * }
+     */
+    public static final long max_blocks$offset() {
+        return max_blocks$OFFSET;
+    }
+
+    /**
+     * Getter for field:
+     * {@snippet lang=c :
+     * int64_t max_blocks
+     * }
+     */
+    public static long max_blocks(MemorySegment struct) {
+        return struct.get(max_blocks$LAYOUT, max_blocks$OFFSET);
+    }
+
+    /**
+     * Setter for field:
+     * {@snippet lang=c :
+     * int64_t max_blocks
+     * }
+     */
+    public static void max_blocks(MemorySegment struct, long fieldValue) {
+        struct.set(max_blocks$LAYOUT, max_blocks$OFFSET, fieldValue);
+    }
+
+    private static final OfLong max_block_masks$LAYOUT = (OfLong)$LAYOUT.select(groupElement("max_block_masks"));
+
+    /**
+     * Layout for field:
+     * {@snippet lang=c :
+     * int64_t max_block_masks
+     * }
+     */
+    public static final OfLong max_block_masks$layout() {
+        return max_block_masks$LAYOUT;
+    }
+
+    private static final long max_block_masks$OFFSET = $LAYOUT.byteOffset(groupElement("max_block_masks"));
+
+    /**
+     * Offset for field:
+     * {@snippet lang=c :
+     * int64_t max_block_masks
+     * }
+     */
+    public static final long max_block_masks$offset() {
+        return max_block_masks$OFFSET;
+    }
+
+    /**
+     * Getter for field:
+     * {@snippet lang=c :
+     * int64_t max_block_masks
+     * }
+     */
+    public static long max_block_masks(MemorySegment struct) {
+        return struct.get(max_block_masks$LAYOUT, max_block_masks$OFFSET);
+    }
+
+    /**
+     * Setter for field:
+     * {@snippet lang=c :
+     * int64_t max_block_masks
+     * }
+     */
+    public static void max_block_masks(MemorySegment struct, long fieldValue) {
+        struct.set(max_block_masks$LAYOUT, max_block_masks$OFFSET, fieldValue);
+    }
+
+    private static final OfInt has_block_bias$LAYOUT = (OfInt)$LAYOUT.select(groupElement("has_block_bias"));
+
+    /**
+     * Layout for field:
+     * {@snippet lang=c :
+     * int32_t has_block_bias
+     * }
+     */
+    public static final OfInt has_block_bias$layout() {
+        return has_block_bias$LAYOUT;
+    }
+
+    private static final long has_block_bias$OFFSET = $LAYOUT.byteOffset(groupElement("has_block_bias"));
+
+    /**
+     * Offset for field:
+     * {@snippet lang=c :
+     * int32_t has_block_bias
+     * }
+     */
+    public static final long has_block_bias$offset() {
+        return has_block_bias$OFFSET;
+    }
+
+    /**
+     * Getter for field:
+     * {@snippet lang=c :
+     * int32_t has_block_bias
+     * }
+     */
+    public static int has_block_bias(MemorySegment struct) {
+        return struct.get(has_block_bias$LAYOUT, has_block_bias$OFFSET);
+    }
+
+    /**
+     * Setter for field:
+     * {@snippet lang=c :
+     * int32_t has_block_bias
+     * }
+     */
+    public static void has_block_bias(MemorySegment struct, int fieldValue) {
+        struct.set(has_block_bias$LAYOUT, has_block_bias$OFFSET, fieldValue);
+    }
+
+    private static final OfInt reserved$LAYOUT = (OfInt)$LAYOUT.select(groupElement("reserved"));
+
+    /**
+     * Layout for field:
+     * {@snippet lang=c :
+     * int32_t reserved
+     * }
+     */
+    public static final OfInt reserved$layout() {
+        return reserved$LAYOUT;
+    }
+
+    private static final long reserved$OFFSET = $LAYOUT.byteOffset(groupElement("reserved"));
+
+    /**
+     * Offset for field:
+     * {@snippet lang=c :
+     * int32_t reserved
+     * }
+     */
+    public static final long reserved$offset() {
+        return reserved$OFFSET;
+    }
+
+    /**
+     * Getter for field:
+     * {@snippet lang=c :
+     * int32_t reserved
+     * }
+     */
+    public static int reserved(MemorySegment struct) {
+        return struct.get(reserved$LAYOUT, reserved$OFFSET);
+    }
+
+    /**
+     * Setter for field:
+     * {@snippet lang=c :
+     * int32_t reserved
+     * }
+     */
+    public static void reserved(MemorySegment struct, int fieldValue) {
+        struct.set(reserved$LAYOUT, reserved$OFFSET, fieldValue);
+    }
+
+    private static final OfLong order_heads$LAYOUT = (OfLong)$LAYOUT.select(groupElement("order_heads"));
+
+    /**
+     * Layout for field:
+     * {@snippet lang=c :
+     * int64_t order_heads
+     * }
+     */
+    public static final OfLong order_heads$layout() {
+        return order_heads$LAYOUT;
+    }
+
+    private static final long order_heads$OFFSET = $LAYOUT.byteOffset(groupElement("order_heads"));
+
+    /**
+     * Offset for field:
+     * {@snippet lang=c :
+     * int64_t order_heads
+     * }
+     */
+    public static final long order_heads$offset() {
+        return order_heads$OFFSET;
+    }
+
+    /**
+     * Getter for field:
+     * {@snippet lang=c :
+     * int64_t order_heads
+     * }
+     */
+    public static long order_heads(MemorySegment struct) {
+        return struct.get(order_heads$LAYOUT, order_heads$OFFSET);
+    }
+
+    /**
+     * Setter for field:
+     * {@snippet lang=c :
+     * int64_t order_heads
+     * }
+     */
+    public static void order_heads(MemorySegment struct, long fieldValue) {
+        struct.set(order_heads$LAYOUT, order_heads$OFFSET, fieldValue);
     }
 
     /**

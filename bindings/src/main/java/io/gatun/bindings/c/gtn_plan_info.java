@@ -21,6 +21,7 @@ import static java.lang.foreign.MemoryLayout.PathElement.*;
  *     double flops;
  *     double bytes;
  *     int64_t workspace_bytes;
+ *     int64_t blocks;
  * }
  * }
  */
@@ -36,7 +37,8 @@ public class gtn_plan_info {
         MemoryLayout.sequenceLayout(64, gatun_h.C_CHAR).withName("kernel"),
         gatun_h.C_DOUBLE.withName("flops"),
         gatun_h.C_DOUBLE.withName("bytes"),
-        gatun_h.C_LONG.withName("workspace_bytes")
+        gatun_h.C_LONG.withName("workspace_bytes"),
+        gatun_h.C_LONG.withName("blocks")
     ).withName("gtn_plan_info");
 
     /**
@@ -341,6 +343,50 @@ public class gtn_plan_info {
      */
     public static void workspace_bytes(MemorySegment struct, long fieldValue) {
         struct.set(workspace_bytes$LAYOUT, workspace_bytes$OFFSET, fieldValue);
+    }
+
+    private static final OfLong blocks$LAYOUT = (OfLong)$LAYOUT.select(groupElement("blocks"));
+
+    /**
+     * Layout for field:
+     * {@snippet lang=c :
+     * int64_t blocks
+     * }
+     */
+    public static final OfLong blocks$layout() {
+        return blocks$LAYOUT;
+    }
+
+    private static final long blocks$OFFSET = $LAYOUT.byteOffset(groupElement("blocks"));
+
+    /**
+     * Offset for field:
+     * {@snippet lang=c :
+     * int64_t blocks
+     * }
+     */
+    public static final long blocks$offset() {
+        return blocks$OFFSET;
+    }
+
+    /**
+     * Getter for field:
+     * {@snippet lang=c :
+     * int64_t blocks
+     * }
+     */
+    public static long blocks(MemorySegment struct) {
+        return struct.get(blocks$LAYOUT, blocks$OFFSET);
+    }
+
+    /**
+     * Setter for field:
+     * {@snippet lang=c :
+     * int64_t blocks
+     * }
+     */
+    public static void blocks(MemorySegment struct, long fieldValue) {
+        struct.set(blocks$LAYOUT, blocks$OFFSET, fieldValue);
     }
 
     /**
