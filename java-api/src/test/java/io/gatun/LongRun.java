@@ -62,8 +62,16 @@ final class LongRun implements AutoCloseable {
         return Math.clamp(few * MILLIS * 1_000_000 / fastest, few, 200_000);
     }
 
-    /** Starts the run, and returns when it is inside; one that is over before it was seen is started again. */
+    /** Starts the run, and returns when it is inside. */
     Future<?> start() {
+        return start(stream, plan, out);
+    }
+
+    /**
+     * The same with a stream, a plan and an output of the caller's. Looking holds the stream, which refuses a run at
+     * that moment: what is over before it was seen is started again.
+     */
+    Future<?> start(Stream stream, Gemm.Plan plan, Tensor out) {
         for (int attempt = 0; attempt < ATTEMPTS; attempt++) {
             Future<?> run = thread.submit(() -> plan.run(stream, weights, a, null, residual, out));
             while (!run.isDone()) {
