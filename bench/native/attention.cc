@@ -9,6 +9,8 @@ struct Shape {
   const char* name;
   int64_t batch, len_q, len_k, heads_q, heads_k, size;
   int64_t left, right;  // the window
+  int64_t dilation = 1;
+  int64_t globals = 0;  // global tokens, evenly spread
 };
 
 constexpr Shape kShapes[] = {
@@ -16,6 +18,13 @@ constexpr Shape kShapes[] = {
     {"causal_1024", 1, 1024, 1024, 16, 16, 64, -1, 0},  // the prompt of a decoder
     {"window_4096", 1, 4096, 4096, 8, 8, 64, 255, 0},   // 256 keys for each query, whatever the length
     {"decode_4096", 1, 1, 4096, 32, 8, 128, -1, 0},     // one token, which reads every key and value once
+    // What patterns cost, against each other: twice the tokens, as many keys further apart, and and the
+    // mean number of keys of a causal prompt of 4096 as a window, with global tokens.
+    {"causal_4096", 1, 4096, 4096, 2, 2, 64, -1, 0},
+    {"window_16384", 1, 16384, 16384, 2, 2, 64, 1023, 0},
+    {"window_32768", 1, 32768, 32768, 2, 2, 64, 1023, 0},
+    {"dilated_16384", 1, 16384, 16384, 2, 2, 64, 1023, 0, 4},
+    {"globals_16384", 1, 16384, 16384, 2, 2, 64, 2047, 0, 1, 64},
 };
 
 class Attention final : public Problem {
@@ -26,7 +35,9 @@ class Attention final : public Problem {
     desc.scale = 1 / std::sqrt(static_cast<float>(shape.size));
     desc.q = desc.out = tensor(dtype, {shape.batch, shape.len_q, shape.heads_q, shape.size});
     desc.k = desc.v = tensor(dtype, {shape.batch, shape.len_k, shape.heads_k, shape.size});
-    const gtn_attention_pattern pattern = {sizeof pattern, 0, shape.left, shape.right, 1, 0};
+    const uint32_t masks = shape.globals > 0 ? GTN_MASK_GLOBALS : 0;
+    const gtn_attention_pattern pattern = {sizeof pattern, masks, shape.left, shape.right, shape.dilation, 0};
+    desc.max_globals = shape.globals;
     desc.patterns = &pattern;
     desc.pattern_count = 1;
     Message message;
@@ -40,17 +51,25 @@ class Attention final : public Problem {
     k_.emplace_back(device_, dtype_, keys);
     v_.emplace_back(device_, dtype_, keys);
     out_.emplace_back(device_, dtype_, queries);
+    std::vector<int32_t> positions;
+    for (int64_t i = 0; i < shape_.batch * shape_.globals; ++i) {
+      positions.push_back(static_cast<int32_t>(i % shape_.globals * (shape_.len_k / shape_.globals)));
+    }
+    if (!positions.empty()) globals_.emplace_back(device_, positions);
   }
 
  private:
   gtn_status start(size_t set) const override {
-    return gtn_attention_run(plan_, device_.stream, shape_.batch, shape_.len_q, shape_.len_k, nullptr, nullptr,
-                             q_[set].data(), k_[set].data(), v_[set].data(), out_[set].data(), nullptr);
+    const void* globals = globals_.empty() ? nullptr : globals_[set].data();
+    return gtn_attention_run_with(plan_, device_.stream, shape_.batch, shape_.len_q, shape_.len_k, nullptr, nullptr,
+                                  q_[set].data(), k_[set].data(), v_[set].data(), out_[set].data(), nullptr, nullptr,
+                                  nullptr, nullptr, nullptr, nullptr, nullptr, nullptr, globals, nullptr, nullptr, nullptr,
+                                  nullptr, nullptr, nullptr, nullptr, nullptr, nullptr, nullptr);
   }
 
   const int32_t dtype_;
   const Shape shape_;
-  std::vector<Buffer> q_, k_, v_, out_;
+  std::vector<Buffer> q_, k_, v_, out_, globals_;
 };
 
 }  // namespace

@@ -62,7 +62,9 @@ class Device {
 class Buffer {
  public:
   Buffer(const Device& device, int32_t dtype, int64_t elements);
-  Buffer(const Device& device, const std::vector<int64_t>& integers);
+  template <typename Integer>
+  Buffer(const Device& device, const std::vector<Integer>& integers)
+      : Buffer(device, integers.data(), static_cast<int64_t>(integers.size() * sizeof(Integer))) {}
   ~Buffer();
   Buffer(Buffer&& other) noexcept : device_(other.device_), data_(other.data_) { other.data_ = nullptr; }
   Buffer& operator=(Buffer&&) = delete;
@@ -70,6 +72,8 @@ class Buffer {
   void* data() const { return data_; }
 
  private:
+  Buffer(const Device& device, const void* host, int64_t bytes);
+
   gtn_device device_;
   void* data_ = nullptr;
 };

@@ -123,11 +123,10 @@ Buffer::Buffer(const Device& device, int32_t dtype, int64_t elements) : device_(
   });
 }
 
-Buffer::Buffer(const Device& device, const std::vector<int64_t>& integers) : device_(device.handle) {
-  const int64_t bytes = static_cast<int64_t>(integers.size() * sizeof(int64_t));
+Buffer::Buffer(const Device& device, const void* host, int64_t bytes) : device_(device.handle) {
   Message message;
   check(gtn_memory_alloc(device_, bytes, 64, &data_, &message), message);
-  check(gtn_memory_copy(device.stream, data_, integers.data(), bytes, GTN_HOST_TO_DEVICE, &message), message);
+  check(gtn_memory_copy(device.stream, data_, host, bytes, GTN_HOST_TO_DEVICE, &message), message);
 }
 
 Buffer::~Buffer() {
