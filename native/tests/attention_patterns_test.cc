@@ -6,12 +6,12 @@
 // 2 u of itself, as the sum of addends and the sum with the score are rounded; and each of these leaves one rounding of
 // the score, u |s|. INT8 keys and values take one rounding, u, of each element. Parts of a long pass over the keys are
 // merged like further blocks. A sink logit adds one term to the sum of weights, and 8 u for its exponentials.
-#include "device_test.h"
-
 #include <algorithm>
 #include <functional>
 #include <numeric>
 #include <sstream>
+
+#include "device_test.h"
 
 namespace gatun::test {
 namespace {
@@ -25,7 +25,9 @@ double rounding(int32_t dtype) { return dtype == GTN_F32 ? 0x1p-24 : dtype == GT
 class Draw {
  public:
   explicit Draw(uint64_t seed) : random_(seed) {}
-  int64_t of(std::initializer_list<int64_t> values) { return values.begin()[below(static_cast<int64_t>(values.size()))]; }
+  int64_t of(std::initializer_list<int64_t> values) {
+    return values.begin()[below(static_cast<int64_t>(values.size()))];
+  }
   int64_t below(int64_t n) { return static_cast<int64_t>(random_() % static_cast<uint64_t>(n)); }
   bool one_in(int64_t n) { return below(n) == 0; }
   float normal() { return normal_(random_); }
@@ -54,11 +56,15 @@ struct Problem {
   std::vector<int32_t> table, globals, q_documents, k_documents, columns, mask_index, q_order, k_order;
   std::vector<uint8_t> tree, masks;
 
-  const gtn_attention_pattern& pattern(int64_t h) const { return patterns[patterns.size() == 1 ? 0 : static_cast<size_t>(h)]; }
+  const gtn_attention_pattern& pattern(int64_t h) const {
+    return patterns[patterns.size() == 1 ? 0 : static_cast<size_t>(h)];
+  }
   bool uses(uint32_t mask) const {
     return std::any_of(patterns.begin(), patterns.end(), [&](const auto& p) { return (p.masks & mask) != 0; });
   }
-  int64_t head_of(int64_t heads, int64_t h) const { return heads == 1 ? 0 : heads == heads_q ? h : h / (heads_q / heads_k); }
+  int64_t head_of(int64_t heads, int64_t h) const {
+    return heads == 1 ? 0 : heads == heads_q ? h : h / (heads_q / heads_k);
+  }
   int64_t q_at(int64_t s, int64_t i, int64_t h) const {
     return (packed ? parts[static_cast<size_t>(s)].first_q + i : s * len_q + i) * heads_q + h;
   }
@@ -84,16 +90,16 @@ struct Problem {
 std::string Problem::text() const {
   std::ostringstream o;
   o << "seed " << seed << ": q " << q_dtype << " k " << k_dtype << " out " << out_dtype << (packed ? " packed" : "")
-    << (paged ? " paged " : "") << (paged ? page_size : 0) << " heads " << heads_q << "/" << heads_k << " d " << dk << "/"
-    << dv << " len " << len_q << "/" << len_k;
+    << (paged ? " paged " : "") << (paged ? page_size : 0) << " heads " << heads_q << "/" << heads_k << " d " << dk
+    << "/" << dv << " len " << len_q << "/" << len_k;
   for (const Sequence& p : parts) o << " [" << p.len_q << "," << p.len_k << "]";
   for (const auto& p : patterns) {
     o << " {masks " << p.masks << " window " << p.window_left << "," << p.window_right << " dilation " << p.dilation
       << " sinks " << p.sinks << "}";
   }
-  o << " softcap " << desc.softcap << " self " << desc.self_bias << " slopes " << desc.has_slopes << " bias " << desc.has_bias
-    << " sinklogits " << desc.has_sink_logits << " layers " << desc.document_layers << " blocks " << desc.block_q << "x"
-    << desc.block_k << " order " << desc.order_heads;
+  o << " softcap " << desc.softcap << " self " << desc.self_bias << " slopes " << desc.has_slopes << " bias "
+    << desc.has_bias << " sinklogits " << desc.has_sink_logits << " layers " << desc.document_layers << " blocks "
+    << desc.block_q << "x" << desc.block_k << " order " << desc.order_heads;
   return o.str();
 }
 
@@ -118,7 +124,8 @@ bool Problem::listed(int64_t s, int64_t h, int64_t i, int64_t j, double* extra) 
     if (columns[static_cast<size_t>(e)] != slot_j / desc.block_k) continue;
     if (!block_bias.empty()) *extra += static_cast<double>(block_bias[static_cast<size_t>(e)]);
     if (mask_index.empty() || mask_index[static_cast<size_t>(e)] < 0) return true;
-    return masks[static_cast<size_t>((mask_index[static_cast<size_t>(e)] * desc.block_q + slot_i % desc.block_q) * desc.block_k +
+    return masks[static_cast<size_t>((mask_index[static_cast<size_t>(e)] * desc.block_q + slot_i % desc.block_q) *
+                                         desc.block_k +
                                      slot_j % desc.block_k)] != 0;
   }
   return false;
@@ -143,7 +150,8 @@ bool Problem::visible(int64_t s, int64_t h, int64_t i, int64_t j, double* extra)
   if (p.masks & GTN_MASK_DOCUMENTS) {
     const int64_t layers = desc.document_layers, heads = desc.document_heads, dh = head_of(heads, h);
     for (int64_t layer = 0; layer < layers; ++layer) {
-      const int64_t qa = packed ? (layer * heads + dh) * len_q + of.first_q + i : ((s * layers + layer) * heads + dh) * len_q + i;
+      const int64_t qa =
+          packed ? (layer * heads + dh) * len_q + of.first_q + i : ((s * layers + layer) * heads + dh) * len_q + i;
       const int64_t ka = packed && !paged ? (layer * heads + dh) * len_k + of.first_k + j
                                           : ((s * layers + layer) * heads + dh) * len_k + j;
       const bool equal = q_documents[static_cast<size_t>(qa)] == k_documents[static_cast<size_t>(ka)];
@@ -224,7 +232,8 @@ Problem make_problem(uint64_t seed) {
   }
   const bool per_head = draw.one_in(4);
   for (int64_t h = 0; h < (per_head ? p.heads_q : 1); ++h) {
-    p.patterns.push_back(draw_pattern(draw, per_head && draw.one_in(2) ? masks & static_cast<uint32_t>(draw.below(32)) : masks));
+    p.patterns.push_back(
+        draw_pattern(draw, per_head && draw.one_in(2) ? masks & static_cast<uint32_t>(draw.below(32)) : masks));
   }
   gtn_attention_desc& d = p.desc;
   d.size = sizeof d;
@@ -271,7 +280,8 @@ Problem make_problem(uint64_t seed) {
     const int64_t most_q = std::min(longest_q, p.len_q), most_k = std::min(longest_k, p.len_k);
     const bool repeat_s = draw.one_in(2), repeat_h = draw.one_in(2), repeat_q = draw.one_in(4);
     const int64_t bs = repeat_s ? 1 : p.sequences, bh = repeat_h ? 1 : p.heads_q, bq = repeat_q ? 1 : most_q;
-    d.bias = tensor(draw.one_in(2) ? p.q_dtype : static_cast<int32_t>(GTN_F32), {p.sequences, p.heads_q, most_q, most_k});
+    d.bias =
+        tensor(draw.one_in(2) ? p.q_dtype : static_cast<int32_t>(GTN_F32), {p.sequences, p.heads_q, most_q, most_k});
     d.bias.strides[0] = repeat_s ? 0 : bh * bq * most_k;
     d.bias.strides[1] = repeat_h ? 0 : bq * most_k;
     d.bias.strides[2] = repeat_q ? 0 : most_k;
@@ -304,7 +314,8 @@ Problem make_problem(uint64_t seed) {
       }
     };
     labels(p.q_documents, (p.packed ? 1 : p.sequences) * d.document_layers * d.document_heads * p.len_q, p.len_q);
-    labels(p.k_documents, (p.packed && !p.paged ? 1 : p.sequences) * d.document_layers * d.document_heads * p.len_k, p.len_k);
+    labels(p.k_documents, (p.packed && !p.paged ? 1 : p.sequences) * d.document_layers * d.document_heads * p.len_k,
+           p.len_k);
   }
   if (p.uses(GTN_MASK_TREE)) {
     d.max_tree = longest_q + draw.below(3);
@@ -415,19 +426,20 @@ void run(Problem& p, const std::string& device, int threads) {
   p.sums.fill(-1234.5f);
   const bool documents = p.uses(GTN_MASK_DOCUMENTS), blocks = p.uses(GTN_MASK_BLOCKS), s8 = p.k_dtype == GTN_S8;
   const bool ordered = p.desc.order_heads > 0, masks = blocks && p.desc.max_block_masks > 0;
-  ASSERT_EQ(GTN_OK,
-            gtn_attention_run_with(
-                plan, on.stream, p.sequences, p.len_q, p.len_k, p.q_index.empty() ? nullptr : p.q_index.data(),
-                p.k_index.empty() ? nullptr : p.k_index.data(), p.q.size() > 0 ? p.q.data() : &p, p.k.size() > 0 ? p.k.data() : nullptr,
-                p.v.size() > 0 ? p.v.data() : nullptr, p.out.size() > 0 ? p.out.data() : &p, p.lse ? p.sums.data() : nullptr,
-                or_null(p.k_scales, s8), or_null(p.v_scales, s8), or_null(p.table, p.paged),
-                or_null(p.sink_logits, p.desc.has_sink_logits), or_null(p.slopes, p.desc.has_slopes),
-                p.desc.has_bias ? (p.bias.size() > 0 ? p.bias.data() : &p) : nullptr, or_null(p.prefixes, p.uses(GTN_MASK_PREFIX)),
-                or_null(p.globals, p.uses(GTN_MASK_GLOBALS)), or_null(p.q_documents, documents),
-                or_null(p.k_documents, documents), or_null(p.tree, p.uses(GTN_MASK_TREE)), or_null(p.block_offsets, blocks),
-                or_null(p.columns, blocks), or_null(p.mask_index, masks), or_null(p.masks, masks),
-                or_null(p.block_bias, blocks && p.desc.has_block_bias), or_null(p.q_order, ordered),
-                or_null(p.k_order, ordered)))
+  ASSERT_EQ(
+      GTN_OK,
+      gtn_attention_run_with(
+          plan, on.stream, p.sequences, p.len_q, p.len_k, p.q_index.empty() ? nullptr : p.q_index.data(),
+          p.k_index.empty() ? nullptr : p.k_index.data(), p.q.size() > 0 ? p.q.data() : &p,
+          p.k.size() > 0 ? p.k.data() : nullptr, p.v.size() > 0 ? p.v.data() : nullptr,
+          p.out.size() > 0 ? p.out.data() : &p, p.lse ? p.sums.data() : nullptr, or_null(p.k_scales, s8),
+          or_null(p.v_scales, s8), or_null(p.table, p.paged), or_null(p.sink_logits, p.desc.has_sink_logits),
+          or_null(p.slopes, p.desc.has_slopes), p.desc.has_bias ? (p.bias.size() > 0 ? p.bias.data() : &p) : nullptr,
+          or_null(p.prefixes, p.uses(GTN_MASK_PREFIX)), or_null(p.globals, p.uses(GTN_MASK_GLOBALS)),
+          or_null(p.q_documents, documents), or_null(p.k_documents, documents), or_null(p.tree, p.uses(GTN_MASK_TREE)),
+          or_null(p.block_offsets, blocks), or_null(p.columns, blocks), or_null(p.mask_index, masks),
+          or_null(p.masks, masks), or_null(p.block_bias, blocks && p.desc.has_block_bias), or_null(p.q_order, ordered),
+          or_null(p.k_order, ordered)))
       << on.message() << "; " << p.text();
   EXPECT_EQ(GTN_OK, gtn_plan_close(plan, &message)) << message.text;
 }
@@ -458,7 +470,8 @@ bool expect_row(const Problem& p, const std::string& device, int64_t s, int64_t 
     double dot = 0, size = 0;
     for (int64_t e = 0; e < p.dk; ++e) {
       const double scale = s8 ? static_cast<double>(p.k_scales[static_cast<size_t>(at)]) : 1.0;
-      const double product = static_cast<double>(p.q.get(row * p.dk + e)) * scale * static_cast<double>(p.k.get(at * p.dk + e));
+      const double product =
+          static_cast<double>(p.q.get(row * p.dk + e)) * scale * static_cast<double>(p.k.get(at * p.dk + e));
       dot += product;
       size += std::abs(product);
     }
@@ -469,7 +482,8 @@ bool expect_row(const Problem& p, const std::string& device, int64_t s, int64_t 
       error += 8 * kU * c;
     }
     if (!p.slopes.empty()) {
-      const double less = static_cast<double>(p.slopes[static_cast<size_t>(h)]) * static_cast<double>(std::abs(position - j));
+      const double less =
+          static_cast<double>(p.slopes[static_cast<size_t>(h)]) * static_cast<double>(std::abs(position - j));
       value -= less;
       error += 2 * kU * std::abs(less) + kU * std::abs(value);
     }
@@ -506,20 +520,24 @@ bool expect_row(const Problem& p, const std::string& device, int64_t s, int64_t 
       value += weight[j] / total * x;
       tolerance += 1.01 * weight[j] / total * std::abs(x) * (eta[j] + mean_eta + 2 * sums + sink_error + 4 * kU);
     }
-    if (p.out_dtype != GTN_F32) tolerance += rounding(p.out_dtype) * (std::abs(value) + tolerance) + (p.out_dtype == GTN_F16 ? 0x1p-25 : 0);
+    if (p.out_dtype != GTN_F32) {
+      tolerance += rounding(p.out_dtype) * (std::abs(value) + tolerance) + (p.out_dtype == GTN_F16 ? 0x1p-25 : 0);
+    }
     const double got = static_cast<double>(p.out.get(row * p.dv + e));
-    EXPECT_TRUE(near(got, value, tolerance)) << device << ": sequence " << s << " head " << h << " query " << i << " element "
-                                             << e << ": got " << got << ", expected " << value << " within " << tolerance << "; "
-                                             << p.text();
+    EXPECT_TRUE(near(got, value, tolerance))
+        << device << ": sequence " << s << " head " << h << " query " << i << " element " << e << ": got " << got
+        << ", expected " << value << " within " << tolerance << "; " << p.text();
     if (!near(got, value, tolerance)) return false;
   }
   if (!p.lse) return true;
   const double lse = n == 0 ? -kInf : maximum + std::log(sum);
-  const double tolerance = n == 0 ? 0 : 1.01 * (mean_eta + sums + 4 * kU * (std::abs(std::log(sum)) + std::abs(lse) + std::abs(maximum)));
+  const double tolerance =
+      n == 0 ? 0 : 1.01 * (mean_eta + sums + 4 * kU * (std::abs(std::log(sum)) + std::abs(lse) + std::abs(maximum)));
   const int64_t at = p.packed ? h * p.len_q + of.first_q + i : (s * p.heads_q + h) * p.len_q + i;
   const double got = static_cast<double>(p.sums.get(at));
-  EXPECT_TRUE(near(got, lse, tolerance)) << device << ": sequence " << s << " head " << h << " query " << i << ": lse is " << got
-                                         << ", expected " << lse << " within " << tolerance << "; " << p.text();
+  EXPECT_TRUE(near(got, lse, tolerance)) << device << ": sequence " << s << " head " << h << " query " << i
+                                         << ": lse is " << got << ", expected " << lse << " within " << tolerance
+                                         << "; " << p.text();
   return near(got, lse, tolerance);
 }
 
@@ -543,7 +561,8 @@ void check(Problem& p) {
     EXPECT_EQ(p.out.size() - written, untouched) << device << ": wrote beyond a length; " << p.text();
     Buffer first = p.out, first_sums = p.sums;
     run(p, device, 1);
-    EXPECT_TRUE(first.same_bytes(p.out) && first_sums.same_bytes(p.sums)) << device << ": other bits with one thread; " << p.text();
+    EXPECT_TRUE(first.same_bytes(p.out) && first_sums.same_bytes(p.sums))
+        << device << ": other bits with one thread; " << p.text();
   }
 }
 
@@ -588,13 +607,13 @@ struct Weights {
     desc.pattern_count = 1;
     ASSERT_EQ(GTN_OK, gtn_attention_plan(on.device, &desc, &plan, &message)) << message.text;
     ASSERT_EQ(GTN_OK,
-              gtn_attention_run_with(plan, on.stream, 1, len_q, len_k, nullptr, table.empty() ? nullptr : &len_k, q.data(),
-                                     k.data(), v.data(), out.data(), lse.data(), nullptr, nullptr,
+              gtn_attention_run_with(plan, on.stream, 1, len_q, len_k, nullptr, table.empty() ? nullptr : &len_k,
+                                     q.data(), k.data(), v.data(), out.data(), lse.data(), nullptr, nullptr,
                                      or_null(table, !table.empty()), or_null(sink_logits, !sink_logits.empty()),
                                      or_null(slopes, !slopes.empty()), or_null(bias, !bias.empty()),
                                      or_null(prefixes, !prefixes.empty()), or_null(globals, !globals.empty()),
-                                     or_null(documents, !documents.empty()), or_null(documents, !documents.empty()), nullptr,
-                                     nullptr, nullptr, nullptr, nullptr, nullptr, nullptr, nullptr))
+                                     or_null(documents, !documents.empty()), or_null(documents, !documents.empty()),
+                                     nullptr, nullptr, nullptr, nullptr, nullptr, nullptr, nullptr, nullptr))
         << on.message();
     EXPECT_EQ(GTN_OK, gtn_plan_close(plan, &message)) << message.text;
   }
@@ -775,8 +794,8 @@ TEST(AttentionPatterns, PartsOfTheKeysMergeToTheWhole) {
     Message message;
     gtn_plan plan = 0;
     ASSERT_EQ(GTN_OK, gtn_merge_plan(on.device, &desc, &plan, &message)) << message.text;
-    ASSERT_EQ(GTN_OK, gtn_merge_run(plan, on.stream, 2, 1, 2, x.data(), x_lse.data(), whole.sink_logits.data(), out.data(),
-                                    lse.data()))
+    ASSERT_EQ(GTN_OK, gtn_merge_run(plan, on.stream, 2, 1, 2, x.data(), x_lse.data(), whole.sink_logits.data(),
+                                    out.data(), lse.data()))
         << on.message();
     EXPECT_EQ(GTN_OK, gtn_plan_close(plan, &message)) << message.text;
     for (size_t i = 0; i < out.size(); ++i) {

@@ -24,7 +24,7 @@ struct KeyBlock {
   int32_t count;
   Kind kind;
   bool lifted;
-  // Of block lists, where masks or biases of entries are used, else null: the entry of key t, and the key's place in it.
+  // Of block lists, where masks or biases of entries are used, else null: the entry of key t, and its place in it.
   const int32_t *entries, *places;
 };
 
@@ -47,7 +47,7 @@ struct BlockLists {
   int64_t block_q, block_k;
   const int32_t* mask_index;  // null: all entries are full blocks
   const uint8_t* masks;
-  const float* bias;          // null: none
+  const float* bias;  // null: none
 };
 
 struct AttentionTile {
@@ -67,7 +67,7 @@ struct AttentionTile {
   int64_t first_row, rows;
   const int32_t* queries;
   int64_t first_query, query_step;
-  int64_t row_block;   // rows whose number, whatever the tile, decides the way through it
+  int64_t row_block;  // rows whose number, whatever the tile, decides the way through it
   float scale, softcap, self_bias;
   const float* slopes;       // of the first head of the group, or null
   const float* sink_logits;  // the same

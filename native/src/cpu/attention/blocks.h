@@ -18,10 +18,10 @@ constexpr int64_t kLabelKeys = 64;
 
 // What the rows of a tile have in common.
 struct TileRows {
-  QueryRow low, high;          // of the lowest and the highest position
+  QueryRow low, high;  // of the lowest and the highest position
   bool all_global, some_global;
-  bool one_residue;            // all positions are equal modulo the dilation
-  LabelRange labels;           // of the queries, in the last layer
+  bool one_residue;   // all positions are equal modulo the dilation
+  LabelRange labels;  // of the queries, in the last layer
 };
 
 // The keys of one sequence and head, and what the run says of them.
@@ -34,8 +34,8 @@ struct KeySet {
 
 inline int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
-// Calls visit(block) for the blocks of a tile, in a fixed order. `scratch` holds 3 * tiling.block_keys numbers, which the
-// blocks point into; patterns without arrays need none.
+// Calls visit(block) for the blocks of a tile, in a fixed order. `scratch` holds 3 * tiling.block_keys numbers, which
+// the blocks point into; patterns without arrays need none.
 template <typename Visit>
 class KeyBlocks {
  public:
@@ -233,7 +233,8 @@ class KeyBlocks {
   bool labels_equal(int64_t first, int64_t last) const {
     if (keys_.labels == nullptr || mask_.layers != 1 || rows_.labels.least != rows_.labels.greatest) return false;
     for (int64_t chunk = first / kLabelKeys; chunk * kLabelKeys < last; ++chunk) {
-      if (keys_.labels[chunk].least != rows_.labels.least || keys_.labels[chunk].greatest != rows_.labels.least) return false;
+      const LabelRange& labels = keys_.labels[chunk];
+      if (labels.least != rows_.labels.least || labels.greatest != rows_.labels.least) return false;
     }
     return true;
   }

@@ -8,8 +8,8 @@
 namespace gatun::cpu {
 namespace {
 
-gtn_status check_index(const char* name, const int64_t* index, bool offsets, const char* limit_name,
-                       int64_t limit, int64_t sequences, gtn_message* message) {
+gtn_status check_index(const char* name, const int64_t* index, bool offsets, const char* limit_name, int64_t limit,
+                       int64_t sequences, gtn_message* message) {
   if (index == nullptr) return GTN_OK;
   if (offsets && index[0] != 0) {
     return fail(message, GTN_INVALID_ARGUMENT, "%s[0] is %lld, expected 0, where the first sequence starts", name,
@@ -21,8 +21,8 @@ gtn_status check_index(const char* name, const int64_t* index, bool offsets, con
     if (index[i] >= least && index[i] <= limit) continue;
     return fail(message, GTN_INVALID_ARGUMENT, "%s[%lld] is %lld, expected %s%lld to %s = %lld", name,
                 static_cast<long long>(i), static_cast<long long>(index[i]),
-                offsets ? "an offset that does not fall, " : "a length of ", static_cast<long long>(least),
-                limit_name, static_cast<long long>(limit));
+                offsets ? "an offset that does not fall, " : "a length of ", static_cast<long long>(least), limit_name,
+                static_cast<long long>(limit));
   }
   return GTN_OK;
 }
@@ -33,8 +33,8 @@ gtn_status check_order(const char* name, const int32_t* order, int64_t length, b
   for (int64_t i = 0; i < length; ++i) {
     if (order[i] == -1 && !complete) continue;
     if (order[i] < 0 || order[i] >= length || seen[order[i]] != 0) {
-      return fail(message, GTN_INVALID_ARGUMENT, "%s[%lld][%lld][%lld] is %d, expected each number below %lld once%s", name,
-                  static_cast<long long>(s), static_cast<long long>(head), static_cast<long long>(i), order[i],
+      return fail(message, GTN_INVALID_ARGUMENT, "%s[%lld][%lld][%lld] is %d, expected each number below %lld once%s",
+                  name, static_cast<long long>(s), static_cast<long long>(head), static_cast<long long>(i), order[i],
                   static_cast<long long>(length), complete ? "" : ", or -1");
     }
     seen[order[i]] = 1;
@@ -113,8 +113,9 @@ gtn_status Shape::take_arrays(Call* c, int64_t entries, gtn_message* message) co
 gtn_status Shape::check_sequence(const Call& c, int64_t s, gtn_message* message) const {
   const Sequence of = sequence(c.args, s);
   const auto wrong = [&](const char* name, int64_t i, int64_t value, const char* expected, int64_t limit) {
-    return fail(message, GTN_INVALID_ARGUMENT, "%s[%lld][%lld] is %lld, expected %s%lld", name, static_cast<long long>(s),
-                static_cast<long long>(i), static_cast<long long>(value), expected, static_cast<long long>(limit));
+    return fail(message, GTN_INVALID_ARGUMENT, "%s[%lld][%lld] is %lld, expected %s%lld", name,
+                static_cast<long long>(s), static_cast<long long>(i), static_cast<long long>(value), expected,
+                static_cast<long long>(limit));
   };
   for (int64_t i = 0; paged && i < ceil_div(of.len_k, page_size); ++i) {
     const int32_t page = c.block_table[s * pages_per_sequence() + i];
@@ -125,16 +126,19 @@ gtn_status Shape::check_sequence(const Call& c, int64_t s, gtn_message* message)
                 static_cast<long long>(c.prefixes[s]));
   }
   if ((masks & GTN_MASK_TREE) != 0 && of.len_q > desc.max_tree) {
-    return fail(message, GTN_INVALID_ARGUMENT, "len_q: is %lld in sequence %lld, expected at most the plan's max_tree of %lld",
+    return fail(message, GTN_INVALID_ARGUMENT,
+                "len_q: is %lld in sequence %lld, expected at most the plan's max_tree of %lld",
                 static_cast<long long>(of.len_q), static_cast<long long>(s), static_cast<long long>(desc.max_tree));
   }
   if (desc.has_bias != 0) {
     const int64_t* shape = desc.bias.shape;
     if (s >= shape[0] || of.len_q > shape[2] || of.len_k > shape[3]) {
-      return fail(message, GTN_INVALID_ARGUMENT, "bias: is [%lld, %lld, %lld, %lld], expected room for sequence %lld of %lld "
-                  "queries and %lld keys", static_cast<long long>(shape[0]), static_cast<long long>(shape[1]),
-                  static_cast<long long>(shape[2]), static_cast<long long>(shape[3]), static_cast<long long>(s),
-                  static_cast<long long>(of.len_q), static_cast<long long>(of.len_k));
+      return fail(message, GTN_INVALID_ARGUMENT,
+                  "bias: is [%lld, %lld, %lld, %lld], expected room for sequence %lld of %lld "
+                  "queries and %lld keys",
+                  static_cast<long long>(shape[0]), static_cast<long long>(shape[1]), static_cast<long long>(shape[2]),
+                  static_cast<long long>(shape[3]), static_cast<long long>(s), static_cast<long long>(of.len_q),
+                  static_cast<long long>(of.len_k));
     }
   }
   if (c.globals != nullptr) {
@@ -173,14 +177,16 @@ gtn_status Shape::check_lists(const Call& c, int64_t entries, gtn_message* messa
   for (int64_t row = 0; row < rows; ++row) {
     const int64_t first = c.block_offsets[row], last = c.block_offsets[row + 1];
     if (last < first || last > entries) {
-      return fail(message, GTN_INVALID_ARGUMENT, "block_offsets[%lld] is %lld, expected an offset that does not fall, %lld to %lld",
+      return fail(message, GTN_INVALID_ARGUMENT,
+                  "block_offsets[%lld] is %lld, expected an offset that does not fall, %lld to %lld",
                   static_cast<long long>(row + 1), static_cast<long long>(last), static_cast<long long>(first),
                   static_cast<long long>(entries));
     }
     for (int64_t entry = first; entry < last; ++entry) {
       const int64_t least = entry == first ? 0 : int64_t{c.block_columns[entry - 1]} + 1;
       if (c.block_columns[entry] < least) {
-        return fail(message, GTN_INVALID_ARGUMENT, "block_columns[%lld] is %d, expected columns that rise, at least %lld",
+        return fail(message, GTN_INVALID_ARGUMENT,
+                    "block_columns[%lld] is %d, expected columns that rise, at least %lld",
                     static_cast<long long>(entry), c.block_columns[entry], static_cast<long long>(least));
       }
       if (c.block_mask_index != nullptr &&

@@ -1,4 +1,5 @@
-// A call of an attention plan: its arrays, copied where they lead to memory and checked, and what they say of a sequence.
+// A call of an attention plan: its arrays, copied where they lead to memory and checked, and what they say of a
+// sequence.
 #pragma once
 
 #include "cpu/attention/pattern.h"
@@ -21,15 +22,15 @@ struct Call {
   int64_t *q_index, *k_index;
   int32_t* block_table;
   int64_t* prefixes;
-  int32_t* globals;        // [sequences][max_globals]
-  int32_t* global_queries; // their queries, those that are some, from the front
-  int64_t* global_counts;  // [sequences][2]: of globals, of global_queries
+  int32_t* globals;         // [sequences][max_globals]
+  int32_t* global_queries;  // their queries, those that are some, from the front
+  int64_t* global_counts;   // [sequences][2]: of globals, of global_queries
   int64_t* block_offsets;
   int32_t* block_columns;
   int32_t* block_mask_index;
   int32_t *q_order, *k_order;
-  uint8_t* seen;           // for the orders
-  LabelRange* labels;      // [sequences][label heads][chunks]
+  uint8_t* seen;       // for the orders
+  LabelRange* labels;  // [sequences][label heads][chunks]
   int64_t label_chunks;
   int64_t* first_item;     // [sequences * units + 1]
   int64_t* first_partial;  // the same: in floats
@@ -83,8 +84,18 @@ struct Shape {
     return c.k_order + ((packed && !paged ? 0 : s) * desc.order_heads + h) * len_k + of.first_k;
   }
 
-  // Where everything of a call lies, with `entries` in its block lists; without `call`, of a call at the plan's maxima with
-  // all arrays. Returns the bytes.
+  // Labels of the last layer, of head h of those that have labels.
+  const int32_t* q_labels(const gtn_attention_args& a, int64_t s, int64_t h, const Sequence& of) const {
+    const int64_t layer = (packed ? 0 : s) * desc.document_layers + desc.document_layers - 1;
+    return a.q_documents + (layer * desc.document_heads + h) * len_q + of.first_q;
+  }
+  const int32_t* k_labels(const gtn_attention_args& a, int64_t s, int64_t h, const Sequence& of) const {
+    const int64_t layer = (packed && !paged ? 0 : s) * desc.document_layers + desc.document_layers - 1;
+    return a.k_documents + (layer * desc.document_heads + h) * len_k + of.first_k;
+  }
+
+  // Where everything of a call lies, with `entries` in its block lists; without `call`, of a call at the plan's maxima
+  // with all arrays. Returns the bytes.
   int64_t lay_out(Workspace* space, const gtn_attention_args& args, int64_t entries, int64_t worker_bytes,
                   int64_t partial_floats, Call* call) const;
 

@@ -14,8 +14,9 @@ struct Segment {
 };
 
 // How the queries of one sequence and head are cut into tiles: into segments, and these into tile_rows rows each. The
-// segments are blocks of queries, or the classes of positions modulo the dilation, whose keys are a class as well, and the
-// global tokens. All but the last block have one number of tiles, so that a tile's segment is found without a search.
+// segments are blocks of queries, or the classes of positions modulo the dilation, whose keys are a class as well, and
+// the global tokens. All but the last block have one number of tiles, so that a tile's segment is found without a
+// search.
 class TileCut {
  public:
   // block: queries of a block, or 0; globals: queries that get tiles of their own.
@@ -29,9 +30,7 @@ class TileCut {
     short_tiles_ = tiles_of(slots_);
   }
 
-  int64_t tiles() const {
-    return longer_ * long_tiles_ + (segments_ - longer_) * short_tiles_ + tiles_of(globals_);
-  }
+  int64_t tiles() const { return longer_ * long_tiles_ + (segments_ - longer_) * short_tiles_ + tiles_of(globals_); }
 
   // The segment of a tile, and the tile's first row in it. The tiles of a segment come from its end: with a causal mask
   // those are the long ones, and the short ones then fill up the gaps between the workers.

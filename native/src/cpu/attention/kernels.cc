@@ -24,8 +24,8 @@
 // V once per tile of up to kMostTileRows rows. So panels are bound by the FMA units, fed from L1, and rows by the
 // bandwidth to K and V.
 //
-// Between the products come softcap, ALiBi and what is added: a matrix of biases with -inf where a row does not see a key,
-// made element by element and only for the blocks that need it.
+// Between the products come softcap, ALiBi and what is added: a matrix of biases with -inf where a row does not see a
+// key, made element by element and only for the blocks that need it.
 //
 // Rules for values that are not finite (each has its test in attention_test.cc):
 //   - a NaN score of a visible key, and a score of +inf (inf - inf), make the row NaN, its log-sum-exp included;
@@ -313,8 +313,8 @@ void weigh(const float* p, int64_t stride, const T* v, int64_t v_row, int64_t ke
 // The same for the keys that some row uses, a run of such keys after the other: a value that no row sees is not read.
 // `used` is null where all are. `alpha` is then all 1.
 template <bool by_key, int ROWS, int most, typename T>
-void weigh_used(const uint8_t* used, const float* p, int64_t stride, const T* v, int64_t v_row, int64_t keys, float* alpha,
-                int64_t alphas, float* o, int64_t o_row, int64_t rows, int64_t vectors) {
+void weigh_used(const uint8_t* used, const float* p, int64_t stride, const T* v, int64_t v_row, int64_t keys,
+                float* alpha, int64_t alphas, float* o, int64_t o_row, int64_t rows, int64_t vectors) {
   if (used == nullptr) {
     weigh<by_key, ROWS, most>(p, stride, v, v_row, keys, alpha, o, o_row, rows, vectors);
     return;
@@ -348,7 +348,9 @@ HWY_INLINE float bias_at(const AttentionTile& t, int64_t element) {
 
 // The few keys from `origin` on that sinks and global tokens are, for a row whose other keys are done.
 void add_lifted(const Mask& mask, const QueryRow& row, int64_t origin, int64_t keys, float* added, int64_t step) {
-  for (int64_t j = 0; j < keys && origin + j < mask.sinks; ++j) added[j * step] = visible(mask, row, origin + j) ? 0.0f : -kInfinity;
+  for (int64_t j = 0; j < keys && origin + j < mask.sinks; ++j) {
+    added[j * step] = visible(mask, row, origin + j) ? 0.0f : -kInfinity;
+  }
   int64_t next = 0, end = mask.global_count;  // the first global token from `origin` on
   while (next < end) {
     const int64_t middle = (next + end) / 2;
@@ -364,8 +366,8 @@ void add_lifted(const Mask& mask, const QueryRow& row, int64_t origin, int64_t k
   }
 }
 
-// Keys first to first + keys - 1 of a block against one row: what is added to each score, -inf where the row does not see
-// the key. added[j * step] is that of key first + j.
+// Keys first to first + keys - 1 of a block against one row: what is added to each score, -inf where the row does not
+// see the key. added[j * step] is that of key first + j.
 void add_row(const AttentionTile& t, const KeyBlock& block, int64_t first, int64_t keys, int64_t tile_row, float* added,
              int64_t step) {
   const QueryRow row = query_row_of(t, tile_row);
@@ -373,7 +375,8 @@ void add_row(const AttentionTile& t, const KeyBlock& block, int64_t first, int64
   if (block.kind == KeyBlock::kGeneral) {
     const bool masks = block.entries != nullptr && t.lists.mask_index != nullptr;
     const bool lifts = mask.global_count > 0 || mask.sinks > 0;
-    if (mask.tree == nullptr && mask.dilation == 1 && mask.layers <= 1 && !masks && (!lifts || block.tokens == nullptr)) {
+    if (mask.tree == nullptr && mask.dilation == 1 && mask.layers <= 1 && !masks &&
+        (!lifts || block.tokens == nullptr)) {
       const KeyRange window = window_of(mask, row, block.lifted);
       const int32_t* labels = mask.q_labels != nullptr ? mask.k_labels : nullptr;
       const int32_t label = labels != nullptr ? mask.q_labels[row.query] : 0;
@@ -389,7 +392,8 @@ void add_row(const AttentionTile& t, const KeyBlock& block, int64_t first, int64
         bool sees = visible(mask, row, token_of(block, first + j));
         if (masks && sees) {
           const int64_t index = t.lists.mask_index[block.entries[first + j]];
-          sees = index < 0 || t.lists.masks[index * t.lists.block_q * t.lists.block_k + line + block.places[first + j]] != 0;
+          sees = index < 0 ||
+                 t.lists.masks[index * t.lists.block_q * t.lists.block_k + line + block.places[first + j]] != 0;
         }
         added[j * step] = sees ? 0.0f : -kInfinity;
       }
@@ -415,7 +419,9 @@ void add_row(const AttentionTile& t, const KeyBlock& block, int64_t first, int64
 
 // The keys of a block, whose tokens rise, before `token`.
 HWY_INLINE int64_t keys_before(const KeyBlock& block, int64_t token) {
-  if (block.tokens == nullptr) return min_of(max_of((token - block.first + block.step - 1) / block.step, 0), block.count);
+  if (block.tokens == nullptr) {
+    return min_of(max_of((token - block.first + block.step - 1) / block.step, 0), block.count);
+  }
   int64_t low = 0, high = block.count;
   while (low < high) {
     const int64_t middle = (low + high) / 2;
@@ -556,7 +562,8 @@ void finish_scores(const AttentionTile& t, const KeyBlock& block, int64_t first,
         any = any || !hn::AllTrue(d, hidden);
       }
       if (from != nullptr) {
-        const auto inside = hn::And(hn::Ge(index, hn::Load(d, from + c * kLanes)), hn::Lt(index, hn::Load(d, to + c * kLanes)));
+        const auto inside =
+            hn::And(hn::Ge(index, hn::Load(d, from + c * kLanes)), hn::Lt(index, hn::Load(d, to + c * kLanes)));
         score = hn::IfThenElse(inside, score, masked);
       }
       hn::Store(score, d, at);
@@ -630,7 +637,8 @@ void panel_block(const AttentionTile& t, const KeyBlock& block, const Panel& pan
     }
   }
   if (adds || range || t.softcap > 0.0f || t.slopes != nullptr) {
-    finish_scores<NV>(t, block, first, keys, panel, adds ? added : nullptr, range ? from : nullptr, to, s, used, maximum);
+    finish_scores<NV>(t, block, first, keys, panel, adds ? added : nullptr, range ? from : nullptr, to, s, used,
+                      maximum);
   }
 
   // Max may lose a NaN; the weight of that key is NaN in any case, and with it the sum. A maximum of -inf would make
@@ -659,8 +667,8 @@ void panel_block(const AttentionTile& t, const KeyBlock& block, const Panel& pan
   }
 
   constexpr int kGroup = kRows < kWeighRows ? kRows : kWeighRows;
-  weigh_used<true, kGroup, kWeighVectors>(adds ? used : nullptr, s, kRows, v, v_row, keys, alpha, kRows, panel.o, dv_padded,
-                                          panel.rows, dv_padded / kLanes);
+  weigh_used<true, kGroup, kWeighVectors>(adds ? used : nullptr, s, kRows, v, v_row, keys, alpha, kRows, panel.o,
+                                          dv_padded, panel.rows, dv_padded / kLanes);
 }
 
 HWY_INLINE int64_t panels_of(const AttentionTile& t) { return (t.rows + kPanelRows - 1) / kPanelRows; }
@@ -680,7 +688,8 @@ void begin_panels(const AttentionTile& t, const Layout& layout, float* scratch) 
       hn::Store(hn::Zero(d), d, scratch + layout.sums + r);
     }
   }
-  memset(scratch + layout.outputs, 0, static_cast<size_t>(panels_of(t) * kPanelRows * layout.dv_padded) * sizeof(float));
+  memset(scratch + layout.outputs, 0,
+         static_cast<size_t>(panels_of(t) * kPanelRows * layout.dv_padded) * sizeof(float));
 }
 
 void panels(const AttentionTile& t, const KeyBlock& block, const Layout& layout, float* scratch) {
@@ -701,8 +710,11 @@ void panels(const AttentionTile& t, const KeyBlock& block, const Layout& layout,
   }
   for (int64_t p = 0; p < panels_of(t); ++p) {
     const int64_t first = p * kPanelRows;
-    const Panel panel = {first, min_of(t.rows - first, kPanelRows), scratch + layout.queries + first * layout.dk_padded,
-                         scratch + layout.outputs + first * layout.dv_padded, scratch + layout.maxima + first,
+    const Panel panel = {first,
+                         min_of(t.rows - first, kPanelRows),
+                         scratch + layout.queries + first * layout.dk_padded,
+                         scratch + layout.outputs + first * layout.dv_padded,
+                         scratch + layout.maxima + first,
                          scratch + layout.sums + first};
     float* s = scratch + layout.scores;
     float* added = scratch + layout.added;
@@ -796,7 +808,8 @@ void row_block(const AttentionTile& t, const KeyBlock& block, const T* k, int64_
       const float slope = t.slopes[head_of(t, r)];
       const int64_t position = query_row_of(t, r).position;
       for (int64_t i = 0; i < keys; ++i) {
-        row[i] -= slope * fabsf(static_cast<float>(position - origin) - static_cast<float>(token_of(block, first + i) - origin));
+        row[i] -= slope * fabsf(static_cast<float>(position - origin) -
+                                static_cast<float>(token_of(block, first + i) - origin));
       }
     }
     if (adds) {
@@ -827,8 +840,8 @@ void row_block(const AttentionTile& t, const KeyBlock& block, const T* k, int64_
     l[r] = l[r] * alpha[r] + hn::GetLane(hn::SumOfLanes(d, sum));
     m[r] = hn::GetLane(maximum);
   }
-  weigh_used<false, ROWS, kVectors>(adds ? used : nullptr, s, padded, v, v_row, keys, alpha, ROWS, scratch + layout.outputs,
-                                    layout.dv_padded, ROWS, layout.dv_padded / kLanes);
+  weigh_used<false, ROWS, kVectors>(adds ? used : nullptr, s, padded, v, v_row, keys, alpha, ROWS,
+                                    scratch + layout.outputs, layout.dv_padded, ROWS, layout.dv_padded / kLanes);
 }
 
 template <typename T>

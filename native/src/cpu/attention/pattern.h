@@ -20,7 +20,8 @@ inline double sum_clamped(int64_t n, int64_t shift, int64_t top) {
   return (steps > 0 ? steps * ends / 2 : 0.0) + static_cast<double>(n - plateau) * static_cast<double>(top);
 }
 
-// Pairs of a query, of n whose first sits at position `shift`, and a key of `len_k` in its window; left and right in keys.
+// Pairs of a query, of n whose first sits at position `shift`, and a key of `len_k` in its window; left and right count
+// keys.
 inline double window_pairs(int64_t n, int64_t shift, int64_t len_k, int64_t left, int64_t right) {
   const double dense = static_cast<double>(n) * static_cast<double>(len_k);
   const double last = right < 0 ? dense : sum_clamped(n, shift + right + 1, len_k);
@@ -58,7 +59,8 @@ inline double visible_pairs(const Pattern& p, int64_t len_q, int64_t len_k) {
     // Sinks to the left of the window, and to its right.
     if (p.left >= 0) pairs += sum_clamped(len_q, shift - p.left, p.sinks);
     if (p.right > 0) {
-      pairs += static_cast<double>(len_q) * static_cast<double>(p.sinks) - sum_clamped(len_q, shift + p.right + 1, p.sinks);
+      pairs +=
+          static_cast<double>(len_q) * static_cast<double>(p.sinks) - sum_clamped(len_q, shift + p.right + 1, p.sinks);
     }
     return pairs;
   }

@@ -128,8 +128,8 @@ class AttentionPlan final : public Plan {
   void describe(const gtn_attention_desc& desc, gtn_plan_info* info) const {
     char name[48];
     std::snprintf(name, sizeof name, "attention.%s%s%s%s%s%s", short_name(q_dtype_), k_dtype_ != q_dtype_ ? "." : "",
-                  k_dtype_ != q_dtype_ ? short_name(k_dtype_) : "", shape_.paged ? ".paged" : "", shape_.ordered() ? ".ordered" : "",
-                  shape_.lists() ? ".blocks" : "");
+                  k_dtype_ != q_dtype_ ? short_name(k_dtype_) : "", shape_.paged ? ".paged" : "",
+                  shape_.ordered() ? ".ordered" : "", shape_.lists() ? ".blocks" : "");
     name_kernel(info, device_, name);
     // Packed, the most work is one sequence of all tokens.
     const double copies = shape_.packed ? (shape_.sequences > 0 ? 1.0 : 0.0) : static_cast<double>(shape_.sequences);
@@ -139,7 +139,8 @@ class AttentionPlan final : public Plan {
       pairs += heads * head_pairs(shape_.pattern(h));
     }
     for (int64_t unit = 0; unit < (shape_.one_pattern ? 1 : shape_.units); ++unit) {
-      blocks += (shape_.one_pattern ? static_cast<double>(shape_.units) : 1.0) * count_blocks(shape_.pattern(unit * shape_.group));
+      blocks += (shape_.one_pattern ? static_cast<double>(shape_.units) : 1.0) *
+                count_blocks(shape_.pattern(unit * shape_.group));
     }
     info->flops = 2.0 * copies * pairs * static_cast<double>(dk_ + dv_);
     double bytes = elements_of(desc.q) * static_cast<double>(element_bytes(q_dtype_)) +
@@ -159,7 +160,8 @@ class AttentionPlan final : public Plan {
       const int64_t parts = parts_of(longest, unit * shape_.group);
       if (parts > 1) partial += parts * part_floats(longest);
     }
-    info->workspace_bytes = shape_.lay_out(&space, most, shape_.desc.max_blocks, worker_bytes(), times(most.sequences, partial), nullptr);
+    info->workspace_bytes =
+        shape_.lay_out(&space, most, shape_.desc.max_blocks, worker_bytes(), times(most.sequences, partial), nullptr);
   }
 
   gtn_status run(Stream& stream, const void* args, gtn_message* message) const override {
@@ -224,9 +226,11 @@ class AttentionPlan final : public Plan {
   double head_pairs(const Pattern& p) const {
     if (p.masks & GTN_MASK_BLOCKS) {
       // All entries of the lists, shared evenly by sequences and heads of lists.
-      const double entries = static_cast<double>(shape_.desc.max_blocks) / static_cast<double>(shape_.desc.block_heads) /
+      const double entries = static_cast<double>(shape_.desc.max_blocks) /
+                             static_cast<double>(shape_.desc.block_heads) /
                              (shape_.sequences > 0 ? static_cast<double>(shape_.sequences) : 1.0);
-      const double listed = entries * static_cast<double>(shape_.desc.block_q) * static_cast<double>(shape_.desc.block_k);
+      const double listed =
+          entries * static_cast<double>(shape_.desc.block_q) * static_cast<double>(shape_.desc.block_k);
       const double most = visible_pairs(p, shape_.len_q, shape_.len_k);
       return listed < most ? listed : most;
     }
@@ -283,9 +287,8 @@ class AttentionPlan final : public Plan {
       m.layers = shape_.desc.document_layers;
       m.q_layer = shape_.desc.document_heads * shape_.len_q;
       m.k_layer = shape_.desc.document_heads * shape_.len_k;
-      m.q_labels = c.args.q_documents + (((shape_.packed ? 0 : s) + 1) * m.layers - 1) * m.q_layer + h * shape_.len_q + of.first_q;
-      m.k_labels = c.args.k_documents + (((shape_.packed && !shape_.paged ? 0 : s) + 1) * m.layers - 1) * m.k_layer + h * shape_.len_k +
-                   of.first_k;
+      m.q_labels = shape_.q_labels(c.args, s, h, of);
+      m.k_labels = shape_.k_labels(c.args, s, h, of);
     }
     if (p.masks & GTN_MASK_TREE) {
       m.tree = c.args.tree + s * shape_.desc.max_tree * shape_.desc.max_tree;
@@ -297,13 +300,12 @@ class AttentionPlan final : public Plan {
   // Another thread may write labels meanwhile: that can hide keys or show them, no more.
   void range_labels(const Call& c, int64_t task) const {
     const int64_t s = task / shape_.label_heads;
-    const int64_t head = task % shape_.label_heads * (shape_.heads_q / shape_.label_heads);  // a query head with these labels and order
+    // A query head with these labels and this order.
+    const int64_t head = task % shape_.label_heads * (shape_.heads_q / shape_.label_heads);
     const Sequence of = shape_.sequence(c.args, s);
-    const int32_t* order = shape_.ordered() ? shape_.k_order(c, s, shape_.head_of(shape_.desc.order_heads, head), of) : nullptr;
-    const int64_t h = shape_.head_of(shape_.desc.document_heads, head), layers = shape_.desc.document_layers;
-    const int32_t* labels = c.args.k_documents +
-                            (((shape_.packed && !shape_.paged ? 0 : s) + 1) * layers - 1) * shape_.desc.document_heads * shape_.len_k + h * shape_.len_k +
-                            of.first_k;
+    const int32_t* order =
+        shape_.ordered() ? shape_.k_order(c, s, shape_.head_of(shape_.desc.order_heads, head), of) : nullptr;
+    const int32_t* labels = shape_.k_labels(c.args, s, shape_.head_of(shape_.desc.document_heads, head), of);
     LabelRange* ranges = c.labels + task * c.label_chunks;
     for (int64_t chunk = 0; chunk * kLabelKeys < of.len_k; ++chunk) {
       LabelRange range = {INT32_MAX, INT32_MIN};
@@ -326,7 +328,8 @@ class AttentionPlan final : public Plan {
     const bool listed = (p.masks & GTN_MASK_BLOCKS) != 0;
     const bool plain = !listed && !shape_.ordered();
     return TileCut(of.len_q, listed ? shape_.desc.block_q : 0, plain ? p.dilation : 1,
-                   plain && (p.masks & GTN_MASK_GLOBALS) != 0 ? c.global_counts[2 * s + 1] : 0, shape_.group, c.tile_rows);
+                   plain && (p.masks & GTN_MASK_GLOBALS) != 0 ? c.global_counts[2 * s + 1] : 0, shape_.group,
+                   c.tile_rows);
   }
 
   // Gives a tile its rows. `queries` is left as it is.
@@ -346,7 +349,8 @@ class AttentionPlan final : public Plan {
     if (of.len_q * shape_.group > kSplitRows) return 1;
     const Pattern& p = shape_.pattern(head);
     int64_t keys = of.len_k;
-    const bool bounded = p.left >= 0 && p.right >= 0 && (p.masks & (GTN_MASK_PREFIX | GTN_MASK_GLOBALS)) == 0 && !shape_.ordered();
+    const bool bounded =
+        p.left >= 0 && p.right >= 0 && (p.masks & (GTN_MASK_PREFIX | GTN_MASK_GLOBALS)) == 0 && !shape_.ordered();
     if (bounded) keys = at_most(keys, (p.left + p.right + of.len_q) / p.dilation + 1 + p.sinks);
     const int64_t parts = ceil_div(keys, kPartBlocks * tiling_.block_keys);
     return parts < 1 ? 1 : at_most(parts, kMostParts);
@@ -410,8 +414,9 @@ class AttentionPlan final : public Plan {
   double at_most_pairs(double pairs, const Sequence& of) const {
     if (!shape_.lists()) return pairs;
     const double rows = static_cast<double>(shape_.list_rows(1));
-    const double listed = rows == 0 ? 0 : static_cast<double>(shape_.desc.max_blocks) / rows * static_cast<double>(shape_.desc.block_k) *
-                                              static_cast<double>(of.len_q);
+    const double listed = rows == 0 ? 0
+                                    : static_cast<double>(shape_.desc.max_blocks) / rows *
+                                          static_cast<double>(shape_.desc.block_k) * static_cast<double>(of.len_q);
     return listed < pairs ? listed : pairs;
   }
 
@@ -448,7 +453,8 @@ class AttentionPlan final : public Plan {
     }
     common.low = {low, low + shift, common.all_global};
     common.high = {high, high + shift, common.all_global};
-    common.one_residue = !listed && (t.mask.dilation == 1 || t.query_step % t.mask.dilation == 0 || first_slot == last_slot);
+    common.one_residue =
+        !listed && (t.mask.dilation == 1 || t.query_step % t.mask.dilation == 0 || first_slot == last_slot);
     return common;
   }
 
@@ -464,9 +470,11 @@ class AttentionPlan final : public Plan {
     t.q_dtype = q_dtype_;
     t.out_dtype = out_dtype_;
     t.q = at(a.q, (b * q_.sequence + of.first_q * q_.row + head * q_.head) * element_bytes(q_dtype_));
-    t.out = const_cast<char*>(at(a.out, (b * out_.sequence + of.first_q * out_.row + head * out_.head) * element_bytes(out_dtype_)));
+    t.out = const_cast<char*>(
+        at(a.out, (b * out_.sequence + of.first_q * out_.row + head * out_.head) * element_bytes(out_dtype_)));
     if (a.lse != nullptr) {
-      const int64_t first = shape_.packed ? head * shape_.len_q + of.first_q : (s * shape_.heads_q + head) * shape_.len_q;
+      const int64_t first =
+          shape_.packed ? head * shape_.len_q + of.first_q : (s * shape_.heads_q + head) * shape_.len_q;
       t.lse = static_cast<float*>(a.lse) + first;
     }
     t.q_row = q_.row;
@@ -505,19 +513,22 @@ class AttentionPlan final : public Plan {
       keys->order = shape_.k_order(c, s, h, of);
     }
     if (p.masks & GTN_MASK_BLOCKS) {
-      const int64_t row = (s * shape_.desc.block_heads + shape_.head_of(shape_.desc.block_heads, head)) * ceil_div(shape_.len_q, shape_.desc.block_q);
+      const int64_t row = (s * shape_.desc.block_heads + shape_.head_of(shape_.desc.block_heads, head)) *
+                          ceil_div(shape_.len_q, shape_.desc.block_q);
       keys->list_offsets = c.block_offsets + row + segment.first_slot / shape_.desc.block_q;
       keys->list_columns = c.block_columns;
       t.lists = {shape_.desc.block_q, shape_.desc.block_k, c.block_mask_index, a.block_masks, a.block_bias};
     }
-    if (t.mask.global_count > 0 && (shape_.ordered() || keys->list_offsets != nullptr)) t.globals = AttentionTile::kMixed;
+    if (t.mask.global_count > 0 && (shape_.ordered() || keys->list_offsets != nullptr)) {
+      t.globals = AttentionTile::kMixed;
+    }
     if (p.masks & GTN_MASK_DOCUMENTS) {
       keys->labels = c.labels + (s * shape_.label_heads + shape_.head_of(shape_.label_heads, head)) * c.label_chunks;
     }
   }
 
-  KeySource source(const void* data, int32_t dtype, const Strides& strides, const float* scales, int64_t s, int64_t key_head,
-                   const Sequence& of) const {
+  KeySource source(const void* data, int32_t dtype, const Strides& strides, const float* scales, int64_t s,
+                   int64_t key_head, const Sequence& of) const {
     KeySource result = {};
     const int64_t b = shape_.packed || shape_.paged ? 0 : s;
     result.dtype = dtype;
@@ -608,11 +619,15 @@ gtn_status attention_plan(const Device& device, const gtn_attention_desc& desc, 
   const int length = desc.q.rank == 3 ? 0 : 1;
   const int64_t len_k = desc.paged != 0 ? desc.max_len_k : desc.k.shape[length];
   if (len_k > (numbered ? kMostPositions - 1 : kMostElements) || (numbered && desc.q.shape[length] >= kMostPositions)) {
-    return fail(message, GTN_UNSUPPORTED, "len_k: is %lld, this backend takes up to 2^31 - 1 queries and keys where 32-bit "
-                "numbers name them", static_cast<long long>(len_k));
+    return fail(message, GTN_UNSUPPORTED,
+                "len_k: is %lld, this backend takes up to 2^31 - 1 queries and keys where 32-bit "
+                "numbers name them",
+                static_cast<long long>(len_k));
   }
-  if ((masks & GTN_MASK_BLOCKS) != 0 && (desc.max_blocks >= kMostPositions || desc.block_k >= kMostPositions || desc.block_q >= kMostPositions)) {
-    return fail(message, GTN_UNSUPPORTED, "max_blocks: is %lld with blocks of %lld by %lld, this backend takes up to 2^31 - 1",
+  if ((masks & GTN_MASK_BLOCKS) != 0 &&
+      (desc.max_blocks >= kMostPositions || desc.block_k >= kMostPositions || desc.block_q >= kMostPositions)) {
+    return fail(message, GTN_UNSUPPORTED,
+                "max_blocks: is %lld with blocks of %lld by %lld, this backend takes up to 2^31 - 1",
                 static_cast<long long>(desc.max_blocks), static_cast<long long>(desc.block_q),
                 static_cast<long long>(desc.block_k));
   }
