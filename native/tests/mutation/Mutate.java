@@ -37,7 +37,7 @@ import java.util.stream.Stream;
 final class Mutate {
     /** Where the mutants are made: the sources of the CPU backend that compute, or say who computes what. */
     private static final Pattern FILES = Pattern.compile("native/src/cpu/(math\\.h|simd\\.h|threads\\.cc|"
-            + "(activation|attention|gemm|norm|softmax)/[a-z_]+\\.(cc|h))");
+            + "(activation|attention|gemm|merge|norm|rope|softmax)/[a-z_]+\\.(cc|h))");
 
     /** Code that is left alone: what matches, and with {@code statement} all to the end of the statement. */
     private record Exclusion(String file, String line, boolean statement, String reason) {}
@@ -48,8 +48,12 @@ final class Mutate {
                     "what is fetched ahead changes no result"),
             new Exclusion("softmax/kernels", "r \\+ 1 < rows \\? (from|to) \\+ \\w+ : \\w+", false, "the same"),
             new Exclusion("", "\\bfail\\(|snprintf|name_kernel", true, "the text of messages and names"),
-            new Exclusion("", "info->|\\bdescribe\\(|double (visible_pairs|sum_clamped|elements_of)\\(", true,
+            new Exclusion("", "info->|\\bdescribe\\(|double (visible_pairs|window_pairs|sum_clamped|elements_of|head_pairs"
+                    + "|count_blocks)\\(", true,
                     "what a plan says of its cost: the native tests compare it with figures of their own"),
+            new Exclusion("", "space->take<|lay_out\\(|(workspace|worker|scratch)_bytes|(?<=list_bytes_\\()", true,
+                    "how much scratch memory there is: the sanitized tests see where it is too little"),
+            new Exclusion("", "0x40u|0x400000u", false, "which NaN"),
             new Exclusion("/plan", "const double|double (rows|elements|copies)|const bool (layer|has_)"
                     + "|const int64_t n = desc\\.x\\.shape", true, "the same"),
             new Exclusion("activation/|norm/|softmax/|gemm/epilogue",
@@ -76,8 +80,15 @@ final class Mutate {
             new Exclusion("gemm/kernels", "depths = k <= |panel_by_panel = ", true,
                     "into how many parts k is cut, and whether panels or parts come first: the sums go on where they"
                             + " stopped"),
-            new Exclusion("attention/plan", "int64_t tiles_per_task|while \\(tiles < kWantedTiles", true,
-                    "how much work is worth a task"),
+            new Exclusion("attention/(plan|pattern)", "constexpr (int64_t|double) k\\w+ = ", true,
+                    "how much work is worth a task, and what is too large"),
+            new Exclusion("attention/plan", "int64_t items_per_task|double at_most_pairs|while \\(items < kWantedTiles",
+                    true, "how much work is worth a task"),
+            new Exclusion("attention/blocks", "int64_t block_size\\(|const bool gather = ", true,
+                    "how many keys are a block, and whether they are copied"),
+            new Exclusion("norm/kernels", "last_pass<false, false>\\(d, h, 0\\.0f, 0\\.0f", false,
+                    "a mean that RMSNorm does not read"),
+            new Exclusion("softmax/plan", "(?<=\\(args\\.rows \\+ height - 1\\) )/", false, "more tasks, all empty"),
             new Exclusion("threads", "for \\(int spins = 0; epoch|if \\((spins < kSpins|epoch == seen)\\)|void pause"
                     + "|void futex|int cgroup_quota|sigset|int usable_threads|sleepers_", true,
                     "how threads wait, and how many there are"),
@@ -101,7 +112,9 @@ final class Mutate {
             new Edge("math", "hn::(Lt|Gt)\\(x, bound\\)", "the same"),
             new Edge("gemm/kernels", "block\\.panels - panel >= width", "panels one by one are the same panels"),
             new Edge("", "[<>] (INT64_MAX|kMaxSize|\\(int64_t\\{1\\} << 48)", "sizes that no memory holds"),
-            new Edge("/plan", "scratch_bytes_ > 0", "no bytes are as good as none"),
+            new Edge("attention/blocks", "(first|last) [<>]=? window_of\\([^;{]*|last >= mask_\\.len_k - mask_\\.len_q"
+                    + "|first < mask_\\.sinks|mask_\\.globals\\[i\\] [<>]=? (first|last)", "a block that is not known to be"
+                    + " full is looked at key by key"),
             new Edge("gemm/(plan|pack)", "round_up\\((rows_at_once|columns) \\* 4, 64\\)|const int64_t element = [^;]*",
                     "memory to spare"),
             new Edge("threads", "task >= tasks_", "one more task is empty"));
@@ -196,10 +209,14 @@ final class Mutate {
         edit(tree, "native/src/cpu/levels.cc", "&avx512_kernels, has_avx512()", "nullptr, false");
         edit(tree, "native/src/cpu/levels.cc", "&vnni_kernels, has_vnni()", "nullptr, false");
         edit(tree, "native/CMakeLists.txt", "src/cpu/threads.cc", "src/cpu/threads.cc src/cpu/mutation/state.cc");
-        edit(tree, "native/tests/math_test.cc", "&cpu::avx512::math_level", "nullptr");
-        edit(tree, "native/tests/math_test.cc", "&cpu::vnni::math_level", "nullptr");
-        edit(tree, "native/tests/CMakeLists.txt", "math_test math_test.cc",
-                "math_test math_test.cc ../src/cpu/mutation/state.cc");
+        for (String test : List.of("math", "half")) {
+            edit(tree, "native/tests/" + test + "_test.cc", "&cpu::avx512::" + test + "_level", "nullptr");
+            edit(tree, "native/tests/" + test + "_test.cc", "&cpu::vnni::" + test + "_level", "nullptr");
+        }
+        for (String test : List.of("math_test", "half_test")) {
+            edit(tree, "native/tests/CMakeLists.txt", test + " " + test + ".cc",
+                    test + " " + test + ".cc ../src/cpu/mutation/state.cc");
+        }
         edit(tree, "native/src/cpu/simd.h", "namespace hn = hwy::HWY_NAMESPACE;\n",
                 "namespace hn = hwy::HWY_NAMESPACE;\n#include \"cpu/mutation/vectors.h\"\n");
         edit(tree, "native/src/cpu/math.h", "}  // namespace wide\n",
