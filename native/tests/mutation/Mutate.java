@@ -48,15 +48,16 @@ final class Mutate {
                     "what is fetched ahead changes no result"),
             new Exclusion("softmax/kernels", "r \\+ 1 < rows \\? (from|to) \\+ \\w+ : \\w+", false, "the same"),
             new Exclusion("", "\\bfail\\(|snprintf|name_kernel", true, "the text of messages and names"),
-            new Exclusion("", "info->|\\bdescribe\\(|double (visible_pairs|window_pairs|sum_clamped|elements_of|head_pairs"
-                    + "|count_blocks)\\(", true,
+            new Exclusion("", "info->|\\bdescribe\\(|double (visible_pairs|window_pairs|sum_clamped|elements_of"
+                    + "|head_pairs|count_blocks)\\(", true,
                     "what a plan says of its cost: the native tests compare it with figures of their own"),
-            new Exclusion("", "space->take<|lay_out\\(|(workspace|worker|scratch)_bytes|(?<=list_bytes_\\()", true,
-                    "how much scratch memory there is: the sanitized tests see where it is too little"),
+            new Exclusion("", "space->take<|lay_out\\(|bytes = sums_at|(workspace|worker|scratch)_bytes"
+                    + "|(?<=list_bytes_\\()", true,
+                    "how much memory is asked for: the sanitized tests see where it is too little"),
             new Exclusion("", "0x40u|0x400000u", false, "which NaN"),
             new Exclusion("/plan", "const double|double (rows|elements|copies)|const bool (layer|has_)"
                     + "|const int64_t n = desc\\.x\\.shape", true, "the same"),
-            new Exclusion("activation/|norm/|softmax/|gemm/epilogue",
+            new Exclusion("activation/|merge/|norm/|rope/|softmax/|gemm/epilogue",
                     "(?<=load_some\\([^;\\n]{1,60}, )0\\.0f(?=\\))", false,
                     "the lanes beyond the end of a row: computed or masked, never stored and never summed"),
             new Exclusion("gemm/rows", "(?<=VF x = load_some\\([^;\\n]{1,60}, )0\\.0f(?=\\))", false,
@@ -84,12 +85,14 @@ final class Mutate {
                     "how much work is worth a task, and what is too large"),
             new Exclusion("attention/plan", "int64_t items_per_task|double at_most_pairs|while \\(items < kWantedTiles",
                     true, "how much work is worth a task"),
+            new Exclusion("attention/cut", "int64_t \\w+ = 0(, \\w+ = 0)*;", true,
+                    "what a sequence without queries never reads"),
             new Exclusion("attention/blocks", "int64_t block_size\\(|const bool gather = ", true,
                     "how many keys are a block, and whether they are copied"),
             new Exclusion("norm/kernels", "last_pass<false, false>\\(d, h, 0\\.0f, 0\\.0f", false,
                     "a mean that RMSNorm does not read"),
             new Exclusion("softmax/plan", "(?<=\\(args\\.rows \\+ height - 1\\) )/", false, "more tasks, all empty"),
-            new Exclusion("threads", "for \\(int spins = 0; epoch|if \\((spins < kSpins|epoch == seen)\\)|void pause"
+            new Exclusion("threads", "for \\(int spins = 0; |if \\((spins < kSpins|epoch == seen)\\)|void pause"
                     + "|void futex|int cgroup_quota|sigset|int usable_threads|sleepers_", true,
                     "how threads wait, and how many there are"),
             new Exclusion("threads", "started_ < wanted|start_workers\\(threads - 1\\)|threads <= 1"
@@ -112,9 +115,10 @@ final class Mutate {
             new Edge("math", "hn::(Lt|Gt)\\(x, bound\\)", "the same"),
             new Edge("gemm/kernels", "block\\.panels - panel >= width", "panels one by one are the same panels"),
             new Edge("", "[<>] (INT64_MAX|kMaxSize|\\(int64_t\\{1\\} << 48)", "sizes that no memory holds"),
+            new Edge("attention/blocks", "for \\(int64_t (slot|key) = [^;]*;[^;]*", "an empty block more"),
             new Edge("attention/blocks", "(first|last) [<>]=? window_of\\([^;{]*|last >= mask_\\.len_k - mask_\\.len_q"
-                    + "|first < mask_\\.sinks|mask_\\.globals\\[i\\] [<>]=? (first|last)", "a block that is not known to be"
-                    + " full is looked at key by key"),
+                    + "|first < mask_\\.sinks|mask_\\.globals\\[i\\] [<>]=? (first|last)",
+                    "a block that is not known to be full is looked at key by key"),
             new Edge("gemm/(plan|pack)", "round_up\\((rows_at_once|columns) \\* 4, 64\\)|const int64_t element = [^;]*",
                     "memory to spare"),
             new Edge("threads", "task >= tasks_", "one more task is empty"));
