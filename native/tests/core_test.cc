@@ -396,11 +396,11 @@ TEST_F(Core, ABackendsMessageIsCutToTheCallersSize) {
 }
 
 // Threads make, run and close plans of the same slots while others close what they should not; every answer must be one of
-// those that the contract allows. The thread and address sanitizers watch.
+// those that the contract allows. The thread and address sanitizers watch. A thread that closed the plan and is then kept
+// from making the next leaves the others without one for as long, so they count runs that worked, not attempts.
 TEST_F(Core, ClosesRaceWithRuns) {
-  constexpr int kThreads = 4, kRounds = 20000;
+  constexpr int kThreads = 4, kRuns = 10000;
   std::atomic<gtn_plan> shared{new_plan()};
-  std::atomic<int> ran{0}, stale{0}, refused{0};
   std::vector<std::thread> threads;
   for (int t = 0; t < kThreads; ++t) {
     threads.emplace_back([&, t] {
@@ -408,20 +408,18 @@ TEST_F(Core, ClosesRaceWithRuns) {
       ASSERT_EQ(GTN_OK, gtn_stream_create(device, &own, nullptr));
       alignas(64) float x[16] = {}, out[16] = {};
       std::mt19937_64 random(static_cast<uint64_t>(t));
-      for (int i = 0; i < kRounds; ++i) {
+      for (int ran = 0; ran < kRuns;) {
         if (random() % 8 == 0) {
           gtn_status status = gtn_plan_close(shared, nullptr);
           if (status == GTN_OK) {
             shared = new_plan();
           } else {
             ASSERT_TRUE(status == GTN_BUSY || status == GTN_STALE_HANDLE) << status;
-            refused += status == GTN_BUSY;
           }
         } else {
           gtn_status status = gtn_softmax_run(shared, own, 1, x, out);
           ASSERT_TRUE(status == GTN_OK || status == GTN_STALE_HANDLE) << status;
           ran += status == GTN_OK;
-          stale += status == GTN_STALE_HANDLE;
         }
       }
       ASSERT_EQ(GTN_OK, gtn_stream_close(own, nullptr));
@@ -429,7 +427,6 @@ TEST_F(Core, ClosesRaceWithRuns) {
   }
   for (std::thread& thread : threads) thread.join();
   EXPECT_EQ(GTN_OK, gtn_plan_close(shared, nullptr));
-  EXPECT_GT(ran, kRounds / 2);
 }
 
 // ---- Checks of descriptions and runs
