@@ -457,14 +457,15 @@ void write_values(const float* o, float factor, int64_t size, T* out) {
   if (i < size) store_some(d, hn::Mul(hn::Load(d, o + i), scale), out + i, static_cast<size_t>(size - i));
 }
 
-void write_zeros(void* out, int64_t bytes) { memset(out, 0, static_cast<size_t>(bytes)); }
-
 // The output of a row with weights that sum up to `sum` at `maximum`. The sink logit is one more weight in the sum.
 void write_row(const AttentionTile& t, int64_t row, float maximum, float sum, const float* o) {
   const int64_t query = query_of(t, row), head = head_of(t, row);
   char* out = t.out + (query * t.out_row + head * t.out_head) * element_bytes(t.out_dtype);
   if (t.lse != nullptr) t.lse[head * t.lse_head + query] = sum == 0.0f ? -kInfinity : maximum + logf(sum);
-  if (sum == 0.0f) return write_zeros(out, t.dv * element_bytes(t.out_dtype));  // NaN is not
+  if (sum == 0.0f) {  // NaN is not
+    memset(out, 0, static_cast<size_t>(t.dv * element_bytes(t.out_dtype)));
+    return;
+  }
   float factor = 1.0f / sum;
   if (t.sink_logits != nullptr) {
     const float sink = t.sink_logits[head];

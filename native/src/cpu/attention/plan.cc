@@ -191,10 +191,6 @@ class AttentionPlan final : public Plan {
     shape_.lay_out(&space, a, entries, worker_bytes(), partial_floats, &c);
     const gtn_status status = shape_.take_arrays(&c, entries, message);
     if (status != GTN_OK) return status;
-    if (partial_floats_of(c.args) != partial_floats) {
-      return fail(message, GTN_INVALID_ARGUMENT, "q_index or k_index: was changed while the run read it");
-    }
-
     c.tile_rows = tiling_.tile_rows;
     int64_t items = count_items(&c);
     while (items < kWantedTiles && c.tile_rows > kLeastTileRows) {
@@ -202,6 +198,9 @@ class AttentionPlan final : public Plan {
       items = count_items(&c);
     }
     if (items == 0) return GTN_OK;
+    if (c.first_partial[a.sequences * shape_.units] != partial_floats) {
+      return fail(message, GTN_INVALID_ARGUMENT, "q_index or k_index: was changed while the run read it");
+    }
     if (shape_.documents()) {
       parallel(device_.threads, a.sequences * shape_.label_heads, [&](int64_t task, int) { range_labels(c, task); });
     }
@@ -389,6 +388,7 @@ class AttentionPlan final : public Plan {
       }
     }
     c->first_item[c->args.sequences * shape_.units] = items;
+    c->first_partial[c->args.sequences * shape_.units] = partial;
     return items;
   }
 
