@@ -707,6 +707,21 @@ TEST(AttentionPatterns, SinksAndGlobalTokensStayInTheirDocument) {
   expect_seen(w, "0 | 01 | 2 | 3");
 }
 
+// Longer than the runs of keys that are skipped by their labels, and not in step with them.
+TEST(AttentionPatterns, DocumentsEndAnywhere) {
+  Weights w(300, 300);
+  w.pattern.masks = GTN_MASK_DOCUMENTS;
+  w.desc.document_heads = w.desc.document_layers = 1;
+  w.documents.resize(300);
+  std::string expected;
+  for (int32_t i = 0; i < 300; ++i) {
+    w.documents[static_cast<size_t>(i)] = i / 70;
+    if (i > 0) expected += " | ";
+    for (int32_t j = i / 70 * 70; j < 300 && j / 70 == i / 70; ++j) expected += std::to_string(j);
+  }
+  expect_seen(w, expected);
+}
+
 TEST(AttentionPatterns, APrefixLiftsCausality) {
   Weights w(4, 4);
   w.pattern.window_right = 0;

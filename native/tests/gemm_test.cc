@@ -617,6 +617,9 @@ TEST_P(GemmTest, QuantizerCorners) {
           x.a.set(r * (k + c.a_gap) + i, value);
         }
       }
+      for (int64_t p = 0; p < k; ++p) {  // weights of 190 steps on a scale of one: clamped
+        x.w.set(c.transposed ? 5 * k + p : p * c.n + 5, (p % 3 == 0 ? 190 : -190) * 0x1p-149f);
+      }
       const Buffer out = run(on, c, x);
       expect_same_bits_as_reference(GetParam(), c, x, out);
       for (int64_t j = 0; j < c.n; ++j) {

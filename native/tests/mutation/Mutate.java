@@ -74,9 +74,9 @@ final class Mutate {
                     + "|bool spreads_rows|as_they_are_ = |batch = kPrepare", true,
                     "how much work is worth a task, and which rows are worth a copy: speed alone"),
             new Exclusion("gemm/plan", "const int64_t unit = |static int64_t max_panels|int64_t most = "
-                    + "|same_type_ && rows < 4", true,
+                    + "|if \\(most < block_rows\\)|if \\(rows_at_once > most\\)|same_type_ && rows < 4", true,
                     "how large a block is, and how many rows are prepared at once: the same sums in the same order"),
-            new Exclusion("gemm/rows", "std::memset\\(to, 0", true,
+            new Exclusion("gemm/rows", "std::memset\\(to, 0|\\*zero = 0;", true,
                     "what a row holds whose scale is 0 or NaN: 0 or NaN times that"),
             new Exclusion("gemm/kernels", "depths = k <= |panel_by_panel = ", true,
                     "into how many parts k is cut, and whether panels or parts come first: the sums go on where they"
@@ -91,7 +91,12 @@ final class Mutate {
                     "how many keys are a block, and whether they are copied"),
             new Exclusion("norm/kernels", "last_pass<false, false>\\(d, h, 0\\.0f, 0\\.0f", false,
                     "a mean that RMSNorm does not read"),
-            new Exclusion("softmax/plan", "(?<=\\(args\\.rows \\+ height - 1\\) )/", false, "more tasks, all empty"),
+            new Exclusion("/plan", "(?<=(rows|tokens) \\+ height - 1\\) )/", false, "more tasks, all empty"),
+            new Exclusion("attention/plan", "int64_t part(ial)?_floats(_of)?\\(", true,
+                    "how much memory is asked for"),
+            new Exclusion("gemm/plan", "(scales|zeros|workers)_at = ", true, "the same"),
+            new Exclusion("merge/kernels", "(?<=t\\.sink_logits\\[r / t\\.tokens\\] : )0\\.0f", false,
+                    "rows of zeros beyond the last"),
             new Exclusion("threads", "for \\(int spins = 0; |if \\((spins < kSpins|epoch == seen)\\)|void pause"
                     + "|void futex|int cgroup_quota|sigset|int usable_threads|sleepers_", true,
                     "how threads wait, and how many there are"),
