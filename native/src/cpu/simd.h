@@ -87,12 +87,12 @@ HWY_INLINE void from_float(float value, f16* out) {
     const uint32_t rebiased = magnitude - (112u << 23);
     half = (rebiased + 0xfffu + ((rebiased >> 13) & 1u)) >> 13;
   } else {
-    // A step of the floats from 1/2 to 1 is 2^-24, a step of the subnormal halves: the addition rounds.
+    // A step of the floats from 1/2 to 1 is 2^-24, a step of the subnormal halves: the addition rounds. The bits of 1/2
+    // itself are above the lower 16.
     float sum;
     std::memcpy(&sum, &magnitude, sizeof sum);
     sum += 0.5f;
     std::memcpy(&half, &sum, sizeof half);
-    half -= 0x3f000000u;
   }
   out->bits = static_cast<uint16_t>(sign | half);
 }

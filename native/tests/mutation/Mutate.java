@@ -51,7 +51,7 @@ final class Mutate {
             new Exclusion("", "info->|\\bdescribe\\(|double (visible_pairs|window_pairs|sum_clamped|elements_of"
                     + "|head_pairs|count_blocks)\\(", true,
                     "what a plan says of its cost: the native tests compare it with figures of their own"),
-            new Exclusion("", "space->take<|lay_out\\(|bytes = sums_at|(workspace|worker|scratch)_bytes"
+            new Exclusion("", "space->take<|lay_out\\(|bytes = sums_at|int64_t sums_bytes|(workspace|worker|scratch)_bytes"
                     + "|(?<=list_bytes_\\()", true,
                     "how much memory is asked for: the sanitized tests see where it is too little"),
             new Exclusion("", "0x40u|0x400000u", false, "which NaN"),
@@ -64,7 +64,7 @@ final class Mutate {
                     "the same; not where the range of a row is found, which has these lanes in it"),
             new Exclusion("", "INT64_MAX [-/] \\d+|\\(int64_t\\{1\\} << 48\\)", false,
                     "how large a size has to be that no memory holds; whether it is refused, is mutated"),
-            new Exclusion("(activation|norm|softmax)/plan", "const int64_t (width|height) = ", true,
+            new Exclusion("(activation|norm|rope|softmax)/plan", "const int64_t (width|height) = ", true,
                     "how much work is a task"),
             new Exclusion("(activation|norm|softmax)/plan|gemm/pack",
                     "(?<=\\+ (width|height|batch) )-(?= 1\\) / )", false, "one more task, which is empty"),
@@ -91,7 +91,10 @@ final class Mutate {
                     "how many keys are a block, and whether they are copied"),
             new Exclusion("norm/kernels", "last_pass<false, false>\\(d, h, 0\\.0f, 0\\.0f", false,
                     "a mean that RMSNorm does not read"),
-            new Exclusion("/plan", "(?<=(rows|tokens) \\+ height - 1\\) )/", false, "more tasks, all empty"),
+            new Exclusion("/plan", "(?<=(rows|tokens|heads|length) \\+ (height|tile_heads|tokens) - 1\\) )/", false,
+                    "more tasks, all empty"),
+            new Exclusion("rope/plan", "token_elements_ \\+= ", true, "how much work is a task"),
+            new Exclusion("attention/pattern", "(?<=\\? -)1(?= : window)", false, "any negative window is unlimited"),
             new Exclusion("attention/plan", "int64_t part(ial)?_floats(_of)?\\(", true,
                     "how much memory is asked for"),
             new Exclusion("gemm/plan", "(scales|zeros|workers)_at = ", true, "the same"),
@@ -119,7 +122,8 @@ final class Mutate {
             new Edge("gemm/pack", "q > 127\\.0f|q < -127\\.0f|magnitude > scales\\[c\\]", "the same"),
             new Edge("math", "hn::(Lt|Gt)\\(x, bound\\)", "the same"),
             new Edge("gemm/kernels", "block\\.panels - panel >= width", "panels one by one are the same panels"),
-            new Edge("", "[<>] (INT64_MAX|kMaxSize|\\(int64_t\\{1\\} << 48)", "sizes that no memory holds"),
+            new Edge("", "[<>]=? (\\(numbered \\? )?(INT64_MAX|kMaxSize|kMost(Elements|Positions)|\\(int64_t\\{1\\} << 48)",
+                    "sizes that no memory of a test holds"),
             new Edge("attention/blocks", "for \\(int64_t (slot|key) = [^;]*;[^;]*", "an empty block more"),
             new Edge("attention/blocks", "(first|last) [<>]=? window_of\\([^;{]*|last >= mask_\\.len_k - mask_\\.len_q"
                     + "|first < mask_\\.sinks|mask_\\.globals\\[i\\] [<>]=? (first|last)",
