@@ -582,59 +582,71 @@ TEST(AttentionPatterns, RandomCombinations) {
 
 // ---- One rule at a time --------------------------------------------------------------------------------------------
 
-// One head, F32, whose values are the unit vectors: a row of the output is the weights of the keys.
+// Heads of one key head, F32, whose values are the unit vectors: a row of the output is the weights of the keys.
 struct Weights {
-  Weights(int64_t queries, int64_t keys) : len_q(queries), len_k(keys) {
+  Weights(int64_t queries, int64_t keys, int64_t query_heads = 1) : len_q(queries), len_k(keys), heads(query_heads) {
     desc.size = sizeof desc;
     desc.scale = 1.0f;
-    desc.q = tensor(GTN_F32, {1, queries, 1, 1});
+    desc.q = tensor(GTN_F32, {1, queries, heads, 1});
     desc.k = tensor(GTN_F32, {1, keys, 1, 1});
     desc.v = tensor(GTN_F32, {1, keys, 1, keys});
-    desc.out = tensor(GTN_F32, {1, queries, 1, keys});
-    q.assign(static_cast<size_t>(queries), 1.0f);
+    desc.out = tensor(GTN_F32, {1, queries, heads, keys});
+    q.assign(static_cast<size_t>(queries * heads), 1.0f);
     for (int64_t j = 0; j < keys; ++j) k.push_back(0.1f * static_cast<float>(j));
     v.assign(static_cast<size_t>(keys * keys), 0.0f);
     for (int64_t j = 0; j < keys; ++j) v[static_cast<size_t>(j * keys + j)] = 1.0f;
-    out.assign(static_cast<size_t>(queries * keys), kNan);
-    lse.assign(static_cast<size_t>(queries), kNan);
+    out.assign(static_cast<size_t>(queries * heads * keys), kNan);
+    lse.assign(static_cast<size_t>(queries * heads), kNan);
   }
 
-  void run(const std::string& device) {
+  // The status of a run, and its message.
+  std::pair<gtn_status, std::string> status(const std::string& device) {
     OpenDevice on(device);
     Message message;
     gtn_plan plan = 0;
-    desc.patterns = &pattern;
-    desc.pattern_count = 1;
-    ASSERT_EQ(GTN_OK, gtn_attention_plan(on.device, &desc, &plan, &message)) << message.text;
-    ASSERT_EQ(GTN_OK,
-              gtn_attention_run_with(plan, on.stream, 1, len_q, len_k, nullptr, table.empty() ? nullptr : &len_k,
-                                     q.data(), k.data(), v.data(), out.data(), lse.data(), nullptr, nullptr,
-                                     or_null(table, !table.empty()), or_null(sink_logits, !sink_logits.empty()),
-                                     or_null(slopes, !slopes.empty()), or_null(bias, !bias.empty()),
-                                     or_null(prefixes, !prefixes.empty()), or_null(globals, !globals.empty()),
-                                     or_null(documents, !documents.empty()), or_null(documents, !documents.empty()),
-                                     nullptr, nullptr, nullptr, nullptr, nullptr, nullptr, nullptr, nullptr))
-        << on.message();
+    desc.patterns = patterns.empty() ? &pattern : patterns.data();
+    desc.pattern_count = patterns.empty() ? 1 : static_cast<int64_t>(patterns.size());
+    const gtn_status planned = gtn_attention_plan(on.device, &desc, &plan, &message);
+    if (planned != GTN_OK) return {planned, message.text};
+    const gtn_status ran = gtn_attention_run_with(
+        plan, on.stream, 1, len_q, len_k, nullptr, table.empty() ? nullptr : &len_k, q.data(), k.data(), v.data(),
+        out.data(), lse.data(), nullptr, nullptr, or_null(table, !table.empty()),
+        or_null(sink_logits, !sink_logits.empty()), or_null(slopes, !slopes.empty()), or_null(bias, !bias.empty()),
+        or_null(prefixes, !prefixes.empty()), or_null(globals, !globals.empty()),
+        or_null(documents, !documents.empty()), or_null(documents, !documents.empty()), nullptr, nullptr, nullptr,
+        nullptr, nullptr, nullptr, or_null(q_order, !q_order.empty()), or_null(k_order, !k_order.empty()));
+    const std::string text = ran == GTN_OK ? "" : on.message();
     EXPECT_EQ(GTN_OK, gtn_plan_close(plan, &message)) << message.text;
+    return {ran, text};
   }
 
-  // The keys that each query sees, as "0123 | 01".
-  std::string seen() const {
+  void run(const std::string& device) {
+    const auto [status_of_run, text] = status(device);
+    ASSERT_EQ(GTN_OK, status_of_run) << device << ": " << text;
+  }
+
+  // The keys that a row of the output, a query and head, sees, as "0123".
+  std::string seen(int64_t row) const {
     std::string text;
-    for (int64_t i = 0; i < len_q; ++i) {
-      if (i > 0) text += " | ";
-      for (int64_t j = 0; j < len_k; ++j) {
-        if (out[static_cast<size_t>(i * len_k + j)] != 0.0f) text += std::to_string(j);  // NaN is not 0
-      }
+    for (int64_t j = 0; j < len_k; ++j) {
+      if (out[static_cast<size_t>(row * len_k + j)] != 0.0f) text += std::to_string(j);  // NaN is not 0
     }
     return text;
   }
 
-  int64_t len_q, len_k;
+  // Those of all rows, as "0123 | 01".
+  std::string seen() const {
+    std::string text = seen(0);
+    for (int64_t row = 1; row < len_q * heads; ++row) text += " | " + seen(row);
+    return text;
+  }
+
+  int64_t len_q, len_k, heads;
   gtn_attention_desc desc = {};
   gtn_attention_pattern pattern = {sizeof pattern, 0, -1, -1, 1, 0};
+  std::vector<gtn_attention_pattern> patterns;  // one for each head; none: `pattern` for all
   std::vector<float> q, k, v, out, lse, sink_logits, slopes, bias;
-  std::vector<int32_t> table, globals, documents;
+  std::vector<int32_t> table, globals, documents, q_order, k_order;
   std::vector<int64_t> prefixes;
 };
 
@@ -720,6 +732,63 @@ TEST(AttentionPatterns, DocumentsEndAnywhere) {
     for (int32_t j = i / 70 * 70; j < 300 && j / 70 == i / 70; ++j) expected += std::to_string(j);
   }
   expect_seen(w, expected);
+}
+
+TEST(AttentionPatterns, HeadsThatShareKeysMayDifferInOnePart) {
+  const gtn_attention_pattern base = {sizeof base, 0, 1, 1, 2, 1};
+  for (int part = 0; part < 5; ++part) {
+    gtn_attention_pattern other = base;
+    switch (part) {
+      case 0: other.window_left = 0; break;
+      case 1: other.window_right = 0; break;
+      case 2: other.dilation = 1; break;
+      case 3: other.sinks = 2; break;
+      default: other.masks = GTN_MASK_DOCUMENTS; break;
+    }
+    for (const std::string& device : cpu_devices()) {
+      std::vector<Weights> alone;
+      for (const gtn_attention_pattern& pattern : {base, other}) {
+        Weights one(7, 7);
+        one.pattern = pattern;
+        one.desc.document_heads = one.desc.document_layers = 1;
+        if (pattern.masks != 0) one.documents = {1, 1, 1, 2, 2, 2, 2};
+        one.run(device);
+        alone.push_back(one);
+      }
+      Weights both(7, 7, 2);
+      both.patterns = {base, other};
+      both.desc.document_heads = both.desc.document_layers = 1;
+      if (other.masks != 0) both.documents = {1, 1, 1, 2, 2, 2, 2};
+      both.run(device);
+      std::string expected;
+      for (int64_t i = 0; i < 7; ++i) expected += (i > 0 ? " | " : "") + alone[0].seen(i) + " | " + alone[1].seen(i);
+      EXPECT_EQ(expected, both.seen()) << device << ", part " << part;
+    }
+  }
+}
+
+TEST(AttentionPatterns, OrdersNameEachQueryAndKeyOnce) {
+  for (const std::string& device : cpu_devices()) {
+    for (const bool keys : {false, true}) {
+      for (const size_t at : {size_t{0}, size_t{2}, size_t{4}}) {
+        for (const int32_t wrong : {-2, 5, 1}) {  // 1 stands elsewhere, too
+          Weights w(5, 5);
+          w.desc.order_heads = 1;
+          w.q_order = w.k_order = {3, 1, 4, 0, 2};
+          (keys ? w.k_order : w.q_order)[at] = wrong;
+          const auto [status, text] = w.status(device);
+          EXPECT_EQ(GTN_INVALID_ARGUMENT, status) << device << ", " << at << ": " << wrong;
+          EXPECT_NE(std::string::npos, text.find(keys ? "k_order" : "q_order")) << text;
+        }
+      }
+    }
+    Weights w(5, 5);
+    w.desc.order_heads = 1;
+    w.q_order = {3, 1, 4, 0, 2};
+    w.k_order = {3, -1, 4, 0, -1};
+    w.run(device);
+    EXPECT_EQ("034 | 034 | 034 | 034 | 034", w.seen()) << device;
+  }
 }
 
 TEST(AttentionPatterns, APrefixLiftsCausality) {
