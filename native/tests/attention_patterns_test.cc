@@ -686,6 +686,24 @@ TEST(AttentionPatterns, DilationCountsKeysNotPositions) {
   expect_seen(w, "0 | 1 | 02 | 13 | 024 | 135");
 }
 
+// More keys of one residue than a block has, and none beyond the last.
+TEST(AttentionPatterns, DilatedKeysEndWithTheSequence) {
+  for (const int64_t keys : {401, 1000, 1001}) {
+    Weights w(1, keys);
+    w.pattern.dilation = 3;
+    w.k.assign(w.k.size(), 0.0f);
+    const int64_t seen = (keys + 2) / 3;
+    for (const std::string& device : cpu_devices()) {
+      w.run(device);
+      for (int64_t j = 0; j < keys; ++j) {
+        const double expected = (keys - 1 - j) % 3 == 0 ? 1.0 / static_cast<double>(seen) : 0.0;
+        const double weight = static_cast<double>(w.out[static_cast<size_t>(j)]);
+        EXPECT_NEAR(expected, weight, 16 * kU * expected) << device << " " << j;
+      }
+    }
+  }
+}
+
 TEST(AttentionPatterns, SinksLiftTheWindowAndNotCausality) {
   Weights w(5, 5);
   w.pattern.window_left = 0;

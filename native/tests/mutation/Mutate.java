@@ -51,8 +51,8 @@ final class Mutate {
             new Exclusion("", "info->|\\bdescribe\\(|double (visible_pairs|window_pairs|sum_clamped|elements_of"
                     + "|head_pairs|count_blocks)\\(", true,
                     "what a plan says of its cost: the native tests compare it with figures of their own"),
-            new Exclusion("", "space->take<|lay_out\\(|bytes = sums_at|int64_t sums_bytes|(workspace|worker|scratch)_bytes"
-                    + "|(?<=list_bytes_\\()", true,
+            new Exclusion("", "space->take<|lay_out\\(|bytes = sums_at|int64_t sums_bytes"
+                    + "|(workspace|angle|worker|scratch)_bytes|(?<=list_bytes_\\()", true,
                     "how much memory is asked for: the sanitized tests see where it is too little"),
             new Exclusion("", "0x40u|0x400000u", false, "which NaN"),
             new Exclusion("/plan", "const double|double (rows|elements|copies)|const bool (layer|has_)"
@@ -127,7 +127,8 @@ final class Mutate {
             new Edge("gemm/pack", "q > 127\\.0f|q < -127\\.0f|magnitude > scales\\[c\\]", "the same"),
             new Edge("math", "hn::(Lt|Gt)\\(x, bound\\)", "the same"),
             new Edge("gemm/kernels", "block\\.panels - panel >= width", "panels one by one are the same panels"),
-            new Edge("", "[<>]=? (\\(numbered \\? )?(INT64_MAX|kMaxSize|kMost(Elements|Positions)?\\b|\\(int64_t\\{1\\} << 48)",
+            new Edge("", "[<>]=? (\\(numbered \\? )?(INT64_MAX|kMaxSize|kMost(Elements|Positions)?\\b"
+                    + "|\\(int64_t\\{1\\} << 4[08])",
                     "sizes that no memory of a test holds"),
             new Edge("attention/blocks", "for \\(int64_t (slot|key) = [^;]*;[^;]*", "an empty block more"),
             new Edge("attention/blocks", "(first|last) [<>]=? window_of\\([^;{]*|last >= mask_\\.len_k - mask_\\.len_q"
