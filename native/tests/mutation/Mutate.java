@@ -94,8 +94,9 @@ final class Mutate {
             new Exclusion("/plan", "(?<=(rows|tokens|heads|length) \\+ (height|tile_heads|tokens) - 1\\) )/", false,
                     "more tasks, all empty"),
             new Exclusion("rope/plan", "token_elements_ \\+= ", true, "how much work is a task"),
-            new Exclusion("attention/pattern", "(?<=\\? -)1(?= : window)|(?<=reach \\+ )1(?=\\))", false,
-                    "any negative window is unlimited, any dilation beyond all keys shows one of them"),
+            new Exclusion("attention/pattern", "window > reach / dilation|(?<=\\? -)1(?= : window)"
+                    + "|(?<=reach \\+ )1(?=\\))", false,
+                    "a negative window is unlimited, as is one beyond all keys; a dilation beyond them shows one"),
             new Exclusion("attention/pattern", "return masks == other\\.masks", true,
                     "heads that are not found to see the same share no tiles: speed alone"),
             new Exclusion("gemm/pack", "for \\(int64_t c = columns; c < panel; \\+\\+c\\)", true,
