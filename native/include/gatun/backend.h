@@ -30,11 +30,15 @@ typedef struct gtn_gemm_args {
   int64_t rows;
   const void *a, *bias, *residual;
   void* out;
+  int64_t rows_a;
+  const int64_t* group_offsets; /* in device memory, as all arrays: their content is the backend's to check */
+  const int32_t* row_index;
+  const void *lora_a, *lora_b;
 } gtn_gemm_args;
 
 typedef struct gtn_attention_args {
   int64_t sequences, len_q, len_k;
-  const int64_t *q_index, *k_index; /* in device memory, as all arrays: their content is the backend's to check */
+  const int64_t *q_index, *k_index;
   const void *q, *k, *v;
   void *out, *lse;
   const float *k_scales, *v_scales;
@@ -50,6 +54,35 @@ typedef struct gtn_attention_args {
   const float* block_bias;
   const int32_t *q_order, *k_order;
 } gtn_attention_args;
+
+typedef struct gtn_select_args {
+  int64_t sequences, len_q, len_k;
+  const int64_t *q_index, *k_index;
+  const void *q, *k;
+  int64_t* block_offsets;
+  int32_t* block_columns;
+  float* block_bias;
+  int32_t *q_order, *k_order, *q_documents, *k_documents;
+} gtn_select_args;
+
+typedef struct gtn_route_args {
+  int64_t tokens;
+  const void* x;
+  const float* bias;
+  int32_t* experts;
+  float* weights;
+  int64_t* offsets;
+  int32_t *rows, *slots;
+} gtn_route_args;
+
+typedef struct gtn_mix_args {
+  int64_t tokens, rows_x;
+  const void* x;
+  const float* gates;
+  const int32_t* row_index;
+  const void* residual;
+  void* out;
+} gtn_mix_args;
 
 typedef struct gtn_merge_args {
   int64_t parts, batch, length;

@@ -65,7 +65,10 @@ enum {
   GTN_OP_SOFTMAX = 4,
   GTN_OP_ACTIVATION = 5,
   GTN_OP_MERGE = 6,
-  GTN_OP_ROPE = 7
+  GTN_OP_ROPE = 7,
+  GTN_OP_SELECT = 8,
+  GTN_OP_ROUTE = 9,
+  GTN_OP_MIX = 10
 };
 
 /* Element-wise functions, alone (gtn_activation_desc) or in a GEMM's epilogue. */
@@ -176,8 +179,8 @@ GTN_API gtn_status gtn_device_open(const char* name, const gtn_device_options* o
 GTN_API gtn_status gtn_device_describe(gtn_device device, gtn_device_info* info, gtn_message* message);
 
 /* Whether the device claims to serve operator GTN_OP_* with elements of type `dtype`: that of the packed weights for
- * GTN_OP_GEMM, of q for GTN_OP_ATTENTION, of q or k for GTN_OP_ROPE, of x for the others. *claimed is 1, 0, or -1 where the
- * backend makes no claims. A plan may still be declined with GTN_UNSUPPORTED, for a shape say. */
+ * GTN_OP_GEMM, of q for GTN_OP_ATTENTION and GTN_OP_SELECT, of q or k for GTN_OP_ROPE, of x for the others. *claimed is 1,
+ * 0, or -1 where the backend makes no claims. A plan may still be declined with GTN_UNSUPPORTED, for a shape say. */
 GTN_API gtn_status gtn_device_supports(gtn_device device, int32_t op, int32_t dtype, int32_t* claimed,
                                        gtn_message* message);
 
@@ -242,14 +245,16 @@ GTN_API gtn_status gtn_memory_copy(gtn_stream stream, void* destination, const v
 typedef struct gtn_weights_desc {
   uint32_t size;
   int32_t format;         /* GTN_F32, GTN_BF16, or GTN_S8: one scale of amax/127 per output channel, round to nearest even */
-  gtn_tensor_desc source; /* [k, n], GTN_F32 or GTN_BF16, any strides: a transposed [n, k] matrix has strides {1, k} */
+  gtn_tensor_desc source; /* [k, n], or [groups, k, n] for grouped products, GTN_F32 or GTN_BF16, any strides: a transposed
+                             [n, k] matrix has strides {1, k} */
 } gtn_weights_desc;
 
 typedef struct gtn_weights_info {
   uint32_t size;
   int32_t format;
   int64_t k, n;
-  int64_t bytes; /* memory that the packed form occupies */
+  int64_t bytes;  /* memory that the packed form occupies */
+  int64_t groups; /* matrices; 0 where the source was one, of rank 2 */
 } gtn_weights_info;
 
 /* Packs a weight matrix once, in the device's own layout; `source` is host memory, and free for reuse on return. A weight
@@ -277,6 +282,12 @@ GTN_API gtn_status gtn_plan_close(gtn_plan plan, gtn_message* message);
 
 /* GEMM: out[m, n] = activation(a[m, k] * w[k, n] + bias[n]) + residual[m, n].
  *
+ * Grouped (groups > 0), as for the experts of a mixture: the rows of out from group_offsets[g] to group_offsets[g + 1] - 1 are
+ * products with matrix g of the weights, and take row g of bias, FP32 [groups, n]. With row_index, row r of the product is of
+ * row row_index[r] of a, so that rows are gathered as they are read.
+ * Low-rank (rank > 0): lora_scale * (a * lora_a[k, rank]) * lora_b[rank, n] is added before the bias in the same pass over out
+ * (Hu et al. 2021, LoRA); both products are FP32, of the elements of a as they are, whatever the format of the weights.
+ *
  * format GTN_F32: FP32 throughout. format GTN_BF16: a is rounded to BF16 (ties to even), products and sums are FP32.
  * format GTN_S8: each row of a is quantized to 8 bits without sign: lo = min(0, min x), hi = max(0, max x),
  * s = (hi - lo) / 255 in FP32, z = rint(-lo / s), q = clamp(rint(x / s) + z, 0, 255), ties to even; s = 0 gives q = z = 0;
@@ -290,7 +301,11 @@ typedef struct gtn_gemm_desc {
   int32_t activation;  /* GTN_ACT_* */
   int32_t has_bias;    /* 1: bias, FP32 [n] */
   int32_t has_residual; /* 1: residual, laid out and typed as out */
-  int32_t reserved;
+  int32_t has_row_index; /* 1: rows of a are taken by number; a may have another m than out */
+  int64_t groups;       /* 0: one matrix of weights; else as many, 1 or more */
+  int64_t rank;         /* 0: none; else that of the low-rank product, 1 to 1024; not with groups or row_index */
+  int32_t lora_dtype;   /* rank > 0: GTN_F32 or GTN_BF16, of both; else 0 */
+  float lora_scale;     /* rank > 0: finite; else 0 */
 } gtn_gemm_desc;
 
 GTN_API gtn_status gtn_gemm_plan(gtn_device device, const gtn_gemm_desc* desc, gtn_plan* plan, gtn_message* message);
@@ -299,6 +314,15 @@ GTN_API gtn_status gtn_gemm_plan(gtn_device device, const gtn_gemm_desc* desc, g
  * else. */
 GTN_API gtn_status gtn_gemm_run(gtn_plan plan, gtn_stream stream, gtn_weights weights, int64_t rows, const void* a,
                                 const void* bias, const void* residual, void* out);
+
+/* The same with the further arrays, all memory of the device, without gaps, each NULL exactly where the plan has no use for it.
+ * rows_a: rows of a that there are, 0 to its m; `rows` where the plan has no row_index.
+ *   group_offsets   int64 [groups + 1]: from 0, never falling, the last at most `rows`; rows beyond it are not written
+ *   row_index       int32 [rows]: 0 to rows_a - 1
+ *   lora_a, lora_b  [k, rank] and [rank, n] */
+GTN_API gtn_status gtn_gemm_run_with(gtn_plan plan, gtn_stream stream, gtn_weights weights, int64_t rows, int64_t rows_a,
+                                     const void* a, const void* bias, const void* residual, void* out,
+                                     const void* group_offsets, const void* row_index, const void* lora_a, const void* lora_b);
 
 /* Attention: out = softmax(scores over the visible keys) v, for every sequence and head, by an online softmax that never
  * holds the score matrix (Dao et al. 2022, FlashAttention).
@@ -437,6 +461,134 @@ GTN_API gtn_status gtn_merge_plan(gtn_device device, const gtn_merge_desc* desc,
  * strides match, and lse that of x_lse; else they overlap nothing. */
 GTN_API gtn_status gtn_merge_run(gtn_plan plan, gtn_stream stream, int64_t parts, int64_t batch, int64_t length,
                                  const void* x, const void* x_lse, const void* sink_logits, void* out, void* lse);
+
+/* Selection: which keys attention is to look at, found from the queries and keys themselves. Each kind writes arrays as
+ * gtn_attention_run_with takes them, for lists of `heads` heads; what they say is attended to exactly. The same input and seed
+ * give the same lists.
+ *
+ * GTN_SELECT_BLOCKS: for each block of queries the blocks of keys with the most importance (Yuan et al. 2025, Native Sparse
+ * Attention, section 3.3.2). Query i gives block c of keys the weight softmax_c(scale * q_i.pool_c) over the blocks that
+ * begin at or before its position (causal) or over all; a block's importance is the sum of its weights over the queries of the
+ * block and the query heads of the list's head. pool_c is the mean of the block's keys (GTN_POOL_MEAN), or, as an upper bound,
+ * q.pool is the sum over d of max(q_d least_d, q_d greatest_d) with the least and greatest element d of the block's keys
+ * (GTN_POOL_BOUNDS: Tang et al. 2024, Quest, section 3.3). The first `first` blocks and the `local` last of those that the last
+ * query may see always have their place among the `count`; of equal importance the lower block comes first.
+ *
+ * GTN_SELECT_LSH: angular hashing by random rotations (Kitaev et al. 2020, Reformer, section 2). In layer r the label of a vector x
+ * is the argmax of [x R; -x R] with R of [dk, buckets / 2]: its entry at (d, b) is (bits - 32) / 4 where `bits` counts the ones in
+ * mix(mix(mix(mix(seed) + r) + head) + d * buckets / 2 + b), and mix(z) is the output function of SplitMix64 on
+ * z + 0x9e3779b97f4a7c15; of equal products the lower label. Labels of layers 0 to layers - 1 go to q_documents and k_documents;
+ * the orders sort by the last layer's label, then by position. A block of queries in that order lists the blocks of keys, in
+ * theirs, whose labels it shares, at most `count`: those nearest to where its middle query would be sorted in, an earlier
+ * one before a later one. Attention with these documents, orders and lists then sees pairs of one label that no layer before has
+ * seen together, so rounds 0, 1, ... of layers 1, 2, ... merge (gtn_merge) to attention over their union; self_bias
+ * gives Reformer's attention to oneself only where there is nothing else.
+ *
+ * GTN_SELECT_RETRIEVAL: for each query a sample of the keys, by hashing (Chen et al. 2024, MagicPIG, section 4). In each of L =
+ * layers tables a vector x has a code of K = log2(buckets) bits: bit b is 1 where x.R_b > 0, with the columns R_b of an
+ * R of [dk, K] as above (d * K + b in place of d * buckets / 2 + b). Keys are hashed less the mean of the keys of their sequence
+ * and head, which moves all scores of a query by the same. A query retrieves the keys that share its code in two tables or
+ * more, and the bias of such an entry is -log u, with u = 1 - (1 - p^K)^L - L p^K (1 - p^K)^(L - 1) the probability of that at the
+ * angle a between the two, p = 1 - a / pi: attention with these lists and biases estimates attention over all keys by
+ * importance sampling. The first `first` keys and the `local` last that the query may see are always there, with a bias of 0, and
+ * count among the `count`; of more, those that share the most codes stay, later ones before earlier ones. A query or key
+ * of length 0 is at a right angle to all; NaN is in no table. */
+enum { GTN_SELECT_BLOCKS = 1, GTN_SELECT_LSH = 2, GTN_SELECT_RETRIEVAL = 3 };
+enum { GTN_POOL_MEAN = 1, GTN_POOL_BOUNDS = 2 };
+
+typedef struct gtn_select_desc {
+  uint32_t size;
+  int32_t kind;            /* GTN_SELECT_* */
+  gtn_tensor_desc q;       /* as for attention: [batch, len_q, heads_q, dk], or [tokens_q, heads_q, dk] packed; GTN_F32, GTN_BF16
+                              or GTN_F16, unit stride in dk */
+  gtn_tensor_desc k;       /* [batch, len_k, heads_k, dk] or [tokens_k, heads_k, dk], as q in dtype */
+  int64_t max_sequences;   /* packed: the largest number of sequences; batched: ignored */
+  int64_t heads;           /* GTN_SELECT_BLOCKS: lists for heads_k or heads_q heads; else heads_q */
+  int64_t block_q, block_k; /* queries and keys of a block, 1 or more; GTN_SELECT_RETRIEVAL: 1 */
+  int64_t count;           /* blocks of a list at most, 1 or more */
+  int64_t first, local;    /* 0 or more, together at most count; GTN_SELECT_LSH: 0 */
+  int32_t causal;          /* 1: queries see keys up to their position (bottom-right aligned) */
+  int32_t pool;            /* GTN_SELECT_BLOCKS: GTN_POOL_*; else 0 */
+  float scale;             /* GTN_SELECT_BLOCKS: finite; else 0 */
+  int32_t reserved;
+  int64_t buckets;         /* GTN_SELECT_LSH: even, 2 to 65536; GTN_SELECT_RETRIEVAL: a power of two, 2 to 65536; else 0 */
+  int64_t layers;          /* GTN_SELECT_LSH: 1 to 64; GTN_SELECT_RETRIEVAL: 2 to 1024; else 0 */
+  uint64_t seed;           /* of the rotations; GTN_SELECT_BLOCKS: 0 */
+} gtn_select_desc;
+
+GTN_API gtn_status gtn_select_plan(gtn_device device, const gtn_select_desc* desc, gtn_plan* plan, gtn_message* message);
+
+/* sequences, len_q, len_k, q_index and k_index as for gtn_attention_run. block_offsets: int64 [sequences * heads * ceil(LQ /
+ * block_q) + 1]; block_columns: int32, room for count times as many as there are lists. GTN_SELECT_LSH also writes q_order and
+ * k_order, int32 [s, heads, LQ] and [s, heads, LK], and q_documents and k_documents, int32 [s, layers, heads, LQ] and
+ * [s, layers, heads, LK], with LQ, LK and [s, ...] as for gtn_attention_run_with; GTN_SELECT_RETRIEVAL also writes
+ * block_bias, FP32, as many as block_columns; what a kind does not write is NULL. What lies beyond a sequence's length, and entries
+ * beyond the last offset, are not written. Outputs overlap nothing. */
+GTN_API gtn_status gtn_select_run(gtn_plan plan, gtn_stream stream, int64_t sequences, int64_t len_q, int64_t len_k,
+                                  const void* q_index, const void* k_index, const void* q, const void* k,
+                                  void* block_offsets, void* block_columns, void* block_bias, void* q_order, void* k_order,
+                                  void* q_documents, void* k_documents);
+
+/* Routing: which experts of a mixture each token goes to, with what weights, and the order that brings the tokens of an expert
+ * together for a grouped GEMM.
+ *
+ * Scores are the softmax of a token's logits over all experts (GTN_ROUTE_SOFTMAX: Fedus et al. 2021, Switch Transformer; Jiang et
+ * al. 2024, Mixtral, with normalize) or the sigmoid of each (GTN_ROUTE_SIGMOID: DeepSeek-AI 2024, DeepSeek-V3, section
+ * 2.1.2). The `top` experts of the highest score + bias are chosen, the lower expert of two equals first; bias takes part in the
+ * choice alone. With groups, experts are in `groups` equal runs, and only those of the top_groups best are chosen from: a
+ * group's worth is its highest score + bias (softmax) or the sum of its two highest (sigmoid). The weights are the scores of the
+ * chosen, divided by their sum where normalize is 1 (a sum of 0 leaves 0), times scale. A token with a NaN among its logits, or
+ * with GTN_ROUTE_SOFTMAX +infinity, gets experts 0 to top - 1 with NaN weights; logits of -infinity alone give scores of 0. */
+enum { GTN_ROUTE_SOFTMAX = 1, GTN_ROUTE_SIGMOID = 2 };
+
+typedef struct gtn_route_desc {
+  uint32_t size;
+  int32_t kind;              /* GTN_ROUTE_* */
+  gtn_tensor_desc x;         /* [tokens, experts], GTN_F32, GTN_BF16 or GTN_F16, unit stride in experts; experts 1 to 65536 */
+  int64_t top;               /* experts of a token, 1 to experts */
+  int64_t groups;            /* 0: none; else a divisor of experts */
+  int64_t top_groups;        /* groups > 0: 1 to groups, with `top` experts or more in them; else 0 */
+  int32_t has_bias;          /* 1: FP32 [experts], finite */
+  int32_t normalize;
+  float scale;               /* finite */
+  int32_t reserved;
+} gtn_route_desc;
+
+GTN_API gtn_status gtn_route_plan(gtn_device device, const gtn_route_desc* desc, gtn_plan* plan, gtn_message* message);
+
+/* tokens: 0 to those of the plan, tokens * top below 2^31. All outputs are without gaps and overlap nothing:
+ *   experts  int32 [tokens, top]: the highest choice first
+ *   weights  FP32 [tokens, top]
+ *   offsets  int64 [experts + 1]: where the rows of an expert start among tokens * top, sorted by expert and then by token
+ *   rows     int32 [tokens * top]: the token of each of these rows
+ *   slots    int32 [tokens, top]: the row of each token and choice */
+GTN_API gtn_status gtn_route_run(gtn_plan plan, gtn_stream stream, int64_t tokens, const void* x, const void* bias, void* experts,
+                                 void* weights, void* offsets, void* rows, void* slots);
+
+/* Gated sum: out[t, h, :] = residual[t, h, :] + sum over parts p of f(gates[t, p, h]) * x_p[t, h, :], summed in FP32 in the order of
+ * parts, the residual last. It joins the branches of native sparse attention (Yuan et al. 2025, equation 5: sigmoid), adds
+ * gated cross-attention to a stream (Alayrac et al. 2022, Flamingo, section 2.2: tanh, one gate with strides of 0), and sums the
+ * rows of a token's experts (row_index: the slots of gtn_route_run, heads of 1). A gate that f makes 0 takes no part, whatever x
+ * holds. */
+enum { GTN_GATE_NONE = 0, GTN_GATE_SIGMOID = 1, GTN_GATE_TANH = 2 };
+
+typedef struct gtn_mix_desc {
+  uint32_t size;
+  int32_t gate;            /* GTN_GATE_*: f */
+  gtn_tensor_desc x;       /* [parts, tokens, heads, n], or [rows, heads, n] with row_index, GTN_F32, GTN_BF16 or GTN_F16, unit
+                              stride in n */
+  gtn_tensor_desc gates;   /* [tokens, parts, heads], GTN_F32, any strides */
+  gtn_tensor_desc out;     /* [tokens, heads, n], GTN_F32, GTN_BF16 or GTN_F16, unit stride in n */
+  int32_t has_residual;    /* 1: laid out and typed as out */
+  int32_t has_row_index;   /* 1: x is [rows, heads, n], and part p of token t is row row_index[t, p] */
+} gtn_mix_desc;
+
+GTN_API gtn_status gtn_mix_plan(gtn_device device, const gtn_mix_desc* desc, gtn_plan* plan, gtn_message* message);
+
+/* tokens: 0 to those of the plan. rows_x: with row_index the rows of x that there are, 0 to its first size; else 0. row_index:
+ * int32 [tokens, parts], 0 to rows_x - 1, or -1 for no part. out may equal residual; else it overlaps nothing. */
+GTN_API gtn_status gtn_mix_run(gtn_plan plan, gtn_stream stream, int64_t tokens, int64_t rows_x, const void* x, const void* gates,
+                               const void* row_index, const void* residual, void* out);
 
 /* Rotary position embedding (Su et al. 2021, RoFormer) of queries and keys, with the append of keys and values to a cache, in
  * one pass. The first `rotary` elements of a head are rotated, pair by pair, by the angles of the token's position; the

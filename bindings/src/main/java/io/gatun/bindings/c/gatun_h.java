@@ -253,6 +253,33 @@ public class gatun_h extends gatun_h$shared {
     public static int GTN_OP_ROPE() {
         return GTN_OP_ROPE;
     }
+    private static final int GTN_OP_SELECT = (int)8L;
+    /**
+     * {@snippet lang=c :
+     * enum <anonymous>.GTN_OP_SELECT = 8
+     * }
+     */
+    public static int GTN_OP_SELECT() {
+        return GTN_OP_SELECT;
+    }
+    private static final int GTN_OP_ROUTE = (int)9L;
+    /**
+     * {@snippet lang=c :
+     * enum <anonymous>.GTN_OP_ROUTE = 9
+     * }
+     */
+    public static int GTN_OP_ROUTE() {
+        return GTN_OP_ROUTE;
+    }
+    private static final int GTN_OP_MIX = (int)10L;
+    /**
+     * {@snippet lang=c :
+     * enum <anonymous>.GTN_OP_MIX = 10
+     * }
+     */
+    public static int GTN_OP_MIX() {
+        return GTN_OP_MIX;
+    }
     private static final int GTN_ACT_NONE = (int)0L;
     /**
      * {@snippet lang=c :
@@ -2452,6 +2479,78 @@ public class gatun_h extends gatun_h$shared {
            throw new AssertionError("should not reach here", ex$);
         }
     }
+
+    private static class gtn_gemm_run_with {
+        public static final FunctionDescriptor DESC = FunctionDescriptor.of(
+            gatun_h.C_INT,
+            gatun_h.C_LONG,
+            gatun_h.C_LONG,
+            gatun_h.C_LONG,
+            gatun_h.C_LONG,
+            gatun_h.C_LONG,
+            gatun_h.C_POINTER,
+            gatun_h.C_POINTER,
+            gatun_h.C_POINTER,
+            gatun_h.C_POINTER,
+            gatun_h.C_POINTER,
+            gatun_h.C_POINTER,
+            gatun_h.C_POINTER,
+            gatun_h.C_POINTER
+        );
+
+        public static final MemorySegment ADDR = SYMBOL_LOOKUP.findOrThrow("gtn_gemm_run_with");
+
+        public static final MethodHandle HANDLE = Linker.nativeLinker().downcallHandle(ADDR, DESC);
+    }
+
+    /**
+     * Function descriptor for:
+     * {@snippet lang=c :
+     * gtn_status gtn_gemm_run_with(gtn_plan plan, gtn_stream stream, gtn_weights weights, int64_t rows, int64_t rows_a, const void *a, const void *bias, const void *residual, void *out, const void *group_offsets, const void *row_index, const void *lora_a, const void *lora_b)
+     * }
+     */
+    public static FunctionDescriptor gtn_gemm_run_with$descriptor() {
+        return gtn_gemm_run_with.DESC;
+    }
+
+    /**
+     * Downcall method handle for:
+     * {@snippet lang=c :
+     * gtn_status gtn_gemm_run_with(gtn_plan plan, gtn_stream stream, gtn_weights weights, int64_t rows, int64_t rows_a, const void *a, const void *bias, const void *residual, void *out, const void *group_offsets, const void *row_index, const void *lora_a, const void *lora_b)
+     * }
+     */
+    public static MethodHandle gtn_gemm_run_with$handle() {
+        return gtn_gemm_run_with.HANDLE;
+    }
+
+    /**
+     * Address for:
+     * {@snippet lang=c :
+     * gtn_status gtn_gemm_run_with(gtn_plan plan, gtn_stream stream, gtn_weights weights, int64_t rows, int64_t rows_a, const void *a, const void *bias, const void *residual, void *out, const void *group_offsets, const void *row_index, const void *lora_a, const void *lora_b)
+     * }
+     */
+    public static MemorySegment gtn_gemm_run_with$address() {
+        return gtn_gemm_run_with.ADDR;
+    }
+
+    /**
+     * {@snippet lang=c :
+     * gtn_status gtn_gemm_run_with(gtn_plan plan, gtn_stream stream, gtn_weights weights, int64_t rows, int64_t rows_a, const void *a, const void *bias, const void *residual, void *out, const void *group_offsets, const void *row_index, const void *lora_a, const void *lora_b)
+     * }
+     */
+    public static int gtn_gemm_run_with(long plan, long stream, long weights, long rows, long rows_a, MemorySegment a, MemorySegment bias, MemorySegment residual, MemorySegment out, MemorySegment group_offsets, MemorySegment row_index, MemorySegment lora_a, MemorySegment lora_b) {
+        var mh$ = gtn_gemm_run_with.HANDLE;
+        try {
+            if (TRACE_DOWNCALLS) {
+                traceDowncall("gtn_gemm_run_with", plan, stream, weights, rows, rows_a, a, bias, residual, out, group_offsets, row_index, lora_a, lora_b);
+            }
+            return (int)mh$.invokeExact(plan, stream, weights, rows, rows_a, a, bias, residual, out, group_offsets, row_index, lora_a, lora_b);
+        } catch (Error | RuntimeException ex) {
+           throw ex;
+        } catch (Throwable ex$) {
+           throw new AssertionError("should not reach here", ex$);
+        }
+    }
     private static final int GTN_MASK_PREFIX = (int)1L;
     /**
      * {@snippet lang=c :
@@ -2846,6 +2945,497 @@ public class gatun_h extends gatun_h$shared {
                 traceDowncall("gtn_merge_run", plan, stream, parts, batch, length, x, x_lse, sink_logits, out, lse);
             }
             return (int)mh$.invokeExact(plan, stream, parts, batch, length, x, x_lse, sink_logits, out, lse);
+        } catch (Error | RuntimeException ex) {
+           throw ex;
+        } catch (Throwable ex$) {
+           throw new AssertionError("should not reach here", ex$);
+        }
+    }
+    private static final int GTN_SELECT_BLOCKS = (int)1L;
+    /**
+     * {@snippet lang=c :
+     * enum <anonymous>.GTN_SELECT_BLOCKS = 1
+     * }
+     */
+    public static int GTN_SELECT_BLOCKS() {
+        return GTN_SELECT_BLOCKS;
+    }
+    private static final int GTN_SELECT_LSH = (int)2L;
+    /**
+     * {@snippet lang=c :
+     * enum <anonymous>.GTN_SELECT_LSH = 2
+     * }
+     */
+    public static int GTN_SELECT_LSH() {
+        return GTN_SELECT_LSH;
+    }
+    private static final int GTN_SELECT_RETRIEVAL = (int)3L;
+    /**
+     * {@snippet lang=c :
+     * enum <anonymous>.GTN_SELECT_RETRIEVAL = 3
+     * }
+     */
+    public static int GTN_SELECT_RETRIEVAL() {
+        return GTN_SELECT_RETRIEVAL;
+    }
+    private static final int GTN_POOL_MEAN = (int)1L;
+    /**
+     * {@snippet lang=c :
+     * enum <anonymous>.GTN_POOL_MEAN = 1
+     * }
+     */
+    public static int GTN_POOL_MEAN() {
+        return GTN_POOL_MEAN;
+    }
+    private static final int GTN_POOL_BOUNDS = (int)2L;
+    /**
+     * {@snippet lang=c :
+     * enum <anonymous>.GTN_POOL_BOUNDS = 2
+     * }
+     */
+    public static int GTN_POOL_BOUNDS() {
+        return GTN_POOL_BOUNDS;
+    }
+
+    private static class gtn_select_plan {
+        public static final FunctionDescriptor DESC = FunctionDescriptor.of(
+            gatun_h.C_INT,
+            gatun_h.C_LONG,
+            gatun_h.C_POINTER,
+            gatun_h.C_POINTER,
+            gatun_h.C_POINTER
+        );
+
+        public static final MemorySegment ADDR = SYMBOL_LOOKUP.findOrThrow("gtn_select_plan");
+
+        public static final MethodHandle HANDLE = Linker.nativeLinker().downcallHandle(ADDR, DESC);
+    }
+
+    /**
+     * Function descriptor for:
+     * {@snippet lang=c :
+     * gtn_status gtn_select_plan(gtn_device device, const gtn_select_desc *desc, gtn_plan *plan, gtn_message *message)
+     * }
+     */
+    public static FunctionDescriptor gtn_select_plan$descriptor() {
+        return gtn_select_plan.DESC;
+    }
+
+    /**
+     * Downcall method handle for:
+     * {@snippet lang=c :
+     * gtn_status gtn_select_plan(gtn_device device, const gtn_select_desc *desc, gtn_plan *plan, gtn_message *message)
+     * }
+     */
+    public static MethodHandle gtn_select_plan$handle() {
+        return gtn_select_plan.HANDLE;
+    }
+
+    /**
+     * Address for:
+     * {@snippet lang=c :
+     * gtn_status gtn_select_plan(gtn_device device, const gtn_select_desc *desc, gtn_plan *plan, gtn_message *message)
+     * }
+     */
+    public static MemorySegment gtn_select_plan$address() {
+        return gtn_select_plan.ADDR;
+    }
+
+    /**
+     * {@snippet lang=c :
+     * gtn_status gtn_select_plan(gtn_device device, const gtn_select_desc *desc, gtn_plan *plan, gtn_message *message)
+     * }
+     */
+    public static int gtn_select_plan(long device, MemorySegment desc, MemorySegment plan, MemorySegment message) {
+        var mh$ = gtn_select_plan.HANDLE;
+        try {
+            if (TRACE_DOWNCALLS) {
+                traceDowncall("gtn_select_plan", device, desc, plan, message);
+            }
+            return (int)mh$.invokeExact(device, desc, plan, message);
+        } catch (Error | RuntimeException ex) {
+           throw ex;
+        } catch (Throwable ex$) {
+           throw new AssertionError("should not reach here", ex$);
+        }
+    }
+
+    private static class gtn_select_run {
+        public static final FunctionDescriptor DESC = FunctionDescriptor.of(
+            gatun_h.C_INT,
+            gatun_h.C_LONG,
+            gatun_h.C_LONG,
+            gatun_h.C_LONG,
+            gatun_h.C_LONG,
+            gatun_h.C_LONG,
+            gatun_h.C_POINTER,
+            gatun_h.C_POINTER,
+            gatun_h.C_POINTER,
+            gatun_h.C_POINTER,
+            gatun_h.C_POINTER,
+            gatun_h.C_POINTER,
+            gatun_h.C_POINTER,
+            gatun_h.C_POINTER,
+            gatun_h.C_POINTER,
+            gatun_h.C_POINTER,
+            gatun_h.C_POINTER
+        );
+
+        public static final MemorySegment ADDR = SYMBOL_LOOKUP.findOrThrow("gtn_select_run");
+
+        public static final MethodHandle HANDLE = Linker.nativeLinker().downcallHandle(ADDR, DESC);
+    }
+
+    /**
+     * Function descriptor for:
+     * {@snippet lang=c :
+     * gtn_status gtn_select_run(gtn_plan plan, gtn_stream stream, int64_t sequences, int64_t len_q, int64_t len_k, const void *q_index, const void *k_index, const void *q, const void *k, void *block_offsets, void *block_columns, void *block_bias, void *q_order, void *k_order, void *q_documents, void *k_documents)
+     * }
+     */
+    public static FunctionDescriptor gtn_select_run$descriptor() {
+        return gtn_select_run.DESC;
+    }
+
+    /**
+     * Downcall method handle for:
+     * {@snippet lang=c :
+     * gtn_status gtn_select_run(gtn_plan plan, gtn_stream stream, int64_t sequences, int64_t len_q, int64_t len_k, const void *q_index, const void *k_index, const void *q, const void *k, void *block_offsets, void *block_columns, void *block_bias, void *q_order, void *k_order, void *q_documents, void *k_documents)
+     * }
+     */
+    public static MethodHandle gtn_select_run$handle() {
+        return gtn_select_run.HANDLE;
+    }
+
+    /**
+     * Address for:
+     * {@snippet lang=c :
+     * gtn_status gtn_select_run(gtn_plan plan, gtn_stream stream, int64_t sequences, int64_t len_q, int64_t len_k, const void *q_index, const void *k_index, const void *q, const void *k, void *block_offsets, void *block_columns, void *block_bias, void *q_order, void *k_order, void *q_documents, void *k_documents)
+     * }
+     */
+    public static MemorySegment gtn_select_run$address() {
+        return gtn_select_run.ADDR;
+    }
+
+    /**
+     * {@snippet lang=c :
+     * gtn_status gtn_select_run(gtn_plan plan, gtn_stream stream, int64_t sequences, int64_t len_q, int64_t len_k, const void *q_index, const void *k_index, const void *q, const void *k, void *block_offsets, void *block_columns, void *block_bias, void *q_order, void *k_order, void *q_documents, void *k_documents)
+     * }
+     */
+    public static int gtn_select_run(long plan, long stream, long sequences, long len_q, long len_k, MemorySegment q_index, MemorySegment k_index, MemorySegment q, MemorySegment k, MemorySegment block_offsets, MemorySegment block_columns, MemorySegment block_bias, MemorySegment q_order, MemorySegment k_order, MemorySegment q_documents, MemorySegment k_documents) {
+        var mh$ = gtn_select_run.HANDLE;
+        try {
+            if (TRACE_DOWNCALLS) {
+                traceDowncall("gtn_select_run", plan, stream, sequences, len_q, len_k, q_index, k_index, q, k, block_offsets, block_columns, block_bias, q_order, k_order, q_documents, k_documents);
+            }
+            return (int)mh$.invokeExact(plan, stream, sequences, len_q, len_k, q_index, k_index, q, k, block_offsets, block_columns, block_bias, q_order, k_order, q_documents, k_documents);
+        } catch (Error | RuntimeException ex) {
+           throw ex;
+        } catch (Throwable ex$) {
+           throw new AssertionError("should not reach here", ex$);
+        }
+    }
+    private static final int GTN_ROUTE_SOFTMAX = (int)1L;
+    /**
+     * {@snippet lang=c :
+     * enum <anonymous>.GTN_ROUTE_SOFTMAX = 1
+     * }
+     */
+    public static int GTN_ROUTE_SOFTMAX() {
+        return GTN_ROUTE_SOFTMAX;
+    }
+    private static final int GTN_ROUTE_SIGMOID = (int)2L;
+    /**
+     * {@snippet lang=c :
+     * enum <anonymous>.GTN_ROUTE_SIGMOID = 2
+     * }
+     */
+    public static int GTN_ROUTE_SIGMOID() {
+        return GTN_ROUTE_SIGMOID;
+    }
+
+    private static class gtn_route_plan {
+        public static final FunctionDescriptor DESC = FunctionDescriptor.of(
+            gatun_h.C_INT,
+            gatun_h.C_LONG,
+            gatun_h.C_POINTER,
+            gatun_h.C_POINTER,
+            gatun_h.C_POINTER
+        );
+
+        public static final MemorySegment ADDR = SYMBOL_LOOKUP.findOrThrow("gtn_route_plan");
+
+        public static final MethodHandle HANDLE = Linker.nativeLinker().downcallHandle(ADDR, DESC);
+    }
+
+    /**
+     * Function descriptor for:
+     * {@snippet lang=c :
+     * gtn_status gtn_route_plan(gtn_device device, const gtn_route_desc *desc, gtn_plan *plan, gtn_message *message)
+     * }
+     */
+    public static FunctionDescriptor gtn_route_plan$descriptor() {
+        return gtn_route_plan.DESC;
+    }
+
+    /**
+     * Downcall method handle for:
+     * {@snippet lang=c :
+     * gtn_status gtn_route_plan(gtn_device device, const gtn_route_desc *desc, gtn_plan *plan, gtn_message *message)
+     * }
+     */
+    public static MethodHandle gtn_route_plan$handle() {
+        return gtn_route_plan.HANDLE;
+    }
+
+    /**
+     * Address for:
+     * {@snippet lang=c :
+     * gtn_status gtn_route_plan(gtn_device device, const gtn_route_desc *desc, gtn_plan *plan, gtn_message *message)
+     * }
+     */
+    public static MemorySegment gtn_route_plan$address() {
+        return gtn_route_plan.ADDR;
+    }
+
+    /**
+     * {@snippet lang=c :
+     * gtn_status gtn_route_plan(gtn_device device, const gtn_route_desc *desc, gtn_plan *plan, gtn_message *message)
+     * }
+     */
+    public static int gtn_route_plan(long device, MemorySegment desc, MemorySegment plan, MemorySegment message) {
+        var mh$ = gtn_route_plan.HANDLE;
+        try {
+            if (TRACE_DOWNCALLS) {
+                traceDowncall("gtn_route_plan", device, desc, plan, message);
+            }
+            return (int)mh$.invokeExact(device, desc, plan, message);
+        } catch (Error | RuntimeException ex) {
+           throw ex;
+        } catch (Throwable ex$) {
+           throw new AssertionError("should not reach here", ex$);
+        }
+    }
+
+    private static class gtn_route_run {
+        public static final FunctionDescriptor DESC = FunctionDescriptor.of(
+            gatun_h.C_INT,
+            gatun_h.C_LONG,
+            gatun_h.C_LONG,
+            gatun_h.C_LONG,
+            gatun_h.C_POINTER,
+            gatun_h.C_POINTER,
+            gatun_h.C_POINTER,
+            gatun_h.C_POINTER,
+            gatun_h.C_POINTER,
+            gatun_h.C_POINTER,
+            gatun_h.C_POINTER
+        );
+
+        public static final MemorySegment ADDR = SYMBOL_LOOKUP.findOrThrow("gtn_route_run");
+
+        public static final MethodHandle HANDLE = Linker.nativeLinker().downcallHandle(ADDR, DESC);
+    }
+
+    /**
+     * Function descriptor for:
+     * {@snippet lang=c :
+     * gtn_status gtn_route_run(gtn_plan plan, gtn_stream stream, int64_t tokens, const void *x, const void *bias, void *experts, void *weights, void *offsets, void *rows, void *slots)
+     * }
+     */
+    public static FunctionDescriptor gtn_route_run$descriptor() {
+        return gtn_route_run.DESC;
+    }
+
+    /**
+     * Downcall method handle for:
+     * {@snippet lang=c :
+     * gtn_status gtn_route_run(gtn_plan plan, gtn_stream stream, int64_t tokens, const void *x, const void *bias, void *experts, void *weights, void *offsets, void *rows, void *slots)
+     * }
+     */
+    public static MethodHandle gtn_route_run$handle() {
+        return gtn_route_run.HANDLE;
+    }
+
+    /**
+     * Address for:
+     * {@snippet lang=c :
+     * gtn_status gtn_route_run(gtn_plan plan, gtn_stream stream, int64_t tokens, const void *x, const void *bias, void *experts, void *weights, void *offsets, void *rows, void *slots)
+     * }
+     */
+    public static MemorySegment gtn_route_run$address() {
+        return gtn_route_run.ADDR;
+    }
+
+    /**
+     * {@snippet lang=c :
+     * gtn_status gtn_route_run(gtn_plan plan, gtn_stream stream, int64_t tokens, const void *x, const void *bias, void *experts, void *weights, void *offsets, void *rows, void *slots)
+     * }
+     */
+    public static int gtn_route_run(long plan, long stream, long tokens, MemorySegment x, MemorySegment bias, MemorySegment experts, MemorySegment weights, MemorySegment offsets, MemorySegment rows, MemorySegment slots) {
+        var mh$ = gtn_route_run.HANDLE;
+        try {
+            if (TRACE_DOWNCALLS) {
+                traceDowncall("gtn_route_run", plan, stream, tokens, x, bias, experts, weights, offsets, rows, slots);
+            }
+            return (int)mh$.invokeExact(plan, stream, tokens, x, bias, experts, weights, offsets, rows, slots);
+        } catch (Error | RuntimeException ex) {
+           throw ex;
+        } catch (Throwable ex$) {
+           throw new AssertionError("should not reach here", ex$);
+        }
+    }
+    private static final int GTN_GATE_NONE = (int)0L;
+    /**
+     * {@snippet lang=c :
+     * enum <anonymous>.GTN_GATE_NONE = 0
+     * }
+     */
+    public static int GTN_GATE_NONE() {
+        return GTN_GATE_NONE;
+    }
+    private static final int GTN_GATE_SIGMOID = (int)1L;
+    /**
+     * {@snippet lang=c :
+     * enum <anonymous>.GTN_GATE_SIGMOID = 1
+     * }
+     */
+    public static int GTN_GATE_SIGMOID() {
+        return GTN_GATE_SIGMOID;
+    }
+    private static final int GTN_GATE_TANH = (int)2L;
+    /**
+     * {@snippet lang=c :
+     * enum <anonymous>.GTN_GATE_TANH = 2
+     * }
+     */
+    public static int GTN_GATE_TANH() {
+        return GTN_GATE_TANH;
+    }
+
+    private static class gtn_mix_plan {
+        public static final FunctionDescriptor DESC = FunctionDescriptor.of(
+            gatun_h.C_INT,
+            gatun_h.C_LONG,
+            gatun_h.C_POINTER,
+            gatun_h.C_POINTER,
+            gatun_h.C_POINTER
+        );
+
+        public static final MemorySegment ADDR = SYMBOL_LOOKUP.findOrThrow("gtn_mix_plan");
+
+        public static final MethodHandle HANDLE = Linker.nativeLinker().downcallHandle(ADDR, DESC);
+    }
+
+    /**
+     * Function descriptor for:
+     * {@snippet lang=c :
+     * gtn_status gtn_mix_plan(gtn_device device, const gtn_mix_desc *desc, gtn_plan *plan, gtn_message *message)
+     * }
+     */
+    public static FunctionDescriptor gtn_mix_plan$descriptor() {
+        return gtn_mix_plan.DESC;
+    }
+
+    /**
+     * Downcall method handle for:
+     * {@snippet lang=c :
+     * gtn_status gtn_mix_plan(gtn_device device, const gtn_mix_desc *desc, gtn_plan *plan, gtn_message *message)
+     * }
+     */
+    public static MethodHandle gtn_mix_plan$handle() {
+        return gtn_mix_plan.HANDLE;
+    }
+
+    /**
+     * Address for:
+     * {@snippet lang=c :
+     * gtn_status gtn_mix_plan(gtn_device device, const gtn_mix_desc *desc, gtn_plan *plan, gtn_message *message)
+     * }
+     */
+    public static MemorySegment gtn_mix_plan$address() {
+        return gtn_mix_plan.ADDR;
+    }
+
+    /**
+     * {@snippet lang=c :
+     * gtn_status gtn_mix_plan(gtn_device device, const gtn_mix_desc *desc, gtn_plan *plan, gtn_message *message)
+     * }
+     */
+    public static int gtn_mix_plan(long device, MemorySegment desc, MemorySegment plan, MemorySegment message) {
+        var mh$ = gtn_mix_plan.HANDLE;
+        try {
+            if (TRACE_DOWNCALLS) {
+                traceDowncall("gtn_mix_plan", device, desc, plan, message);
+            }
+            return (int)mh$.invokeExact(device, desc, plan, message);
+        } catch (Error | RuntimeException ex) {
+           throw ex;
+        } catch (Throwable ex$) {
+           throw new AssertionError("should not reach here", ex$);
+        }
+    }
+
+    private static class gtn_mix_run {
+        public static final FunctionDescriptor DESC = FunctionDescriptor.of(
+            gatun_h.C_INT,
+            gatun_h.C_LONG,
+            gatun_h.C_LONG,
+            gatun_h.C_LONG,
+            gatun_h.C_LONG,
+            gatun_h.C_POINTER,
+            gatun_h.C_POINTER,
+            gatun_h.C_POINTER,
+            gatun_h.C_POINTER,
+            gatun_h.C_POINTER
+        );
+
+        public static final MemorySegment ADDR = SYMBOL_LOOKUP.findOrThrow("gtn_mix_run");
+
+        public static final MethodHandle HANDLE = Linker.nativeLinker().downcallHandle(ADDR, DESC);
+    }
+
+    /**
+     * Function descriptor for:
+     * {@snippet lang=c :
+     * gtn_status gtn_mix_run(gtn_plan plan, gtn_stream stream, int64_t tokens, int64_t rows_x, const void *x, const void *gates, const void *row_index, const void *residual, void *out)
+     * }
+     */
+    public static FunctionDescriptor gtn_mix_run$descriptor() {
+        return gtn_mix_run.DESC;
+    }
+
+    /**
+     * Downcall method handle for:
+     * {@snippet lang=c :
+     * gtn_status gtn_mix_run(gtn_plan plan, gtn_stream stream, int64_t tokens, int64_t rows_x, const void *x, const void *gates, const void *row_index, const void *residual, void *out)
+     * }
+     */
+    public static MethodHandle gtn_mix_run$handle() {
+        return gtn_mix_run.HANDLE;
+    }
+
+    /**
+     * Address for:
+     * {@snippet lang=c :
+     * gtn_status gtn_mix_run(gtn_plan plan, gtn_stream stream, int64_t tokens, int64_t rows_x, const void *x, const void *gates, const void *row_index, const void *residual, void *out)
+     * }
+     */
+    public static MemorySegment gtn_mix_run$address() {
+        return gtn_mix_run.ADDR;
+    }
+
+    /**
+     * {@snippet lang=c :
+     * gtn_status gtn_mix_run(gtn_plan plan, gtn_stream stream, int64_t tokens, int64_t rows_x, const void *x, const void *gates, const void *row_index, const void *residual, void *out)
+     * }
+     */
+    public static int gtn_mix_run(long plan, long stream, long tokens, long rows_x, MemorySegment x, MemorySegment gates, MemorySegment row_index, MemorySegment residual, MemorySegment out) {
+        var mh$ = gtn_mix_run.HANDLE;
+        try {
+            if (TRACE_DOWNCALLS) {
+                traceDowncall("gtn_mix_run", plan, stream, tokens, rows_x, x, gates, row_index, residual, out);
+            }
+            return (int)mh$.invokeExact(plan, stream, tokens, rows_x, x, gates, row_index, residual, out);
         } catch (Error | RuntimeException ex) {
            throw ex;
         } catch (Throwable ex$) {

@@ -22,7 +22,11 @@ import static java.lang.foreign.MemoryLayout.PathElement.*;
  *     int32_t activation;
  *     int32_t has_bias;
  *     int32_t has_residual;
- *     int32_t reserved;
+ *     int32_t has_row_index;
+ *     int64_t groups;
+ *     int64_t rank;
+ *     int32_t lora_dtype;
+ *     float lora_scale;
  * }
  * }
  */
@@ -40,7 +44,11 @@ public class gtn_gemm_desc {
         gatun_h.C_INT.withName("activation"),
         gatun_h.C_INT.withName("has_bias"),
         gatun_h.C_INT.withName("has_residual"),
-        gatun_h.C_INT.withName("reserved")
+        gatun_h.C_INT.withName("has_row_index"),
+        gatun_h.C_LONG.withName("groups"),
+        gatun_h.C_LONG.withName("rank"),
+        gatun_h.C_INT.withName("lora_dtype"),
+        gatun_h.C_FLOAT.withName("lora_scale")
     ).withName("gtn_gemm_desc");
 
     /**
@@ -358,48 +366,224 @@ public class gtn_gemm_desc {
         struct.set(has_residual$LAYOUT, has_residual$OFFSET, fieldValue);
     }
 
-    private static final OfInt reserved$LAYOUT = (OfInt)$LAYOUT.select(groupElement("reserved"));
+    private static final OfInt has_row_index$LAYOUT = (OfInt)$LAYOUT.select(groupElement("has_row_index"));
 
     /**
      * Layout for field:
      * {@snippet lang=c :
-     * int32_t reserved
+     * int32_t has_row_index
      * }
      */
-    public static final OfInt reserved$layout() {
-        return reserved$LAYOUT;
+    public static final OfInt has_row_index$layout() {
+        return has_row_index$LAYOUT;
     }
 
-    private static final long reserved$OFFSET = $LAYOUT.byteOffset(groupElement("reserved"));
+    private static final long has_row_index$OFFSET = $LAYOUT.byteOffset(groupElement("has_row_index"));
 
     /**
      * Offset for field:
      * {@snippet lang=c :
-     * int32_t reserved
+     * int32_t has_row_index
      * }
      */
-    public static final long reserved$offset() {
-        return reserved$OFFSET;
+    public static final long has_row_index$offset() {
+        return has_row_index$OFFSET;
     }
 
     /**
      * Getter for field:
      * {@snippet lang=c :
-     * int32_t reserved
+     * int32_t has_row_index
      * }
      */
-    public static int reserved(MemorySegment struct) {
-        return struct.get(reserved$LAYOUT, reserved$OFFSET);
+    public static int has_row_index(MemorySegment struct) {
+        return struct.get(has_row_index$LAYOUT, has_row_index$OFFSET);
     }
 
     /**
      * Setter for field:
      * {@snippet lang=c :
-     * int32_t reserved
+     * int32_t has_row_index
      * }
      */
-    public static void reserved(MemorySegment struct, int fieldValue) {
-        struct.set(reserved$LAYOUT, reserved$OFFSET, fieldValue);
+    public static void has_row_index(MemorySegment struct, int fieldValue) {
+        struct.set(has_row_index$LAYOUT, has_row_index$OFFSET, fieldValue);
+    }
+
+    private static final OfLong groups$LAYOUT = (OfLong)$LAYOUT.select(groupElement("groups"));
+
+    /**
+     * Layout for field:
+     * {@snippet lang=c :
+     * int64_t groups
+     * }
+     */
+    public static final OfLong groups$layout() {
+        return groups$LAYOUT;
+    }
+
+    private static final long groups$OFFSET = $LAYOUT.byteOffset(groupElement("groups"));
+
+    /**
+     * Offset for field:
+     * {@snippet lang=c :
+     * int64_t groups
+     * }
+     */
+    public static final long groups$offset() {
+        return groups$OFFSET;
+    }
+
+    /**
+     * Getter for field:
+     * {@snippet lang=c :
+     * int64_t groups
+     * }
+     */
+    public static long groups(MemorySegment struct) {
+        return struct.get(groups$LAYOUT, groups$OFFSET);
+    }
+
+    /**
+     * Setter for field:
+     * {@snippet lang=c :
+     * int64_t groups
+     * }
+     */
+    public static void groups(MemorySegment struct, long fieldValue) {
+        struct.set(groups$LAYOUT, groups$OFFSET, fieldValue);
+    }
+
+    private static final OfLong rank$LAYOUT = (OfLong)$LAYOUT.select(groupElement("rank"));
+
+    /**
+     * Layout for field:
+     * {@snippet lang=c :
+     * int64_t rank
+     * }
+     */
+    public static final OfLong rank$layout() {
+        return rank$LAYOUT;
+    }
+
+    private static final long rank$OFFSET = $LAYOUT.byteOffset(groupElement("rank"));
+
+    /**
+     * Offset for field:
+     * {@snippet lang=c :
+     * int64_t rank
+     * }
+     */
+    public static final long rank$offset() {
+        return rank$OFFSET;
+    }
+
+    /**
+     * Getter for field:
+     * {@snippet lang=c :
+     * int64_t rank
+     * }
+     */
+    public static long rank(MemorySegment struct) {
+        return struct.get(rank$LAYOUT, rank$OFFSET);
+    }
+
+    /**
+     * Setter for field:
+     * {@snippet lang=c :
+     * int64_t rank
+     * }
+     */
+    public static void rank(MemorySegment struct, long fieldValue) {
+        struct.set(rank$LAYOUT, rank$OFFSET, fieldValue);
+    }
+
+    private static final OfInt lora_dtype$LAYOUT = (OfInt)$LAYOUT.select(groupElement("lora_dtype"));
+
+    /**
+     * Layout for field:
+     * {@snippet lang=c :
+     * int32_t lora_dtype
+     * }
+     */
+    public static final OfInt lora_dtype$layout() {
+        return lora_dtype$LAYOUT;
+    }
+
+    private static final long lora_dtype$OFFSET = $LAYOUT.byteOffset(groupElement("lora_dtype"));
+
+    /**
+     * Offset for field:
+     * {@snippet lang=c :
+     * int32_t lora_dtype
+     * }
+     */
+    public static final long lora_dtype$offset() {
+        return lora_dtype$OFFSET;
+    }
+
+    /**
+     * Getter for field:
+     * {@snippet lang=c :
+     * int32_t lora_dtype
+     * }
+     */
+    public static int lora_dtype(MemorySegment struct) {
+        return struct.get(lora_dtype$LAYOUT, lora_dtype$OFFSET);
+    }
+
+    /**
+     * Setter for field:
+     * {@snippet lang=c :
+     * int32_t lora_dtype
+     * }
+     */
+    public static void lora_dtype(MemorySegment struct, int fieldValue) {
+        struct.set(lora_dtype$LAYOUT, lora_dtype$OFFSET, fieldValue);
+    }
+
+    private static final OfFloat lora_scale$LAYOUT = (OfFloat)$LAYOUT.select(groupElement("lora_scale"));
+
+    /**
+     * Layout for field:
+     * {@snippet lang=c :
+     * float lora_scale
+     * }
+     */
+    public static final OfFloat lora_scale$layout() {
+        return lora_scale$LAYOUT;
+    }
+
+    private static final long lora_scale$OFFSET = $LAYOUT.byteOffset(groupElement("lora_scale"));
+
+    /**
+     * Offset for field:
+     * {@snippet lang=c :
+     * float lora_scale
+     * }
+     */
+    public static final long lora_scale$offset() {
+        return lora_scale$OFFSET;
+    }
+
+    /**
+     * Getter for field:
+     * {@snippet lang=c :
+     * float lora_scale
+     * }
+     */
+    public static float lora_scale(MemorySegment struct) {
+        return struct.get(lora_scale$LAYOUT, lora_scale$OFFSET);
+    }
+
+    /**
+     * Setter for field:
+     * {@snippet lang=c :
+     * float lora_scale
+     * }
+     */
+    public static void lora_scale(MemorySegment struct, float fieldValue) {
+        struct.set(lora_scale$LAYOUT, lora_scale$OFFSET, fieldValue);
     }
 
     /**

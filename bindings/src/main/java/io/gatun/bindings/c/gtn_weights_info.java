@@ -20,6 +20,7 @@ import static java.lang.foreign.MemoryLayout.PathElement.*;
  *     int64_t k;
  *     int64_t n;
  *     int64_t bytes;
+ *     int64_t groups;
  * }
  * }
  */
@@ -34,7 +35,8 @@ public class gtn_weights_info {
         gatun_h.C_INT.withName("format"),
         gatun_h.C_LONG.withName("k"),
         gatun_h.C_LONG.withName("n"),
-        gatun_h.C_LONG.withName("bytes")
+        gatun_h.C_LONG.withName("bytes"),
+        gatun_h.C_LONG.withName("groups")
     ).withName("gtn_weights_info");
 
     /**
@@ -262,6 +264,50 @@ public class gtn_weights_info {
      */
     public static void bytes(MemorySegment struct, long fieldValue) {
         struct.set(bytes$LAYOUT, bytes$OFFSET, fieldValue);
+    }
+
+    private static final OfLong groups$LAYOUT = (OfLong)$LAYOUT.select(groupElement("groups"));
+
+    /**
+     * Layout for field:
+     * {@snippet lang=c :
+     * int64_t groups
+     * }
+     */
+    public static final OfLong groups$layout() {
+        return groups$LAYOUT;
+    }
+
+    private static final long groups$OFFSET = $LAYOUT.byteOffset(groupElement("groups"));
+
+    /**
+     * Offset for field:
+     * {@snippet lang=c :
+     * int64_t groups
+     * }
+     */
+    public static final long groups$offset() {
+        return groups$OFFSET;
+    }
+
+    /**
+     * Getter for field:
+     * {@snippet lang=c :
+     * int64_t groups
+     * }
+     */
+    public static long groups(MemorySegment struct) {
+        return struct.get(groups$LAYOUT, groups$OFFSET);
+    }
+
+    /**
+     * Setter for field:
+     * {@snippet lang=c :
+     * int64_t groups
+     * }
+     */
+    public static void groups(MemorySegment struct, long fieldValue) {
+        struct.set(groups$LAYOUT, groups$OFFSET, fieldValue);
     }
 
     /**
