@@ -13,21 +13,42 @@ struct Shape {
 constexpr Shape kShapes[] = {{1, 1024, 1024},    {32, 1024, 1024}, {128, 1024, 1024},
                              {1024, 1024, 1024}, {1, 4096, 4096},  {32, 4096, 4096}};
 
+// What a product has beside its shape: rows in equal groups, an expert each, or an adapter.
+struct Further {
+  const char* name;
+  int64_t groups, rank;
+};
+constexpr Further kPlain = {"", 0, 0};
+
+// Tokens of a decoder that meet an expert or two each, and of a prompt; adapters of the usual ranks, for one token and
+// a prompt. The plain products of the same sizes are above.
+constexpr struct {
+  Shape shape;
+  Further further;
+} kFurther[] = {{{128, 1024, 1024}, {"/experts_64", 64, 0}}, {{1024, 1024, 1024}, {"/experts_8", 8, 0}},
+                {{1, 4096, 4096}, {"/lora_16", 0, 16}},      {{1, 4096, 4096}, {"/lora_64", 0, 64}},
+                {{1024, 1024, 1024}, {"/lora_16", 0, 16}},   {{1024, 1024, 1024}, {"/lora_64", 0, 64}}};
+
 // a, weights, bias and out; INT8 takes and gives FP32, the others their own type.
 class Gemm final : public Problem {
  public:
-  Gemm(const Device& device, int32_t format, Shape shape)
+  Gemm(const Device& device, int32_t format, Shape shape, Further further)
       : Problem(device),
         format_(format),
         dtype_(format == GTN_BF16 ? GTN_BF16 : GTN_F32),
         shape_(shape),
-        source_(random_floats(shape.k * shape.n)) {
+        further_(further),
+        source_(random_floats(matrices() * shape.k * shape.n)) {
     gtn_gemm_desc desc = {};
     desc.size = sizeof desc;
     desc.format = format;
     desc.a = tensor(dtype_, {shape.m, shape.k});
     desc.out = tensor(dtype_, {shape.m, shape.n});
     desc.has_bias = 1;
+    desc.groups = further.groups;
+    desc.rank = further.rank;
+    desc.lora_dtype = further.rank > 0 ? dtype_ : 0;
+    desc.lora_scale = further.rank > 0 ? 0.5f : 0.0f;
     Message message;
     check(gtn_gemm_plan(device.handle, &desc, &plan_, &message), message);
   }
@@ -40,27 +61,38 @@ class Gemm final : public Problem {
     gtn_weights_desc desc = {};
     desc.size = sizeof desc;
     desc.format = format_;
-    desc.source = tensor(GTN_F32, {shape_.k, shape_.n});
+    desc.source = further_.groups > 0 ? tensor(GTN_F32, {further_.groups, shape_.k, shape_.n})
+                                      : tensor(GTN_F32, {shape_.k, shape_.n});
     Message message;
     gtn_weights packed = 0;
     check(gtn_weights_pack(device_.handle, &desc, source_.data(), &packed, &message), message);
     weights_.push_back(packed);
     a_.emplace_back(device_, dtype_, shape_.m * shape_.k);
-    bias_.emplace_back(device_, GTN_F32, shape_.n);
+    bias_.emplace_back(device_, GTN_F32, matrices() * shape_.n);
     out_.emplace_back(device_, dtype_, shape_.m * shape_.n);
+    std::vector<int64_t> offsets;
+    for (int64_t g = 0; g <= further_.groups; ++g) offsets.push_back(shape_.m * g / matrices());
+    offsets_.emplace_back(device_, offsets);
+    lora_a_.emplace_back(device_, dtype_, shape_.k * further_.rank + 1);
+    lora_b_.emplace_back(device_, dtype_, further_.rank * shape_.n + 1);
   }
 
  private:
+  int64_t matrices() const { return further_.groups > 0 ? further_.groups : 1; }
+
   gtn_status start(size_t set) const override {
-    return gtn_gemm_run(plan_, device_.stream, weights_[set], shape_.m, a_[set].data(), bias_[set].data(), nullptr,
-                        out_[set].data());
+    const bool low_rank = further_.rank > 0;
+    return gtn_gemm_run_with(plan_, device_.stream, weights_[set], shape_.m, shape_.m, a_[set].data(),
+                             bias_[set].data(), nullptr, out_[set].data(), further_.groups > 0 ? offsets_[set].data() : nullptr, nullptr,
+                             low_rank ? lora_a_[set].data() : nullptr, low_rank ? lora_b_[set].data() : nullptr);
   }
 
   const int32_t format_, dtype_;
   const Shape shape_;
+  const Further further_;
   const std::vector<float> source_;
   std::vector<gtn_weights> weights_;
-  std::vector<Buffer> a_, bias_, out_;
+  std::vector<Buffer> a_, bias_, out_, offsets_, lora_a_, lora_b_;
 };
 
 }  // namespace
@@ -68,11 +100,14 @@ class Gemm final : public Problem {
 std::vector<Benchmark> gemm_benchmarks() {
   std::vector<Benchmark> all;
   for (int32_t format : {GTN_F32, GTN_BF16, GTN_S8}) {
-    for (const Shape& shape : kShapes) {
-      all.push_back({std::string("gemm/") + type_name(format) + "/" + shape.name(), GTN_OP_GEMM, format,
-                     limit_of(format),
-                     [=](const Device& device) { return std::make_unique<Gemm>(device, format, shape); }});
-    }
+    const auto add = [&](Shape shape, Further further) {
+      all.push_back({std::string("gemm/") + type_name(format) + "/" + shape.name() + further.name, GTN_OP_GEMM, format,
+                     limit_of(format), [=](const Device& device) {
+                       return std::make_unique<Gemm>(device, format, shape, further);
+                     }});
+    };
+    for (const Shape& shape : kShapes) add(shape, kPlain);
+    for (const auto& more : kFurther) add(more.shape, more.further);
   }
   return all;
 }

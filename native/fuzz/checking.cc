@@ -54,7 +54,7 @@ struct Event : Object {
 
 struct Weights : Object {
   int32_t format;
-  int64_t k, n;
+  int64_t groups, k, n;
 };
 
 struct Plan : Object {
@@ -185,6 +185,16 @@ void check_rows(const gtn_tensor_desc& x, const gtn_tensor_desc& out) {
   MUST(x.shape[0] == out.shape[0] && x.shape[1] == out.shape[1]);
 }
 
+// That a kernel may multiply the sizes of an array: what they are for is told by one of them.
+void check_bytes(int32_t dtype, std::initializer_list<int64_t> sizes) {
+  __int128 bytes = bytes_of(dtype);
+  for (int64_t size : sizes) {
+    MUST(size >= 0);
+    bytes *= size > 0 ? size : 1;
+    MUST(bytes <= INT64_MAX);
+  }
+}
+
 void check(const gtn_gemm_desc& desc) {
   MUST(desc.size >= sizeof desc);
   MUST(desc.format == GTN_F32 || desc.format == GTN_BF16 || desc.format == GTN_S8);
@@ -192,7 +202,24 @@ void check(const gtn_gemm_desc& desc) {
   check_type(desc.out, {GTN_F32, GTN_BF16});
   check(desc.a, 2, true, false);
   check(desc.out, 2, true, true);
-  MUST(desc.a.shape[0] == desc.out.shape[0]);
+  check_flag(desc.has_row_index);
+  MUST(desc.has_row_index == 1 || desc.a.shape[0] == desc.out.shape[0]);
+  MUST(desc.groups >= 0 && desc.groups < INT64_MAX);
+  if (desc.has_row_index == 1) check_bytes(GTN_S32, {desc.out.shape[0]});
+  if (desc.groups > 0) {
+    check_bytes(GTN_S64, {desc.groups + 1});
+    check_bytes(GTN_F32, {desc.groups, desc.out.shape[1]});
+  }
+  MUST(desc.rank >= 0 && desc.rank <= 1024);
+  if (desc.rank > 0) {
+    MUST(desc.groups == 0 && desc.has_row_index == 0);
+    MUST(desc.lora_dtype == GTN_F32 || desc.lora_dtype == GTN_BF16);
+    MUST(std::isfinite(desc.lora_scale));
+    check_bytes(desc.lora_dtype, {desc.a.shape[1], desc.rank});
+    check_bytes(desc.lora_dtype, {desc.rank, desc.out.shape[1]});
+  } else {
+    MUST(desc.lora_dtype == 0 && desc.lora_scale == 0);
+  }
   MUST(desc.format != GTN_S8 || static_cast<__int128>(desc.a.shape[1]) * 255 * 127 <= INT32_MAX);
   check_activation(desc.activation);
   check_flag(desc.has_bias);
@@ -208,16 +235,6 @@ uint32_t masks_of(const gtn_attention_desc& desc) {
 // One of the numbers of heads that an array may be for.
 void check_heads(int64_t heads, int64_t heads_q, int64_t heads_k) {
   MUST(heads == 1 || heads == heads_q || heads == heads_k);
-}
-
-// That a kernel may multiply the sizes of an array: what they are for is told by one of them.
-void check_bytes(int32_t dtype, std::initializer_list<int64_t> sizes) {
-  __int128 bytes = bytes_of(dtype);
-  for (int64_t size : sizes) {
-    MUST(size >= 0);
-    bytes *= size > 0 ? size : 1;
-    MUST(bytes <= INT64_MAX);
-  }
 }
 
 void check(const gtn_attention_desc& desc) {
@@ -449,29 +466,38 @@ void check_apart_or_equal(const Operand& output, const Operand& other) {
   check_apart(output, other);
 }
 
-void check_run(const Plan& plan, const gtn_gemm_args& args) {
-  const gtn_gemm_desc& desc = plan.gemm;
-  const int64_t k = desc.a.shape[1], n = desc.out.shape[1];
-  const Weights& weights = as<Weights>(args.weights, Kind::kWeights);
-  MUST(weights.device == plan.device);
-  MUST(weights.format == desc.format && weights.k == k && weights.n == n);
-  MUST(args.rows >= 1 && args.rows <= desc.a.shape[0] && n > 0);
-  MUST((args.a != nullptr || k == 0) && args.out != nullptr);
-  MUST((args.bias != nullptr) == (desc.has_bias == 1) && (args.residual != nullptr) == (desc.has_residual == 1));
-  const Operand a = part(args.a, desc.a, args.rows), out = part(args.out, desc.out, args.rows);
-  const Operand residual = part(args.residual, desc.out, args.rows), bias = dense(args.bias, GTN_F32, n);
-  for (const Operand& operand : {a, out, residual, bias}) check_memory(*plan.device, operand);
-  check_apart(out, a);
-  check_apart(out, bias);
-  check_apart_or_equal(out, residual);
-}
-
 // An array without gaps that is there exactly when it is wanted; where it would be empty, either will do.
 Operand array(const void* at, bool wanted, int32_t dtype, std::initializer_list<int64_t> sizes) {
   __int128 count = std::find(sizes.begin(), sizes.end(), 0) == sizes.end() ? 1 : 0;
   for (int64_t size : sizes) count = std::min<__int128>(count * size, INT64_MAX);
   MUST(at == nullptr ? !wanted || count == 0 : wanted);
   return dense(at, dtype, static_cast<int64_t>(count));
+}
+
+void check_run(const Plan& plan, const gtn_gemm_args& args) {
+  const gtn_gemm_desc& desc = plan.gemm;
+  const int64_t k = desc.a.shape[1], n = desc.out.shape[1];
+  const Weights& weights = as<Weights>(args.weights, Kind::kWeights);
+  MUST(weights.device == plan.device);
+  MUST(weights.format == desc.format && weights.k == k && weights.n == n && weights.groups == desc.groups);
+  MUST(args.rows >= 1 && args.rows <= desc.out.shape[0] && n > 0);
+  MUST(args.rows_a >= 0 && args.rows_a <= desc.a.shape[0]);
+  MUST(desc.has_row_index == 1 || args.rows_a == args.rows);
+  MUST((args.a != nullptr || k == 0 || args.rows_a == 0) && args.out != nullptr);
+  MUST((args.bias != nullptr) == (desc.has_bias == 1) && (args.residual != nullptr) == (desc.has_residual == 1));
+  const Operand a = part(args.a, desc.a, args.rows_a), out = part(args.out, desc.out, args.rows);
+  const int32_t lora = desc.rank > 0 ? desc.lora_dtype : GTN_F32;
+  const Operand residual = part(args.residual, desc.out, args.rows);
+  for (const Operand& input :
+       {a, array(args.bias, desc.has_bias == 1, GTN_F32, {std::max<int64_t>(desc.groups, 1), n}),
+        array(args.group_offsets, desc.groups > 0, GTN_S64, {desc.groups + 1}),
+        array(args.row_index, desc.has_row_index == 1, GTN_S32, {args.rows}),
+        array(args.lora_a, desc.rank > 0, lora, {k, desc.rank}), array(args.lora_b, desc.rank > 0, lora, {desc.rank, n})}) {
+    check_memory(*plan.device, input);
+    check_apart(out, input);
+  }
+  for (const Operand& operand : {out, residual}) check_memory(*plan.device, operand);
+  check_apart_or_equal(out, residual);
 }
 
 int64_t blocks_of(int64_t length, int64_t block) { return length == 0 ? 0 : (length - 1) / block + 1; }
@@ -814,13 +840,17 @@ gtn_status weights_pack(void* device, const gtn_weights_desc* desc, const void* 
   MUST(desc->size >= sizeof *desc && info->size == sizeof *info);
   MUST(desc->format == GTN_F32 || desc->format == GTN_BF16 || desc->format == GTN_S8);
   check_type(desc->source, {GTN_F32, GTN_BF16});
-  check(desc->source, 2, false, false);
+  const int row = desc->source.rank - 2;
+  MUST(row == 0 || row == 1);
+  check(desc->source, desc->source.rank, false, false);
+  MUST(row == 0 || desc->source.shape[0] >= 1);
   MUST(source != nullptr || elements(desc->source) == 0);
   MUST(reinterpret_cast<uintptr_t>(source) % static_cast<uintptr_t>(bytes_of(desc->source.dtype)) == 0);
   Weights* packed = made<Weights>(Kind::kWeights, as<Device>(device, Kind::kDevice));
   packed->format = desc->format;
-  packed->k = desc->source.shape[0];
-  packed->n = desc->source.shape[1];
+  packed->groups = row == 1 ? desc->source.shape[0] : 0;
+  packed->k = desc->source.shape[row];
+  packed->n = desc->source.shape[row + 1];
   *weights = packed;
   return GTN_OK;
 }

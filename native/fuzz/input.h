@@ -229,9 +229,14 @@ inline Description small_description(Input& input) {
   switch (made.op) {
     case GTN_OP_GEMM: {
       const int64_t k = input.ConsumeIntegralInRange<int64_t>(0, 9);
-      made.gemm = {sizeof made.gemm, one_of(input, {GTN_F32, GTN_BF16, GTN_S8}), matrix(input, from, rows, k, false),
+      const bool low_rank = input.ConsumeBool();
+      const int64_t groups = low_rank ? 0 : input.ConsumeIntegralInRange<int64_t>(0, 3);
+      const int32_t indexed = low_rank ? 0 : flag();
+      const int64_t rows_a = indexed == 1 ? input.ConsumeIntegralInRange<int64_t>(0, 6) : rows;
+      made.gemm = {sizeof made.gemm, one_of(input, {GTN_F32, GTN_BF16, GTN_S8}), matrix(input, from, rows_a, k, false),
                    matrix(input, to, rows, n, true), input.ConsumeIntegralInRange<int32_t>(GTN_ACT_NONE, GTN_ACT_RELU),
-                   flag(), flag(), 0};
+                   flag(), flag(), indexed, groups, low_rank ? input.ConsumeIntegralInRange<int64_t>(1, 9) : 0,
+                   low_rank ? any_float(input) : 0, low_rank ? 0.5f : 0.0f};
       break;
     }
     case GTN_OP_ATTENTION:
@@ -307,7 +312,11 @@ inline void make_large(Input& input, Description& made) {
   const int d = input.ConsumeIntegralInRange(0, 1);
   switch (made.op) {
     case GTN_OP_GEMM:
-      if (d == 0) grow(made.gemm.a, 0);
+      if (made.gemm.groups > 0 && input.ConsumeBool()) {
+        made.gemm.groups = large;
+        return;
+      }
+      if (d == 0 && (made.gemm.has_row_index == 0 || input.ConsumeBool())) grow(made.gemm.a, 0);
       if (d == 0 || input.ConsumeBool()) return grow(made.gemm.out, d);
       return grow(made.gemm.a, 1);
     case GTN_OP_ATTENTION: {

@@ -194,16 +194,43 @@ gtn_status run_rope(Input& input, Places& places, const gtn_rope_desc& desc, gtn
   return gtn_rope_run(plan, stream, tokens, positions, table, slots, q, k, v, q_out, k_cache, v_cache, k_scales, v_scales);
 }
 
-gtn_weights pack(Input& input, gtn_device device, int32_t format, int64_t k, int64_t n, bool right) {
+gtn_weights pack(Input& input, gtn_device device, const gtn_gemm_desc& planned, bool right) {
+  int32_t format = planned.format;
+  int64_t groups = planned.groups, k = planned.a.shape[1];
+  const int64_t n = planned.out.shape[1];
   if (!right && input.ConsumeIntegralInRange(0, 15) == 0) k += input.ConsumeIntegralInRange(-1, 1);
   if (!right && input.ConsumeIntegralInRange(0, 15) == 0) format = one_of(input, {GTN_F32, GTN_BF16, GTN_S8});
-  static const float source[256] = {1.0f, -2.0f, 0.5f};
-  const gtn_weights_desc desc = {sizeof desc, format, {sizeof(gtn_tensor_desc), GTN_F32, 2, 0, {k, n}, {n, 1}}};
+  if (!right && input.ConsumeIntegralInRange(0, 15) == 0) groups = input.ConsumeIntegralInRange(0, 3);
+  static const float source[1024] = {1.0f, -2.0f, 0.5f};
+  gtn_weights_desc desc = {sizeof desc, format, {sizeof(gtn_tensor_desc), GTN_F32, 2, 0, {k, n}, {n, 1}}};
+  if (groups > 0) desc.source = {sizeof(gtn_tensor_desc), GTN_F32, 3, 0, {groups, k, n}, {0, n, 1}};
   gtn_weights weights = 0;
   gtn_message message = empty_message();
   const gtn_status status = gtn_weights_pack(device, &desc, source, &weights, &message);
-  MUST(status == GTN_OK || k < 0 || k > 16 || n > 16);
+  MUST(status == GTN_OK || groups > 3 || k < 0 || k > 16 || n > 16);
   return weights;
+}
+
+gtn_status run_gemm(Input& input, Places& places, const gtn_gemm_desc& desc, gtn_plan plan, gtn_stream stream,
+                    gtn_weights weights, bool right) {
+  void *a = places.any(), *bias = places.any(desc.has_bias), *residual = places.any(desc.has_residual);
+  void* out = places.any();
+  const bool indexed = desc.has_row_index != 0;
+  int64_t rows = any_count(input, desc.out.shape[0], right), rows_a = rows;
+  if (indexed || (!right && input.ConsumeIntegralInRange(0, 15) == 0)) rows_a = any_count(input, desc.a.shape[0], right);
+  if (right && indexed && rows_a == 0) rows = 0;
+  void *group_offsets = places.any(desc.groups > 0), *row_index = places.any(indexed);
+  void *lora_a = places.any(desc.rank > 0), *lora_b = places.any(desc.rank > 0);
+  write_index(input, group_offsets, true, right);
+  for (int64_t g = 0; right && desc.groups <= 3 && g <= desc.groups && desc.groups > 0; ++g) {
+    static_cast<int64_t*>(group_offsets)[g] = rows * g / desc.groups;
+  }
+  write_integers(input, row_index, 8, 0, 0, right);
+  if (group_offsets == nullptr && row_index == nullptr && lora_a == nullptr && lora_b == nullptr && input.ConsumeBool()) {
+    return gtn_gemm_run(plan, stream, weights, rows, a, bias, residual, out);
+  }
+  return gtn_gemm_run_with(plan, stream, weights, rows, rows_a, a, bias, residual, out, group_offsets, row_index, lora_a,
+                           lora_b);
 }
 
 }  // namespace
@@ -231,15 +258,10 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t bytes) {
     gtn_status status;
     std::memset(on.arena, 0, kArena);  // no run may depend on the one before
     switch (made.op) {
-      case GTN_OP_GEMM: {
-        const gtn_gemm_desc& desc = made.gemm;
-        if (weights == 0) weights = pack(input, on.device, desc.format, desc.a.shape[1], desc.out.shape[1], right);
-        void *a = places.any(), *bias = places.any(desc.has_bias), *residual = places.any(desc.has_residual);
-        void* out = places.any();
-        const int64_t rows = any_count(input, desc.a.shape[0], right);
-        status = gtn_gemm_run(plan, on.stream, weights, rows, a, bias, residual, out);
+      case GTN_OP_GEMM:
+        if (weights == 0) weights = pack(input, on.device, made.gemm, right);
+        status = run_gemm(input, places, made.gemm, plan, on.stream, weights, right);
         break;
-      }
       case GTN_OP_ATTENTION:
         status = run_attention(input, places, made, plan, on.stream, right);
         break;

@@ -9,10 +9,15 @@ namespace {
 // empty one is never read.
 bool fits(const gtn_weights_desc& desc, int64_t bytes) {
   const gtn_tensor_desc& source = desc.source;
-  if (source.shape[0] == 0 || source.shape[1] == 0) return true;
-  if (static_cast<__int128>(source.shape[0]) * source.shape[1] > 4096) return false;
-  __int128 reach = 1;
-  for (int d = 0; d < 2; ++d) reach += (static_cast<__int128>(source.shape[d]) - 1) * source.strides[d];
+  const int row = source.rank == 3 ? 1 : 0;
+  if (source.shape[row] == 0 || source.shape[row + 1] == 0) return true;
+  __int128 elements = 1, reach = 1;
+  for (int d = 0; d < row + 2; ++d) {
+    if (source.shape[d] > 4096) return false;
+    elements *= source.shape[d];
+    reach += (static_cast<__int128>(source.shape[d]) - 1) * source.strides[d];
+  }
+  if (elements > 4096) return false;
   return reach * (source.dtype == GTN_F32 ? 4 : 2) <= bytes;
 }
 
@@ -27,6 +32,12 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t bytes) {
   gtn_weights_desc desc = {sizeof desc, one_of(input, {GTN_F32, GTN_BF16, GTN_S8}),
                            {sizeof(gtn_tensor_desc), dtype, 2, 0, {k, n}, {n + input.ConsumeIntegralInRange(0, 2), 1}}};
   if (input.ConsumeBool()) std::swap(desc.source.strides[0], desc.source.strides[1]);
+  const int64_t groups = input.ConsumeIntegralInRange(0, 2);
+  if (groups > 0) {
+    const gtn_tensor_desc one = desc.source;
+    const int64_t apart = input.ConsumeIntegralInRange(0, 30);
+    desc.source = {sizeof one, dtype, 3, 0, {groups, k, n}, {apart, one.strides[0], one.strides[1]}};
+  }
   // Of the source's place and content, and of the description, mostly one is wrong.
   const int wrong = input.ConsumeIntegralInRange(0, 4);
   if (wrong == 1) spoil(input, &desc, sizeof desc);
@@ -52,12 +63,14 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t bytes) {
     check_failure(status, message);
     return 0;
   }
+  const int row = desc.source.rank - 2;
   MUST(source == memory || source == first + 2 || k == 0 || n == 0);
   gtn_weights_info info = {};
   info.size = sizeof info;
   MUST(gtn_weights_query(weights, &info, &message) == GTN_OK);
   MUST(info.format == desc.format && info.bytes >= 0);
-  MUST(info.k == desc.source.shape[0] && info.n == desc.source.shape[1]);
+  MUST(info.k == desc.source.shape[row] && info.n == desc.source.shape[row + 1]);
+  MUST(info.groups == (row > 0 ? desc.source.shape[0] : 0));
   MUST(gtn_weights_close(weights, &message) == GTN_OK);
   MUST(gtn_weights_close(weights, &message) == GTN_STALE_HANDLE);
   return 0;

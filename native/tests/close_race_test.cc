@@ -42,7 +42,7 @@ float weight(int k, int n) { return static_cast<float>((3 * k + n) % 5 - 2); }
 const Operator kOperators[] = {
     {"gemm",
      [](gtn_device device, gtn_plan* plan, gtn_message* message) {
-       const gtn_gemm_desc desc = {sizeof desc, GTN_F32, matrix(), matrix(), GTN_ACT_NONE, 0, 0, 0};
+       const gtn_gemm_desc desc = {sizeof desc, GTN_F32, matrix(), matrix(), GTN_ACT_NONE, 0, 0, 0, 0, 0, 0, 0};
        return gtn_gemm_plan(device, &desc, plan, message);
      },
      [](gtn_plan plan, gtn_stream stream, gtn_weights weights, const float* x, float* out) {

@@ -918,6 +918,190 @@ gtn_merge_desc merging() {
           tensor(GTN_BF16, {2, 4, 2, 8}), tensor(GTN_F32, {2, 2, 4})};
 }
 
+gtn_gemm_desc grouping() {
+  return {sizeof(gtn_gemm_desc), GTN_F32, tensor(GTN_F32, {5, 3}), tensor(GTN_F32, {7, 4}), GTN_ACT_NONE, 1, 0, 1, 2, 0, 0, 0};
+}
+
+gtn_gemm_desc adapting() {
+  return {sizeof(gtn_gemm_desc), GTN_F32, tensor(GTN_F32, {5, 3}), tensor(GTN_F32, {5, 4}), GTN_ACT_NONE, 0, 0, 0, 0, 2,
+          GTN_BF16, 0.5f};
+}
+
+TEST_F(Planning, OfProductsAreChecked) {
+  struct Wrong {
+    const char* named;
+    void (*change)(gtn_gemm_desc&);
+  };
+  const Wrong grouped[] = {
+      {"desc.groups: is -1, expected 0 or more", [](gtn_gemm_desc& d) { d.groups = -1; }},
+      {"desc.groups: makes group_offsets exceed", [](gtn_gemm_desc& d) { d.groups = INT64_MAX; }},
+      {"desc.groups: makes group_offsets exceed", [](gtn_gemm_desc& d) { d.groups = INT64_MAX / 8; }},
+      {"desc.groups: makes bias exceed", [](gtn_gemm_desc& d) { d.groups = INT64_MAX / 16 + 1; }},
+      {"desc.out.shape[0]: makes row_index exceed",
+       [](gtn_gemm_desc& d) {
+         d.out = tensor(GTN_BF16, {INT64_MAX / 4 + 1, 1});
+       }},
+      {"desc.has_row_index: is 2", [](gtn_gemm_desc& d) { d.has_row_index = 2; }},
+      {"desc.out.shape[0]: is 7, expected a's 5", [](gtn_gemm_desc& d) { d.has_row_index = 0; }},
+      {"desc.rank: is 2, expected 0 with groups", [](gtn_gemm_desc& d) { d.rank = 2; }},
+      {"desc.rank: is 2, expected 0 with row_index", [](gtn_gemm_desc& d) { d.rank = 2, d.groups = 0; }},
+      {"desc.lora_dtype: is 1, expected 0", [](gtn_gemm_desc& d) { d.lora_dtype = GTN_F32; }},
+      {"desc.lora_scale: is 0.5, expected 0", [](gtn_gemm_desc& d) { d.lora_scale = 0.5f; }},
+      {"desc.lora_scale: is nan, expected 0", [](gtn_gemm_desc& d) { d.lora_scale = NAN; }},
+  };
+  for (const Wrong& wrong : grouped) {
+    gtn_gemm_desc desc = grouping();
+    wrong.change(desc);
+    expect_refused(gtn_gemm_plan(device, &desc, &made, &message), wrong.named);
+  }
+  const Wrong adapted[] = {
+      {"desc.rank: is -1, expected 0 to 1024", [](gtn_gemm_desc& d) { d.rank = -1; }},
+      {"desc.rank: is 1025, expected 0 to 1024", [](gtn_gemm_desc& d) { d.rank = 1025; }},
+      {"desc.rank: makes lora_a exceed",
+       [](gtn_gemm_desc& d) {
+         d.a = tensor(GTN_F32, {0, INT64_MAX / 8});
+         d.out.shape[0] = 0;
+         d.rank = 8;
+       }},
+      {"desc.rank: makes lora_b exceed",
+       [](gtn_gemm_desc& d) {
+         d.a.shape[0] = 0;
+         d.out = tensor(GTN_F32, {0, INT64_MAX / 8});
+         d.rank = 8;
+       }},
+      {"desc.lora_dtype: is F16 (3), expected F32 or BF16", [](gtn_gemm_desc& d) { d.lora_dtype = GTN_F16; }},
+      {"desc.lora_dtype: is no dtype (0), expected", [](gtn_gemm_desc& d) { d.lora_dtype = 0; }},
+      {"desc.lora_scale: is inf, expected a finite number", [](gtn_gemm_desc& d) { d.lora_scale = INFINITY; }},
+  };
+  for (const Wrong& wrong : adapted) {
+    gtn_gemm_desc desc = adapting();
+    wrong.change(desc);
+    expect_refused(gtn_gemm_plan(device, &desc, &made, &message), wrong.named);
+  }
+}
+
+// Weights, a plan and memory for runs on the CPU, since the backend of the other tests packs no weights.
+struct Multiplying {
+  explicit Multiplying(const gtn_gemm_desc& desc) {
+    const int64_t k = desc.a.shape[1], n = desc.out.shape[1];
+    const gtn_weights_desc source = {sizeof source, desc.format,
+                                     desc.groups > 0 ? tensor(GTN_F32, {desc.groups, k, n}) : tensor(GTN_F32, {k, n})};
+    static const float ones[64] = {1, 1, 1};
+    EXPECT_EQ(GTN_OK, gtn_weights_pack(on.device, &source, ones, &weights, &message)) << message.text;
+    EXPECT_EQ(GTN_OK, gtn_gemm_plan(on.device, &desc, &plan, &message)) << message.text;
+  }
+  ~Multiplying() {
+    EXPECT_EQ(GTN_OK, gtn_plan_close(plan, nullptr));
+    EXPECT_EQ(GTN_OK, gtn_weights_close(weights, nullptr));
+  }
+
+  void expect_refused(gtn_status status, const std::string& start) {
+    EXPECT_EQ(GTN_INVALID_ARGUMENT, status) << start;
+    EXPECT_EQ(start, on.message().substr(0, start.size())) << on.message();
+  }
+
+  const OpenDevice on{"cpu"};
+  gtn_plan plan = 0;
+  gtn_weights weights = 0;
+  Message message;
+};
+
+TEST(Products, RunsOfGroupsAreChecked) {
+  Multiplying m(grouping());
+  alignas(64) static float a[15], bias[8], block[7 + 28];
+  float* const out = block + 7;
+  alignas(64) static int64_t offsets[3] = {0, 3, 7};
+  alignas(64) static int32_t index[7] = {4, 3, 2, 1, 0, 1, 2};
+  const auto run = [&](int64_t rows, int64_t rows_a, const void* x, const void* b, void* to, const void* ends,
+                       const void* which) {
+    return gtn_gemm_run_with(m.plan, m.on.stream, m.weights, rows, rows_a, x, b, nullptr, to, ends, which, nullptr, nullptr);
+  };
+  EXPECT_EQ(GTN_OK, run(7, 5, a, bias, out, offsets, index)) << m.on.message();
+  EXPECT_EQ(GTN_OK, run(0, 0, nullptr, nullptr, nullptr, offsets, nullptr)) << m.on.message();
+  m.expect_refused(run(8, 5, a, bias, out, offsets, index), "rows: is 8, expected 0 to 7");
+  m.expect_refused(run(7, 6, a, bias, out, offsets, index), "rows_a: is 6, expected 0 to 5");
+  m.expect_refused(run(7, -1, a, bias, out, offsets, index), "rows_a: is -1");
+  m.expect_refused(run(7, 0, nullptr, bias, out, offsets, index), "row_index[0] is 4, expected 0 to rows_a - 1 = -1");
+  m.expect_refused(run(7, 5, nullptr, bias, out, offsets, index), "a: is null");
+  m.expect_refused(run(7, 5, a, nullptr, out, offsets, index), "bias: is null");
+  m.expect_refused(run(7, 5, a, bias, out, nullptr, index), "group_offsets: is null");
+  m.expect_refused(run(0, 5, a, bias, out, nullptr, index), "group_offsets: is null");
+  m.expect_refused(run(7, 5, a, bias, out, reinterpret_cast<char*>(offsets) + 4, index), "group_offsets: is ");
+  m.expect_refused(run(7, 5, a, bias, out, offsets, nullptr), "row_index: is null");
+  m.expect_refused(run(7, 5, a, bias, out, offsets, reinterpret_cast<char*>(index) + 2), "row_index: is ");
+  m.expect_refused(run(7, 5, out + 27, bias, out, offsets, index), "out: overlaps a (");
+  m.expect_refused(run(7, 5, a, out + 27, out, offsets, index), "out: overlaps bias");
+  m.expect_refused(run(7, 5, a, out - 7, out, offsets, index), "out: overlaps bias");  // the last of row 1
+  m.expect_refused(run(7, 5, a, bias, out, out + 27, index), "out: overlaps group_offsets");
+  m.expect_refused(run(7, 5, a, bias, out, offsets, out + 27), "out: overlaps row_index");
+  m.expect_refused(gtn_gemm_run_with(m.plan, m.on.stream, m.weights, 7, 5, a, bias, nullptr, out, offsets, index, a, nullptr),
+                   "lora_a: is not null");
+  m.expect_refused(gtn_gemm_run_with(m.plan, m.on.stream, m.weights, 7, 5, a, bias, nullptr, out, offsets, index, nullptr, a),
+                   "lora_b: is not null");
+  m.expect_refused(gtn_gemm_run(m.plan, m.on.stream, m.weights, 7, a, bias, nullptr, out), "group_offsets: is null");
+}
+
+TEST(Products, RunsOfLowRankAreChecked) {
+  Multiplying m(adapting());
+  alignas(64) static float a[15], out[20];
+  alignas(64) static uint16_t down[6], up[8];
+  const auto run = [&](int64_t rows_a, const void* ends, const void* which, const void* lora_a, const void* lora_b) {
+    return gtn_gemm_run_with(m.plan, m.on.stream, m.weights, 5, rows_a, a, nullptr, nullptr, out, ends, which, lora_a, lora_b);
+  };
+  EXPECT_EQ(GTN_OK, run(5, nullptr, nullptr, down, up)) << m.on.message();
+  m.expect_refused(run(4, nullptr, nullptr, down, up), "rows_a: is 4, expected the 5 of rows");
+  m.expect_refused(run(5, a, nullptr, down, up), "group_offsets: is not null");
+  m.expect_refused(run(5, nullptr, a, down, up), "row_index: is not null");
+  m.expect_refused(run(5, nullptr, nullptr, nullptr, up), "lora_a: is null");
+  m.expect_refused(run(5, nullptr, nullptr, down, nullptr), "lora_b: is null");
+  m.expect_refused(run(5, nullptr, nullptr, reinterpret_cast<char*>(down) + 1, up), "lora_a: is ");
+  m.expect_refused(run(5, nullptr, nullptr, out + 19, up), "out: overlaps lora_a");
+  m.expect_refused(run(5, nullptr, nullptr, down, out), "out: overlaps lora_b");
+  m.expect_refused(gtn_gemm_run(m.plan, m.on.stream, m.weights, 5, a, nullptr, nullptr, out), "lora_a: is null");
+  // One group is not the same as none.
+  const gtn_weights_desc source = {sizeof source, GTN_F32, tensor(GTN_F32, {1, 3, 4})};
+  static const float ones[12] = {};
+  gtn_weights one_group = 0;
+  Message message;
+  ASSERT_EQ(GTN_OK, gtn_weights_pack(m.on.device, &source, ones, &one_group, &message)) << message.text;
+  m.expect_refused(gtn_gemm_run_with(m.plan, m.on.stream, one_group, 5, 5, a, nullptr, nullptr, out, nullptr, nullptr,
+                                     down, up),
+                   "weights: are F32 [1, 3, 4], expected the plan's F32 [3, 4]");
+  EXPECT_EQ(GTN_OK, gtn_weights_close(one_group, nullptr));
+}
+
+TEST(Products, PackedGroupsAreChecked) {
+  const OpenDevice on("cpu");
+  static const float ones[64] = {};
+  gtn_weights weights = 77;
+  Message message;
+  gtn_weights_desc desc = {sizeof desc, GTN_F32, tensor(GTN_F32, {0, 3, 4})};
+  EXPECT_EQ(GTN_INVALID_ARGUMENT, gtn_weights_pack(on.device, &desc, ones, &weights, &message));
+  EXPECT_STREQ("desc.source.shape[0]: is 0, expected 1 or more", message.text);
+  desc.source = tensor(GTN_F32, {1, 2, 3, 4});
+  EXPECT_EQ(GTN_INVALID_ARGUMENT, gtn_weights_pack(on.device, &desc, ones, &weights, &message));
+  EXPECT_STREQ("desc.source.rank: is 4, expected 2 to 3", message.text);
+  desc.source = tensor(GTN_F32, {2, 3, 4});
+  EXPECT_EQ(GTN_INVALID_ARGUMENT, gtn_weights_pack(on.device, &desc, nullptr, &weights, &message));
+  desc.source.strides[0] = 0;  // two groups of the same
+  EXPECT_EQ(77u, weights);
+  EXPECT_EQ(GTN_OK, gtn_weights_pack(on.device, &desc, ones, &weights, &message)) << message.text;
+  EXPECT_EQ(GTN_OK, gtn_weights_close(weights, nullptr));
+  desc.source = tensor(GTN_F32, {int64_t{1} << 40, 0, int64_t{1} << 20});
+  EXPECT_EQ(GTN_OUT_OF_MEMORY, gtn_weights_pack(on.device, &desc, nullptr, &weights, &message)) << message.text;
+  desc.source = tensor(GTN_F32, {5, 0, int64_t{1} << 40});
+  ASSERT_EQ(GTN_OK, gtn_weights_pack(on.device, &desc, nullptr, &weights, &message)) << message.text;
+  EXPECT_EQ(GTN_OK, gtn_weights_close(weights, nullptr));
+  // More groups or rows by number than this backend has room for.
+  gtn_gemm_desc many = grouping();
+  many.groups = (int64_t{1} << 40) + 1;
+  gtn_plan plan = 0;
+  EXPECT_EQ(GTN_UNSUPPORTED, gtn_gemm_plan(on.device, &many, &plan, &message)) << message.text;
+  many = grouping();
+  many.out = tensor(GTN_F32, {(int64_t{1} << 40) + 1, 4});
+  EXPECT_EQ(GTN_UNSUPPORTED, gtn_gemm_plan(on.device, &many, &plan, &message)) << message.text;
+}
+
 TEST_F(Planning, OfMergesAreChecked) {
   struct Wrong {
     const char* named;

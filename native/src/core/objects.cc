@@ -493,8 +493,11 @@ gtn_status gtn_weights_pack(gtn_device device, const gtn_weights_desc* desc, con
     return fail(message, GTN_INVALID_ARGUMENT, "desc.format: is %s (%d), expected F32, BF16 or S8", dtype_name(checked.format),
                 checked.format);
   }
-  GATUN_CHECK(check_tensor(message, "desc.source", checked.source, kFloats, 2, 2, false, false));
-  const bool empty = checked.source.shape[0] == 0 || checked.source.shape[1] == 0;
+  GATUN_CHECK(check_tensor(message, "desc.source", checked.source, kFloats, 2, 3, false, false));
+  const int row = checked.source.rank - 2;
+  const int64_t k = checked.source.shape[row], n = checked.source.shape[row + 1];
+  if (checked.source.rank == 3) GATUN_CHECK(check_at_least(message, "desc.source.shape[0]", checked.source.shape[0], 1));
+  const bool empty = k == 0 || n == 0;
   GATUN_CHECK(check_pointer(message, "source", source, !(empty && source == nullptr), element_size(checked.source.dtype)));
   Inside inside(devices, device);
   if (!inside) return stale(message, "device");
@@ -508,8 +511,9 @@ gtn_status gtn_weights_pack(gtn_device device, const gtn_weights_desc* desc, con
   void* impl = nullptr;
   GATUN_CHECK(reason.of(on.backend->weights_pack(on.impl, &checked, source, &impl, &info, reason)));
   info.format = checked.format;
-  info.k = checked.source.shape[0];
-  info.n = checked.source.shape[1];
+  info.k = k;
+  info.n = n;
+  info.groups = checked.source.rank == 3 ? checked.source.shape[0] : 0;
   Weights* created = new (std::nothrow) Weights{&on, impl, info};
   if (created == nullptr) {
     on.backend->weights_destroy(impl);

@@ -16,6 +16,43 @@ gtn_status check_matrix(gtn_message* message, const char* name, const gtn_tensor
   return check_tensor(message, name, tensor, kFloats, 2, 2, true, output);
 }
 
+gtn_status check_groups(gtn_message* message, const gtn_gemm_desc& desc) {
+  const int64_t m = desc.out.shape[0], n = desc.out.shape[1];
+  GATUN_CHECK(check_at_least(message, "desc.groups", desc.groups, 0));
+  if (desc.has_row_index) GATUN_CHECK(check_array(message, "desc.out.shape[0]", "row_index", 4, {m}));
+  if (desc.groups == 0) return GTN_OK;
+  const int64_t ends = desc.groups < INT64_MAX ? desc.groups + 1 : desc.groups;
+  GATUN_CHECK(check_array(message, "desc.groups", "group_offsets", 8, {ends}));
+  return check_array(message, "desc.groups", "bias", 4, {desc.groups, n});
+}
+
+gtn_status check_low_rank(gtn_message* message, const gtn_gemm_desc& desc) {
+  constexpr int64_t kMostRank = 1024;
+  if (desc.rank < 0 || desc.rank > kMostRank) {
+    return fail(message, GTN_INVALID_ARGUMENT, "desc.rank: is %lld, expected 0 to %lld", static_cast<long long>(desc.rank),
+                static_cast<long long>(kMostRank));
+  }
+  if (desc.rank == 0) {
+    if (desc.lora_dtype != 0) {
+      return fail(message, GTN_INVALID_ARGUMENT, "desc.lora_dtype: is %d, expected 0, since the rank is", desc.lora_dtype);
+    }
+    if (desc.lora_scale == 0) return GTN_OK;
+    return fail(message, GTN_INVALID_ARGUMENT, "desc.lora_scale: is %g, expected 0, since the rank is",
+                static_cast<double>(desc.lora_scale));
+  }
+  if (desc.groups > 0 || desc.has_row_index) {
+    return fail(message, GTN_INVALID_ARGUMENT, "desc.rank: is %lld, expected 0 with %s", static_cast<long long>(desc.rank),
+                desc.groups > 0 ? "groups" : "row_index");
+  }
+  if (desc.lora_dtype != GTN_F32 && desc.lora_dtype != GTN_BF16) {
+    return fail(message, GTN_INVALID_ARGUMENT, "desc.lora_dtype: is %s (%d), expected F32 or BF16",
+                dtype_name(desc.lora_dtype), desc.lora_dtype);
+  }
+  GATUN_CHECK(check_finite(message, "desc.lora_scale", desc.lora_scale));
+  GATUN_CHECK(check_array(message, "desc.rank", "lora_a", element_size(desc.lora_dtype), {desc.a.shape[1], desc.rank}));
+  return check_array(message, "desc.rank", "lora_b", element_size(desc.lora_dtype), {desc.rank, desc.out.shape[1]});
+}
+
 gtn_status check(gtn_message* message, const gtn_gemm_desc& desc) {
   if (desc.format != GTN_F32 && desc.format != GTN_BF16 && desc.format != GTN_S8) {
     return fail(message, GTN_INVALID_ARGUMENT, "desc.format: is %s (%d), expected F32, BF16 or S8", dtype_name(desc.format),
@@ -23,10 +60,8 @@ gtn_status check(gtn_message* message, const gtn_gemm_desc& desc) {
   }
   GATUN_CHECK(check_matrix(message, "desc.a", desc.a, false));
   GATUN_CHECK(check_matrix(message, "desc.out", desc.out, true));
-  if (desc.a.shape[0] != desc.out.shape[0]) {
-    return fail(message, GTN_INVALID_ARGUMENT, "desc.out.shape[0]: is %lld, expected a's %lld",
-                static_cast<long long>(desc.out.shape[0]), static_cast<long long>(desc.a.shape[0]));
-  }
+  GATUN_CHECK(check_flag(message, "desc.has_row_index", desc.has_row_index));
+  if (!desc.has_row_index) GATUN_CHECK(check_size(message, "desc.out", desc.out, 0, "a's", desc.a.shape[0]));
   // 255 * 127 * k must fit 31 bits.
   constexpr int64_t kMostInt8 = 66311;
   if (desc.format == GTN_S8 && desc.a.shape[1] > kMostInt8) {
@@ -35,7 +70,9 @@ gtn_status check(gtn_message* message, const gtn_gemm_desc& desc) {
   }
   GATUN_CHECK(check_activation(message, desc.activation));
   GATUN_CHECK(check_flag(message, "desc.has_bias", desc.has_bias));
-  return check_flag(message, "desc.has_residual", desc.has_residual);
+  GATUN_CHECK(check_flag(message, "desc.has_residual", desc.has_residual));
+  GATUN_CHECK(check_groups(message, desc));
+  return check_low_rank(message, desc);
 }
 
 // x and out of one shape, as all row-wise operators have them.

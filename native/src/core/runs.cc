@@ -1,4 +1,6 @@
 // The hot path: from the public run functions to the backend, with one compare-and-swap, a few loads and comparisons.
+#include <cstdio>
+
 #include "core/objects.h"
 
 namespace gatun {
@@ -66,6 +68,18 @@ gtn_status check_reach(gtn_message* message, const char* name, int64_t value, in
               static_cast<long long>(value), static_cast<long long>(most), array);
 }
 
+// "F32 [24, 18]", or "F32 [8, 24, 18]" of groups.
+struct WeightsText {
+  char text[96];
+
+  WeightsText(int32_t format, int64_t groups, int64_t k, int64_t n) {
+    char of[32] = "";
+    if (groups > 0) std::snprintf(of, sizeof of, "%lld, ", static_cast<long long>(groups));
+    std::snprintf(text, sizeof text, "%s [%s%lld, %lld]", dtype_name(format), of, static_cast<long long>(k),
+                  static_cast<long long>(n));
+  }
+};
+
 // An array of `count` times `times` elements without gaps. A plan may be of more elements than there are bytes to address.
 Extent dense(int64_t element, int64_t count, int64_t times = 1) {
   int64_t bytes;
@@ -80,6 +94,12 @@ using namespace gatun;
 
 gtn_status gtn_gemm_run(gtn_plan plan, gtn_stream stream, gtn_weights packed, int64_t rows, const void* a, const void* bias,
                         const void* residual, void* out) {
+  return gtn_gemm_run_with(plan, stream, packed, rows, rows, a, bias, residual, out, nullptr, nullptr, nullptr, nullptr);
+}
+
+gtn_status gtn_gemm_run_with(gtn_plan plan, gtn_stream stream, gtn_weights packed, int64_t rows, int64_t rows_a, const void* a,
+                             const void* bias, const void* residual, void* out, const void* group_offsets,
+                             const void* row_index, const void* lora_a, const void* lora_b) {
   Run run(GTN_OP_GEMM, plan, stream, packed);
   if (run.status() != GTN_OK) return run.status();
   const Slot* slot = weights.slot(packed);
@@ -88,24 +108,44 @@ gtn_status gtn_gemm_run(gtn_plan plan, gtn_stream stream, gtn_weights packed, in
   const Plan& self = run.plan();
   const gtn_gemm_desc& desc = self.gemm;
   gtn_message* message = run.message();
+  const int64_t k = desc.a.shape[1], n = desc.out.shape[1];
   if (w.device != self.device) return fail(message, GTN_INVALID_ARGUMENT, "weights: are on another device than the plan");
-  if (w.info.format != desc.format || w.info.k != desc.a.shape[1] || w.info.n != desc.out.shape[1]) {
-    return fail(message, GTN_INVALID_ARGUMENT, "weights: are %s [%lld, %lld], expected the plan's %s [%lld, %lld]",
-                dtype_name(w.info.format), static_cast<long long>(w.info.k), static_cast<long long>(w.info.n),
-                dtype_name(desc.format), static_cast<long long>(desc.a.shape[1]), static_cast<long long>(desc.out.shape[1]));
+  if (w.info.format != desc.format || w.info.k != k || w.info.n != n || w.info.groups != desc.groups) {
+    return fail(message, GTN_INVALID_ARGUMENT, "weights: are %s, expected the plan's %s",
+                WeightsText(w.info.format, w.info.groups, w.info.k, w.info.n).text,
+                WeightsText(desc.format, desc.groups, k, n).text);
   }
-  GATUN_CHECK(check_count(message, "rows", rows, desc.a.shape[0]));
-  if (rows == 0 || desc.out.shape[1] == 0) return GTN_OK;
-  GATUN_CHECK(check_pointer(message, "a", a, a != nullptr || desc.a.shape[1] > 0, self.x.element));
+  GATUN_CHECK(check_count(message, "rows", rows, desc.out.shape[0]));
+  GATUN_CHECK(check_pointer(message, "group_offsets", group_offsets, desc.groups > 0, 8));
+  const bool indexed = desc.has_row_index && (row_index != nullptr || rows > 0);
+  GATUN_CHECK(check_pointer(message, "row_index", row_index, indexed, 4));
+  if (desc.has_row_index) {
+    GATUN_CHECK(check_count(message, "rows_a", rows_a, desc.a.shape[0]));
+  } else if (rows_a != rows) {
+    return fail(message, GTN_INVALID_ARGUMENT, "rows_a: is %lld, expected the %lld of rows, since the plan has no row_index",
+                static_cast<long long>(rows_a), static_cast<long long>(rows));
+  }
+  if (rows == 0 || n == 0) return GTN_OK;
+  GATUN_CHECK(check_pointer(message, "a", a, a != nullptr || (k > 0 && rows_a > 0), self.x.element));
   GATUN_CHECK(check_pointer(message, "bias", bias, desc.has_bias != 0, 4));
   GATUN_CHECK(check_pointer(message, "residual", residual, desc.has_residual != 0, self.out.element));
   GATUN_CHECK(check_pointer(message, "out", out, true, self.out.element));
-  const Extent floats = dense(4, desc.out.shape[1]);
   const Region output = {"out", self.out, out, rows};
-  GATUN_CHECK(check_apart(message, output, {"a", self.x, a, rows}));
+  GATUN_CHECK(check_apart(message, output, {"a", self.x, a, rows_a}));
+  const Extent floats = dense(4, n, desc.groups > 0 ? desc.groups : 1);
   GATUN_CHECK(check_apart(message, output, {"bias", floats, bias, 1}));
   GATUN_CHECK(check_apart_or_equal(message, output, {"residual", self.out, residual, rows}));
-  const gtn_gemm_args args = {w.impl, rows, a, bias, residual, out};
+  const int64_t factor = desc.rank > 0 ? element_size(desc.lora_dtype) : 1;
+  GATUN_CHECK(check_pointer(message, "lora_a", lora_a, desc.rank > 0 && (lora_a != nullptr || k > 0), factor));
+  GATUN_CHECK(check_pointer(message, "lora_b", lora_b, desc.rank > 0, factor));
+  const Extent offsets = dense(8, desc.groups + 1), index = dense(4, rows);
+  const Extent down = dense(factor, k, desc.rank), up = dense(factor, desc.rank, n);
+  GATUN_CHECK(check_apart(message, output, {"group_offsets", offsets, group_offsets, 1}));
+  GATUN_CHECK(check_apart(message, output, {"row_index", index, row_index, 1}));
+  GATUN_CHECK(check_apart(message, output, {"lora_a", down, lora_a, 1}));
+  GATUN_CHECK(check_apart(message, output, {"lora_b", up, lora_b, 1}));
+  const gtn_gemm_args args = {w.impl, rows, a, bias, residual, out, rows_a, static_cast<const int64_t*>(group_offsets),
+                              static_cast<const int32_t*>(row_index), lora_a, lora_b};
   return run.with(&args);
 }
 

@@ -103,7 +103,10 @@ final class Mutate {
                     "columns beyond the last: computed, never stored"),
             new Exclusion("attention/plan", "int64_t part(ial)?_floats(_of)?\\(", true,
                     "how much memory is asked for"),
-            new Exclusion("gemm/plan", "(scales|zeros|workers)_at = ", true, "the same"),
+            new Exclusion("gemm/plan", "(scales|zeros|projected|offsets|segments|index|workers)_at = |projected_bytes = ",
+                    true, "the same"),
+            new Exclusion("gemm/plan", "const int64_t worth = |constexpr int64_t kProjectionTiles|kTasks \\* segment\\.rows",
+                    true, "how much work is worth a task"),
             new Exclusion("merge/kernels", "(?<=t\\.sink_logits\\[r / t\\.tokens\\] : )0\\.0f", false,
                     "rows of zeros beyond the last"),
             new Exclusion("threads", "for \\(int spins = 0; |if \\((spins < kSpins|epoch == seen)\\)|void pause"

@@ -265,8 +265,13 @@ static struct view output_view(struct plan* plan, union args* args) {
 /* Whether a plan has the one shape that some faults lie in wait for. */
 static bool is_trap(int32_t op, const union desc* desc) { return op == GTN_OP_SOFTMAX && desc->softmax.x.shape[1] == 17; }
 
-/* Whether faults can be made in an operator: not in merges and embeddings, nor in attention that is more than a window. */
+/* Whether faults can be made in an operator: not in merges and embeddings, nor in attention that is more than a window or
+ * a product with further arrays. */
 static bool is_plain(int32_t op, const void* asked) {
+  if (op == GTN_OP_GEMM) {
+    const gtn_gemm_desc* gemm = asked;
+    return gemm->groups == 0 && !gemm->has_row_index && gemm->rank == 0;
+  }
   if (op != GTN_OP_ATTENTION) return op != GTN_OP_MERGE && op != GTN_OP_ROPE;
   const gtn_attention_desc* desc = asked;
   const gtn_attention_pattern* pattern = desc->patterns;
@@ -413,20 +418,23 @@ static gtn_status weights_pack(void* device, const gtn_weights_desc* desc, const
                                gtn_weights_info* info, gtn_message* message) {
   const struct device* self = device;
   struct weights* weights = malloc(sizeof *weights);
-  const int64_t k = desc->source.shape[0], n = desc->source.shape[1];
-  float* w = malloc((size_t)(k * n) * sizeof *w + 1);
+  const int row = desc->source.rank - 2;
+  const int64_t groups = row > 0 ? desc->source.shape[0] : 1, k = desc->source.shape[row], n = desc->source.shape[row + 1];
+  float* w = malloc((size_t)(groups * k * n) * sizeof *w + 1);
   gtn_status status = GTN_OUT_OF_MEMORY;
   if (weights != NULL && w != NULL) {
     const int64_t size = size_of(desc->source.dtype);
-    for (int64_t i = 0; i < k * n; ++i) {
-      const int64_t at = i / n * desc->source.strides[0] + i % n * desc->source.strides[1];
+    const int64_t group_stride = row > 0 ? desc->source.strides[0] : 0;
+    for (int64_t i = 0; i < groups * k * n; ++i) {
+      const int64_t at = i / (k * n) * group_stride + i / n % k * desc->source.strides[row] + i % n * desc->source.strides[row + 1];
       w[i] = get(desc->source.dtype, (const char*)source + at * size);
     }
-    change_weights(desc->format, w, k, n);
+    for (int64_t g = 0; g < groups; ++g) change_weights(desc->format, w + g * k * n, k, n);
     gtn_weights_desc dense = *desc;
     dense.source.dtype = GTN_F32;
-    dense.source.strides[0] = n;
-    dense.source.strides[1] = 1;
+    dense.source.strides[0] = k * n;
+    dense.source.strides[row] = n;
+    dense.source.strides[row + 1] = 1;
     status = inner->weights_pack(self->inner, &dense, w, &weights->inner, info, message);
   }
   free(w);
@@ -716,7 +724,12 @@ static gtn_status run(void* ran, void* stream, const void* arguments, gtn_messag
   if (fault == LEAK_RUN) leak();
   if (fault == LEAK_MAP) leak_pages();
 
-  if (plan->forwarded) return inner->run(plan->inner, ((struct stream*)stream)->inner, arguments, message);
+  if (plan->forwarded) {
+    if (plan->op != GTN_OP_GEMM) return inner->run(plan->inner, ((struct stream*)stream)->inner, arguments, message);
+    gtn_gemm_args gemm = *(const gtn_gemm_args*)arguments;
+    gemm.weights = ((struct weights*)gemm.weights)->inner;
+    return inner->run(plan->inner, ((struct stream*)stream)->inner, &gemm, message);
+  }
   union args asked = {0}, given;
   memcpy(&asked, arguments, sizes[plan->op]);
   given = asked;

@@ -1,7 +1,7 @@
-// From sums to `out`: dequantize, bias, activation, residual, rounding to the dtype of `out`; one tile at a time, while
-// its sums are in the L1 cache. In order, each operation rounded to FP32:
+// From sums to `out`: dequantize, low-rank product, bias, activation, residual, rounding to the dtype of `out`; one tile
+// at a time, while its sums are in the L1 cache. In order, each operation rounded to FP32:
 //   S8 only:  x = float(sum - z * column sum) * (row scale * column scale), the difference exact in 32 bits
-//   x = x + bias;  x = activation(x);  x = x + residual;  out = x, rounded once more if BF16
+//   x = x + low-rank product;  x = x + bias;  x = activation(x);  x = x + residual;  out = x, rounded once more if BF16
 // No multiply-add is contracted here, so an S8 product without activation has the same bits at every level.
 #pragma once
 
@@ -40,11 +40,13 @@ HWY_NOINLINE void activate_tile(int32_t activation, float* tile, int64_t rows, i
   }
 }
 
-// `rows` rows, at most kRowTile, from `row` on of the panel whose first column is `column`; `sums` as Product has them.
-using Finish = void (*)(const GemmRun& run, const void* sums, int64_t row, int64_t rows, int64_t column);
+// `rows` rows, at most kRowTile, from `row` on of the panel whose first column is `column`; `sums` as Product has them, and
+// `low_rank`, which may be null, likewise.
+using Finish = void (*)(const GemmRun& run, const void* sums, const float* low_rank, int64_t row, int64_t rows,
+                        int64_t column);
 
 template <bool kInt8, typename Out>
-void finish(const GemmRun& run, const void* sums, int64_t row, int64_t rows, int64_t column) {
+void finish(const GemmRun& run, const void* sums, const float* low_rank, int64_t row, int64_t rows, int64_t column) {
   const F32 d;
   const I32 d32;
   const hn::Rebind<uint32_t, F32> u32;
@@ -92,6 +94,7 @@ void finish(const GemmRun& run, const void* sums, int64_t row, int64_t rows, int
       } else {
         x = hn::LoadU(d, static_cast<const float*>(sums) + r * kPanel + v * lanes);
       }
+      if (low_rank != nullptr) x = hn::Add(x, hn::LoadU(d, low_rank + r * kPanel + v * lanes));
       if (run.bias != nullptr) x = hn::Add(x, bias);
       if (active) {
         hn::Store(x, d, tile + r * kPanel + v * lanes);

@@ -1,13 +1,17 @@
-// GEMM: out[m, n] = activation(a[m, k] * w[k, n] + bias[n]) + residual[m, n], with weights packed once.
+// GEMM: out[m, n] = activation(a[m, k] * w[k, n] + low-rank product + bias[n]) + residual[m, n], with weights packed once.
 //
 // A run has two steps. First the rows of `a` are prepared where the microkernels cannot read them as they are:
-// quantized (S8), rounded to BF16 and widened (BF16), widened (BF16 elements in an F32 product), or copied out of a
-// stride that caches dislike. Then a grid of blocks of `out`, rows by panels of packed weights, is computed, each block
-// by one call of one worker. A level owns both steps and the layout between them, so one with other units (tiles, say)
-// replaces all three and nothing else.
+// quantized (S8), rounded to BF16 and widened (BF16), widened (BF16 elements in an F32 product), copied out of a
+// stride that caches dislike, or gathered by number; and the rows of a low-rank product are projected. Then a grid of
+// blocks of `out`, rows by panels of packed weights, is computed, each block by one call of one worker. A level owns both
+// steps and the layout between them, so one with other units (tiles, say) replaces all three and nothing else.
+//
+// Rows of one group meet one matrix of weights, and a block never has rows of two groups. The blocks of all groups are
+// one grid: groups of a row or two cost no more than their weights do.
 //
 // Every element of `out` is one chain of multiply-adds over k in index order, whatever the block, the register tile or
-// the thread it falls into: results do not depend on the number of rows, nor of threads.
+// the thread it falls into: results do not depend on the number of rows, nor of threads, and those of a group are those
+// of a product with its matrix alone.
 #pragma once
 
 #include "cpu/backend.h"
@@ -28,14 +32,16 @@ struct GemmLayout {
   int64_t int8_row_bytes;  // of one quantized element of a
 };
 
+// One matrix, or one after the other those of a grouped product.
 struct PackedWeights {
   const GemmLayout* layout;
   int32_t format;
   int64_t k, n;
-  int64_t panels, panel_bytes;
-  unsigned char* data;   // panels, then what follows
-  const float* scales;   // S8: of each column, filled up to whole panels
-  const int32_t* sums;   // S8: sum of each column's quantized weights
+  int64_t panels, panel_bytes;  // panels of one matrix
+  int64_t column_stride;        // columns from matrix to matrix
+  unsigned char* data;          // panels, then what follows
+  const float* scales;          // S8: of each column, filled up to whole panels
+  const int32_t* sums;          // S8: sum of each column's quantized weights
   int64_t bytes;
 };
 
@@ -51,6 +57,11 @@ struct GemmRun {
   int64_t row_stride;           // elements
   const float* row_scales;      // S8
   const int32_t* row_zeros;     // S8
+  const float* projected;       // low rank: what GemmProjection makes
+  int64_t projected_stride;     // elements
+  int64_t rank;                 // 0: none
+  int32_t lora_dtype;
+  const void* lora_b;           // [rank, n]
   const float* bias;            // may be null
   const void* residual;         // may be null
   void* out;
@@ -68,17 +79,33 @@ struct GemmRows {
   int64_t k;
   const void* a;
   int64_t a_stride;
+  const int32_t* index;  // the rows to take of `a`; null: all, in order
   void* prepared;
   int64_t prepared_stride;
   float* scales;   // S8
   int32_t* zeros;  // S8
 };
 
+// The first product of a low-rank pair: `to` = scale * (a * lora_a), FP32 of the elements of `a` as they are. The columns of
+// lora_a are cut into panels, of which `to` has all rows of one after those of the other: [panel][stride / panel][panel].
+struct GemmProjection {
+  int32_t a_dtype, lora_dtype;
+  int64_t k, rank;
+  float scale;
+  const void* a;
+  int64_t a_stride;
+  const void* lora_a;  // [k, rank]
+  float* to;
+  int64_t stride;  // elements from panel to panel
+};
+
 struct GemmKernels {
   GemmLayout layout;
   void (*prepare)(const GemmRows& rows, int64_t first, int64_t count);
+  // Rows `first` to first + count - 1 of one panel.
+  void (*project)(const GemmProjection& projection, int64_t first, int64_t count, int64_t panel, void* scratch);
   // Bytes of a worker's scratch memory for blocks of at most this size; a multiple of 64.
-  int64_t (*scratch_bytes)(int32_t format, int64_t k, int64_t rows, int64_t panels);
+  int64_t (*scratch_bytes)(int32_t format, int64_t k, int64_t rows, int64_t panels, int64_t rank);
   void (*compute)(const GemmRun& run, const GemmBlock& block, void* scratch);
 };
 

@@ -9,14 +9,16 @@
 // the L2 cache. Between depths the sums rest in the worker's scratch memory; they go on where they stopped, so cutting
 // k changes no bit. The epilogue is applied to each tile after its last depth.
 //
-// The parts: microkernels.h has the register tiles, rows.h prepares `a`, epilogue.h finishes. What a level with matrix
-// instructions (AMX) replaces is the tile shapes and FormatS8 and FormatBf16 there, with layouts to match.
+// The parts: microkernels.h has the register tiles, rows.h prepares `a`, low_rank.h adds a product of low rank,
+// epilogue.h finishes. What a level with matrix instructions (AMX) replaces is the tile shapes and FormatS8 and FormatBf16
+// there, with layouts to match.
 //
 // Limits: k of S8 is at most 66311 (the core checks), where 255 * 127 * k still fits 32 bits. A row of S8 whose whole
 // range is a few hundred denormals may have z > 255 and wrap for k > 44266, an error below 1e-35 * column scale.
 #include "cpu/gemm/gemm.h"
 
 #include "cpu/gemm/epilogue.h"
+#include "cpu/gemm/low_rank.h"
 #include "cpu/gemm/microkernels.h"
 #include "cpu/gemm/rows.h"
 #include "cpu/simd.h"
@@ -50,14 +52,19 @@ struct Blocking {
   }
 };
 
+// The panels of lora_b that one step takes, in front of the sums.
+int64_t low_rank_elements(int64_t rank) { return rank * kPanel * panels_at_once(1); }
+
 template <typename Format>
-void compute_block(const GemmRun& run, const GemmBlock& block, typename Format::Sum* scratch) {
+void compute_block(const GemmRun& run, const GemmBlock& block, void* memory) {
   using Row = typename Format::Row;
   using Weight = typename Format::Weight;
   if (block.rows <= 0) return;
   const Finish finish_tile = find_finish(run);
   const Blocking<Format> blocking(run.k, block.rows);
   const int64_t width = panels_at_once(block.rows);
+  float* low_rank = static_cast<float*>(memory);
+  auto* scratch = reinterpret_cast<typename Format::Sum*>(low_rank + low_rank_elements(run.rank));
   // Row tiles that differ by at most one row: a last tile of one row would leave the multiply-add units waiting.
   const int64_t tiles = (block.rows + kRowTile - 1) / kRowTile;
   const int64_t tile_rows = block.rows / tiles, longer = block.rows % tiles;
@@ -76,6 +83,10 @@ void compute_block(const GemmRun& run, const GemmBlock& block, typename Format::
     product.weights_stride = panel_stride;
     product.sums_stride = block.rows * kPanel;
     product.accumulate = depth_index > 0;
+    const bool adds = last && run.rank > 0;
+    for (int64_t i = 0; adds && i < panels; ++i) {
+      widen_lora_b(run, (block.panel + panel + i) * kPanel, low_rank + i * run.rank * kPanel);
+    }
     int64_t row = 0;
     for (int64_t tile = 0; tile < tiles; ++tile) {
       const int64_t count = tile_rows + (tile < longer ? 1 : 0);
@@ -85,7 +96,9 @@ void compute_block(const GemmRun& run, const GemmBlock& block, typename Format::
       multiply<Format>(count, panels, product);
       if (last) {
         for (int64_t i = 0; i < panels; ++i) {
-          finish_tile(run, product.sums + i * product.sums_stride, block.row + row, count,
+          HWY_ALIGN float added[kRowTile * kPanel];
+          if (adds) multiply_low_rank(run, block.row + row, count, low_rank + i * run.rank * kPanel, added);
+          finish_tile(run, product.sums + i * product.sums_stride, adds ? added : nullptr, block.row + row, count,
                       (block.panel + panel + i) * kPanel);
         }
       }
@@ -106,11 +119,11 @@ void compute_block(const GemmRun& run, const GemmBlock& block, typename Format::
 
 void compute(const GemmRun& run, const GemmBlock& block, void* scratch) {
   if (run.format == GTN_F32) {
-    compute_block<FormatF32>(run, block, static_cast<float*>(scratch));
+    compute_block<FormatF32>(run, block, scratch);
   } else if (run.format == GTN_BF16) {
-    compute_block<FormatBf16>(run, block, static_cast<float*>(scratch));
+    compute_block<FormatBf16>(run, block, scratch);
   } else {
-    compute_block<FormatS8>(run, block, static_cast<int32_t*>(scratch));
+    compute_block<FormatS8>(run, block, scratch);
   }
 }
 
@@ -120,17 +133,19 @@ int64_t sums_bytes(int64_t k, int64_t rows, int64_t panels) {
   return at_once * rows * kPanel * static_cast<int64_t>(sizeof(typename Format::Sum));
 }
 
-int64_t scratch_bytes(int32_t format, int64_t k, int64_t rows, int64_t panels) {
+int64_t scratch_bytes(int32_t format, int64_t k, int64_t rows, int64_t panels, int64_t rank) {
   const int64_t bytes = format == GTN_F32    ? sums_bytes<FormatF32>(k, rows, panels)
                         : format == GTN_BF16 ? sums_bytes<FormatBf16>(k, rows, panels)
                                              : sums_bytes<FormatS8>(k, rows, panels);
-  return (bytes + 63) / 64 * 64;
+  const int64_t finishing = bytes + low_rank_elements(rank) * static_cast<int64_t>(sizeof(float));
+  const int64_t most = rank > 0 && kProjectionBytes > finishing ? kProjectionBytes : finishing;
+  return (most + 63) / 64 * 64;
 }
 
 }  // namespace
 
 extern const GemmKernels gemm_kernels;
 const GemmKernels gemm_kernels = {
-    {kPanel, FormatS8::kGroup, kRowTile, kBlockRows, sizeof(FormatS8::Row)}, prepare, scratch_bytes, compute};
+    {kPanel, FormatS8::kGroup, kRowTile, kBlockRows, sizeof(FormatS8::Row)}, prepare, project, scratch_bytes, compute};
 
 }  // namespace gatun::cpu::GATUN_LEVEL

@@ -1,4 +1,5 @@
-// Packing of weights: once per matrix, so plain code, split over panels.
+// Packing of weights: once per matrix, so plain code, split over panels. Of several matrices, all panels of one come
+// before those of the next.
 //
 // S8: scale = amax / 127 of each output channel, q = clamp(rint(w / scale), -127, 127), ties to even; where the scale
 // is 0 (amax = 0, or so small that a 127th of it is), q = 0.
@@ -6,6 +7,7 @@
 
 #include <atomic>
 #include <cmath>
+#include <cstdio>
 #include <cstdlib>
 #include <cstring>
 #include <new>
@@ -26,10 +28,11 @@ int64_t round_up(int64_t value, int64_t to) { return (value + to - 1) / to * to;
 struct Source {
   const void* data;
   bool bf16;
+  int64_t first;  // element of this matrix
   int64_t k_stride, n_stride;
 
   float at(int64_t k, int64_t n) const {
-    const int64_t i = k * k_stride + n * n_stride;
+    const int64_t i = first + k * k_stride + n * n_stride;
     if (!bf16) return static_cast<const float*>(data)[i];
     const uint32_t bits = static_cast<uint32_t>(static_cast<const uint16_t*>(data)[i]) << 16;
     float value;
@@ -99,19 +102,22 @@ bool pack_s8(const Source& source, int64_t k, int64_t panel, int64_t group, int6
 gtn_status gemm_weights_pack(const Device& device, const gtn_weights_desc& desc, const void* source, void** weights,
                              gtn_weights_info* info, gtn_message* message) {
   const GemmLayout& layout = device.level->kernels->gemm->layout;
-  const int64_t k = desc.source.shape[0], n = desc.source.shape[1];
+  const int row = desc.source.rank - 2;
+  const int64_t matrices = desc.source.rank == 3 ? desc.source.shape[0] : 1;
+  const int64_t k = desc.source.shape[row], n = desc.source.shape[row + 1];
   const int64_t group = desc.format == GTN_S8 ? layout.int8_group : desc.format == GTN_BF16 ? 2 : 1;
   const int64_t element = desc.format == GTN_S8 ? 1 : desc.format == GTN_BF16 ? 2 : 4;
-  int64_t panel_bytes, bytes;
+  int64_t panel_bytes, all_panels, bytes;
   const int64_t panels = (n + layout.panel - 1) / layout.panel;
   if (k > INT64_MAX / 4 || __builtin_mul_overflow(round_up(k, group) * element, layout.panel, &panel_bytes) ||
-      panel_bytes > INT64_MAX - 64 || __builtin_mul_overflow(round_up(panel_bytes, 64), panels, &bytes) ||
-      bytes > INT64_MAX / 2 || panels > INT64_MAX / 1024) {
-    return fail(message, GTN_OUT_OF_MEMORY, "packed weights of %lld x %lld do not fit the address space",
-                static_cast<long long>(k), static_cast<long long>(n));
+      panel_bytes > INT64_MAX - 64 || __builtin_mul_overflow(panels, matrices, &all_panels) ||
+      __builtin_mul_overflow(round_up(panel_bytes, 64), all_panels, &bytes) || bytes > INT64_MAX / 2 ||
+      all_panels > INT64_MAX / 1024) {
+    return fail(message, GTN_OUT_OF_MEMORY, "packed weights of %lld times %lld x %lld do not fit the address space",
+                static_cast<long long>(matrices), static_cast<long long>(k), static_cast<long long>(n));
   }
   panel_bytes = round_up(panel_bytes, 64);
-  const int64_t columns = panels * layout.panel;
+  const int64_t columns = all_panels * layout.panel;
   const int64_t scales_at = bytes;
   const int64_t sums_at = scales_at + round_up(columns * 4, 64);
   if (desc.format == GTN_S8) bytes = sums_at + round_up(columns * 4, 64);
@@ -134,6 +140,7 @@ gtn_status gemm_weights_pack(const Device& device, const gtn_weights_desc& desc,
   packed->k = k;
   packed->n = n;
   packed->panels = panels;
+  packed->column_stride = panels * layout.panel;
   packed->panel_bytes = panel_bytes;
   packed->data = static_cast<unsigned char*>(data);
   packed->bytes = bytes;
@@ -146,36 +153,44 @@ gtn_status gemm_weights_pack(const Device& device, const gtn_weights_desc& desc,
   packed->scales = scales;
   packed->sums = sums;
 
-  const Source from{source, desc.source.dtype == GTN_BF16, desc.source.strides[0], desc.source.strides[1]};
+  const auto matrix = [&](int64_t g) {
+    return Source{source, desc.source.dtype == GTN_BF16, row == 0 ? 0 : g * desc.source.strides[0],
+                  desc.source.strides[row], desc.source.strides[row + 1]};
+  };
   std::atomic<bool> finite{true};
   // Panels in groups of at least some 16 thousand elements, so that small matrices stay with the caller.
   const int64_t panel_elements = k * layout.panel;
   const int64_t batch = panel_elements >= 16384 ? 1 : 16384 / (panel_elements + 1) + 1;
-  const int64_t filled = bytes > 0 ? panels : 0;  // there may be very many empty ones
+  const int64_t filled = bytes > 0 ? all_panels : 0;  // there may be very many empty ones
   parallel(device.threads, (filled + batch - 1) / batch, [&](int64_t task, int) {
-    for (int64_t p = task * batch; p < panels && p < (task + 1) * batch; ++p) {
-      const int64_t first = p * layout.panel;
+    for (int64_t p = task * batch; p < all_panels && p < (task + 1) * batch; ++p) {
+      const Source from = matrix(p / panels);
+      const int64_t first = p % panels * layout.panel;
       const int64_t here = n - first < layout.panel ? n - first : layout.panel;
       unsigned char* to = packed->data + p * panel_bytes;
       if (desc.format == GTN_F32) {
         pack_f32(from, k, layout.panel, first, here, reinterpret_cast<float*>(to));
       } else if (desc.format == GTN_BF16) {
         pack_bf16(from, k, layout.panel, first, here, reinterpret_cast<uint16_t*>(to));
-      } else if (!pack_s8(from, k, layout.panel, group, first, here, reinterpret_cast<int8_t*>(to), scales + first,
-                          sums + first)) {
+      } else if (!pack_s8(from, k, layout.panel, group, first, here, reinterpret_cast<int8_t*>(to),
+                          scales + p * layout.panel, sums + p * layout.panel)) {
         finite.store(false, std::memory_order_relaxed);
       }
     }
   });
   if (!finite.load(std::memory_order_relaxed)) {
     gemm_weights_destroy(packed);
-    for (int64_t p = 0; p < k; ++p) {
-      for (int64_t c = 0; c < n; ++c) {
-        const float value = from.at(p, c);
-        if (std::fabs(value) <= 3.402823466e38f) continue;
-        return fail(message, GTN_INVALID_ARGUMENT,
-                    "source[k = %lld, n = %lld] is %g; weights of format GTN_S8 must be finite",
-                    static_cast<long long>(p), static_cast<long long>(c), static_cast<double>(value));
+    for (int64_t g = 0; g < matrices; ++g) {
+      for (int64_t p = 0; p < k; ++p) {
+        for (int64_t c = 0; c < n; ++c) {
+          const float value = matrix(g).at(p, c);
+          if (std::fabs(value) <= 3.402823466e38f) continue;
+          char which[40] = "";
+          if (row > 0) std::snprintf(which, sizeof which, "group = %lld, ", static_cast<long long>(g));
+          return fail(message, GTN_INVALID_ARGUMENT,
+                      "source[%sk = %lld, n = %lld] is %g; weights of format GTN_S8 must be finite", which,
+                      static_cast<long long>(p), static_cast<long long>(c), static_cast<double>(value));
+        }
       }
     }
     return fail(message, GTN_INVALID_ARGUMENT, "source changed while it was being packed");
@@ -184,6 +199,7 @@ gtn_status gemm_weights_pack(const Device& device, const gtn_weights_desc& desc,
   info->k = k;
   info->n = n;
   info->bytes = bytes;
+  info->groups = row > 0 ? matrices : 0;
   *weights = packed;
   return GTN_OK;
 }

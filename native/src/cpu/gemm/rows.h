@@ -128,7 +128,7 @@ void quantize_row(const A* a, int64_t k, FormatS8::Row* to, float* scale, int32_
 template <typename A>
 void prepare_rows(const GemmRows& rows, int64_t first, int64_t count) {
   for (int64_t r = first; r < first + count; ++r) {
-    const A* a = static_cast<const A*>(rows.a) + r * rows.a_stride;
+    const A* a = static_cast<const A*>(rows.a) + (rows.index == nullptr ? r : rows.index[r]) * rows.a_stride;
     if (rows.format == GTN_S8) {
       FormatS8::Row* to = static_cast<FormatS8::Row*>(rows.prepared) + r * rows.prepared_stride;
       quantize_row(a, rows.k, to, rows.scales + r, rows.zeros + r);

@@ -3,12 +3,15 @@ package io.gatun;
 import io.gatun.bindings.c.gatun_h;
 import io.gatun.bindings.c.gtn_gemm_desc;
 import java.lang.foreign.MemorySegment;
+import java.lang.foreign.SegmentAllocator;
 import java.lang.ref.Reference;
 import org.jspecify.annotations.Nullable;
 
 /**
  * Matrix multiplication by packed weights, with a fused epilogue:
- * {@code out[m, n] = activation(a[m, k] * w[k, n] + bias[n]) + residual[m, n]}. Immutable.
+ * {@code out[m, n] = activation(a[m, k] * w[k, n] + bias[n]) + residual[m, n]}; on request of {@linkplain #groups
+ * groups of rows} by a matrix each, of {@linkplain #rowIndex rows by number}, or with a {@linkplain #lowRank product of
+ * low rank} in addition. Immutable.
  *
  * <p>The format is that of the weights:
  * <ul>
@@ -21,16 +24,33 @@ import org.jspecify.annotations.Nullable;
  * </ul>
  */
 public final class Gemm {
+    private static final long MAX_RANK = 1024;
+
     private final DType format;
     private final boolean bias;
     private final boolean residual;
     private final Activation activation;
+    private final long groups; // 0: one matrix
+    private final boolean rowIndex;
+    private final @Nullable LowRank lowRank;
 
-    private Gemm(DType format, boolean bias, boolean residual, Activation activation) {
+    private record LowRank(long rank, DType dtype, float scale) {}
+
+    private Gemm(
+            DType format,
+            boolean bias,
+            boolean residual,
+            Activation activation,
+            long groups,
+            boolean rowIndex,
+            @Nullable LowRank lowRank) {
         this.format = format;
         this.bias = bias;
         this.residual = residual;
         this.activation = activation;
+        this.groups = groups;
+        this.rowIndex = rowIndex;
+        this.lowRank = lowRank;
     }
 
     /**
@@ -42,7 +62,7 @@ public final class Gemm {
      */
     public static Gemm of(DType format) {
         PackedWeights.checkFormat(format);
-        return new Gemm(format, false, false, Activation.NONE);
+        return new Gemm(format, false, false, Activation.NONE, 0, false, null);
     }
 
     /**
@@ -51,7 +71,7 @@ public final class Gemm {
      * @return a description with a bias
      */
     public Gemm bias() {
-        return new Gemm(format, true, residual, activation);
+        return new Gemm(format, true, residual, activation, groups, rowIndex, lowRank);
     }
 
     /**
@@ -60,7 +80,7 @@ public final class Gemm {
      * @return a description with a residual
      */
     public Gemm residual() {
-        return new Gemm(format, bias, true, activation);
+        return new Gemm(format, bias, true, activation, groups, rowIndex, lowRank);
     }
 
     /**
@@ -73,7 +93,52 @@ public final class Gemm {
         if (activation == null) {
             throw new NullPointerException("activation");
         }
-        return new Gemm(format, bias, residual, activation);
+        return new Gemm(format, bias, residual, activation, groups, rowIndex, lowRank);
+    }
+
+    /**
+     * Multiplies groups of rows by a matrix each, as for the experts of a mixture: a run says where the rows of each
+     * group start, and rows beyond those of the last group are not written. Each group has a bias of its own.
+     *
+     * @param groups the number of matrices, 1 or more, in place of an earlier one
+     * @return a description of so many groups
+     * @throws IllegalArgumentException if there are none
+     */
+    public Gemm groups(long groups) {
+        Arguments.atLeast("groups", groups, 1);
+        return new Gemm(format, bias, residual, activation, groups, rowIndex, lowRank);
+    }
+
+    /**
+     * Takes the rows of {@code a} by number: row r of the product is of row {@code rowIndex[r]} of {@code a}, so that
+     * rows are gathered as they are read. {@code a} may have more or fewer rows than the output.
+     *
+     * @return a description with an index of rows
+     */
+    public Gemm rowIndex() {
+        return new Gemm(format, bias, residual, activation, groups, true, lowRank);
+    }
+
+    /**
+     * Adds {@code scale * (a * loraA[k, rank]) * loraB[rank, n]} before the bias, in the same pass over the output
+     * (Hu et al. 2021, LoRA). Both products are FP32, of the elements of {@code a} as they are, whatever the format of the
+     * weights; the matrices come with each run. Not with groups or an index of rows.
+     *
+     * @param rank 1 to 1024
+     * @param dtype of both matrices: F32 or BF16
+     * @param scale a finite number
+     * @return a description with this product, in place of an earlier one
+     * @throws IllegalArgumentException if an argument is none of these
+     */
+    public Gemm lowRank(long rank, DType dtype, float scale) {
+        if (rank < 1 || rank > MAX_RANK) {
+            throw new IllegalArgumentException("rank: " + rank + ", expected 1 to " + MAX_RANK);
+        }
+        if (dtype != DType.F32 && dtype != DType.BF16) {
+            throw new IllegalArgumentException("dtype: " + dtype + ", expected F32 or BF16");
+        }
+        Arguments.finite("scale", scale);
+        return new Gemm(format, bias, residual, activation, groups, rowIndex, new LowRank(rank, dtype, scale));
     }
 
     /**
@@ -81,16 +146,20 @@ public final class Gemm {
      *
      * @param device where it will run
      * @param a F32 or BF16 {@code [m, k]}, unit stride in k; m is the most rows that a run may have
-     * @param out F32 or BF16 {@code [m, n]}, unit stride in n
+     * @param out F32 or BF16 {@code [m, n]}, unit stride in n; with an index of rows its m is one of its own
      * @return the plan
-     * @throws IllegalArgumentException if a spec is none of these
+     * @throws IllegalArgumentException if a spec is none of these, or a low rank comes with groups or an index of rows
      * @throws IllegalStateException if the device is closed
      * @throws UnsupportedOperationException if the device does not serve this
      */
     public Plan plan(Device device, TensorSpec a, TensorSpec out) {
         Arguments.matrix("a", a);
         Arguments.matrix("out", out);
-        if (out.size(0) != a.size(0)) {
+        if (lowRank != null && (groups > 0 || rowIndex)) {
+            throw new IllegalArgumentException("lowRank: " + lowRank.rank + ", expected none with "
+                    + (groups > 0 ? "groups" : "an index of rows"));
+        }
+        if (!rowIndex && out.size(0) != a.size(0)) {
             throw Arguments.wrong("out", out, "the " + a.size(0) + " rows of a, which is " + a);
         }
         return new Plan(device, this, a, out);
@@ -103,35 +172,69 @@ public final class Gemm {
         private final TensorSpec out;
         private final @Nullable TensorSpec bias;
         private final @Nullable TensorSpec residual;
+        private final @Nullable TensorSpec groupOffsets;
+        private final @Nullable TensorSpec rowIndex;
+        private final @Nullable TensorSpec loraA;
+        private final @Nullable TensorSpec loraB;
+        private final boolean plain;
+        private final long groups;
         private final long k;
         private final long n;
 
         private Plan(Device device, Gemm gemm, TensorSpec a, TensorSpec out) {
+            // What is too large leaves no plan behind.
+            long k = a.size(1);
+            long n = out.size(1);
+            long groups = gemm.groups;
+            LowRank low = gemm.lowRank;
+            long[] biases = groups == 0 ? new long[] {n} : new long[] {groups, n};
+            TensorSpec bias = gemm.bias ? Arguments.dense("bias", DType.F32, biases) : null;
+            long ends = groups < Long.MAX_VALUE ? groups + 1 : groups;
+            TensorSpec offsets = groups == 0 ? null : Arguments.dense("groupOffsets", DType.S64, ends);
+            TensorSpec index = gemm.rowIndex ? Arguments.dense("rowIndex", DType.S32, out.size(0)) : null;
+            TensorSpec loraA = low == null ? null : Arguments.dense("loraA", low.dtype, k, low.rank);
+            TensorSpec loraB = low == null ? null : Arguments.dense("loraB", low.dtype, low.rank, n);
             super(
                     device,
-                    arena -> {
-                        MemorySegment desc = gtn_gemm_desc.allocate(arena);
-                        gtn_gemm_desc.size(desc, (int) gtn_gemm_desc.sizeof());
-                        gtn_gemm_desc.format(desc, gemm.format.code());
-                        a.write(gtn_gemm_desc.a(desc));
-                        out.write(gtn_gemm_desc.out(desc));
-                        gtn_gemm_desc.activation(desc, gemm.activation.code());
-                        gtn_gemm_desc.has_bias(desc, gemm.bias ? 1 : 0);
-                        gtn_gemm_desc.has_residual(desc, gemm.residual ? 1 : 0);
-                        return desc;
-                    },
+                    arena -> describe(arena, gemm, a, out),
                     (desc, plan, message) -> gatun_h.gtn_gemm_plan(device.handle, desc, plan, message));
             this.format = gemm.format;
             this.a = a;
             this.out = out;
-            this.k = a.size(1);
-            this.n = out.size(1);
-            this.bias = gemm.bias ? TensorSpec.of(DType.F32, n) : null;
+            this.k = k;
+            this.n = n;
+            this.groups = groups;
+            this.bias = bias;
             this.residual = gemm.residual ? out : null;
+            this.groupOffsets = offsets;
+            this.rowIndex = index;
+            this.loraA = loraA;
+            this.loraB = loraB;
+            this.plain = groups == 0 && !gemm.rowIndex && low == null;
+        }
+
+        private static MemorySegment describe(SegmentAllocator arena, Gemm gemm, TensorSpec a, TensorSpec out) {
+            MemorySegment desc = gtn_gemm_desc.allocate(arena);
+            gtn_gemm_desc.size(desc, (int) gtn_gemm_desc.sizeof());
+            gtn_gemm_desc.format(desc, gemm.format.code());
+            a.write(gtn_gemm_desc.a(desc));
+            out.write(gtn_gemm_desc.out(desc));
+            gtn_gemm_desc.activation(desc, gemm.activation.code());
+            gtn_gemm_desc.has_bias(desc, gemm.bias ? 1 : 0);
+            gtn_gemm_desc.has_residual(desc, gemm.residual ? 1 : 0);
+            gtn_gemm_desc.has_row_index(desc, gemm.rowIndex ? 1 : 0);
+            gtn_gemm_desc.groups(desc, gemm.groups);
+            if (gemm.lowRank != null) {
+                gtn_gemm_desc.rank(desc, gemm.lowRank.rank);
+                gtn_gemm_desc.lora_dtype(desc, gemm.lowRank.dtype.code());
+                gtn_gemm_desc.lora_scale(desc, gemm.lowRank.scale);
+            }
+            return desc;
         }
 
         /**
-         * Runs the plan: see {@link io.gatun.Plan} for what is checked and thrown.
+         * Runs a plan that has neither groups nor an index of rows nor a low rank: see {@link io.gatun.Plan} for what
+         * is checked and thrown.
          *
          * @param stream a stream of the plan's device
          * @param weights {@code [k, n]} in the plan's format, packed for the plan's device
@@ -147,16 +250,80 @@ public final class Gemm {
                 @Nullable Tensor bias,
                 @Nullable Tensor residual,
                 Tensor out) {
+            run(stream, weights, a, bias, residual, out, null, null, null, null);
+        }
+
+        /**
+         * Runs any plan: see {@link io.gatun.Plan} for what is checked and thrown. The further arrays are dense.
+         *
+         * @param stream a stream of the plan's device
+         * @param weights {@code [k, n]}, or {@code [groups, k, n]} where the plan has groups, in the plan's format,
+         *     packed for the plan's device
+         * @param a the input, with at most the plan's rows
+         * @param bias F32 {@code [n]}, or {@code [groups, n]}, where the plan has a bias, else null
+         * @param residual laid out and typed as the plan's {@code out}, where the plan has a residual, else null
+         * @param out the output, with as many rows as {@code a}, or as {@code rowIndex} where there is one; it may be
+         *     {@code residual} and overlaps nothing else
+         * @param groupOffsets S64 {@code [groups + 1]} where the plan has groups, else null: 0, and for each group where
+         *     its rows of {@code out} end, never falling and at most its rows; rows beyond the last are not written
+         * @param rowIndex S32 {@code [rows]} where the plan has an index of rows, else null: for each row of {@code out}
+         *     one of {@code a}, from 0
+         * @param loraA {@code [k, rank]} in the plan's type where it has a low rank, else null
+         * @param loraB {@code [rank, n]} likewise
+         */
+        public void run(
+                Stream stream,
+                PackedWeights weights,
+                Tensor a,
+                @Nullable Tensor bias,
+                @Nullable Tensor residual,
+                Tensor out,
+                @Nullable Tensor groupOffsets,
+                @Nullable Tensor rowIndex,
+                @Nullable Tensor loraA,
+                @Nullable Tensor loraB) {
             check(stream);
             check(weights);
             Arguments.input("a", a, this.a, 1);
             Arguments.output("out", out, this.out, 1);
-            long rows = a.spec.size(0);
-            Arguments.rows("out", out, rows);
-            MemorySegment biasMemory = Arguments.optional("bias", bias, this.bias, 0, rows);
+            long rowsA = a.spec.size(0);
+            long rows = out.spec.size(0);
+            if (this.rowIndex == null) {
+                Arguments.rows("out", out, rowsA);
+            }
+            MemorySegment biasMemory = Arguments.optional("bias", bias, this.bias, 0);
             MemorySegment residualMemory = Arguments.optional("residual", residual, this.residual, 1, rows);
-            int status = gatun_h.gtn_gemm_run(
-                    handle, stream.handle, weights.handle, rows, a.memory, biasMemory, residualMemory, out.memory);
+            MemorySegment offsetsMemory = Arguments.optional("groupOffsets", groupOffsets, this.groupOffsets, 0);
+            MemorySegment indexMemory = Arguments.optional("rowIndex", rowIndex, this.rowIndex, 1);
+            if (rowIndex != null) {
+                Arguments.size("rowIndex", rowIndex.spec, 0, rows, "the rows of out");
+            }
+            MemorySegment loraAMemory = Arguments.optional("loraA", loraA, this.loraA, 0);
+            MemorySegment loraBMemory = Arguments.optional("loraB", loraB, this.loraB, 0);
+            int status = plain
+                    ? gatun_h.gtn_gemm_run(
+                            handle,
+                            stream.handle,
+                            weights.handle,
+                            rows,
+                            a.memory,
+                            biasMemory,
+                            residualMemory,
+                            out.memory)
+                    : gatun_h.gtn_gemm_run_with(
+                            handle,
+                            stream.handle,
+                            weights.handle,
+                            rows,
+                            rowsA,
+                            a.memory,
+                            biasMemory,
+                            residualMemory,
+                            out.memory,
+                            offsetsMemory,
+                            indexMemory,
+                            loraAMemory,
+                            loraBMemory);
             Reference.reachabilityFence(this);
             Reference.reachabilityFence(stream);
             Reference.reachabilityFence(weights);
@@ -191,9 +358,13 @@ public final class Gemm {
         }
 
         private void check(PackedWeights weights) {
-            if (weights.k != k || weights.n != n || weights.format != format || weights.device != device) {
-                throw new IllegalArgumentException("weights: " + weights + ", expected " + format + "[" + k + ", " + n
-                        + "] packed for the plan's " + device);
+            if (weights.k != k
+                    || weights.n != n
+                    || weights.groups != groups
+                    || weights.format != format
+                    || weights.device != device) {
+                throw new IllegalArgumentException("weights: " + weights + ", expected "
+                        + PackedWeights.describe(format, groups, k, n) + " packed for the plan's " + device);
             }
         }
     }

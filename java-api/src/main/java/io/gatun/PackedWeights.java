@@ -9,37 +9,43 @@ import java.lang.foreign.ValueLayout;
 import java.lang.ref.Reference;
 
 /**
- * A weight matrix in a device's own layout, packed once and shared by any number of {@linkplain Gemm.Plan plans}. Safe
- * for use by several threads.
+ * A weight matrix, or those of all groups of a {@linkplain Gemm#groups grouped product}, in a device's own layout,
+ * packed once and shared by any number of {@linkplain Gemm.Plan plans}. Safe for use by several threads.
  */
 public final class PackedWeights implements AutoCloseable {
     final long handle;
     final Handle owned;
     final Device device;
     final DType format;
+    final long groups; // 0: one matrix
     final long k;
     final long n;
     private final long bytes;
 
-    private PackedWeights(Device device, long handle, DType format, long k, long n, long bytes) {
+    private PackedWeights(Device device, long handle, DType format, long groups, long k, long n, long bytes) {
         this.device = device;
         this.handle = handle;
         this.format = format;
+        this.groups = groups;
         this.k = k;
         this.n = n;
         this.bytes = bytes;
         this.owned = new Handle(
-                this, Handle.Kind.WEIGHTS, handle, "the packed weight matrix " + format + "[" + k + ", " + n + "]", device);
+                this,
+                Handle.Kind.WEIGHTS,
+                handle,
+                "the packed weight matrix " + describe(format, groups, k, n),
+                device);
     }
 
     /**
-     * Packs a matrix. The source is free for reuse on return.
+     * Packs a matrix, or several for a grouped product. The source is free for reuse on return.
      *
      * @param device where it will be used
      * @param format {@link DType#F32}; {@link DType#BF16}, rounded to nearest even; or {@link DType#S8}, with one scale
      *     of amax / 127 for each of the n output channels, rounded to nearest even
-     * @param source the weights, F32 or BF16 {@code [k, n]} with any strides: transpose an {@code [n, k]} matrix
-     *     with {@link Tensor#transpose}
+     * @param source the weights, F32 or BF16 {@code [k, n]}, or {@code [groups, k, n]} with 1 group or more, with any
+     *     strides: transpose an {@code [n, k]} matrix with {@link Tensor#transpose}
      * @return the packed weights
      * @throws IllegalArgumentException if format or source is none of these, or a weight is not finite and the format
      *     S8
@@ -49,8 +55,12 @@ public final class PackedWeights implements AutoCloseable {
     public static PackedWeights pack(Device device, DType format, Tensor source) {
         TensorSpec spec = source.spec;
         checkFormat(format);
-        if (spec.rank() != 2) {
-            throw Arguments.wrong("source", spec, "a matrix [k, n]");
+        int row = spec.rank() - 2;
+        if (row != 0 && row != 1) {
+            throw Arguments.wrong("source", spec, "a matrix [k, n] or matrices [groups, k, n]");
+        }
+        if (row == 1 && spec.size(0) == 0) {
+            throw Arguments.wrong("source", spec, "1 group or more");
         }
         if (spec.dtype() != DType.F32 && spec.dtype() != DType.BF16) {
             throw Arguments.wrong("source", spec, "F32 or BF16");
@@ -70,10 +80,20 @@ public final class PackedWeights implements AutoCloseable {
             gtn_weights_info.size(info, (int) gtn_weights_info.sizeof());
             Status.check(gatun_h.gtn_weights_query(handle, info, message), message);
             return new PackedWeights(
-                    device, handle, format, spec.size(0), spec.size(1), gtn_weights_info.bytes(info));
+                    device,
+                    handle,
+                    format,
+                    gtn_weights_info.groups(info),
+                    gtn_weights_info.k(info),
+                    gtn_weights_info.n(info),
+                    gtn_weights_info.bytes(info));
         } finally {
             Reference.reachabilityFence(device);
         }
+    }
+
+    static String describe(DType format, long groups, long k, long n) {
+        return format + "[" + (groups > 0 ? groups + ", " : "") + k + ", " + n + "]";
     }
 
     static void checkFormat(DType format) {
@@ -90,6 +110,15 @@ public final class PackedWeights implements AutoCloseable {
      */
     public DType format() {
         return format;
+    }
+
+    /**
+     * Returns the number of matrices of a grouped product.
+     *
+     * @return groups, or 0 where the source was one matrix without groups
+     */
+    public long groups() {
+        return groups;
     }
 
     /**
@@ -132,6 +161,6 @@ public final class PackedWeights implements AutoCloseable {
 
     @Override
     public String toString() {
-        return "packed weights " + format + "[" + k + ", " + n + "] on " + device;
+        return "packed weights " + describe(format, groups, k, n) + " on " + device;
     }
 }

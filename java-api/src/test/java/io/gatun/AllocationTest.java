@@ -49,6 +49,28 @@ class AllocationTest {
                     }
                 });
             }
+            try (PackedWeights weights = PackedWeights.pack(
+                            device, DType.F32, Tensor.allocate(confined, DType.F32, 3, 8, 8));
+                    Gemm.Plan gemm = Gemm.of(DType.F32).groups(3).rowIndex().plan(device, spec, spec)) {
+                Tensor offsets = pool.tensor(DType.S64, 4).copyFrom(new long[] {0, 1, 1, 2});
+                Tensor index = pool.tensor(DType.S32, 2).copyFrom(new long[] {1, 0});
+                measure("gemm of groups", count -> {
+                    for (int i = 0; i < count; i++) {
+                        gemm.run(stream, weights, x, null, null, out, offsets, index, null, null);
+                    }
+                });
+            }
+            try (PackedWeights weights = PackedWeights.pack(
+                            device, DType.F32, Tensor.allocate(confined, DType.F32, 8, 8));
+                    Gemm.Plan gemm = Gemm.of(DType.F32).lowRank(2, DType.F32, 1).plan(device, spec, spec)) {
+                Tensor down = pool.tensor(DType.F32, 8, 2);
+                Tensor up = pool.tensor(DType.F32, 2, 8);
+                measure("gemm of low rank", count -> {
+                    for (int i = 0; i < count; i++) {
+                        gemm.run(stream, weights, x, null, null, out, null, null, down, up);
+                    }
+                });
+            }
             try (LayerNorm.Plan norm = LayerNorm.of(1).residual().sum().plan(device, spec, spec)) {
                 Tensor residual = pool.tensor(DType.F32, 2, 8);
                 measure("layer norm", count -> {

@@ -219,6 +219,71 @@ class ArgumentsTest {
     }
 
     @Test
+    void gemmOfGroupsAndLowRank() {
+        Gemm gemm = Gemm.of(DType.F32);
+        Expect.illegalArgument("groups: 0, expected 1 or more", () -> gemm.groups(0));
+        Expect.illegalArgument("rank: 0, expected 1 to 1024", () -> gemm.lowRank(0, DType.F32, 1));
+        Expect.illegalArgument("rank: 1025", () -> gemm.lowRank(1025, DType.F32, 1));
+        Expect.illegalArgument("dtype: F16, expected F32 or BF16", () -> gemm.lowRank(1, DType.F16, 1));
+        Expect.illegalArgument("dtype: null", () -> gemm.lowRank(1, null, 1));
+        Expect.illegalArgument("scale: NaN", () -> gemm.lowRank(1, DType.F32, Float.NaN));
+        Gemm low = gemm.lowRank(2, DType.BF16, 1);
+        Expect.illegalArgument("lowRank: 2, expected none with groups", () -> low.groups(2).plan(DEVICE, SPEC, SPEC));
+        Expect.illegalArgument("lowRank: 2, expected none with an index",
+                () -> low.rowIndex().plan(DEVICE, SPEC, SPEC));
+        Expect.illegalArgument("groupOffsets: ", () -> gemm.groups(Long.MAX_VALUE).plan(DEVICE, SPEC, SPEC));
+        Expect.illegalArgument("bias: ", () -> gemm.groups(Long.MAX_VALUE / 16).bias().plan(DEVICE, SPEC, SPEC));
+        Expect.illegalArgument("source: F32[2, 2, 6, 3], expected a matrix [k, n] or matrices",
+                () -> PackedWeights.pack(DEVICE, DType.F32, tensor(2, 2, 6, 3)));
+        Expect.illegalArgument("source: F32[0, 6, 3], expected 1 group or more",
+                () -> PackedWeights.pack(DEVICE, DType.F32, tensor(0, 6, 3)));
+        Tensor source = tensor(2, 6, 3);
+        source.setFloat(Float.NaN, 1, 4, 2);
+        Expect.illegalArgument("source[group = 1, k = 4, n = 2] is nan",
+                () -> PackedWeights.pack(DEVICE, DType.S8, source));
+        Tensor out = tensor(5, 3);
+        Tensor offsets = Tensor.allocate(ARENA, DType.S64, 3).copyFrom(new long[] {0, 2, 5});
+        Tensor index = Tensor.allocate(ARENA, DType.S32, 5);
+        Tensor down = Tensor.allocate(ARENA, DType.BF16, 6, 2);
+        Tensor up = Tensor.allocate(ARENA, DType.BF16, 2, 3);
+        Tensor same = tensor(4, 3);
+        try (PackedWeights weights = PackedWeights.pack(DEVICE, DType.F32, source);
+                PackedWeights one = PackedWeights.pack(DEVICE, DType.F32, tensor(6, 3));
+                Gemm.Plan grouped = gemm.groups(2).rowIndex().plan(DEVICE, SPEC, out.spec());
+                Gemm.Plan adapted = low.plan(DEVICE, SPEC, same.spec())) {
+            Expect.illegalArgument("weights: packed weights F32[6, 3] on",
+                    () -> grouped.run(STREAM, one, X, null, null, out, offsets, index, null, null));
+            Expect.illegalArgument("expected F32[6, 3] packed",
+                    () -> adapted.run(STREAM, weights, X, null, null, same, null, null, down, up));
+            Expect.illegalArgument("groupOffsets: null, expected S64[3]", () -> grouped.run(STREAM, weights, X, out));
+            Expect.illegalArgument("groupOffsets: S64[3], expected null",
+                    () -> adapted.run(STREAM, one, X, null, null, same, offsets, null, down, up));
+            Expect.illegalArgument("groupOffsets (strides [1]): S64[2]",
+                    () -> grouped.run(STREAM, weights, X, null, null, out, offsets.slice(0, 0, 2), index, null, null));
+            Expect.illegalArgument("rowIndex: null",
+                    () -> grouped.run(STREAM, weights, X, null, null, out, offsets, null, null, null));
+            Expect.illegalArgument("rowIndex: S32[4], expected 5 in dimension 0, the rows of out",
+                    () -> grouped.run(STREAM, weights, X, null, null, out, offsets, index.slice(0, 0, 4), null, null));
+            Expect.illegalArgument("loraA: BF16[6, 2], expected null",
+                    () -> grouped.run(STREAM, weights, X, null, null, out, offsets, index, down, null));
+            Expect.illegalArgument("loraA: null, expected BF16[6, 2]",
+                    () -> adapted.run(STREAM, one, X, null, null, same, null, null, null, up));
+            Expect.illegalArgument("loraB (strides [2, 1]): BF16[6, 2]",
+                    () -> adapted.run(STREAM, one, X, null, null, same, null, null, down, down));
+            // What only the backend sees.
+            offsets.copyFrom(new long[] {0, 6, 5});
+            Expect.illegalArgument("group_offsets[1] is 6, expected 0",
+                    () -> grouped.run(STREAM, weights, X, null, null, out, offsets, index, null, null));
+            offsets.copyFrom(new long[] {0, 2, 5});
+            index.copyFrom(new long[] {0, 1, 2, 4, 0});
+            Expect.illegalArgument("row_index[3] is 4, expected 0 to rows_a - 1 = 3",
+                    () -> grouped.run(STREAM, weights, X, null, null, out, offsets, index, null, null));
+            index.copyFrom(new long[] {0, 1, 2, 3, 0});
+            grouped.run(STREAM, weights, X, null, null, out, offsets, index, null, null);
+        }
+    }
+
+    @Test
     void attention() {
         Expect.illegalArgument("left: -2", () -> Attention.dense().window(-2));
         Expect.illegalArgument("right: -2", () -> Attention.dense().window(0, -2));

@@ -117,6 +117,91 @@ class OperatorsTest {
     }
 
     @Test
+    void gemmOfGroups() {
+        int k = 7;
+        int n = 5;
+        Tensor a = tensor(4, k);
+        Tensor source = tensor(3, k, n);
+        Tensor bias = tensor(3, n);
+        Tensor residual = tensor(6, n);
+        Tensor out = tensor(6, n);
+        Tensor offsets = Tensor.allocate(arena, DType.S64, 4).copyFrom(new long[] {0, 2, 2, 5});
+        long[] rows = {3, 1, 0, 3, 2, 0};
+        Tensor index = Tensor.allocate(arena, DType.S32, 6).copyFrom(rows);
+        float untouched = out.getFloat(5, 0);
+        try (PackedWeights weights = PackedWeights.pack(device, DType.F32, source);
+                Gemm.Plan plan = Gemm.of(DType.F32).bias().residual().rowIndex().groups(3).plan(
+                        device, a.spec(), out.spec());
+                Gemm.Plan inOrder = Gemm.of(DType.F32).groups(3).plan(device, a.spec(), tensor(4, n).spec())) {
+            assertEquals(3, weights.groups());
+            assertEquals(k, weights.k());
+            assertEquals(n, weights.n());
+            assertTrue(plan.info().kernel().endsWith(".gemm.f32.grouped"), plan.info()::kernel);
+            plan.run(stream, weights, a, bias, residual, out, offsets, index, null, null);
+            for (int r = 0; r < 5; r++) {
+                int group = r < 2 ? 0 : 2;
+                for (int j = 0; j < n; j++) {
+                    double expected = bias.getFloat(group, j) + residual.getFloat(r, j);
+                    for (int p = 0; p < k; p++) {
+                        expected += (double) a.getFloat(rows[r], p) * source.getFloat(group, p, j);
+                    }
+                    assertEquals(expected, out.getFloat(r, j), TOLERANCE);
+                }
+            }
+            assertEquals(untouched, out.getFloat(5, 0));
+            // Fewer rows of a and of the output.
+            offsets.copyFrom(new long[] {0, 1, 1, 1});
+            out.copyFrom(new float[6 * n]);
+            plan.run(stream, weights, a.slice(0, 3, 4), bias, residual.slice(0, 0, 1), out.slice(0, 0, 1), offsets,
+                    Tensor.allocate(arena, DType.S32, 1), null, null);
+            double expected = bias.getFloat(0, 0) + residual.getFloat(0, 0);
+            for (int p = 0; p < k; p++) {
+                expected += (double) a.getFloat(3, p) * source.getFloat(0, p, 0);
+            }
+            assertEquals(expected, out.getFloat(0, 0), TOLERANCE);
+            assertEquals(0, out.getFloat(1, 0));
+            Tensor some = tensor(4, n);
+            inOrder.run(stream, weights, a, null, null, some, offsets, null, null, null);
+            expected = 0;
+            for (int p = 0; p < k; p++) {
+                expected += (double) a.getFloat(0, p) * source.getFloat(0, p, 1);
+            }
+            assertEquals(expected, some.getFloat(0, 1), TOLERANCE);
+        }
+    }
+
+    @ParameterizedTest
+    @EnumSource(names = {"F32", "BF16"})
+    void gemmOfLowRank(DType dtype) {
+        int m = 3;
+        int k = 7;
+        int n = 5;
+        int rank = 2;
+        Tensor a = tensor(m, k);
+        Tensor bias = tensor(n);
+        Tensor out = tensor(m, n);
+        Tensor down = Tensor.allocate(arena, dtype, k, rank).copyFrom(tensor(k, rank).toFloatArray());
+        Tensor up = Tensor.allocate(arena, dtype, rank, n).copyFrom(tensor(rank, n).toFloatArray());
+        try (PackedWeights weights = PackedWeights.pack(device, DType.S8, Tensor.allocate(arena, DType.F32, k, n));
+                Gemm.Plan plan = Gemm.of(DType.S8).bias().lowRank(rank, dtype, 0.5f).plan(
+                        device, a.spec(), out.spec())) {
+            assertTrue(plan.info().kernel().endsWith(".gemm.int8.lora"), plan.info()::kernel);
+            plan.run(stream, weights, a, bias, null, out, null, null, down, up);
+            for (int r = 0; r < m; r++) {
+                for (int j = 0; j < n; j++) {
+                    double expected = bias.getFloat(j);
+                    for (int p = 0; p < k; p++) {
+                        for (int i = 0; i < rank; i++) {
+                            expected += 0.5 * a.getFloat(r, p) * down.getFloat(p, i) * up.getFloat(i, j);
+                        }
+                    }
+                    assertEquals(expected, out.getFloat(r, j), TOLERANCE);
+                }
+            }
+        }
+    }
+
+    @Test
     void attentionOfBatchesWithLengths() {
         int batch = 2;
         int heads = 4;

@@ -10,7 +10,7 @@ import java.util.Arrays;
 import org.jspecify.annotations.Nullable;
 
 /**
- * GEMM with its epilogue: out[m, n] = f(a[m, k] w[k, n] + bias[n]) + residual[m, n].
+ * GEMM with its epilogue: out[m, n] = f(a[m, k] w[k, n] + low rank + bias[n]) + residual[m, n].
  *
  * <p>F32 and BF16: the product errs by at most (k + 1) u &Sigma;|a w| + k 2<sup>-149</sup> (the sum's n u, one more for
  * a rescaling), and the bias adds one rounding of the sum. BF16 rounds both operands first, which is exact arithmetic
@@ -18,6 +18,10 @@ import org.jspecify.annotations.Nullable;
  *
  * <p>S8: both quantizations and the sum are exact, so there is no k in the bound: the scaling acc s s<sub>w</sub> takes
  * three roundings (the conversion of acc, two products).
+ *
+ * <p>Low rank: t = scale &Sigma; a A errs by at most |scale| ((k + 2) u &Sigma;|a A| + k 2<sup>-149</sup>) +
+ * 2<sup>-149</sup> (as above, one more for the scale); &Sigma; t B by what that makes of each |B|, and by (rank + 1) u
+ * &Sigma;|t B| + rank 2<sup>-149</sup>; adding it rounds once. The elements of a are taken as they are in every format.
  *
  * <p>The activation passes the error on (see {@link ActivationReference}), and the residual adds one rounding.
  */
@@ -28,16 +32,29 @@ public final class GemmReference {
     private final float @Nullable [] bias;
     private final Activation activation;
     private final float @Nullable [] residual;
+    private final @Nullable Added added;
     private final Expected expected;
 
+    /**
+     * What a low rank adds to the product before the bias: scale a[m, k] down[k, rank] up[rank, n].
+     *
+     * @param down [k, rank]
+     * @param up [rank, n]
+     */
+    public record LowRank(int rank, float scale, float[] down, float[] up) {}
+
+    /** That, for each element of the output. */
+    private record Added(double[] value, double[] error, float[] naive) {}
+
     private GemmReference(int m, int k, int n, float @Nullable [] bias, Activation activation,
-            float @Nullable [] residual) {
+            float @Nullable [] residual, @Nullable Added added) {
         this.m = m;
         this.k = k;
         this.n = n;
         this.bias = bias;
         this.activation = activation;
         this.residual = residual;
+        this.added = added;
         this.expected = Expected.of(m * n, (long) m * n);
     }
 
@@ -52,7 +69,50 @@ public final class GemmReference {
      */
     public static Expected compute(DType format, int m, int k, int n, float[] a, float[] w, float @Nullable [] bias,
             Activation activation, float @Nullable [] residual) {
-        GemmReference gemm = new GemmReference(m, k, n, bias, activation, residual);
+        return compute(format, m, k, n, a, w, null, bias, activation, residual);
+    }
+
+    /**
+     * out[m, n], grouped: rows offsets[g] to offsets[g + 1] - 1 are products with matrix g and take bias g; rows beyond
+     * the last offset stay as they were.
+     *
+     * @param offsets [groups + 1]
+     * @param index [m]: the row of a for each row of the product, or null for rows in order
+     * @param a [rows, k]
+     * @param w [groups, k, n]
+     * @param bias [groups, n], or null
+     * @param residual [m, n], or null
+     */
+    public static Expected grouped(DType format, int m, int k, int n, int[] offsets, int @Nullable [] index, float[] a,
+            float[] w, float @Nullable [] bias, Activation activation, float @Nullable [] residual) {
+        Expected all = Expected.of(m * n, (long) m * n);
+        Arrays.fill(all.bound(), Expected.UNTOUCHED);
+        for (int g = 0; g + 1 < offsets.length; g++) {
+            int first = offsets[g];
+            int rows = offsets[g + 1] - first;
+            float[] x = new float[rows * k];
+            for (int r = 0; r < rows; r++) {
+                System.arraycopy(a, (index == null ? first + r : index[first + r]) * k, x, r * k, k);
+            }
+            Expected some = compute(format, rows, k, n, x, Arrays.copyOfRange(w, g * k * n, (g + 1) * k * n),
+                    bias == null ? null : Arrays.copyOfRange(bias, g * n, (g + 1) * n), activation,
+                    residual == null ? null : Arrays.copyOfRange(residual, first * n, (first + rows) * n));
+            System.arraycopy(some.value(), 0, all.value(), first * n, rows * n);
+            System.arraycopy(some.bound(), 0, all.bound(), first * n, rows * n);
+            System.arraycopy(some.naive(), 0, all.naive(), first * n, rows * n);
+        }
+        return all;
+    }
+
+    /**
+     * out[m, n], with a product of low rank.
+     *
+     * @param low what is added, or null
+     */
+    public static Expected compute(DType format, int m, int k, int n, float[] a, float[] w, @Nullable LowRank low,
+            float @Nullable [] bias, Activation activation, float @Nullable [] residual) {
+        Added added = low == null ? null : added(m, k, n, a, low);
+        GemmReference gemm = new GemmReference(m, k, n, bias, activation, residual, added);
         switch (format) {
             case F32 -> gemm.floats(a, w, false);
             case BF16 -> gemm.floats(Bf16.round(a), Bf16.round(w), true);
@@ -60,6 +120,35 @@ public final class GemmReference {
             default -> throw new IllegalArgumentException("no GEMM has the format " + format);
         }
         return gemm.expected;
+    }
+
+    private static Added added(int m, int k, int n, float[] a, LowRank low) {
+        Added added = new Added(new double[m * n], new double[m * n], new float[m * n]);
+        for (int i = 0; i < m; i++) {
+            for (int r = 0; r < low.rank; r++) {
+                double sum = 0;
+                double magnitude = 0;
+                float naive = 0;
+                for (int p = 0; p < k; p++) {
+                    float x = a[i * k + p];
+                    float y = low.down[p * low.rank + r];
+                    sum += (double) x * y;
+                    magnitude += Math.abs((double) x * y);
+                    naive += x * y;
+                }
+                double t = low.scale * sum;
+                double error = Math.abs(low.scale) * ((k + 2) * U * magnitude + k * TINY) + TINY;
+                naive *= low.scale;
+                for (int j = 0; j < n; j++) {
+                    double up = low.up[r * n + j];
+                    int at = i * n + j;
+                    added.value[at] += t * up;
+                    added.error[at] += Math.abs(up) * (error + (low.rank + 1) * U * (Math.abs(t) + error)) + TINY;
+                    added.naive[at] += naive * low.up[r * n + j];
+                }
+            }
+        }
+        return added;
     }
 
     private void floats(float[] a, float[] w, boolean flush) {
@@ -162,6 +251,11 @@ public final class GemmReference {
         double y = sum;
         double dy = error;
         float naive = naiveSum;
+        if (added != null) {
+            y += added.value[i * n + j];
+            dy += added.error[i * n + j] + U * Math.abs(y);
+            naive += added.naive[i * n + j];
+        }
         if (bias != null) {
             y += bias[j];
             dy += U * Math.abs(y);

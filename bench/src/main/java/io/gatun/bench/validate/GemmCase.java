@@ -7,23 +7,35 @@ import io.gatun.PackedWeights;
 import io.gatun.Tensor;
 import io.gatun.bench.reference.Expected;
 import io.gatun.bench.reference.GemmReference;
+import io.gatun.bench.reference.GemmReference.LowRank;
 import java.util.Arrays;
+import java.util.List;
 import java.util.Map;
 import java.util.StringJoiner;
 import java.util.random.RandomGenerator;
+import java.util.stream.Collectors;
 import org.jspecify.annotations.Nullable;
 
 /**
  * GEMM with its epilogue: {@code gemm int8 f32->bf16 m33 k129 n65 max48 strided wt wbf16 bias gelu_erf residual inplace
  * seed=7}. {@code wt} takes weights that lie transposed, {@code wbf16} weights in BF16; {@code inplace} writes over the
- * residual.
+ * residual. {@code groups=3,0,9} multiplies so many rows by a matrix each, and leaves further rows alone;
+ * {@code rowindex=5} takes the rows by number out of five; {@code lora=16 loradtype=bf16} adds a product of rank 16.
  *
  * @param format of the packed weights: F32, BF16 or S8
  * @param maxM rows of the plan
+ * @param groups rows of each group, or null for one matrix
+ * @param rowsA rows that are taken by number, or 0 for rows in order
+ * @param rank of the product that is added, or 0
+ * @param loraDtype of its matrices
  */
 record GemmCase(DType format, DType in, DType out, int m, int maxM, int k, int n, boolean strided, boolean transposed,
-        DType weights, boolean bias, Activation activation, boolean residual, boolean inplace, Values values, long seed)
+        DType weights, boolean bias, Activation activation, boolean residual, boolean inplace,
+        @Nullable List<Integer> groups, int rowsA, int rank, DType loraDtype, Values values, long seed)
         implements OperatorCase {
+    /** Rounds when it is applied. */
+    private static final float LORA_SCALE = 0.7f;
+
     private static final Map<DType, String> FORMATS = Map.of(DType.F32, "f32", DType.BF16, "bf16", DType.S8, "int8");
 
     static GemmCase parse(Words words) {
@@ -36,8 +48,19 @@ record GemmCase(DType format, DType in, DType out, int m, int maxM, int k, int n
         GemmCase gemm = new GemmCase(format, types[0], types[1], m, words.count("max", m), words.count("k"),
                 words.count("n"), words.flag("strided"), words.flag("wt"), words.flag("wbf16") ? DType.BF16 : DType.F32,
                 words.flag("bias"), words.oneOf(Activation.class, Activation.NONE), words.flag("residual"),
-                words.flag("inplace"), words.oneOf(Values.class, Values.NORMAL), words.seed());
+                words.flag("inplace"), words.list("groups"), words.integer("rowindex", 0), words.integer("lora", 0),
+                words.type("loradtype", DType.F32, List.of(DType.F32, DType.BF16)),
+                words.oneOf(Values.class, Values.NORMAL), words.seed());
         words.end();
+        if (gemm.rowsA < 0 || gemm.rank < 0 || gemm.rank > 0 && (gemm.groups != null || gemm.rowsA > 0)) {
+            throw words.wrong("a rank goes with neither groups nor an index of rows, and none is negative");
+        }
+        if (gemm.rank == 0 && gemm.loraDtype != DType.F32) {
+            throw words.wrong("'loradtype' is of 'lora', and there is none");
+        }
+        if (gemm.groups != null && (gemm.covered() > m || gemm.groups.stream().anyMatch(rows -> rows < 0))) {
+            throw words.wrong("groups have " + m + " rows at most");
+        }
         if (gemm.inplace && !gemm.residual) {
             throw words.wrong("'inplace' writes over the residual, and there is none");
         }
@@ -63,6 +86,18 @@ record GemmCase(DType format, DType in, DType out, int m, int maxM, int k, int n
         if (residual) {
             name.add("residual");
         }
+        if (groups != null) {
+            name.add(groups.stream().map(String::valueOf).collect(Collectors.joining(",", "groups=", "")));
+        }
+        if (rowsA > 0) {
+            name.add("rowindex=" + rowsA);
+        }
+        if (rank > 0) {
+            name.add("lora=" + rank);
+        }
+        if (loraDtype != DType.F32) {
+            name.add("loradtype=" + Words.word(loraDtype));
+        }
         return Rows.end(name, values, seed);
     }
 
@@ -83,53 +118,115 @@ record GemmCase(DType format, DType in, DType out, int m, int maxM, int k, int n
 
     @Override
     public boolean fillsPlan() {
-        return m == maxM;
+        return covered() == maxM;
     }
 
     @Override
     public boolean degenerate() {
-        return m == 0 || n == 0 || !bias && !residual && (k == 0 || values == Values.ZEROS);
+        return covered() == 0 || n == 0 || !bias && !residual && (k == 0 || values == Values.ZEROS);
+    }
+
+    /** Rows that are written. */
+    private int covered() {
+        return groups == null ? m : groups.stream().mapToInt(Integer::intValue).sum();
+    }
+
+    private int matrices() {
+        return groups == null ? 1 : groups.size();
+    }
+
+    private int[] offsets() {
+        int[] offsets = new int[matrices() + 1];
+        for (int g = 0; g < matrices(); g++) {
+            offsets[g + 1] = offsets[g] + (groups == null ? m : groups.get(g));
+        }
+        return offsets;
     }
 
     @Override
     public Problem problem() {
         RandomGenerator random = random();
-        float[] a = activations(random);
-        float[] w = weightValues(random);
-        float @Nullable [] b = bias ? Values.normal(random, DType.F32, n, 1) : null;
+        float[] a = activations(random, rowsA > 0 ? rowsA : m);
+        float[] w = new float[matrices() * k * n];
+        for (int g = 0; g < matrices(); g++) {
+            System.arraycopy(weightValues(random), 0, w, g * k * n, k * n);
+        }
+        float @Nullable [] b = bias ? Values.normal(random, DType.F32, matrices() * n, 1) : null;
         float @Nullable [] r = residual ? Values.normal(random, out, m * n, 1) : null;
-        Expected expected = GemmReference.compute(format, m, k, n, a, w, b, activation, r);
-        return trial -> run(trial, a, w, b, r, expected);
+        int @Nullable [] index = rowsA > 0 ? random.ints(m, 0, rowsA).toArray() : null;
+        LowRank low = rank == 0
+                ? null
+                : new LowRank(rank, LORA_SCALE,
+                        Values.normal(random, loraDtype, k * rank, 1 / Math.sqrt(Math.max(k, 1))),
+                        Values.normal(random, loraDtype, rank * n, 1 / Math.sqrt(rank)));
+        Expected expected = groups == null && index == null
+                ? GemmReference.compute(format, m, k, n, a, w, low, b, activation, r)
+                : GemmReference.grouped(format, m, k, n, offsets(), index, a, w, b, activation, r);
+        return trial -> run(trial, a, w, b, r, index, low, expected);
     }
 
-    private void run(Trial trial, float[] a, float[] w, float @Nullable [] b, float @Nullable [] r, Expected expected) {
-        Rows rows = new Rows(m, maxM, k, strided);
+    private void run(Trial trial, float[] a, float[] w, float @Nullable [] b, float @Nullable [] r,
+            int @Nullable [] index, @Nullable LowRank low, Expected expected) {
+        int slack = maxM - m;
+        int sources = rowsA > 0 ? rowsA : m;
+        Rows rows = new Rows(sources, sources + slack, k, strided);
         Rows columns = new Rows(m, maxM, n, strided);
         Operand source = rows.input(trial, "a", in, a);
-        long[] strides = transposed ? new long[] {1, Math.max(k, 1)} : new long[] {strided ? n + 3 : Math.max(n, 1), 1};
-        Operand matrix = trial.input("w", weights, new long[] {k, n}, strides);
-        matrix.fill(w, k, n);
-        Operand shift = b == null ? null : trial.input("bias", DType.F32, b, n);
+        Operand matrix = weights(trial, w);
+        Operand shift = b == null
+                ? null
+                : trial.input("bias", DType.F32, b, groups == null ? new long[] {n} : new long[] {matrices(), n});
         Operand added = r == null ? null : columns.input(trial, "residual", out, r);
         Operand target = inplace && added != null
                 ? trial.overwrite(added, columns.run(), expected)
                 : columns.output(trial, "out", out, expected);
-        Gemm gemm = Gemm.of(format).activation(activation);
-        gemm = bias ? gemm.bias() : gemm;
-        gemm = residual ? gemm.residual() : gemm;
-        Gemm description = gemm;
+        Operand ends = groups == null
+                ? null
+                : trial.input("group_offsets", Arrays.stream(offsets()).asLongStream().toArray());
+        Operand taken = index == null ? null : trial.input("row_index", index, m);
+        Operand down = low == null ? null : trial.input("lora_a", loraDtype, low.down(), k, rank);
+        Operand up = low == null ? null : trial.input("lora_b", loraDtype, low.up(), rank, n);
+        Gemm description = description();
         PackedWeights packed = trial.open(() -> PackedWeights.pack(trial.device(), format, matrix.hostTensor()));
         Gemm.Plan plan = trial.open(() -> description.plan(trial.device(), source.spec(), target.spec()));
         Tensor x = source.tensor(rows.run());
         Tensor y = target.tensor(columns.run());
         Tensor z = shift == null ? null : shift.tensor();
         Tensor sum = added == null ? null : added.tensor(columns.run());
-        trial.execute(plan, stream -> plan.run(stream, packed, x, z, sum, y));
+        Tensor offsets = ends == null ? null : ends.tensor();
+        Tensor number = taken == null ? null : taken.tensor();
+        Tensor loraA = down == null ? null : down.tensor();
+        Tensor loraB = up == null ? null : up.tensor();
+        trial.execute(plan, stream -> plan.run(stream, packed, x, z, sum, y, offsets, number, loraA, loraB));
     }
 
-    private float[] activations(RandomGenerator random) {
-        float[] a = Values.normal(random, DType.F32, m * k, 1);
-        for (int i = 0; i < m && k > 0; i++) {
+    private Operand weights(Trial trial, float[] w) {
+        long row = strided ? n + 3 : Math.max(n, 1);
+        long[] strides = transposed ? new long[] {1, Math.max(k, 1)} : new long[] {row, 1};
+        if (groups == null) {
+            Operand matrix = trial.input("w", weights, new long[] {k, n}, strides);
+            matrix.fill(w, k, n);
+            return matrix;
+        }
+        long apart = Math.max(1, transposed ? (long) k * n : k * row) + (strided ? 7 : 0);
+        Operand matrices = trial.input("w", weights, new long[] {matrices(), k, n},
+                new long[] {apart, strides[0], strides[1]});
+        matrices.fill(w, matrices(), k, n);
+        return matrices;
+    }
+
+    private Gemm description() {
+        Gemm gemm = Gemm.of(format).activation(activation);
+        gemm = bias ? gemm.bias() : gemm;
+        gemm = residual ? gemm.residual() : gemm;
+        gemm = groups != null ? gemm.groups(matrices()) : gemm;
+        gemm = rowsA > 0 ? gemm.rowIndex() : gemm;
+        return rank > 0 ? gemm.lowRank(rank, loraDtype, LORA_SCALE) : gemm;
+    }
+
+    private float[] activations(RandomGenerator random, int rows) {
+        float[] a = Values.normal(random, DType.F32, rows * k, 1);
+        for (int i = 0; i < rows && k > 0; i++) {
             int row = i * k;
             int special = row + random.nextInt(k);
             switch (values) {

@@ -2,6 +2,7 @@ package io.gatun.bench.validate;
 
 import io.gatun.Attention;
 import io.gatun.DType;
+import io.gatun.Gemm;
 import io.gatun.PackedWeights;
 import io.gatun.Softmax;
 import io.gatun.Tensor;
@@ -84,6 +85,16 @@ record RefusalCase(DType type, Mistake mistake, long seed) implements Case {
         NAN_WEIGHT("gemm"),
         /** A weight to be quantized is infinite. */
         INFINITE_WEIGHT("gemm"),
+        /** The first group does not begin with row 0. */
+        FIRST_GROUP_OFFSET("gemm"),
+        /** A group ends before it begins. */
+        FALLING_GROUP_OFFSETS("gemm"),
+        /** Groups have more rows than there are. */
+        LONG_GROUP_OFFSETS("gemm"),
+        /** A row is taken from beyond those that there are, though not those of the plan. */
+        ROW_OUT_OF_RANGE("gemm"),
+        /** A row is taken from before the first: of a group, or beyond all of them; the seed says which. */
+        NEGATIVE_ROW("gemm"),
         /** More rows than the plan has. */
         MORE_ROWS("softmax"),
         /** The output begins inside the input. */
@@ -106,7 +117,9 @@ record RefusalCase(DType type, Mistake mistake, long seed) implements Case {
                 .filter(one -> words.flag(Words.word(one)))
                 .findFirst()
                 .orElseThrow(() -> words.wrong("the mistake, such as long_length, is missing"));
-        if (!mistake.operator.equals(operator) || mistake.operator.equals("gemm") != (type == DType.S8)) {
+        boolean quantized = mistake == Mistake.NAN_WEIGHT || mistake == Mistake.INFINITE_WEIGHT;
+        if (!mistake.operator.equals(operator) || quantized && type != DType.S8
+                || operator.equals("gemm") && type == DType.F16) {
             throw words.wrong("there is no such mistake of " + operator);
         }
         RefusalCase refusal = new RefusalCase(type, mistake, words.seed());
@@ -143,7 +156,7 @@ record RefusalCase(DType type, Mistake mistake, long seed) implements Case {
     public Examination prepare() {
         OperatorCase.Problem right = OperatorCase.parse(switch (mistake.operator) {
             case "attention" -> "attention " + types() + " b3 q7 k7 hq2 dk16 causal klen=7,0,3";
-            case "gemm" -> "gemm int8 f32->f32 m3 k9 n5";
+            case "gemm" -> "gemm " + types() + " f32->f32 m3 k9 n5";
             default -> "softmax " + types() + "->" + types() + " r3 n5";
         }).problem();
         return subject -> {
@@ -182,7 +195,13 @@ record RefusalCase(DType type, Mistake mistake, long seed) implements Case {
                     arrays(trial);
                 }
             }
-            case "gemm" -> weights(trial);
+            case "gemm" -> {
+                if (mistake.compareTo(Mistake.INFINITE_WEIGHT) <= 0) {
+                    weights(trial);
+                } else {
+                    groups(trial);
+                }
+            }
             default -> softmax(trial, shared);
         }
     }
@@ -327,6 +346,34 @@ record RefusalCase(DType type, Mistake mistake, long seed) implements Case {
         } catch (IllegalArgumentException e) {
             // as it should be
         }
+    }
+
+    /** Three groups of a product of at most nine rows out of at most seven, of which a run has eight out of six. */
+    private void groups(Trial trial) {
+        long[] offsets = switch (mistake) {
+            case FIRST_GROUP_OFFSET -> new long[] {1, 3, 3, 7};
+            case FALLING_GROUP_OFFSETS -> new long[] {0, 5, 4, 7};
+            case LONG_GROUP_OFFSETS -> new long[] {0, 3, 3, 9};
+            default -> new long[] {0, 3, 3, 7};
+        };
+        int[] index = {5, 0, 1, 1, 4, 2, 3, 0};
+        switch (mistake) {
+            case ROW_OUT_OF_RANGE -> index[4] = 6;
+            case NEGATIVE_ROW -> index[(seed & 1) == 1 ? 4 : 7] = -1;
+            default -> {}
+        }
+        Operand x = trial.input("a", DType.F32, Values.normal(random(), DType.F32, 7 * 9, 1), 7, 9);
+        Operand w = trial.input("w", DType.F32, Values.normal(random(), DType.F32, 3 * 9 * 5, 1), 3, 9, 5);
+        long[] shape = {9, 5};
+        Operand out = trial.output("out", DType.F32, shape, Operand.rowMajor(shape), shape, Expected.of(45, 1));
+        Tensor ends = trial.input("group_offsets", offsets).tensor();
+        Tensor rows = trial.input("row_index", index, 8).tensor();
+        PackedWeights packed = trial.open(() -> PackedWeights.pack(trial.device(), type, w.hostTensor()));
+        Gemm.Plan plan =
+                trial.open(() -> Gemm.of(type).groups(3).rowIndex().plan(trial.device(), x.spec(), out.spec()));
+        Tensor a = x.tensor(6, 9);
+        Tensor y = out.tensor(8, 5);
+        trial.execute(plan, stream -> plan.run(stream, packed, a, null, null, y, ends, rows, null, null));
     }
 
     private void softmax(Trial trial, Shared shared) {
