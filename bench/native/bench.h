@@ -125,8 +125,11 @@ std::vector<Benchmark> activation_benchmarks();
 std::vector<Benchmark> attention_benchmarks();
 std::vector<Benchmark> gemm_benchmarks();
 std::vector<Benchmark> merge_benchmarks();
+std::vector<Benchmark> mix_benchmarks();
 std::vector<Benchmark> norm_benchmarks();
 std::vector<Benchmark> rope_benchmarks();
+std::vector<Benchmark> select_benchmarks();
+std::vector<Benchmark> route_benchmarks();
 std::vector<Benchmark> softmax_benchmarks();
 
 // Shapes of row-wise operators. The first stays in a core's nearest caches, the second is in none of them.

@@ -123,8 +123,8 @@ int run(int argc, char** argv) {
 
   std::vector<Benchmark> all;
   for (const auto& family :
-       {gemm_benchmarks, attention_benchmarks, merge_benchmarks, rope_benchmarks, norm_benchmarks, softmax_benchmarks,
-        activation_benchmarks}) {
+       {gemm_benchmarks, attention_benchmarks, merge_benchmarks, rope_benchmarks, select_benchmarks, route_benchmarks,
+        mix_benchmarks, norm_benchmarks, softmax_benchmarks, activation_benchmarks}) {
     for (Benchmark& benchmark : family()) all.push_back(std::move(benchmark));
   }
   std::vector<std::unique_ptr<Device>> devices;

@@ -67,6 +67,9 @@ struct Plan : Object {
     gtn_activation_desc activation;
     gtn_merge_desc merge;
     gtn_rope_desc rope;
+    gtn_route_desc route;
+    gtn_mix_desc mix;
+    gtn_select_desc select;
   };
   uint32_t masks;  // of attention's patterns, which are only there while the plan is made
 };
@@ -355,6 +358,33 @@ void check(const gtn_merge_desc& desc) {
   MUST(lse[0] == x[1] && lse[1] == x[3] && lse[2] == x[2]);
 }
 
+void check(const gtn_select_desc& desc) {
+  MUST(desc.size >= sizeof desc);
+  const bool blocks = desc.kind == GTN_SELECT_BLOCKS, lsh = desc.kind == GTN_SELECT_LSH;
+  const bool retrieval = desc.kind == GTN_SELECT_RETRIEVAL;
+  MUST(blocks || lsh || retrieval);
+  check_type(desc.q, {GTN_F32, GTN_BF16, GTN_F16});
+  check_type(desc.k, {desc.q.dtype});
+  MUST(desc.q.rank == 3 || desc.q.rank == 4);
+  check(desc.q, desc.q.rank, true, false);
+  check(desc.k, desc.q.rank, true, false);
+  const int length = desc.q.rank - 3;
+  const int64_t *q = desc.q.shape, *k = desc.k.shape;
+  MUST(length == 1 ? q[0] == k[0] : desc.max_sequences >= 0);
+  MUST(q[length + 2] >= 1 && q[length + 2] == k[length + 2]);
+  MUST(k[length + 1] >= 1 && q[length + 1] >= 1 && q[length + 1] % k[length + 1] == 0);
+  MUST(desc.heads == q[length + 1] || (blocks && desc.heads == k[length + 1]));
+  MUST(desc.block_q >= 1 && desc.block_k >= 1 && (!retrieval || (desc.block_q == 1 && desc.block_k == 1)));
+  MUST(desc.count >= 1 && desc.first >= 0 && desc.first <= desc.count);
+  MUST(desc.local >= 0 && desc.local <= desc.count - desc.first && (!lsh || (desc.first == 0 && desc.local == 0)));
+  check_flag(desc.causal);
+  MUST(blocks ? desc.pool == GTN_POOL_MEAN || desc.pool == GTN_POOL_BOUNDS : desc.pool == 0);
+  MUST(blocks ? std::isfinite(desc.scale) : desc.scale == 0);
+  MUST(blocks ? desc.buckets == 0 && desc.layers == 0 && desc.seed == 0 : desc.buckets >= 2 && desc.buckets <= 65536);
+  MUST(!lsh || (desc.buckets % 2 == 0 && desc.layers >= 1 && desc.layers <= 64));
+  MUST(!retrieval || ((desc.buckets & (desc.buckets - 1)) == 0 && desc.layers >= 2 && desc.layers <= 1024));
+}
+
 void check(const gtn_rope_desc& desc) {
   MUST(desc.size >= sizeof desc);
   MUST(desc.style == GTN_ROPE_HALVES || desc.style == GTN_ROPE_INTERLEAVED);
@@ -392,6 +422,44 @@ void check(const gtn_rope_desc& desc) {
     MUST(desc.v.shape[1] == desc.k.shape[1]);
     MUST(desc.v_cache.shape[0] == desc.k_cache.shape[0] && desc.v_cache.shape[1] == desc.k_cache.shape[1]);
   }
+}
+
+void check(const gtn_route_desc& desc) {
+  MUST(desc.size >= sizeof desc);
+  MUST(desc.kind == GTN_ROUTE_SOFTMAX || desc.kind == GTN_ROUTE_SIGMOID);
+  check_type(desc.x, {GTN_F32, GTN_BF16, GTN_F16});
+  check(desc.x, 2, true, false);
+  const int64_t experts = desc.x.shape[1];
+  MUST(experts >= 1 && experts <= 65536 && desc.top >= 1 && desc.top <= experts);
+  MUST(desc.groups >= 0 && desc.groups <= experts);
+  if (desc.groups == 0) {
+    MUST(desc.top_groups == 0);
+  } else {
+    MUST(experts % desc.groups == 0 && desc.top_groups >= 1 && desc.top_groups <= desc.groups);
+    MUST(desc.top <= experts / desc.groups * desc.top_groups);
+  }
+  check_flag(desc.has_bias);
+  check_flag(desc.normalize);
+  MUST(std::isfinite(desc.scale));
+}
+
+void check(const gtn_mix_desc& desc) {
+  MUST(desc.size >= sizeof desc);
+  MUST(desc.gate >= GTN_GATE_NONE && desc.gate <= GTN_GATE_TANH);
+  check_flag(desc.has_residual);
+  check_flag(desc.has_row_index);
+  check_type(desc.x, {GTN_F32, GTN_BF16, GTN_F16});
+  check_type(desc.gates, {GTN_F32});
+  check_type(desc.out, {GTN_F32, GTN_BF16, GTN_F16});
+  const int rank = desc.has_row_index ? 3 : 4;
+  check(desc.x, rank, true, false);
+  check(desc.gates, 3, false, false);
+  check(desc.out, 3, true, true);
+  const int64_t *x = desc.x.shape, *gates = desc.gates.shape, *out = desc.out.shape;
+  MUST(gates[0] == out[0] && gates[2] == out[1] && out[1] >= 1 && out[2] >= 1);
+  MUST(x[rank - 2] == out[1] && x[rank - 1] == out[2]);
+  if (!desc.has_row_index) MUST(x[0] == gates[1] && x[1] == out[0]);
+  check_bytes(GTN_S32, {gates[0], gates[1]});
 }
 
 // ---- Memory of a run
@@ -575,6 +643,43 @@ void check_run(const Plan& plan, const gtn_attention_args& args) {
   }
 }
 
+void check_run(const Plan& plan, const gtn_select_args& args) {
+  const gtn_select_desc& desc = plan.select;
+  const bool packed = desc.q.rank == 3, lsh = desc.kind == GTN_SELECT_LSH;
+  const int length = packed ? 0 : 1;
+  const int64_t sequences = args.sequences, heads_q = desc.q.shape[length + 1];
+  const int64_t lq = desc.q.shape[length], lk = desc.k.shape[length], blocks = blocks_of(lq, desc.block_q);
+  MUST(sequences >= 0 && sequences <= (packed ? desc.max_sequences : desc.q.shape[0]));
+  MUST(args.len_q >= 0 && args.len_q <= lq && args.len_k >= 0 && args.len_k <= lk);
+  MUST(!packed || (args.q_index != nullptr && args.k_index != nullptr));
+  const int64_t some = sequences > 0, one = sequences < INT64_MAX, each = packed ? some : sequences;
+  const auto used = [&](const void* at, const gtn_tensor_desc& tensor, int64_t rows) {
+    MUST(at != nullptr || some == 0 || rows == 0);
+    return packed ? part(at, tensor, some * rows) : part(at, tensor, sequences, rows);
+  };
+  const Operand inputs[] = {
+      used(args.q, desc.q, args.len_q), used(args.k, desc.k, args.len_k),
+      array(args.q_index, args.q_index != nullptr, GTN_S64, {packed ? sequences + one : sequences}),
+      array(args.k_index, args.k_index != nullptr, GTN_S64, {packed ? sequences + one : sequences}),
+  };
+  const bool biased = desc.kind == GTN_SELECT_RETRIEVAL;
+  const Operand outputs[] = {
+      array(args.block_offsets, true, GTN_S64, {sequences * desc.heads * blocks + 1}),
+      array(args.block_columns, true, GTN_S32, {sequences, desc.heads, blocks, desc.count}),
+      array(args.block_bias, biased, GTN_F32, {sequences, desc.heads, blocks, desc.count}),
+      array(args.q_order, lsh, GTN_S32, {each, heads_q, lq}),
+      array(args.k_order, lsh, GTN_S32, {each, heads_q, lk}),
+      array(args.q_documents, lsh, GTN_S32, {each, desc.layers, heads_q, lq}),
+      array(args.k_documents, lsh, GTN_S32, {each, desc.layers, heads_q, lk}),
+  };
+  for (const Operand& input : inputs) check_memory(*plan.device, input);
+  for (const Operand& output : outputs) {
+    check_memory(*plan.device, output);
+    for (const Operand& input : inputs) check_apart(output, input);
+    for (const Operand* other = outputs; other != &output; ++other) check_apart(output, *other);
+  }
+}
+
 void check_run(const Plan& plan, const gtn_norm_args& args) {
   const gtn_norm_desc& desc = plan.norm;
   const int64_t n = desc.x.shape[1];
@@ -700,6 +805,43 @@ void check_run(const Plan& plan, const gtn_rope_args& args) {
     }
     for (const Operand* other = outputs; other != &output; ++other) check_apart(output, *other);
   }
+}
+
+void check_run(const Plan& plan, const gtn_route_args& args) {
+  const gtn_route_desc& desc = plan.route;
+  const int64_t experts = desc.x.shape[1];
+  MUST(args.tokens >= 0 && args.tokens <= desc.x.shape[0] && args.tokens <= INT32_MAX / desc.top);
+  MUST(args.tokens == 0 || args.x != nullptr);
+  const auto choices = [&](const void* at, int32_t dtype) { return array(at, true, dtype, {args.tokens, desc.top}); };
+  const Operand outputs[] = {choices(args.experts, GTN_S32), choices(args.weights, GTN_F32),
+                             array(args.offsets, true, GTN_S64, {experts + 1}), choices(args.rows, GTN_S32),
+                             choices(args.slots, GTN_S32)};
+  const Operand inputs[] = {part(args.x, desc.x, args.tokens), array(args.bias, desc.has_bias, GTN_F32, {experts})};
+  for (const Operand& input : inputs) check_memory(*plan.device, input);
+  for (const Operand& output : outputs) {
+    check_memory(*plan.device, output);
+    for (const Operand& input : inputs) check_apart(output, input);
+    for (const Operand* other = outputs; other != &output; ++other) check_apart(output, *other);
+  }
+}
+
+void check_run(const Plan& plan, const gtn_mix_args& args) {
+  const gtn_mix_desc& desc = plan.mix;
+  const int64_t parts = desc.gates.shape[1];
+  MUST(args.tokens >= 1 && args.tokens <= desc.out.shape[0] && args.out != nullptr);
+  MUST(args.rows_x >= 0 && args.rows_x <= (desc.has_row_index ? desc.x.shape[0] : 0));
+  const Operand x =
+      desc.has_row_index ? part(args.x, desc.x, args.rows_x) : part(args.x, desc.x, parts, args.tokens);
+  const Operand gates = part(args.gates, desc.gates, args.tokens), out = part(args.out, desc.out, args.tokens);
+  const Operand residual = part(args.residual, desc.out, args.tokens);
+  const Operand row_index = array(args.row_index, desc.has_row_index, GTN_S32, {args.tokens, parts});
+  MUST((args.x != nullptr || x.is_empty()) && (args.gates != nullptr || parts == 0));
+  MUST((args.residual != nullptr) == (desc.has_residual == 1));
+  for (const Operand& operand : {x, gates, row_index, residual, out}) check_memory(*plan.device, operand);
+  check_apart(out, x);
+  check_apart(out, gates);
+  check_apart(out, row_index);
+  check_apart_or_equal(out, residual);
 }
 
 // ---- The table
@@ -888,6 +1030,12 @@ gtn_status plan_create(void* device, int32_t op, const void* desc, void** plan, 
       return keep(created->merge, desc);
     case GTN_OP_ROPE:
       return keep(created->rope, desc);
+    case GTN_OP_ROUTE:
+      return keep(created->route, desc);
+    case GTN_OP_MIX:
+      return keep(created->mix, desc);
+    case GTN_OP_SELECT:
+      return keep(created->select, desc);
     default:
       MUST(!"an operator");
       return GTN_INTERNAL;
@@ -920,6 +1068,15 @@ gtn_status run(void* plan, void* stream, const void* args, gtn_message* message)
     case GTN_OP_MERGE:
       check_run(self, *static_cast<const gtn_merge_args*>(args));
       break;
+    case GTN_OP_ROUTE:
+      check_run(self, *static_cast<const gtn_route_args*>(args));
+      break;
+    case GTN_OP_MIX:
+      check_run(self, *static_cast<const gtn_mix_args*>(args));
+      break;
+    case GTN_OP_SELECT:
+      check_run(self, *static_cast<const gtn_select_args*>(args));
+      break;
     default:
       check_run(self, *static_cast<const gtn_rope_args*>(args));
   }
@@ -929,7 +1086,7 @@ gtn_status run(void* plan, void* stream, const void* args, gtn_message* message)
 gtn_status supports(void* device, int32_t op, int32_t dtype, int32_t* claimed, gtn_message* message) {
   check(message);
   as<Device>(device, Kind::kDevice);
-  MUST(op >= GTN_OP_GEMM && op <= GTN_OP_ROPE && dtype >= GTN_F32 && dtype <= GTN_S64 && claimed != nullptr);
+  MUST(op >= GTN_OP_GEMM && op <= GTN_OP_MIX && dtype >= GTN_F32 && dtype <= GTN_S64 && claimed != nullptr);
   *claimed = 1;
   return GTN_OK;
 }

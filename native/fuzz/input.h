@@ -81,6 +81,9 @@ struct Description {
     gtn_activation_desc activation;
     gtn_merge_desc merge;
     gtn_rope_desc rope;
+    gtn_route_desc route;
+    gtn_mix_desc mix;
+    gtn_select_desc select;
   };
 
   size_t bytes() const {
@@ -97,6 +100,12 @@ struct Description {
         return sizeof activation;
       case GTN_OP_MERGE:
         return sizeof merge;
+      case GTN_OP_ROUTE:
+        return sizeof route;
+      case GTN_OP_MIX:
+        return sizeof mix;
+      case GTN_OP_SELECT:
+        return sizeof select;
       default:
         return sizeof rope;
     }
@@ -117,6 +126,12 @@ inline gtn_status make_plan(gtn_device device, int32_t op, const void* desc, gtn
       return gtn_activation_plan(device, static_cast<const gtn_activation_desc*>(desc), plan, message);
     case GTN_OP_MERGE:
       return gtn_merge_plan(device, static_cast<const gtn_merge_desc*>(desc), plan, message);
+    case GTN_OP_ROUTE:
+      return gtn_route_plan(device, static_cast<const gtn_route_desc*>(desc), plan, message);
+    case GTN_OP_MIX:
+      return gtn_mix_plan(device, static_cast<const gtn_mix_desc*>(desc), plan, message);
+    case GTN_OP_SELECT:
+      return gtn_select_plan(device, static_cast<const gtn_select_desc*>(desc), plan, message);
     default:
       return gtn_rope_plan(device, static_cast<const gtn_rope_desc*>(desc), plan, message);
   }
@@ -222,7 +237,7 @@ inline uint32_t masks_of(const Description& made) {
 // A description that every check must let pass; the patterns of attention are not pointed to yet.
 inline Description small_description(Input& input) {
   Description made = {};
-  made.op = input.ConsumeIntegralInRange<int32_t>(GTN_OP_GEMM, GTN_OP_ROPE);
+  made.op = input.ConsumeIntegralInRange<int32_t>(GTN_OP_GEMM, GTN_OP_MIX);
   const auto flag = [&] { return input.ConsumeIntegralInRange(0, 1); };
   const int64_t rows = input.ConsumeIntegralInRange<int64_t>(0, 6), n = input.ConsumeIntegralInRange<int64_t>(0, 9);
   const int32_t from = any_float(input), to = any_float(input);
@@ -276,6 +291,64 @@ inline Description small_description(Input& input) {
         std::copy_n(made.merge.x_lse.strides + 1, 3, made.merge.lse.strides);
       }
       if (input.ConsumeIntegralInRange(0, 3) == 0) made.merge.x.strides[0] = 0;
+      break;
+    }
+    case GTN_OP_ROUTE: {
+      const auto count = [&](int64_t least, int64_t most) { return input.ConsumeIntegralInRange(least, most); };
+      const int64_t groups = count(0, 3), size = count(1, 4), experts = size * (groups > 0 ? groups : 1);
+      const int64_t top_groups = groups > 0 ? count(1, groups) : 0;
+      made.route = {sizeof made.route, one_of(input, {GTN_ROUTE_SOFTMAX, GTN_ROUTE_SIGMOID}),
+                    matrix(input, any_float_or_half(input), rows, experts, false),
+                    count(1, groups > 0 ? size * top_groups : experts), groups, top_groups, flag(), flag(),
+                    one_of(input, {1.0f, -2.5f, 0.0f}), 0};
+      break;
+    }
+    case GTN_OP_MIX: {
+      const auto count = [&](int64_t least, int64_t most) { return input.ConsumeIntegralInRange(least, most); };
+      const int64_t parts = count(0, 3), h = count(1, 3), size = count(1, 5), named = count(0, 4);
+      gtn_mix_desc& desc = made.mix;
+      desc.size = sizeof desc;
+      desc.gate = one_of(input, {GTN_GATE_NONE, GTN_GATE_SIGMOID, GTN_GATE_TANH});
+      desc.has_residual = flag();
+      desc.has_row_index = flag();
+      const int32_t dtype = any_float_or_half(input);
+      desc.x = desc.has_row_index ? heads(input, dtype, {named, h, size}) : heads(input, dtype, {parts, rows, h, size});
+      desc.gates = heads(input, GTN_F32, {rows, parts, h});
+      for (int64_t& stride : desc.gates.strides) {
+        if (input.ConsumeIntegralInRange(0, 3) == 0) stride = 0;
+      }
+      desc.out = heads(input, any_float_or_half(input), {rows, h, size});
+      break;
+    }
+    case GTN_OP_SELECT: {
+      const auto count = [&](int64_t least, int64_t most) { return input.ConsumeIntegralInRange(least, most); };
+      gtn_select_desc& desc = made.select;
+      desc.size = sizeof desc;
+      desc.kind = one_of(input, {GTN_SELECT_BLOCKS, GTN_SELECT_LSH, GTN_SELECT_RETRIEVAL});
+      const bool packed = input.ConsumeBool(), blocks = desc.kind == GTN_SELECT_BLOCKS;
+      const int64_t batch = count(0, 2), len_q = count(0, 5), len_k = count(0, 6), group = count(1, 2), dk = count(1, 5);
+      const int64_t heads_k = count(1, 2), heads_q = heads_k * group;
+      const int32_t dtype = any_float_or_half(input);
+      desc.q = packed ? heads(input, dtype, {len_q, heads_q, dk}) : heads(input, dtype, {batch, len_q, heads_q, dk});
+      desc.k = packed ? heads(input, dtype, {len_k, heads_k, dk}) : heads(input, dtype, {batch, len_k, heads_k, dk});
+      desc.max_sequences = batch;
+      desc.heads = blocks && input.ConsumeBool() ? heads_k : heads_q;
+      desc.block_q = desc.kind == GTN_SELECT_RETRIEVAL ? 1 : count(1, 3);
+      desc.block_k = desc.kind == GTN_SELECT_RETRIEVAL ? 1 : count(1, 3);
+      desc.count = count(1, 4);
+      if (desc.kind != GTN_SELECT_LSH) {
+        desc.first = count(0, desc.count);
+        desc.local = count(0, desc.count - desc.first);
+      }
+      desc.causal = flag();
+      if (blocks) {
+        desc.pool = one_of(input, {GTN_POOL_MEAN, GTN_POOL_BOUNDS});
+        desc.scale = 0.5f;
+      } else {
+        desc.buckets = one_of<int64_t>(input, {2, 4, 16});
+        desc.layers = count(2, 4);
+        desc.seed = input.ConsumeIntegral<uint8_t>();
+      }
       break;
     }
     default: {
@@ -353,6 +426,41 @@ inline void make_large(Input& input, Description& made) {
       for (int i = 0; i < 3; ++i) {
         if (kOthers[dimension][i] >= 0) grow(*others[i], kOthers[dimension][i]);
       }
+      return;
+    }
+    case GTN_OP_ROUTE:
+      if (d == 0) return grow(made.route.x, 0);
+      *one_of(input, {&made.route.top, &made.route.groups, &made.route.top_groups, &made.route.x.shape[1]}) = large;
+      return;
+    case GTN_OP_MIX: {
+      gtn_mix_desc& desc = made.mix;
+      const int first = desc.has_row_index ? 0 : 1;
+      switch (input.ConsumeIntegralInRange(0, 3)) {
+        case 0:
+          grow(desc.gates, 0), grow(desc.out, 0);
+          if (!desc.has_row_index) grow(desc.x, 1);
+          return;
+        case 1:
+          grow(desc.gates, 1);
+          if (!desc.has_row_index) grow(desc.x, 0);
+          return;
+        case 2:
+          return grow(desc.gates, 2), grow(desc.out, 1), grow(desc.x, first + 1);
+        default:
+          return grow(desc.out, 2), grow(desc.x, first + 2);
+      }
+    }
+    case GTN_OP_SELECT: {
+      gtn_select_desc& desc = made.select;
+      if (input.ConsumeBool()) {
+        *one_of(input, {&desc.max_sequences, &desc.heads, &desc.block_q, &desc.block_k, &desc.count, &desc.first, &desc.local,
+                        &desc.buckets, &desc.layers}) = large;
+        return;
+      }
+      const int dimension = input.ConsumeIntegralInRange(0, desc.q.rank - 1);
+      const bool both = (desc.q.rank == 4 && dimension == 0) || dimension == desc.q.rank - 1;
+      if (both || input.ConsumeBool()) grow(desc.q, dimension);
+      if (both || input.ConsumeBool()) grow(desc.k, dimension);
       return;
     }
     default: {

@@ -194,6 +194,21 @@ gtn_status run_rope(Input& input, Places& places, const gtn_rope_desc& desc, gtn
   return gtn_rope_run(plan, stream, tokens, positions, table, slots, q, k, v, q_out, k_cache, v_cache, k_scales, v_scales);
 }
 
+gtn_status run_select(Input& input, Places& places, const gtn_select_desc& desc, gtn_plan plan, gtn_stream stream, bool right) {
+  const bool packed = desc.q.rank == 3, lsh = desc.kind == GTN_SELECT_LSH;
+  void *q_index = places.any(packed || input.ConsumeBool()), *k_index = places.any(packed || input.ConsumeBool());
+  write_index(input, q_index, packed, right);
+  write_index(input, k_index, packed, right);
+  void *q = places.any(), *k = places.any(), *offsets = places.any(), *columns = places.any();
+  void *bias = places.any(desc.kind == GTN_SELECT_RETRIEVAL), *q_order = places.any(lsh), *k_order = places.any(lsh);
+  void *q_documents = places.any(lsh), *k_documents = places.any(lsh);
+  const int64_t sequences = any_count(input, packed ? desc.max_sequences : desc.q.shape[0], right);
+  const int64_t len_q = any_count(input, desc.q.shape[packed ? 0 : 1], right);
+  const int64_t len_k = any_count(input, desc.k.shape[packed ? 0 : 1], right);
+  return gtn_select_run(plan, stream, sequences, len_q, len_k, q_index, k_index, q, k, offsets, columns, bias, q_order, k_order,
+                        q_documents, k_documents);
+}
+
 gtn_weights pack(Input& input, gtn_device device, const gtn_gemm_desc& planned, bool right) {
   int32_t format = planned.format;
   int64_t groups = planned.groups, k = planned.a.shape[1];
@@ -292,6 +307,33 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t bytes) {
         const int64_t parts = any_count(input, shape[0], right), batch = any_count(input, shape[1], right);
         const int64_t length = any_count(input, shape[2], right);
         status = gtn_merge_run(plan, on.stream, parts, batch, length, x, x_lse, sink_logits, out, lse);
+        break;
+      }
+      case GTN_OP_SELECT:
+        status = run_select(input, places, made.select, plan, on.stream, right);
+        break;
+      case GTN_OP_ROUTE: {
+        const gtn_route_desc& desc = made.route;
+        void *x = places.any(), *bias = places.any(desc.has_bias), *experts = places.any(), *chosen = places.any();
+        void *offsets = places.any(), *rows = places.any(), *slots = places.any();
+        const int64_t tokens = any_count(input, desc.x.shape[0], right);
+        write_bytes(input, x, 64);
+        if (!right) write_integers(input, bias, 3, 0, 0, false);
+        status = gtn_route_run(plan, on.stream, tokens, x, bias, experts, chosen, offsets, rows, slots);
+        break;
+      }
+      case GTN_OP_MIX: {
+        const gtn_mix_desc& desc = made.mix;
+        void *x = places.any(), *gates = places.any(), *row_index = places.any(desc.has_row_index);
+        void *residual = places.any(desc.has_residual), *out = places.any();
+        if (residual != nullptr && input.ConsumeBool()) out = residual;
+        const int64_t tokens = any_count(input, desc.out.shape[0], right);
+        const bool named = desc.has_row_index != 0;
+        const int64_t rows_x = !named ? right ? 0 : input.ConsumeIntegralInRange(0, 7) / 7
+                                      : any_count(input, desc.x.shape[0], right);
+        write_integers(input, row_index, 18, -1, 0, right);
+        write_bytes(input, gates, 64);
+        status = gtn_mix_run(plan, on.stream, tokens, rows_x, x, gates, row_index, residual, out);
         break;
       }
       default:

@@ -91,7 +91,7 @@ TEST(Library, VersionsAreThoseOfTheHeader) {
 TEST(Library, LayoutsAreThoseOfThisCompiler) {
   const std::string layouts = gtn_layouts();
   const auto lines = std::count(layouts.begin(), layouts.end(), '\n');
-  EXPECT_EQ(16, lines) << layouts;
+  EXPECT_EQ(19, lines) << layouts;
   const auto expect = [&](const std::string& line) { EXPECT_NE(std::string::npos, ("\n" + layouts).find("\n" + line)) << layouts; };
   expect("gtn_message 1024: size 0 4, text 4 1020\n");
   expect("gtn_device_options 8: size 0 4, threads 4 4\n");
@@ -163,18 +163,19 @@ TEST(Devices, SayWhatTheyServe) {
   for (const std::string& name : cpu_devices()) {
     OpenDevice cpu(name);
     Message message;
-    for (int32_t op = GTN_OP_GEMM; op <= GTN_OP_ROPE; ++op) {
+    for (int32_t op = GTN_OP_GEMM; op <= GTN_OP_MIX; ++op) {
       for (int32_t dtype = GTN_F32; dtype <= GTN_S64; ++dtype) {
         int32_t claimed = 77;
         ASSERT_EQ(GTN_OK, gtn_device_supports(cpu.device, op, dtype, &claimed, &message)) << message.text;
-        const bool half = op == GTN_OP_ATTENTION || op == GTN_OP_MERGE || op == GTN_OP_ROPE;
+        const bool half = op == GTN_OP_ATTENTION || op == GTN_OP_MERGE || op == GTN_OP_ROPE ||
+                          op == GTN_OP_SELECT || op == GTN_OP_ROUTE || op == GTN_OP_MIX;
         const bool served = dtype == GTN_F32 || dtype == GTN_BF16 || (dtype == GTN_S8 && op == GTN_OP_GEMM) ||
                             (dtype == GTN_F16 && half);
         EXPECT_EQ(served ? 1 : 0, claimed) << name << " operator " << op << " dtype " << dtype;
       }
     }
     int32_t claimed = 77;
-    for (int32_t bad : {-1, 0, 8, INT32_MAX}) {
+    for (int32_t bad : {-1, 0, 11, INT32_MAX}) {
       EXPECT_EQ(GTN_INVALID_ARGUMENT, gtn_device_supports(cpu.device, bad, GTN_F32, &claimed, &message));
       EXPECT_EQ(message.text, std::strstr(message.text, ("op: is " + std::to_string(bad)).c_str())) << message.text;
     }
@@ -1190,6 +1191,137 @@ TEST_F(Planning, MergesInPlaceOfTheFirstPart) {
   }
 }
 
+gtn_select_desc selecting(int32_t kind) {
+  gtn_select_desc desc = {};
+  desc.size = sizeof desc;
+  desc.kind = kind;
+  desc.q = tensor(GTN_BF16, {2, 6, 4, 8});
+  desc.k = tensor(GTN_BF16, {2, 5, 2, 8});
+  desc.heads = 4;
+  desc.block_q = desc.block_k = kind == GTN_SELECT_RETRIEVAL ? 1 : 2;
+  desc.count = 3;
+  if (kind == GTN_SELECT_BLOCKS) {
+    desc.pool = GTN_POOL_MEAN;
+    desc.scale = 1;
+  } else {
+    desc.buckets = 4;
+    desc.layers = 2;
+    desc.seed = 9;
+  }
+  return desc;
+}
+
+TEST_F(Planning, OfSelectionsAreChecked) {
+  struct Wrong {
+    int32_t kind;
+    const char* named;
+    void (*change)(gtn_select_desc&);
+  };
+  const int32_t blocks = GTN_SELECT_BLOCKS, lsh = GTN_SELECT_LSH, retrieval = GTN_SELECT_RETRIEVAL;
+  const Wrong wrongs[] = {
+      {blocks, "desc.kind: is 4", [](gtn_select_desc& d) { d.kind = 4; }},
+      {blocks, "desc.kind: is 0", [](gtn_select_desc& d) { d.kind = 0; }},
+      {blocks, "desc.q.dtype: is S8", [](gtn_select_desc& d) { d.q.dtype = GTN_S8; }},
+      {blocks, "desc.q.rank: is 2", [](gtn_select_desc& d) { d.q.rank = 2; }},
+      {blocks, "desc.q.strides[3]: is 2", [](gtn_select_desc& d) { d.q.strides[3] = 2; }},
+      {blocks, "desc.k.dtype: is F32, expected BF16", [](gtn_select_desc& d) { d.k.dtype = GTN_F32; }},
+      {blocks, "desc.k.rank: is 3", [](gtn_select_desc& d) { d.k = tensor(GTN_BF16, {5, 2, 8}); }},
+      {blocks, "desc.k.shape[0]: is 1, expected q's 2", [](gtn_select_desc& d) { d.k.shape[0] = 1; }},
+      {blocks, "desc.k.shape[3]: is 7, expected q's 8", [](gtn_select_desc& d) { d.k.shape[3] = 7; }},
+      {blocks, "desc.k.shape[2]: is 3 heads", [](gtn_select_desc& d) { d.k.shape[2] = 3; }},
+      {blocks, "desc.k.shape[2]: is 0 heads", [](gtn_select_desc& d) { d.k.shape[2] = 0; }},
+      {blocks, "desc.q.shape[3]: is 0", [](gtn_select_desc& d) { d.q.shape[3] = d.k.shape[3] = 0; }},
+      {blocks, "desc.heads: is 1, expected 4 (heads of q) or those of k", [](gtn_select_desc& d) { d.heads = 1; }},
+      {lsh, "desc.heads: is 2, expected 4 (heads of q)", [](gtn_select_desc& d) { d.heads = 2; }},
+      {blocks, "desc.block_q: is 0", [](gtn_select_desc& d) { d.block_q = 0; }},
+      {blocks, "desc.block_k: is -1", [](gtn_select_desc& d) { d.block_k = -1; }},
+      {retrieval, "desc.block_q: is 2, expected 1", [](gtn_select_desc& d) { d.block_q = 2; }},
+      {retrieval, "desc.block_k: is 2, expected 1", [](gtn_select_desc& d) { d.block_k = 2; }},
+      {blocks, "desc.count: is 0", [](gtn_select_desc& d) { d.count = 0; }},
+      {blocks, "desc.count: makes block_columns exceed", [](gtn_select_desc& d) { d.count = INT64_MAX / 8; }},
+      {blocks, "desc.first: is -1", [](gtn_select_desc& d) { d.first = -1; }},
+      {blocks, "desc.local: is 2 beside first of 2, expected together at most 3",
+       [](gtn_select_desc& d) { d.first = d.local = 2; }},
+      {blocks, "desc.local: is 9223372036854775807", [](gtn_select_desc& d) { d.first = d.local = INT64_MAX; }},
+      {lsh, "desc.first: is 1, expected 0", [](gtn_select_desc& d) { d.first = 1; }},
+      {lsh, "desc.local: is 1, expected 0", [](gtn_select_desc& d) { d.local = 1; }},
+      {blocks, "desc.causal: is 2", [](gtn_select_desc& d) { d.causal = 2; }},
+      {blocks, "desc.pool: is 3", [](gtn_select_desc& d) { d.pool = 3; }},
+      {lsh, "desc.pool: is 1, expected 0", [](gtn_select_desc& d) { d.pool = GTN_POOL_MEAN; }},
+      {blocks, "desc.scale: is inf", [](gtn_select_desc& d) { d.scale = INFINITY; }},
+      {retrieval, "desc.scale: is 1, expected 0", [](gtn_select_desc& d) { d.scale = 0.5f; }},
+      {blocks, "desc.buckets: is 2, expected 0", [](gtn_select_desc& d) { d.buckets = 2; }},
+      {lsh, "desc.buckets: is 3, expected an even number", [](gtn_select_desc& d) { d.buckets = 3; }},
+      {lsh, "desc.buckets: is 65538", [](gtn_select_desc& d) { d.buckets = 65538; }},
+      {retrieval, "desc.buckets: is 6, expected a power of two", [](gtn_select_desc& d) { d.buckets = 6; }},
+      {retrieval, "desc.buckets: is 1,", [](gtn_select_desc& d) { d.buckets = 1; }},
+      {retrieval, "desc.buckets: is 131072", [](gtn_select_desc& d) { d.buckets = 131072; }},
+      {blocks, "desc.layers: is 1, expected 0", [](gtn_select_desc& d) { d.layers = 1; }},
+      {lsh, "desc.layers: is 65, expected 1 to 64", [](gtn_select_desc& d) { d.layers = 65; }},
+      {lsh, "desc.layers: is 0, expected 1 to 64", [](gtn_select_desc& d) { d.layers = 0; }},
+      {retrieval, "desc.layers: is 1, expected 2 to 1024", [](gtn_select_desc& d) { d.layers = 1; }},
+      {blocks, "desc.seed: is 1, expected 0", [](gtn_select_desc& d) { d.seed = 1; }},
+  };
+  for (const Wrong& wrong : wrongs) {
+    gtn_select_desc desc = selecting(wrong.kind);
+    wrong.change(desc);
+    expect_refused(gtn_select_plan(device, &desc, &made, &message), wrong.named);
+  }
+  gtn_select_desc packed = selecting(blocks);
+  packed.q = tensor(GTN_BF16, {6, 4, 8});
+  packed.k = tensor(GTN_BF16, {5, 2, 8});
+  packed.max_sequences = -1;
+  expect_refused(gtn_select_plan(device, &packed, &made, &message), "desc.max_sequences: is -1");
+}
+
+TEST_F(Planning, RunsOfSelectionsAreChecked) {
+  const gtn_select_desc desc = selecting(GTN_SELECT_LSH);
+  ASSERT_EQ(GTN_OK, gtn_select_plan(device, &desc, &made, &message)) << message.text;
+  // More than two sequences of 6 and 5, 4 heads, 2 layers and 3 lists of 3 take, so that one may be laid over another.
+  alignas(64) static uint16_t q[512], k[512];
+  alignas(64) static int64_t offsets[128], lengths[128];
+  alignas(64) static int32_t columns[256], q_order[256], k_order[256], q_labels[256], k_labels[256], bias[256];
+  // The arguments from q_index on.
+  const auto run = [&](std::initializer_list<std::pair<int, const void*>> changes, int64_t sequences = 2) {
+    const void* at[] = {nullptr, lengths, q, k, offsets, columns, nullptr, q_order, k_order, q_labels, k_labels};
+    for (const auto& [i, other] : changes) at[i] = other;
+    const auto out = [&](int i) { return const_cast<void*>(at[i]); };
+    return gtn_select_run(made, stream, sequences, 6, 5, at[0], at[1], at[2], at[3], out(4), out(5), out(6), out(7), out(8),
+                          out(9), out(10));
+  };
+  EXPECT_EQ(GTN_OK, run({}));
+  EXPECT_EQ(GTN_OK, run({{0, lengths}}));
+  expect_run_refused(run({}, 3), "sequences: is 3, expected 0 to 2");
+  expect_run_refused(run({}, -1), "sequences: is -1");
+  expect_run_refused(gtn_select_run(made, stream, 2, 7, 5, nullptr, nullptr, q, k, offsets, columns, nullptr, q_order, k_order,
+                                    q_labels, k_labels),
+                     "len_q: is 7");
+  expect_run_refused(gtn_select_run(made, stream, 2, 6, 6, nullptr, nullptr, q, k, offsets, columns, nullptr, q_order, k_order,
+                                    q_labels, k_labels),
+                     "len_k: is 6");
+  const char* const names[] = {"q_index", "k_index", "q", "k", "block_offsets", "block_columns", "block_bias", "q_order",
+                               "k_order", "q_documents", "k_documents"};
+  const void* const all[] = {lengths, lengths, q, k, offsets, columns, bias, q_order, k_order, q_labels, k_labels};
+  for (int i = 2; i < 11; ++i) {
+    if (i == 6) continue;
+    expect_run_refused(run({{i, nullptr}}), std::string(names[i]) + ": is null, expected memory");
+    expect_run_refused(run({{i, static_cast<const char*>(all[i]) + 1}}), std::string(names[i]) + ": is ");
+  }
+  expect_run_refused(run({{6, bias}}), "block_bias: is not null");
+  // Every output over every input, and over every output before it.
+  for (int i = 4; i < 11; ++i) {
+    if (i == 6) continue;
+    for (int other = 1; other < i; ++other) {
+      if (other == 6) continue;
+      expect_run_refused(run({{i, all[other]}}), std::string(names[i]) + ": overlaps " + names[other]);
+    }
+  }
+  // Without sequences there is one offset to write, and nothing else.
+  EXPECT_EQ(GTN_OK, run({{2, nullptr}, {3, nullptr}, {5, nullptr}, {7, nullptr}, {8, nullptr}, {9, nullptr}, {10, nullptr}}, 0));
+  expect_run_refused(run({{4, nullptr}}, 0), "block_offsets: is null");
+  expect_run_refused(gtn_merge_run(made, stream, 1, 1, 1, q, q, nullptr, k, nullptr), "plan: is for select, expected merge");
+}
+
 gtn_rope_desc rotating() {
   return {sizeof(gtn_rope_desc), GTN_ROPE_HALVES, 6, 32, 1, 1, 1, 0, tensor(GTN_F32, {5, 4, 8}), tensor(GTN_F32, {5, 4, 8}),
           tensor(GTN_BF16, {5, 2, 8}), tensor(GTN_BF16, {5, 2, 4}), tensor(GTN_S8, {3, 4, 2, 8}), tensor(GTN_S8, {3, 4, 2, 4})};
@@ -1284,6 +1416,181 @@ TEST_F(Planning, RunsOfRotaryEmbeddingsAreChecked) {
   expect_run_refused(run(), "q_out: overlaps k");
   tokens = 6;
   expect_run_refused(run(), "tokens: is 6, expected 0 to 5");
+}
+
+gtn_route_desc routing() {
+  return {sizeof(gtn_route_desc), GTN_ROUTE_SIGMOID, tensor(GTN_F16, {5, 12}), 3, 4, 2, 1, 1, 2.5f, 0};
+}
+
+TEST_F(Planning, OfRoutingIsChecked) {
+  struct Wrong {
+    const char* named;
+    void (*change)(gtn_route_desc&);
+  };
+  const Wrong wrongs[] = {
+      {"desc.kind: is 0", [](gtn_route_desc& d) { d.kind = 0; }},
+      {"desc.kind: is 3", [](gtn_route_desc& d) { d.kind = 3; }},
+      {"desc.x.dtype: is S8", [](gtn_route_desc& d) { d.x.dtype = GTN_S8; }},
+      {"desc.x.rank", [](gtn_route_desc& d) { d.x.rank = 3; }},
+      {"desc.x.strides[1]", [](gtn_route_desc& d) { d.x.strides[1] = 2; }},
+      {"desc.x.shape[1]: is 0, expected 1 to 65536", [](gtn_route_desc& d) { d.x.shape[1] = 0; }},
+      {"desc.x.shape[1]: is 65537", [](gtn_route_desc& d) { d.x.shape[1] = 65537; }},
+      {"desc.top: is 0, expected 1 to 12", [](gtn_route_desc& d) { d.top = 0; }},
+      {"desc.top: is 13", [](gtn_route_desc& d) { d.top = 13; }},
+      {"desc.top: is 7, expected at most 6, the experts of 2 groups", [](gtn_route_desc& d) { d.top = 7; }},
+      {"desc.groups: is -1", [](gtn_route_desc& d) { d.groups = -1; }},
+      {"desc.groups: is 5, expected a divisor of the 12 experts", [](gtn_route_desc& d) { d.groups = 5; }},
+      {"desc.groups: is 24, expected 0 to 12", [](gtn_route_desc& d) { d.groups = 24; }},
+      {"desc.top_groups: is 0, expected 1 to 4", [](gtn_route_desc& d) { d.top_groups = 0; }},
+      {"desc.top_groups: is 5", [](gtn_route_desc& d) { d.top_groups = 5; }},
+      {"desc.top_groups: is 2, expected 0 to 0", [](gtn_route_desc& d) { d.groups = 0; }},
+      {"desc.has_bias: is 2", [](gtn_route_desc& d) { d.has_bias = 2; }},
+      {"desc.normalize: is -1", [](gtn_route_desc& d) { d.normalize = -1; }},
+      {"desc.scale: is inf", [](gtn_route_desc& d) { d.scale = INFINITY; }},
+  };
+  for (const Wrong& wrong : wrongs) {
+    gtn_route_desc desc = routing();
+    wrong.change(desc);
+    expect_refused(gtn_route_plan(device, &desc, &made, &message), wrong.named);
+  }
+}
+
+TEST_F(Planning, RunsOfRoutingAreChecked) {
+  const gtn_route_desc desc = routing();
+  ASSERT_EQ(GTN_OK, gtn_route_plan(device, &desc, &made, &message)) << message.text;
+  // In the order of the parameters; experts and what follows are outputs.
+  static const char* const names[] = {"x", "bias", "experts", "weights", "offsets", "rows", "slots"};
+  constexpr int kPlaces = 7, kOutputs = 2;
+  alignas(64) static char memory[kPlaces][256];
+  char* at[kPlaces];
+  int64_t tokens = 5;
+  const auto reset = [&] {
+    for (int i = 0; i < kPlaces; ++i) at[i] = memory[i];
+  };
+  const auto run = [&] { return gtn_route_run(made, stream, tokens, at[0], at[1], at[2], at[3], at[4], at[5], at[6]); };
+  reset();
+  EXPECT_EQ(GTN_OK, run());
+  for (int i = 0; i < kPlaces; ++i) {
+    const std::string name = names[i];
+    reset();
+    at[i] = nullptr;
+    expect_run_refused(run(), name + ": is null, expected memory");
+    reset();
+    ++at[i];
+    expect_run_refused(run(), name + ": is ");
+    for (int output = kOutputs; output < kPlaces; ++output) {
+      if (output == i) continue;
+      reset();
+      at[output] = at[i];
+      expect_run_refused(run(), output > i ? names[output] + (": overlaps " + name) : name + ": overlaps " + names[output]);
+    }
+  }
+  reset();
+  tokens = 6;
+  expect_run_refused(run(), "tokens: is 6, expected 0 to 5");
+  tokens = 0;
+  at[0] = at[2] = at[3] = at[5] = at[6] = nullptr;
+  EXPECT_EQ(GTN_OK, run()) << "without tokens there are offsets alone";
+  at[4] = nullptr;
+  expect_run_refused(run(), "offsets: is null");
+}
+
+TEST_F(Planning, RoutingOfMoreRowsThanHaveNumbers) {
+  gtn_route_desc desc = routing();
+  desc.has_bias = 0;
+  desc.x = tensor(GTN_BF16, {int64_t{1} << 40, 12});
+  ASSERT_EQ(GTN_OK, gtn_route_plan(device, &desc, &made, &message)) << message.text;
+  alignas(64) static float x[8];
+  for (int64_t tokens : {int64_t{715827883}, int64_t{1} << 40}) {
+    expect_run_refused(gtn_route_run(made, stream, tokens, x, nullptr, x, x, x, x, x),
+                       "tokens: is " + std::to_string(tokens) + ", expected at most 715827882");
+  }
+}
+
+gtn_mix_desc mixing() {
+  return {sizeof(gtn_mix_desc), GTN_GATE_SIGMOID, tensor(GTN_BF16, {3, 4, 2, 8}), tensor(GTN_F32, {4, 3, 2}),
+          tensor(GTN_F16, {4, 2, 8}), 1, 0};
+}
+
+TEST_F(Planning, OfGatedSumsIsChecked) {
+  struct Wrong {
+    const char* named;
+    void (*change)(gtn_mix_desc&);
+  };
+  const Wrong wrongs[] = {
+      {"desc.gate: is 3", [](gtn_mix_desc& d) { d.gate = 3; }},
+      {"desc.gate: is -1", [](gtn_mix_desc& d) { d.gate = -1; }},
+      {"desc.has_residual", [](gtn_mix_desc& d) { d.has_residual = 2; }},
+      {"desc.has_row_index", [](gtn_mix_desc& d) { d.has_row_index = 2; }},
+      {"desc.x.rank: is 4, expected 3 to 3", [](gtn_mix_desc& d) { d.has_row_index = 1; }},
+      {"desc.x.rank: is 3, expected 4 to 4", [](gtn_mix_desc& d) { d.x = d.out; }},
+      {"desc.x.dtype: is S8", [](gtn_mix_desc& d) { d.x.dtype = GTN_S8; }},
+      {"desc.x.strides[3]", [](gtn_mix_desc& d) { d.x.strides[3] = 2; }},
+      {"desc.gates.dtype: is F16, expected F32", [](gtn_mix_desc& d) { d.gates.dtype = GTN_F16; }},
+      {"desc.gates.rank", [](gtn_mix_desc& d) { d.gates.rank = 2; }},
+      {"desc.gates.shape[0]: is 5, expected out's 4", [](gtn_mix_desc& d) { d.gates.shape[0] = 5; }},
+      {"desc.gates.shape[2]: is 1, expected out's 2", [](gtn_mix_desc& d) { d.gates.shape[2] = 1; }},
+      {"desc.x.shape[0]: is 2, expected the parts of gates, 3", [](gtn_mix_desc& d) { d.x.shape[0] = 2; }},
+      {"desc.x.shape[1]: is 3, expected out's 4", [](gtn_mix_desc& d) { d.x.shape[1] = 3; }},
+      {"desc.x.shape[2]: is 1, expected out's 2", [](gtn_mix_desc& d) { d.x.shape[2] = 1; }},
+      {"desc.x.shape[3]: is 7, expected out's 8", [](gtn_mix_desc& d) { d.x.shape[3] = 7; }},
+      {"desc.out.dtype: is S32", [](gtn_mix_desc& d) { d.out.dtype = GTN_S32; }},
+      {"desc.out.strides[0]: is 0", [](gtn_mix_desc& d) { d.out.strides[0] = 0; }},
+      {"desc.out.shape[1]: is 0", [](gtn_mix_desc& d) { d.out.shape[1] = 0; }},
+      {"desc.out.shape[2]: is 0", [](gtn_mix_desc& d) { d.out.shape[2] = 0; }},
+  };
+  for (const Wrong& wrong : wrongs) {
+    gtn_mix_desc desc = mixing();
+    wrong.change(desc);
+    expect_refused(gtn_mix_plan(device, &desc, &made, &message), wrong.named);
+  }
+}
+
+TEST_F(Planning, RunsOfGatedSumsAreChecked) {
+  alignas(64) static char x[1024], gates[512], index[256], residual[256], out[256];
+  gtn_mix_desc desc = mixing();
+  ASSERT_EQ(GTN_OK, gtn_mix_plan(device, &desc, &made, &message)) << message.text;
+  const auto run = [&](int64_t tokens, int64_t rows, const void* in, const void* g, const void* rows_of, const void* added,
+                       void* to) { return gtn_mix_run(made, stream, tokens, rows, in, g, rows_of, added, to); };
+  EXPECT_EQ(GTN_OK, run(4, 0, x, gates, nullptr, residual, out));
+  EXPECT_EQ(GTN_OK, run(4, 0, x, gates, nullptr, out, out)) << "in place";
+  EXPECT_EQ(GTN_OK, run(0, 0, nullptr, nullptr, nullptr, nullptr, nullptr)) << "no tokens, no memory";
+  expect_run_refused(run(5, 0, x, gates, nullptr, residual, out), "tokens: is 5, expected 0 to 4");
+  expect_run_refused(run(4, 1, x, gates, nullptr, residual, out), "rows_x: is 1, expected 0 to 0");
+  expect_run_refused(run(4, 0, nullptr, gates, nullptr, residual, out), "x: is null");
+  expect_run_refused(run(4, 0, x + 1, gates, nullptr, residual, out), "x: is ");
+  expect_run_refused(run(4, 0, x, nullptr, nullptr, residual, out), "gates: is null");
+  expect_run_refused(run(4, 0, x, gates + 2, nullptr, residual, out), "gates: is ");
+  expect_run_refused(run(4, 0, x, gates, index, residual, out), "row_index: is not null");
+  expect_run_refused(run(4, 0, x, gates, nullptr, nullptr, out), "residual: is null");
+  expect_run_refused(run(4, 0, x, gates, nullptr, residual, nullptr), "out: is null");
+  expect_run_refused(run(4, 0, x, gates, nullptr, residual, out + 1), "out: is ");
+  expect_run_refused(run(4, 0, x, gates, nullptr, residual, x + 256), "out: overlaps x");
+  expect_run_refused(run(4, 0, x, gates, nullptr, residual, gates), "out: overlaps gates");
+  expect_run_refused(run(4, 0, x, gates, nullptr, out + 2, out), "out: overlaps residual");
+  EXPECT_EQ(GTN_OK, gtn_plan_close(made, nullptr));
+  // The parts of a token beside its output: rows of 64 elements of 16, of which the last 16 are not x's.
+  desc.has_residual = 0;
+  desc.x.strides[0] = 16;
+  desc.x.strides[1] = desc.out.strides[0] = 64;
+  ASSERT_EQ(GTN_OK, gtn_mix_plan(device, &desc, &made, &message)) << message.text;
+  EXPECT_EQ(GTN_OK, run(4, 0, x, gates, nullptr, nullptr, x + 2 * 48)) << "columns";
+  expect_run_refused(run(4, 0, x, gates, nullptr, nullptr, x + 2 * 47), "out: overlaps x");
+  expect_run_refused(run(4, 0, x, gates, nullptr, residual, out), "residual: is not null");
+  EXPECT_EQ(GTN_OK, gtn_plan_close(made, nullptr));
+  // Rows by number.
+  desc = mixing();
+  desc.has_row_index = 1;
+  desc.x = tensor(GTN_F32, {6, 2, 8});
+  ASSERT_EQ(GTN_OK, gtn_mix_plan(device, &desc, &made, &message)) << message.text;
+  EXPECT_EQ(GTN_OK, run(4, 6, x, gates, index, residual, out));
+  EXPECT_EQ(GTN_OK, run(4, 0, nullptr, gates, index, residual, out)) << "no rows, no memory";
+  expect_run_refused(run(4, 7, x, gates, index, residual, out), "rows_x: is 7, expected 0 to 6");
+  expect_run_refused(run(4, 6, x, gates, nullptr, residual, out), "row_index: is null");
+  expect_run_refused(run(4, 6, x, gates, index + 2, residual, out), "row_index: is ");
+  expect_run_refused(run(4, 6, x, gates, index, residual, index), "out: overlaps row_index");
+  expect_run_refused(run(4, 6, x, gates, index, residual, x + 5 * 64), "out: overlaps x");
+  EXPECT_EQ(GTN_OK, run(4, 5, x, gates, index, residual, x + 5 * 64)) << "a row that is not in use";
 }
 
 // Keys and values that share their pages, and a cache with fewer rows than there are tokens.

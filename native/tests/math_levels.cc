@@ -16,11 +16,13 @@ namespace {
 GATUN_OVER_ARRAY(exp)
 GATUN_OVER_ARRAY(exp_nonpositive)
 GATUN_OVER_ARRAY(tanh)
+GATUN_OVER_ARRAY(sigmoid)
 GATUN_OVER_ARRAY(erf)
 
 }  // namespace
 
 extern const gatun::test::MathLevel math_level;
-const gatun::test::MathLevel math_level = {exp_array, exp_nonpositive_array, tanh_array, erf_array};
+const gatun::test::MathLevel math_level = {exp_array, exp_nonpositive_array, tanh_array, sigmoid_array,
+                                                 erf_array};
 
 }  // namespace gatun::cpu::GATUN_LEVEL

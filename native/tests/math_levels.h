@@ -8,7 +8,7 @@ namespace gatun::test {
 
 struct MathLevel {
   using Function = void (*)(const float* x, float* out, int64_t n);  // n a multiple of 64
-  Function exp, exp_nonpositive, tanh, erf;
+  Function exp, exp_nonpositive, tanh, sigmoid, erf;
 };
 
 }  // namespace gatun::test

@@ -1,4 +1,4 @@
-// exp, tanh and erf of cpu/math.h at every level of this machine, against double precision.
+// exp, tanh, the sigmoid and erf of cpu/math.h at every level of this machine, against double precision.
 #include "device_test.h"
 #include "math_levels.h"
 
@@ -93,6 +93,7 @@ void check(const std::string& device, const char* name, MathLevel::Function func
 
 double exp_of(double x) { return std::exp(x); }
 double tanh_of(double x) { return std::tanh(x); }
+double sigmoid_of(double x) { return 1.0 / (1.0 + std::exp(-x)); }
 double erf_of(double x) { return std::erf(x); }
 
 // The bounds are those of the head of math.h.
@@ -103,6 +104,7 @@ TEST(Math, EveryBinadeIsWithinTheStatedError) {
     check(device, "exp", level->exp, exp_of, 1.2, false);
     check(device, "exp_nonpositive", level->exp_nonpositive, exp_of, 1.2, true);
     check(device, "tanh", level->tanh, tanh_of, 2.6, false);
+    check(device, "sigmoid", level->sigmoid, sigmoid_of, 2.3, false);
     check(device, "erf", level->erf, erf_of, 2.3, false);
   }
 }
@@ -122,6 +124,11 @@ TEST(Math, ExactPlaces) {
     EXPECT_EQ(kInfinity, out[3]) << device;
     level->tanh(x.data(), out.data(), 64);
     EXPECT_EQ(-1.0f, out[2]) << device;
+    EXPECT_EQ(1.0f, out[3]) << device;
+    level->sigmoid(x.data(), out.data(), 64);
+    EXPECT_EQ(0.5f, out[0]) << device;
+    EXPECT_EQ(0.5f, out[1]) << device;
+    EXPECT_EQ(0.0f, out[2]) << device;
     EXPECT_EQ(1.0f, out[3]) << device;
     level->erf(x.data(), out.data(), 64);
     EXPECT_EQ(-1.0f, out[2]) << device;

@@ -464,7 +464,7 @@ GTN_API gtn_status gtn_merge_run(gtn_plan plan, gtn_stream stream, int64_t parts
 
 /* Selection: which keys attention is to look at, found from the queries and keys themselves. Each kind writes arrays as
  * gtn_attention_run_with takes them, for lists of `heads` heads; what they say is attended to exactly. The same input and seed
- * give the same lists.
+ * give the same lists. Where queries or keys are not finite, what is chosen is of no meaning, but as valid as ever.
  *
  * GTN_SELECT_BLOCKS: for each block of queries the blocks of keys with the most importance (Yuan et al. 2025, Native Sparse
  * Attention, section 3.3.2). Query i gives block c of keys the weight softmax_c(scale * q_i.pool_c) over the blocks that
@@ -479,10 +479,11 @@ GTN_API gtn_status gtn_merge_run(gtn_plan plan, gtn_stream stream, int64_t parts
  * mix(mix(mix(mix(seed) + r) + head) + d * buckets / 2 + b), and mix(z) is the output function of SplitMix64 on
  * z + 0x9e3779b97f4a7c15; of equal products the lower label. Labels of layers 0 to layers - 1 go to q_documents and k_documents;
  * the orders sort by the last layer's label, then by position. A block of queries in that order lists the blocks of keys, in
- * theirs, whose labels it shares, at most `count`: those nearest to where its middle query would be sorted in, an earlier
- * one before a later one. Attention with these documents, orders and lists then sees pairs of one label that no layer before has
- * seen together, so rounds 0, 1, ... of layers 1, 2, ... merge (gtn_merge) to attention over their union; self_bias
- * gives Reformer's attention to oneself only where there is nothing else.
+ * theirs, that hold a key of one of its labels (causal: one that a query of that label may see), at most `count`: those nearest
+ * to the block of the last key that sorts up to its middle query, that of slot (first + last) / 2, or to block 0 without such a
+ * key; of two as near the earlier one. Attention with these documents, orders and lists then sees pairs of one label that no
+ * layer before has seen together, so rounds 0, 1, ... of layers 1, 2, ... merge (gtn_merge) to attention over their union;
+ * self_bias gives Reformer's attention to oneself only where there is nothing else.
  *
  * GTN_SELECT_RETRIEVAL: for each query a sample of the keys, by hashing (Chen et al. 2024, MagicPIG, section 4). In each of L =
  * layers tables a vector x has a code of K = log2(buckets) bits: bit b is 1 where x.R_b > 0, with the columns R_b of an
@@ -492,7 +493,8 @@ GTN_API gtn_status gtn_merge_run(gtn_plan plan, gtn_stream stream, int64_t parts
  * angle a between the two, p = 1 - a / pi: attention with these lists and biases estimates attention over all keys by
  * importance sampling. The first `first` keys and the `local` last that the query may see are always there, with a bias of 0, and
  * count among the `count`; of more, those that share the most codes stay, later ones before earlier ones. A query or key
- * of length 0 is at a right angle to all; NaN is in no table. */
+ * of length 0 is at a right angle to all, and one that is not finite in no table; p is taken to be at least that of the angle whose
+ * cosine is 2^-24 - 1. */
 enum { GTN_SELECT_BLOCKS = 1, GTN_SELECT_LSH = 2, GTN_SELECT_RETRIEVAL = 3 };
 enum { GTN_POOL_MEAN = 1, GTN_POOL_BOUNDS = 2 };
 
@@ -578,7 +580,7 @@ typedef struct gtn_mix_desc {
   gtn_tensor_desc x;       /* [parts, tokens, heads, n], or [rows, heads, n] with row_index, GTN_F32, GTN_BF16 or GTN_F16, unit
                               stride in n */
   gtn_tensor_desc gates;   /* [tokens, parts, heads], GTN_F32, any strides */
-  gtn_tensor_desc out;     /* [tokens, heads, n], GTN_F32, GTN_BF16 or GTN_F16, unit stride in n */
+  gtn_tensor_desc out;     /* [tokens, heads, n], heads and n 1 or more, GTN_F32, GTN_BF16 or GTN_F16, unit stride in n */
   int32_t has_residual;    /* 1: laid out and typed as out */
   int32_t has_row_index;   /* 1: x is [rows, heads, n], and part p of token t is row row_index[t, p] */
 } gtn_mix_desc;

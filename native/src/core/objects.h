@@ -61,7 +61,8 @@ struct Weights {
   gtn_weights_info info;
 };
 
-// The arrays of gtn_attention_run_with beyond those of gtn_attention_run, in the order of its parameters.
+// The arrays of gtn_attention_run_with beyond those of gtn_attention_run, in the order of its parameters. Selections write some
+// of them.
 enum AttentionArray {
   kKScales, kVScales, kBlockTable, kSinkLogits, kSlopes, kBias, kPrefixes, kGlobals, kQDocuments, kKDocuments, kTree,
   kBlockOffsets, kBlockColumns, kBlockMaskIndex, kBlockMasks, kBlockBias, kQOrder, kKOrder, kAttentionArrays
@@ -87,6 +88,9 @@ struct Plan {
     gtn_activation_desc activation;
     gtn_merge_desc merge;
     gtn_rope_desc rope;
+    gtn_route_desc route;
+    gtn_mix_desc mix;
+    gtn_select_desc select;
   };
   // Extents of the tensors that runs check against each other: x is a or q.
   Extent x, k, v, out;

@@ -381,6 +381,119 @@ gtn_status check(gtn_message* message, const gtn_merge_desc& desc) {
   return GTN_OK;
 }
 
+// The queries and keys of a selection, and its fields that all kinds have.
+gtn_status check_select_tensors(gtn_message* message, const gtn_select_desc& desc) {
+  GATUN_CHECK(check_tensor(message, "desc.q", desc.q, kFloatsAndHalf, 3, 4, true, false));
+  const int rank = desc.q.rank, heads = rank - 2, size = rank - 1;
+  GATUN_CHECK(check_tensor(message, "desc.k", desc.k, 1u << desc.q.dtype, rank, rank, true, false));
+  const int64_t *q = desc.q.shape, *k = desc.k.shape;
+  if (rank == 4) {
+    GATUN_CHECK(check_size(message, "desc.k", desc.k, 0, "q's", q[0]));
+  } else {
+    GATUN_CHECK(check_at_least(message, "desc.max_sequences", desc.max_sequences, 0));
+  }
+  GATUN_CHECK(check_size(message, "desc.k", desc.k, size, "q's", q[size]));
+  if (k[heads] < 1 || q[heads] < 1 || q[heads] % k[heads] != 0) {
+    return fail(message, GTN_INVALID_ARGUMENT, "desc.k.shape[%d]: is %lld heads, expected a divisor of q's %lld", heads,
+                static_cast<long long>(k[heads]), static_cast<long long>(q[heads]));
+  }
+  if (q[size] < 1) {
+    return fail(message, GTN_INVALID_ARGUMENT, "desc.q.shape[%d]: is 0, expected a head size of 1 or more", size);
+  }
+  GATUN_CHECK(check_at_least(message, "desc.block_q", desc.block_q, 1));
+  GATUN_CHECK(check_at_least(message, "desc.block_k", desc.block_k, 1));
+  GATUN_CHECK(check_at_least(message, "desc.count", desc.count, 1));
+  GATUN_CHECK(check_at_least(message, "desc.first", desc.first, 0));
+  GATUN_CHECK(check_at_least(message, "desc.local", desc.local, 0));
+  if (desc.first > desc.count || desc.local > desc.count - desc.first) {
+    return fail(message, GTN_INVALID_ARGUMENT, "desc.local: is %lld beside first of %lld, expected together at most %lld, the count",
+                static_cast<long long>(desc.local), static_cast<long long>(desc.first), static_cast<long long>(desc.count));
+  }
+  return check_flag(message, "desc.causal", desc.causal);
+}
+
+// The fields of one kind; those of the others are 0.
+gtn_status check_select_kind(gtn_message* message, const gtn_select_desc& desc) {
+  const int heads = desc.q.rank - 2;
+  const int64_t heads_q = desc.q.shape[heads], heads_k = desc.k.shape[heads];
+  const bool blocks = desc.kind == GTN_SELECT_BLOCKS, lsh = desc.kind == GTN_SELECT_LSH;
+  const bool retrieval = desc.kind == GTN_SELECT_RETRIEVAL;
+  if (desc.heads != heads_q && !(blocks && desc.heads == heads_k)) {
+    return fail(message, GTN_INVALID_ARGUMENT, "desc.heads: is %lld, expected %lld (heads of q)%s",
+                static_cast<long long>(desc.heads), static_cast<long long>(heads_q), blocks ? " or those of k" : "");
+  }
+  if (blocks ? desc.pool != GTN_POOL_MEAN && desc.pool != GTN_POOL_BOUNDS : desc.pool != 0) {
+    return fail(message, GTN_INVALID_ARGUMENT, "desc.pool: is %d, expected %s", desc.pool,
+                blocks ? "GTN_POOL_MEAN or GTN_POOL_BOUNDS" : "0, since this kind pools nothing");
+  }
+  GATUN_CHECK(check_finite(message, "desc.scale", desc.scale));
+  struct Field {
+    const char* name;
+    int64_t value;
+    bool right;
+    const char* expected;
+  };
+  const int64_t buckets = desc.buckets;
+  const bool in_range = buckets >= 2 && buckets <= 65536;
+  for (const Field& field : {
+           Field{"scale", desc.scale != 0, blocks || desc.scale == 0, "0 but for GTN_SELECT_BLOCKS"},
+           {"block_q", desc.block_q, !retrieval || desc.block_q == 1, "1 with GTN_SELECT_RETRIEVAL"},
+           {"block_k", desc.block_k, !retrieval || desc.block_k == 1, "1 with GTN_SELECT_RETRIEVAL"},
+           {"first", desc.first, !lsh || desc.first == 0, "0 with GTN_SELECT_LSH"},
+           {"local", desc.local, !lsh || desc.local == 0, "0 with GTN_SELECT_LSH"},
+           {"buckets", buckets, !blocks || buckets == 0, "0 with GTN_SELECT_BLOCKS"},
+           {"buckets", buckets, !lsh || (in_range && buckets % 2 == 0), "an even number, 2 to 65536"},
+           {"buckets", buckets, !retrieval || (in_range && (buckets & (buckets - 1)) == 0), "a power of two, 2 to 65536"},
+           {"layers", desc.layers, !blocks || desc.layers == 0, "0 with GTN_SELECT_BLOCKS"},
+           {"layers", desc.layers, !lsh || (desc.layers >= 1 && desc.layers <= 64), "1 to 64"},
+           {"layers", desc.layers, !retrieval || (desc.layers >= 2 && desc.layers <= 1024), "2 to 1024"},
+           {"seed", static_cast<int64_t>(desc.seed), !blocks || desc.seed == 0, "0 with GTN_SELECT_BLOCKS"},
+       }) {
+    if (field.right) continue;
+    return fail(message, GTN_INVALID_ARGUMENT, "desc.%s: is %lld, expected %s", field.name,
+                static_cast<long long>(field.value), field.expected);
+  }
+  return GTN_OK;
+}
+
+// Finds which arrays runs write, and how large they are.
+gtn_status check_select_arrays(gtn_message* message, const gtn_select_desc& desc, RunArray (&arrays)[kAttentionArrays]) {
+  struct Array {
+    AttentionArray which;
+    bool wanted;
+    const char *name, *why;
+    int64_t element;
+    bool per_sequence;
+    int64_t counts[3];
+  };
+  const bool packed = desc.q.rank == 3, lsh = desc.kind == GTN_SELECT_LSH;
+  const int length = desc.q.rank - 3;
+  const int64_t sequences = packed ? desc.max_sequences : desc.q.shape[0], heads_q = desc.q.shape[length + 1];
+  const int64_t lq = desc.q.shape[length], lk = desc.k.shape[length], blocks = blocks_of(lq, desc.block_q);
+  for (const Array& array : {
+           // One more block than there is, for the offset at the end.
+           Array{kBlockOffsets, true, "block_offsets", "desc.q", 8, true, {desc.heads, blocks + 1, 1}},
+           {kBlockColumns, true, "block_columns", "desc.count", 4, true, {desc.heads, blocks, desc.count}},
+           {kBlockBias, desc.kind == GTN_SELECT_RETRIEVAL, "block_bias", "desc.count", 4, true,
+            {desc.heads, blocks, desc.count}},
+           {kQOrder, lsh, "q_order", "desc.q", 4, !packed, {heads_q, lq, 1}},
+           {kKOrder, lsh, "k_order", "desc.k", 4, !packed, {heads_q, lk, 1}},
+           {kQDocuments, lsh, "q_documents", "desc.layers", 4, !packed, {desc.layers, heads_q, lq}},
+           {kKDocuments, lsh, "k_documents", "desc.layers", 4, !packed, {desc.layers, heads_q, lk}},
+       }) {
+    if (!array.wanted) continue;
+    const int64_t* counts = array.counts;
+    GATUN_CHECK(check_array(message, array.why, array.name, array.element,
+                            {array.per_sequence ? sequences : 1, counts[0], counts[1], counts[2]}));
+    const int64_t bytes = array.element * counts[0] * counts[1] * counts[2];
+    arrays[array.which] = {true, array.per_sequence, {array.element, bytes, bytes, true}};
+  }
+  Extent& offsets = arrays[kBlockOffsets].extent;
+  offsets.pitch = 8 * desc.heads * blocks;
+  offsets.width = offsets.pitch + 8;
+  return GTN_OK;
+}
+
 gtn_status check(gtn_message* message, const gtn_rope_desc& desc) {
   if (desc.style != GTN_ROPE_HALVES && desc.style != GTN_ROPE_INTERLEAVED) {
     return fail(message, GTN_INVALID_ARGUMENT, "desc.style: is %d, expected GTN_ROPE_HALVES or GTN_ROPE_INTERLEAVED",
@@ -447,6 +560,65 @@ gtn_status check(gtn_message* message, const gtn_rope_desc& desc) {
   return check_array(message, desc.has_q ? "desc.q" : "desc.k", "positions", 8, {first.shape[0]});
 }
 
+gtn_status check(gtn_message* message, const gtn_route_desc& desc) {
+  if (desc.kind != GTN_ROUTE_SOFTMAX && desc.kind != GTN_ROUTE_SIGMOID) {
+    return fail(message, GTN_INVALID_ARGUMENT, "desc.kind: is %d, expected GTN_ROUTE_SOFTMAX or GTN_ROUTE_SIGMOID", desc.kind);
+  }
+  GATUN_CHECK(check_tensor(message, "desc.x", desc.x, kFloatsAndHalf, 2, 2, true, false));
+  const struct {
+    const char* name;
+    int64_t value, least, most;
+  } fields[] = {
+      {"x.shape[1]", desc.x.shape[1], 1, 65536},
+      {"top", desc.top, 1, desc.x.shape[1]},
+      {"groups", desc.groups, 0, desc.x.shape[1]},
+      {"top_groups", desc.top_groups, desc.groups > 0 ? 1 : 0, desc.groups},
+  };
+  for (const auto& field : fields) {
+    if (field.value >= field.least && field.value <= field.most) continue;
+    return fail(message, GTN_INVALID_ARGUMENT, "desc.%s: is %lld, expected %lld to %lld", field.name,
+                static_cast<long long>(field.value), static_cast<long long>(field.least), static_cast<long long>(field.most));
+  }
+  if (desc.groups > 0) {
+    if (desc.x.shape[1] % desc.groups != 0) {
+      return fail(message, GTN_INVALID_ARGUMENT, "desc.groups: is %lld, expected a divisor of the %lld experts",
+                  static_cast<long long>(desc.groups), static_cast<long long>(desc.x.shape[1]));
+    }
+    const int64_t among = desc.x.shape[1] / desc.groups * desc.top_groups;
+    if (desc.top > among) {
+      return fail(message, GTN_INVALID_ARGUMENT, "desc.top: is %lld, expected at most %lld, the experts of %lld groups",
+                  static_cast<long long>(desc.top), static_cast<long long>(among), static_cast<long long>(desc.top_groups));
+    }
+  }
+  GATUN_CHECK(check_flag(message, "desc.has_bias", desc.has_bias));
+  GATUN_CHECK(check_flag(message, "desc.normalize", desc.normalize));
+  return check_finite(message, "desc.scale", desc.scale);
+}
+
+gtn_status check(gtn_message* message, const gtn_mix_desc& desc) {
+  if (desc.gate < GTN_GATE_NONE || desc.gate > GTN_GATE_TANH) {
+    return fail(message, GTN_INVALID_ARGUMENT, "desc.gate: is %d, expected GTN_GATE_NONE, GTN_GATE_SIGMOID or GTN_GATE_TANH",
+                desc.gate);
+  }
+  GATUN_CHECK(check_flag(message, "desc.has_residual", desc.has_residual));
+  GATUN_CHECK(check_flag(message, "desc.has_row_index", desc.has_row_index));
+  const bool indexed = desc.has_row_index != 0;
+  const int rank = indexed ? 3 : 4;
+  GATUN_CHECK(check_tensor(message, "desc.x", desc.x, kFloatsAndHalf, rank, rank, true, false));
+  GATUN_CHECK(check_tensor(message, "desc.gates", desc.gates, 1u << GTN_F32, 3, 3, false, false));
+  GATUN_CHECK(check_tensor(message, "desc.out", desc.out, kFloatsAndHalf, 3, 3, true, true));
+  GATUN_CHECK(check_heads(message, "desc.out", desc.out));
+  const int64_t *gates = desc.gates.shape, *out = desc.out.shape;
+  GATUN_CHECK(check_size(message, "desc.gates", desc.gates, 0, "out's", out[0]));
+  GATUN_CHECK(check_size(message, "desc.gates", desc.gates, 2, "out's", out[1]));
+  if (!indexed) {
+    GATUN_CHECK(check_size(message, "desc.x", desc.x, 0, "the parts of gates,", gates[1]));
+    GATUN_CHECK(check_size(message, "desc.x", desc.x, 1, "out's", out[0]));
+  }
+  for (int d = 1; d < 3; ++d) GATUN_CHECK(check_size(message, "desc.x", desc.x, rank - 3 + d, "out's", out[d]));
+  return check_array(message, "desc.gates", "row_index", 4, {gates[0], gates[1]});
+}
+
 void keep(Plan& plan, const gtn_gemm_desc& desc) {
   plan.gemm = desc;
   plan.x = extent_of(desc.a);
@@ -499,6 +671,28 @@ void keep(Plan& plan, const gtn_rope_desc& desc) {
     plan.v = extent_of(desc.v);
     plan.v_cache = extent_of(desc.v_cache);
   }
+}
+
+void keep(Plan& plan, const gtn_route_desc& desc) {
+  plan.route = desc;
+  plan.x = extent_of(desc.x);
+}
+
+void keep(Plan& plan, const gtn_mix_desc& desc) {
+  plan.mix = desc;
+  plan.k = extent_of(desc.gates);
+  plan.out = extent_of(desc.out);
+  plan.x = extent_of(desc.x);
+  if (desc.has_row_index) return;
+  // A row is a token in all parts, wherever these lie.
+  const gtn_tensor_desc& x = desc.x;
+  plan.x.exact = true;
+  plan.x.pitch = x.strides[1] * plan.x.element;
+  plan.x.width = 0;
+  if (x.shape[0] == 0) return;
+  int64_t elements = 1;
+  for (int d = 0; d < 4; ++d) elements += d == 1 ? 0 : (x.shape[d] - 1) * x.strides[d];
+  plan.x.width = elements * plan.x.element;
 }
 
 // Has the device make a plan of what was checked; `keep_in` a Plan what runs need of it.
@@ -586,10 +780,40 @@ gtn_status gtn_activation_plan(gtn_device device, const gtn_activation_desc* des
   return gatun::make_plan(device, GTN_OP_ACTIVATION, desc, plan, message);
 }
 
+gtn_status gtn_select_plan(gtn_device device, const gtn_select_desc* desc, gtn_plan* plan, gtn_message* message) {
+  using namespace gatun;
+  if (plan == nullptr) return fail(message, GTN_INVALID_ARGUMENT, "plan: is null");
+  gtn_select_desc checked;
+  GATUN_CHECK(take(message, "desc", desc, &checked));
+  if (checked.kind < GTN_SELECT_BLOCKS || checked.kind > GTN_SELECT_RETRIEVAL) {
+    return fail(message, GTN_INVALID_ARGUMENT, "desc.kind: is %d, expected GTN_SELECT_*, %d to %d", checked.kind,
+                GTN_SELECT_BLOCKS, GTN_SELECT_RETRIEVAL);
+  }
+  GATUN_CHECK(check_select_tensors(message, checked));
+  GATUN_CHECK(check_select_kind(message, checked));
+  RunArray arrays[kAttentionArrays];
+  GATUN_CHECK(check_select_arrays(message, checked, arrays));
+  const auto keep = [&](Plan& created) {
+    created.select = checked;
+    created.x = extent_of(checked.q);
+    created.k = extent_of(checked.k);
+    std::copy(std::begin(arrays), std::end(arrays), created.arrays);
+  };
+  return create_plan(device, GTN_OP_SELECT, checked, keep, plan, message);
+}
+
 gtn_status gtn_merge_plan(gtn_device device, const gtn_merge_desc* desc, gtn_plan* plan, gtn_message* message) {
   return gatun::make_plan(device, GTN_OP_MERGE, desc, plan, message);
 }
 
 gtn_status gtn_rope_plan(gtn_device device, const gtn_rope_desc* desc, gtn_plan* plan, gtn_message* message) {
   return gatun::make_plan(device, GTN_OP_ROPE, desc, plan, message);
+}
+
+gtn_status gtn_route_plan(gtn_device device, const gtn_route_desc* desc, gtn_plan* plan, gtn_message* message) {
+  return gatun::make_plan(device, GTN_OP_ROUTE, desc, plan, message);
+}
+
+gtn_status gtn_mix_plan(gtn_device device, const gtn_mix_desc* desc, gtn_plan* plan, gtn_message* message) {
+  return gatun::make_plan(device, GTN_OP_MIX, desc, plan, message);
 }

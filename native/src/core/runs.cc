@@ -6,7 +6,8 @@
 namespace gatun {
 namespace {
 
-const char* const kOperators[] = {"none", "gemm", "attention", "norm", "softmax", "activation", "merge", "rope"};
+const char* const kOperators[] = {"none", "gemm", "attention", "norm", "softmax", "activation", "merge", "rope",
+                                   "select", "route", "mix"};
 
 // A plan of operator `op` on a stream, held together for one run. After status() is GTN_OK both may be used.
 class Run {
@@ -251,6 +252,67 @@ gtn_status gtn_attention_run_with(gtn_plan plan, gtn_stream stream, int64_t sequ
   return run.with(&args);
 }
 
+gtn_status gtn_select_run(gtn_plan plan, gtn_stream stream, int64_t sequences, int64_t len_q, int64_t len_k,
+                          const void* q_index, const void* k_index, const void* q, const void* k, void* block_offsets,
+                          void* block_columns, void* block_bias, void* q_order, void* k_order, void* q_documents,
+                          void* k_documents) {
+  Run run(GTN_OP_SELECT, plan, stream);
+  if (run.status() != GTN_OK) return run.status();
+  const Plan& self = run.plan();
+  const gtn_select_desc& desc = self.select;
+  gtn_message* message = run.message();
+  const bool packed = desc.q.rank == 3;
+  const int64_t planned_q = desc.q.shape[packed ? 0 : 1], planned_k = desc.k.shape[packed ? 0 : 1];
+  GATUN_CHECK(check_count(message, "sequences", sequences, packed ? desc.max_sequences : desc.q.shape[0]));
+  GATUN_CHECK(check_count(message, "len_q", len_q, planned_q));
+  GATUN_CHECK(check_count(message, "len_k", len_k, planned_k));
+  GATUN_CHECK(check_pointer(message, "q_index", q_index, q_index != nullptr || packed, 8));
+  GATUN_CHECK(check_pointer(message, "k_index", k_index, k_index != nullptr || packed, 8));
+  const bool some = sequences > 0;
+  GATUN_CHECK(check_pointer(message, "q", q, q != nullptr || (some && len_q > 0), self.x.element));
+  GATUN_CHECK(check_pointer(message, "k", k, k != nullptr || (some && len_k > 0), self.k.element));
+  const auto rows = [&](const Extent& extent, int64_t length, int64_t planned) {
+    return !some || length == 0 ? 0 : packed ? length : rows_of(extent, sequences, length, planned);
+  };
+  const Extent lengths = dense(8, sequences), offsets = dense(8, sequences < INT64_MAX ? sequences + 1 : sequences);
+  const Region inputs[] = {{"q", self.x, q, rows(self.x, len_q, planned_q)},
+                           {"k", self.k, k, rows(self.k, len_k, planned_k)},
+                           {"q_index", packed ? offsets : lengths, q_index, 1},
+                           {"k_index", packed ? offsets : lengths, k_index, 1}};
+  const struct {
+    const char* name;
+    const void* at;
+    AttentionArray which;
+  } outputs[] = {{"block_offsets", block_offsets, kBlockOffsets}, {"block_columns", block_columns, kBlockColumns},
+                 {"block_bias", block_bias, kBlockBias},          {"q_order", q_order, kQOrder},
+                 {"k_order", k_order, kKOrder},                   {"q_documents", q_documents, kQDocuments},
+                 {"k_documents", k_documents, kKDocuments}};
+  // Without sequences there is one offset, and nothing else.
+  const auto region = [&](const auto& output) {
+    const RunArray& array = self.arrays[output.which];
+    static constexpr Extent kOneOffset = {8, 8, 8, true};
+    if (!some && output.which == kBlockOffsets) return Region{output.name, kOneOffset, output.at, 1};
+    return Region{output.name, array.extent, output.at, array.per_sequence ? sequences : some};
+  };
+  for (const auto& output : outputs) {
+    const bool wanted = self.arrays[output.which].wanted;
+    if (!wanted && output.at == nullptr) continue;
+    const Region written = region(output);
+    GATUN_CHECK(check_pointer(message, output.name, output.at,
+                              wanted && (output.at != nullptr || extent_bytes(written.extent, written.rows) > 0),
+                              written.extent.element));
+    for (const Region& input : inputs) GATUN_CHECK(check_apart(message, written, input));
+    for (const auto* other = outputs; other != &output; ++other) GATUN_CHECK(check_apart(message, written, region(*other)));
+  }
+  const gtn_select_args args = {sequences, len_q, len_k,
+                                static_cast<const int64_t*>(q_index), static_cast<const int64_t*>(k_index), q, k,
+                                static_cast<int64_t*>(block_offsets), static_cast<int32_t*>(block_columns),
+                                static_cast<float*>(block_bias), static_cast<int32_t*>(q_order),
+                                static_cast<int32_t*>(k_order), static_cast<int32_t*>(q_documents),
+                                static_cast<int32_t*>(k_documents)};
+  return run.with(&args);
+}
+
 gtn_status gtn_merge_run(gtn_plan plan, gtn_stream stream, int64_t parts, int64_t batch, int64_t length, const void* x,
                          const void* x_lse, const void* sink_logits, void* out, void* lse) {
   Run run(GTN_OP_MERGE, plan, stream);
@@ -342,6 +404,75 @@ gtn_status gtn_rope_run(gtn_plan plan, gtn_stream stream, int64_t tokens, const 
   const gtn_rope_args args = {tokens, static_cast<const int64_t*>(positions), static_cast<const float*>(table),
                               static_cast<const int64_t*>(slots), q, k, v, q_out, k_cache, v_cache,
                               static_cast<float*>(k_scales), static_cast<float*>(v_scales)};
+  return run.with(&args);
+}
+
+gtn_status gtn_route_run(gtn_plan plan, gtn_stream stream, int64_t tokens, const void* x, const void* bias, void* experts,
+                         void* shares, void* offsets, void* rows, void* slots) {
+  Run run(GTN_OP_ROUTE, plan, stream);
+  if (run.status() != GTN_OK) return run.status();
+  const Plan& self = run.plan();
+  const gtn_route_desc& desc = self.route;
+  gtn_message* message = run.message();
+  GATUN_CHECK(check_count(message, "tokens", tokens, desc.x.shape[0]));
+  const int64_t most = INT32_MAX / desc.top;
+  if (tokens > most) {
+    return fail(message, GTN_INVALID_ARGUMENT, "tokens: is %lld, expected at most %lld, for which rows have numbers of 31 bits",
+                static_cast<long long>(tokens), static_cast<long long>(most));
+  }
+  // Without tokens there are offsets all the same.
+  const bool some = tokens > 0;
+  GATUN_CHECK(check_pointer(message, "x", x, x != nullptr || some, self.x.element));
+  GATUN_CHECK(check_pointer(message, "bias", bias, desc.has_bias != 0, 4));
+  GATUN_CHECK(check_pointer(message, "experts", experts, experts != nullptr || some, 4));
+  GATUN_CHECK(check_pointer(message, "weights", shares, shares != nullptr || some, 4));
+  GATUN_CHECK(check_pointer(message, "offsets", offsets, true, 8));
+  GATUN_CHECK(check_pointer(message, "rows", rows, rows != nullptr || some, 4));
+  GATUN_CHECK(check_pointer(message, "slots", slots, slots != nullptr || some, 4));
+  const Extent each = dense(4, desc.x.shape[1]), starts = dense(8, desc.x.shape[1] + 1), choices = dense(4, tokens, desc.top);
+  const Region outputs[] = {{"experts", choices, experts, 1},
+                            {"weights", choices, shares, 1},
+                            {"offsets", starts, offsets, 1},
+                            {"rows", choices, rows, 1},
+                            {"slots", choices, slots, 1}};
+  const Region inputs[] = {{"x", self.x, x, tokens}, {"bias", each, bias, 1}};
+  for (const Region& output : outputs) {
+    if (output.at == nullptr) continue;
+    for (const Region& input : inputs) GATUN_CHECK(check_apart(message, output, input));
+    for (const Region* other = outputs; other != &output; ++other) GATUN_CHECK(check_apart(message, output, *other));
+  }
+  const gtn_route_args args = {tokens, x, static_cast<const float*>(bias), static_cast<int32_t*>(experts),
+                               static_cast<float*>(shares), static_cast<int64_t*>(offsets), static_cast<int32_t*>(rows),
+                               static_cast<int32_t*>(slots)};
+  return run.with(&args);
+}
+
+gtn_status gtn_mix_run(gtn_plan plan, gtn_stream stream, int64_t tokens, int64_t rows_x, const void* x, const void* gates,
+                       const void* row_index, const void* residual, void* out) {
+  Run run(GTN_OP_MIX, plan, stream);
+  if (run.status() != GTN_OK) return run.status();
+  const Plan& self = run.plan();
+  const gtn_mix_desc& desc = self.mix;
+  gtn_message* message = run.message();
+  const bool indexed = desc.has_row_index != 0;
+  const int64_t parts = desc.gates.shape[1];
+  GATUN_CHECK(check_count(message, "tokens", tokens, desc.out.shape[0]));
+  GATUN_CHECK(check_count(message, "rows_x", rows_x, indexed ? desc.x.shape[0] : 0));
+  if (tokens == 0) return GTN_OK;
+  const bool read = indexed ? rows_x > 0 : parts > 0;
+  GATUN_CHECK(check_pointer(message, "x", x, x != nullptr || read, self.x.element));
+  GATUN_CHECK(check_pointer(message, "gates", gates, gates != nullptr || parts > 0, 4));
+  GATUN_CHECK(check_pointer(message, "row_index", row_index, indexed && (row_index != nullptr || parts > 0), 4));
+  GATUN_CHECK(check_pointer(message, "residual", residual, desc.has_residual != 0, self.out.element));
+  GATUN_CHECK(check_pointer(message, "out", out, true, self.out.element));
+  const Extent indices = dense(4, tokens, parts);
+  const Region output = {"out", self.out, out, tokens};
+  GATUN_CHECK(check_apart(message, output, {"x", self.x, x, indexed ? rows_x : tokens}));
+  GATUN_CHECK(check_apart(message, output, {"gates", self.k, gates, tokens}));
+  GATUN_CHECK(check_apart(message, output, {"row_index", indices, row_index, 1}));
+  GATUN_CHECK(check_apart_or_equal(message, output, {"residual", self.out, residual, tokens}));
+  const gtn_mix_args args = {tokens, rows_x, x, static_cast<const float*>(gates), static_cast<const int32_t*>(row_index),
+                             residual, out};
   return run.with(&args);
 }
 

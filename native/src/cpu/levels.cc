@@ -16,11 +16,15 @@ namespace gatun::cpu {
   extern const ActivationKernels activation_kernels;                                                             \
   extern const MergeKernels merge_kernels;                                                                       \
   extern const RopeKernels rope_kernels;                                                                         \
+  extern const SelectKernels select_kernels;                                                                     \
+  extern const RouteKernels route_kernels;                                                                       \
+  extern const MixKernels mix_kernels;                                                                           \
   extern const LimitKernels limit_kernels;                                                                       \
   }                                                                                                              \
   static const Kernels level##_kernels = {&level::gemm_kernels, &level::attention_kernels, &level::norm_kernels, \
                                           &level::softmax_kernels, &level::activation_kernels,                   \
-                                          &level::merge_kernels, &level::rope_kernels, &level::limit_kernels};
+                                          &level::merge_kernels, &level::rope_kernels, &level::select_kernels,   \
+                                          &level::route_kernels, &level::mix_kernels, &level::limit_kernels};
 
 GATUN_DECLARE_LEVEL(scalar)
 #if defined(__x86_64__) && !defined(GATUN_SCALAR_ALONE)

@@ -6,8 +6,11 @@
 #include "cpu/gemm/gemm.h"
 #include "cpu/limits/limits.h"
 #include "cpu/merge/merge.h"
+#include "cpu/mix/mix.h"
 #include "cpu/norm/norm.h"
 #include "cpu/rope/rope.h"
+#include "cpu/route/route.h"
+#include "cpu/select/select.h"
 #include "cpu/softmax/softmax.h"
 
 namespace gatun::cpu {
@@ -23,6 +26,9 @@ struct Kernels {
   const ActivationKernels* activation;
   const MergeKernels* merge;
   const RopeKernels* rope;
+  const SelectKernels* select;
+  const RouteKernels* route;
+  const MixKernels* mix;
   const LimitKernels* limits;
 };
 

@@ -12,6 +12,7 @@
 // scalar one, which has no FMA, is a few tenths worse than the others). Results below the normal range round gradually.
 //   exp, exp_nonpositive  1.2
 //   tanh                  2.6; odd, the sign of zero kept
+//   sigmoid               2.3
 //   erf                   2.3; odd, the sign of zero kept
 //   gelu_erf              7.5, the far negative tail included: it never cancels
 //   gelu_tanh             relative error (7 + 3 |v|) 2^-24 with v = min(0, 2 sqrt(2/pi) (x + 0.044715 x^3)): the tail
@@ -90,6 +91,7 @@ GATUN_WIDE_BINARY(div, hn::Div)
 GATUN_WIDE_TERNARY(mul_add, hn::MulAdd)         // x y + z
 GATUN_WIDE_TERNARY(mul_sub, hn::MulSub)         // x y - z
 GATUN_WIDE_TERNARY(neg_mul_add, hn::NegMulAdd)  // z - x y
+GATUN_WIDE_TERNARY(where_negative, hn::IfNegativeThenElse)  // x < 0 ? y : z, by the sign
 
 // max(x, bound) and min(x, bound) that keep a NaN in x. The x86 instructions give their second operand when either is
 // NaN; elsewhere (HWY_SCALAR drops NaN) a comparison does it.
@@ -300,6 +302,14 @@ HWY_INLINE V minus_logistic_tail(F32 d, const V& x, const V& t, const V& v) {
   const V e = exp_scaled(d, wide::neg(v));
   const V denominator = wide::mul_add(e, hn::Set(d, 0x1p-32f), hn::Set(d, 1.0f));
   return minus_tail(d, x, V(wide::div(wide::mul(t, e), denominator)));
+}
+
+// 1 / (1 + exp(-x)), for negative x as e / (1 + e): below the normal range it rounds once, in the last product.
+template <typename V>
+HWY_INLINE V sigmoid(F32 d, const V& x) {
+  const V e = exp_scaled(d, wide::neg(wide::at_most(hn::Set(d, 109.0f), wide::abs(x))));
+  const V denominator = wide::mul_add(e, hn::Set(d, 0x1p-32f), hn::Set(d, 1.0f));
+  return wide::mul(wide::div(wide::where_negative(x, e, hn::Set(d, 0x1p32f)), denominator), hn::Set(d, 0x1p-32f));
 }
 
 // x/2 (1 + tanh(w)) = x / (1 + exp(-2 w)) with 2 w = x (c + 0.044715 c x^2), c = 2 sqrt(2/pi).

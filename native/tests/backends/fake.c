@@ -1,5 +1,5 @@
 /* A backend for tests of the core: one device, and a softmax whose run reports that it is inside and waits to be let go, so
- * that tests of closing during a run need no timing. Attention, merges and embeddings are planned, and run without
+ * that tests of closing during a run need no timing. Attention, selections, merges and embeddings are planned, and run without
  * doing anything; what it is told of patterns, an attention plan says in its info. Built several times: FAKE_ABI and
  * FAKE_SIZE make it one that the core must refuse or that is older than the core, FAKE_NO_DRIVER one whose vendor's
  * driver is missing, and FAKE_CONSTRUCTOR and FAKE_DESTRUCTOR do something terrible when the library is opened, or when
@@ -31,7 +31,7 @@ __attribute__((destructor)) static void destruct(void) { FAKE_DESTRUCTOR; }
 #endif
 
 static int object;
-static int32_t plans[GTN_OP_ROPE + 1]; /* one for each operator, to be told apart by its address */
+static int32_t plans[GTN_OP_MIX + 1]; /* one for each operator, to be told apart by its address */
 
 static gtn_status device_count(int32_t* count, gtn_message* message) {
 #ifdef FAKE_NO_DRIVER
@@ -115,6 +115,9 @@ static gtn_status plan_create(void* device, int32_t op, const void* desc, void**
     }
     case GTN_OP_MERGE:
     case GTN_OP_ROPE:
+    case GTN_OP_SELECT:
+    case GTN_OP_ROUTE:
+    case GTN_OP_MIX:
       return GTN_OK;
     default:
       snprintf(message->text, sizeof message->text, "fake has no operator %d", op);

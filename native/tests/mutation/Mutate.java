@@ -37,7 +37,7 @@ import java.util.stream.Stream;
 final class Mutate {
     /** Where the mutants are made: the sources of the CPU backend that compute, or say who computes what. */
     private static final Pattern FILES = Pattern.compile("native/src/cpu/(math\\.h|simd\\.h|threads\\.cc|"
-            + "(activation|attention|gemm|merge|norm|rope|softmax)/[a-z_]+\\.(cc|h))");
+            + "(activation|attention|gemm|merge|mix|norm|rope|route|select|softmax)/[a-z_]+\\.(cc|h))");
 
     /** Code that is left alone: what matches, and with {@code statement} all to the end of the statement. */
     private record Exclusion(String file, String line, boolean statement, String reason) {}
@@ -57,7 +57,7 @@ final class Mutate {
             new Exclusion("", "0x40u|0x400000u", false, "which NaN"),
             new Exclusion("/plan", "const double|double (rows|elements|copies)|const bool (layer|has_)"
                     + "|const int64_t n = desc\\.x\\.shape", true, "the same"),
-            new Exclusion("activation/|merge/|norm/|rope/|softmax/|gemm/epilogue",
+            new Exclusion("activation/|merge/|mix/|norm/|rope/|softmax/|gemm/epilogue",
                     "(?<=load_some\\([^;\\n]{1,60}, )0\\.0f(?=\\))", false,
                     "the lanes beyond the end of a row: computed or masked, never stored and never summed"),
             new Exclusion("gemm/rows", "(?<=VF x = load_some\\([^;\\n]{1,60}, )0\\.0f(?=\\))", false,

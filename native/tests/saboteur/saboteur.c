@@ -265,14 +265,15 @@ static struct view output_view(struct plan* plan, union args* args) {
 /* Whether a plan has the one shape that some faults lie in wait for. */
 static bool is_trap(int32_t op, const union desc* desc) { return op == GTN_OP_SOFTMAX && desc->softmax.x.shape[1] == 17; }
 
-/* Whether faults can be made in an operator: not in merges and embeddings, nor in attention that is more than a window or
+/* Whether faults can be made in a plan: of these operators alone, and not in attention that is more than a window, nor in
  * a product with further arrays. */
 static bool is_plain(int32_t op, const void* asked) {
+  if (op == GTN_OP_NORM || op == GTN_OP_SOFTMAX || op == GTN_OP_ACTIVATION) return true;
   if (op == GTN_OP_GEMM) {
     const gtn_gemm_desc* gemm = asked;
     return gemm->groups == 0 && !gemm->has_row_index && gemm->rank == 0;
   }
-  if (op != GTN_OP_ATTENTION) return op != GTN_OP_MERGE && op != GTN_OP_ROPE;
+  if (op != GTN_OP_ATTENTION) return false;
   const gtn_attention_desc* desc = asked;
   const gtn_attention_pattern* pattern = desc->patterns;
   const int32_t dtype = desc->q.dtype;

@@ -83,10 +83,10 @@ class KeyBlocks {
       if (token < sinks) continue;
       if (token >= lifted_end) break;
       if (token >= first && token < hull.last && (token - first) % step == 0) continue;
-      if (count_ == tiling_.block_keys) flush(true, true);
+      if (count_ == tiling_.block_keys) flush(true);
       tokens_[count_++] = static_cast<int32_t>(token);
     }
-    flush(true, true);
+    flush(true);
   }
 
   void listed() {
@@ -96,7 +96,7 @@ class KeyBlocks {
       hull = {window_of(mask_, rows_.low, false).first, window_of(mask_, rows_.high, false).last};
     }
     const int64_t width = tile_.lists.block_k;
-    const bool gather = keys_.order != nullptr || places_used_ || width < tiling_.block_keys / 4;
+    const bool gather = places_used_ || width < tiling_.block_keys / 4;
     KeyRange run = {0, 0};
     for (int64_t entry = keys_.list_offsets[0]; entry < keys_.list_offsets[1]; ++entry) {
       // A column is below 2^31, and so is the length of a sequence that has any.
@@ -117,7 +117,7 @@ class KeyBlocks {
       for (int64_t slot = first; slot < last; ++slot) {
         const int64_t token = keys_.order != nullptr ? keys_.order[slot] : slot;
         if (token < 0) continue;
-        if (count_ == tiling_.block_keys) flush(false, keys_.order == nullptr);
+        if (count_ == tiling_.block_keys) flush(false);
         tokens_[count_] = static_cast<int32_t>(token);
         entries()[count_] = static_cast<int32_t>(entry);
         places()[count_] = static_cast<int32_t>(slot - first);
@@ -125,7 +125,7 @@ class KeyBlocks {
       }
     }
     if (gather) {
-      flush(false, keys_.order == nullptr);
+      flush(false);
     } else {
       slots(run.first < hull.first ? hull.first : run.first, run.last < hull.last ? run.last : hull.last, false);
     }
@@ -176,7 +176,7 @@ class KeyBlocks {
         if (keys_.order[s] >= 0) tokens_[count_++] = keys_.order[s];
       }
       same_labels_ = labels_equal(slot, end);
-      flush(lifted, false);
+      flush(lifted);
     }
   }
 
@@ -201,18 +201,24 @@ class KeyBlocks {
   int32_t* places() const { return tokens_ + 2 * tiling_.block_keys; }
 
   // The keys collected in tokens_.
-  void flush(bool lifted, bool rising) {
+  void flush(bool lifted) {
     if (count_ == 0) return;
     KeyBlock block = {0, 0, tokens_, static_cast<int32_t>(count_), KeyBlock::kGeneral, lifted, nullptr, nullptr};
     if (keys_.list_offsets != nullptr && places_used_) {
       block.entries = entries();
       block.places = places();
     }
-    if (rising) {
-      block.kind = kind(tokens_[0], tokens_[count_ - 1], 1, lifted);
-    } else if (is_open()) {
-      block.kind = KeyBlock::kFull;
+    // Orders by hashing rise within a label, and so do most of their blocks. Elsewhere all or nothing is what the least
+    // and the greatest key can say.
+    int32_t least = tokens_[0], greatest = tokens_[0];
+    bool rising = true;
+    for (int64_t t = 1; t < count_; ++t) {
+      rising = rising && tokens_[t] > tokens_[t - 1];
+      least = tokens_[t] < least ? tokens_[t] : least;
+      greatest = tokens_[t] > greatest ? tokens_[t] : greatest;
     }
+    block.kind = kind(least, greatest, 1, lifted);
+    if (block.kind == KeyBlock::kRange && !rising) block.kind = KeyBlock::kGeneral;
     if (block.entries != nullptr && tile_.lists.mask_index != nullptr) {
       for (int64_t t = 0; t < count_; ++t) {
         if (tile_.lists.mask_index[block.entries[t]] >= 0) block.kind = KeyBlock::kGeneral;
@@ -246,7 +252,7 @@ class KeyBlocks {
     return mask_.left < 0 && mask_.right < 0 && mask_.dilation == 1 && mask_.tree == nullptr && labels_admit_all();
   }
 
-  // For rising keys from first to last.
+  // For keys from the least, `first`, to the greatest, `last`; kRange is for those that rise.
   KeyBlock::Kind kind(int64_t first, int64_t last, int64_t step, bool lifted) const {
     if (is_open()) return KeyBlock::kFull;
     if (!labels_admit_all()) return KeyBlock::kGeneral;

@@ -375,14 +375,15 @@ void add_row(const AttentionTile& t, const KeyBlock& block, int64_t first, int64
   if (block.kind == KeyBlock::kGeneral) {
     const bool masks = block.entries != nullptr && t.lists.mask_index != nullptr;
     const bool lifts = mask.global_count > 0 || mask.sinks > 0;
-    if (mask.tree == nullptr && mask.dilation == 1 && mask.layers <= 1 && !masks &&
-        (!lifts || block.tokens == nullptr)) {
+    if (mask.tree == nullptr && mask.dilation == 1 && !masks && (!lifts || block.tokens == nullptr)) {
       const KeyRange window = window_of(mask, row, block.lifted);
       const int32_t* labels = mask.q_labels != nullptr ? mask.k_labels : nullptr;
       const int32_t label = labels != nullptr ? mask.q_labels[row.query] : 0;
       for (int64_t j = 0; j < keys; ++j) {
         const int64_t token = token_of(block, first + j);
-        const bool sees = token >= window.first && token < window.last && (labels == nullptr || labels[token] == label);
+        const bool sees = token >= window.first && token < window.last &&
+                          (labels == nullptr ||
+                           (labels[token] == label && (mask.layers == 1 || labels_admit(mask, row.query, token))));
         added[j * step] = sees ? 0.0f : -kInfinity;
       }
       if (lifts && !block.lifted && !row.global) add_lifted(mask, row, token_of(block, first), keys, added, step);

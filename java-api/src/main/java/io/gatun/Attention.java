@@ -670,7 +670,7 @@ public final class Attention {
      * @param perSequence indices of the first dimension for each sequence of a run, or 0 where the shape is the plan's
      * @param more indices beyond those
      */
-    private record Array(String name, @Nullable TensorSpec spec, long perSequence, long more) {
+    record Array(String name, @Nullable TensorSpec spec, long perSequence, long more) {
         /** An array whose shape is the plan's. */
         static Array whole(String name, boolean wanted, DType dtype, long... shape) {
             return new Array(name, wanted ? Arguments.dense(name, dtype, shape) : null, 0, 0);

@@ -17,7 +17,13 @@ public enum Operator {
     /** {@link Merge}. */
     MERGE,
     /** {@link Rope}. */
-    ROPE;
+    ROPE,
+    /** {@link Selection}. */
+    SELECT,
+    /** {@link Route}. */
+    ROUTE,
+    /** {@link Mix}. */
+    MIX;
 
     int code() {
         return switch (this) {
@@ -28,6 +34,9 @@ public enum Operator {
             case ACTIVATION -> gatun_h.GTN_OP_ACTIVATION();
             case MERGE -> gatun_h.GTN_OP_MERGE();
             case ROPE -> gatun_h.GTN_OP_ROPE();
+            case SELECT -> gatun_h.GTN_OP_SELECT();
+            case ROUTE -> gatun_h.GTN_OP_ROUTE();
+            case MIX -> gatun_h.GTN_OP_MIX();
         };
     }
 }

@@ -30,8 +30,11 @@ public abstract sealed class Plan implements AutoCloseable
                 Gemm.Plan,
                 LayerNorm.Plan,
                 Merge.Plan,
+                Mix.Plan,
                 RmsNorm.Plan,
                 Rope.Plan,
+                Route.Plan,
+                Selection.Plan,
                 Softmax.Plan {
     final long handle;
     final Handle owned;
@@ -87,6 +90,15 @@ public abstract sealed class Plan implements AutoCloseable
         }
         if (op == gatun_h.GTN_OP_MERGE()) {
             return "merge";
+        }
+        if (op == gatun_h.GTN_OP_ROUTE()) {
+            return "route";
+        }
+        if (op == gatun_h.GTN_OP_MIX()) {
+            return "mix";
+        }
+        if (op == gatun_h.GTN_OP_SELECT()) {
+            return "select";
         }
         return op == gatun_h.GTN_OP_ROPE() ? "rope" : "operator " + op;
     }

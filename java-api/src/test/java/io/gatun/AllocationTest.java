@@ -123,6 +123,37 @@ class AllocationTest {
                     }
                 });
             }
+            Tensor logits = Tensor.allocate(confined, DType.F32, 2, 4);
+            Tensor experts = Tensor.allocate(confined, DType.S32, 2, 2);
+            Tensor weights = Tensor.allocate(confined, DType.F32, 2, 2);
+            Tensor offsets = Tensor.allocate(confined, DType.S64, 5);
+            Tensor expertRows = Tensor.allocate(confined, DType.S32, 4);
+            Tensor rowsOfTokens = Tensor.allocate(confined, DType.S32, 2, 2);
+            try (Route.Plan route = Route.sigmoid(2).normalize().plan(device, logits.spec())) {
+                measure("route", count -> {
+                    for (int i = 0; i < count; i++) {
+                        route.run(stream, logits, null, experts, weights, offsets, expertRows, rowsOfTokens);
+                    }
+                });
+            }
+            Tensor given = Tensor.allocate(confined, DType.F32, 4, 1, 8);
+            Tensor gates = weights.reshape(2, 2, 1);
+            Tensor mixed = Tensor.allocate(confined, DType.F32, 2, 1, 8);
+            try (Mix.Plan mix = Mix.of().rowIndex().residual().plan(device, given.spec(), gates.spec(), mixed.spec())) {
+                measure("mix", count -> {
+                    for (int i = 0; i < count; i++) {
+                        mix.run(stream, given, gates, rowsOfTokens, mixed, mixed);
+                    }
+                });
+            }
+            try (Selection.Plan select = Selection.blocks(1, 1, 1).plan(device, q.spec(), q.spec())) {
+                Selection.Lists lists = select.lists(confined);
+                measure("select", count -> {
+                    for (int i = 0; i < count; i++) {
+                        select.run(stream, q, q, lists);
+                    }
+                });
+            }
             Tensor tokens = Tensor.allocate(confined, DType.F32, 2, 1, 8);
             Tensor table = Tensor.allocate(confined, DType.F32, 4, 8);
             Tensor cache = pool.tensor(DType.F32, 1, 2, 1, 8);

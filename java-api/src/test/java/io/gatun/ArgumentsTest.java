@@ -2,6 +2,7 @@ package io.gatun;
 
 import static org.junit.jupiter.api.Assertions.assertArrayEquals;
 import static org.junit.jupiter.api.Assertions.assertEquals;
+import static org.junit.jupiter.api.Assertions.assertNull;
 import static org.junit.jupiter.api.Assertions.assertThrows;
 
 import java.lang.foreign.Arena;
@@ -395,6 +396,197 @@ class ArgumentsTest {
             plan.run(STREAM, in, inLse, sink, to, toLse);
             plain.run(STREAM, in.slice(0, 0, 2), inLse.slice(0, 0, 2), in.slice(0, 0, 1).reshape(2, 4, 2, 8));
             plain.run(STREAM, in.slice(2, 0, 3), inLse.slice(3, 0, 3), null, to.slice(1, 0, 3), toLse.slice(2, 0, 3));
+        }
+    }
+
+    @Test
+    void route() {
+        TensorSpec x = spec(5, 12);
+        Expect.illegalArgument("top: 0", () -> Route.softmax(0));
+        Expect.illegalArgument("groups: 0", () -> Route.sigmoid(1).groups(0, 1));
+        Expect.illegalArgument("topGroups: 4, expected 1 to 3", () -> Route.sigmoid(1).groups(3, 4));
+        Expect.illegalArgument("scale: NaN", () -> Route.sigmoid(1).scale(Float.NaN));
+        Expect.illegalArgument("x: F32[5, 12, 1]", () -> Route.softmax(1).plan(DEVICE, spec(5, 12, 1)));
+        Expect.illegalArgument("x: S8", () -> Route.softmax(1).plan(DEVICE, TensorSpec.of(DType.S8, 5, 12)));
+        Expect.illegalArgument("x: F32[5, 0], expected 1 to 65536", () -> Route.softmax(1).plan(DEVICE, spec(5, 0)));
+        Expect.illegalArgument("x: F32[5, 65537]", () -> Route.softmax(1).plan(DEVICE, spec(5, 65537)));
+        Expect.illegalArgument("x: F32", () -> Route.softmax(1).plan(DEVICE, x.transpose(0, 1)));
+        Expect.illegalArgument("groups: 5, expected a divisor of 12",
+                () -> Route.softmax(1).groups(5, 1).plan(DEVICE, x));
+        Expect.illegalArgument("top: 13, expected at most 12", () -> Route.softmax(13).plan(DEVICE, x));
+        Expect.illegalArgument("top: 5, expected at most 4", () -> Route.softmax(5).groups(3, 1).plan(DEVICE, x));
+        Tensor in = tensor(5, 12);
+        Tensor bias = tensor(12);
+        Tensor experts = Tensor.allocate(ARENA, DType.S32, 5, 2);
+        Tensor weights = tensor(5, 2);
+        Tensor offsets = Tensor.allocate(ARENA, DType.S64, 13);
+        Tensor rows = Tensor.allocate(ARENA, DType.S32, 10);
+        Tensor slots = Tensor.allocate(ARENA, DType.S32, 5, 2);
+        try (Route.Plan plan = Route.softmax(2).bias().plan(DEVICE, x);
+                Route.Plan plain = Route.sigmoid(2).plan(DEVICE, x)) {
+            Expect.illegalArgument("stream",
+                    () -> plain.run(FOREIGN, in, null, experts, weights, offsets, rows, slots));
+            Expect.illegalArgument("bias: null",
+                    () -> plan.run(STREAM, in, null, experts, weights, offsets, rows, slots));
+            Expect.illegalArgument("bias: F32[12], expected null",
+                    () -> plain.run(STREAM, in, bias, experts, weights, offsets, rows, slots));
+            Expect.illegalArgument("experts (strides [2, 1]): F32[5, 2]",
+                    () -> plain.run(STREAM, in, null, weights, weights, offsets, rows, slots));
+            Expect.illegalArgument("experts: S32[4, 2], expected 5 rows",
+                    () -> plain.run(STREAM, in, null, experts.slice(0, 0, 4), weights, offsets, rows, slots));
+            Expect.illegalArgument("weights: F32[4, 2]",
+                    () -> plain.run(STREAM, in, null, experts, weights.slice(0, 0, 4), offsets, rows, slots));
+            Expect.illegalArgument("offsets (strides [1]): S64[12]",
+                    () -> plain.run(STREAM, in, null, experts, weights, offsets.slice(0, 0, 12), rows, slots));
+            Expect.illegalArgument("rows: S32[9], expected 10",
+                    () -> plain.run(STREAM, in, null, experts, weights, offsets, rows.slice(0, 0, 9), slots));
+            Expect.illegalArgument("slots: S32[4, 2]",
+                    () -> plain.run(STREAM, in, null, experts, weights, offsets, rows, slots.slice(0, 0, 4)));
+            Expect.illegalArgument("slots: read-only",
+                    () -> plain.run(STREAM, in, null, experts, weights, offsets, rows, readOnly(slots)));
+            Expect.illegalArgument("slots: overlaps experts",
+                    () -> plain.run(STREAM, in, null, experts, weights, offsets, rows, experts));
+            bias.setFloat(Float.POSITIVE_INFINITY, 3);
+            Expect.illegalArgument("bias[3] is inf",
+                    () -> plan.run(STREAM, in, bias, experts, weights, offsets, rows, slots));
+            bias.setFloat(0, 3);
+            plan.run(STREAM, in, bias, experts, weights, offsets, rows, slots);
+            plain.run(STREAM, in.slice(0, 0, 3), null, experts.slice(0, 0, 3), weights.slice(0, 0, 3), offsets,
+                    rows.slice(0, 0, 6), slots.slice(0, 0, 3));
+        }
+    }
+
+    @Test
+    void mix() {
+        TensorSpec x = spec(3, 4, 2, 8);
+        TensorSpec gates = spec(4, 3, 2);
+        TensorSpec out = spec(4, 2, 8);
+        Expect.illegalArgument("x: F32[4, 2, 8]", () -> Mix.of().plan(DEVICE, out, gates, out));
+        Expect.illegalArgument("x: F32[3, 4, 2, 8], expected [rows", () -> Mix.of().rowIndex()
+                .plan(DEVICE, x, gates, out));
+        Expect.illegalArgument("x: S32", () -> Mix.of()
+                .plan(DEVICE, TensorSpec.of(DType.S32, 3, 4, 2, 8), gates, out));
+        Expect.illegalArgument("gates: BF16", () -> Mix.tanh()
+                .plan(DEVICE, x, TensorSpec.of(DType.BF16, 4, 3, 2), out));
+        Expect.illegalArgument("gates: F32[3, 4, 2], expected 4 in dimension 0, the tokens of out",
+                () -> Mix.of().plan(DEVICE, x, spec(3, 4, 2), out));
+        Expect.illegalArgument("gates: F32[4, 3, 1]", () -> Mix.of().plan(DEVICE, x, spec(4, 3, 1), out));
+        Expect.illegalArgument("x: F32[2, 4, 2, 8], expected 3 in dimension 0, the parts of gates",
+                () -> Mix.of().plan(DEVICE, spec(2, 4, 2, 8), gates, out));
+        Expect.illegalArgument("x: F32[3, 4, 2, 7]", () -> Mix.of().plan(DEVICE, spec(3, 4, 2, 7), gates, out));
+        Expect.illegalArgument("out: F32[4, 0, 8], expected 1 or more",
+                () -> Mix.of().plan(DEVICE, x, gates, spec(4, 0, 8)));
+        Tensor in = tensor(3, 4, 2, 8);
+        Tensor rows = tensor(7, 2, 8);
+        Tensor g = tensor(4, 3, 2);
+        Tensor residual = tensor(4, 2, 8);
+        Tensor to = tensor(4, 2, 8);
+        Tensor index = Tensor.allocate(ARENA, DType.S32, 4, 3);
+        try (Mix.Plan plan = Mix.sigmoid().residual().rowIndex().plan(DEVICE, rows.spec(), gates, out);
+                Mix.Plan plain = Mix.of().plan(DEVICE, x, gates, out)) {
+            Expect.illegalArgument("stream", () -> plain.run(FOREIGN, in, g, null, null, to));
+            Expect.illegalArgument("rowIndex: null", () -> plan.run(STREAM, rows, g, null, residual, to));
+            Expect.illegalArgument("residual: null", () -> plan.run(STREAM, rows, g, index, null, to));
+            Expect.illegalArgument("rowIndex: S32[4, 3], expected null",
+                    () -> plain.run(STREAM, in, g, index, null, to));
+            Expect.illegalArgument("residual: F32[4, 2, 8], expected null",
+                    () -> plain.run(STREAM, in, g, null, residual, to));
+            Expect.illegalArgument("gates: F32[3, 3, 2], expected 4",
+                    () -> plain.run(STREAM, in, g.slice(0, 0, 3), null, null, to));
+            Expect.illegalArgument("x: F32[2, 4, 2, 8], expected 3",
+                    () -> plain.run(STREAM, in.slice(0, 0, 2), g, null, null, to));
+            Expect.illegalArgument("x: F32[3, 3, 2, 8] strides [64, 16, 8, 1], expected 4",
+                    () -> plain.run(STREAM, in.slice(1, 0, 3), g, null, null, to));
+            Expect.illegalArgument("rowIndex: S32[3, 3], expected 4",
+                    () -> plan.run(STREAM, rows, g, index.slice(0, 0, 3), residual, to));
+            Expect.illegalArgument("residual: F32[3, 2, 8], expected 4",
+                    () -> plan.run(STREAM, rows, g, index, residual.slice(0, 0, 3), to));
+            Expect.illegalArgument("out: read-only", () -> plain.run(STREAM, in, g, null, null, readOnly(to)));
+            Expect.illegalArgument("out: overlaps x",
+                    () -> plain.run(STREAM, in, g, null, null, in.slice(0, 1, 2).reshape(4, 2, 8)));
+            index.copyFrom(new long[] {0, 1, 2, 3, 4, 5, 6, -1, 0, 0, 0, 6});
+            Expect.illegalArgument("row_index[2, 0] is 6, expected -1, or 0 to rows_x - 1 = 5",
+                    () -> plan.run(STREAM, rows.slice(0, 0, 6), g, index, residual, to));
+            plan.run(STREAM, rows, g, index, residual, to);
+            plan.run(STREAM, rows, g, index, to, to);
+            plain.run(STREAM, in.slice(1, 0, 2), g.slice(0, 0, 2), null, null, to.slice(0, 0, 2));
+        }
+    }
+
+    @Test
+    void selection() {
+        TensorSpec q = spec(2, 6, 4, 8);
+        TensorSpec k = spec(2, 5, 2, 8);
+        Selection blocks = Selection.blocks(2, 2, 3);
+        Selection lsh = Selection.lsh(4, 2, 9, 2, 2, 3);
+        Expect.illegalArgument("blockQ: 0, expected 1 or more", () -> Selection.blocks(0, 2, 3));
+        Expect.illegalArgument("blockK: -1", () -> Selection.blocks(2, -1, 3));
+        Expect.illegalArgument("count: 0", () -> Selection.blocks(2, 2, 0));
+        Expect.illegalArgument("buckets: 5, expected an even number", () -> Selection.lsh(5, 1, 0, 2, 2, 3));
+        Expect.illegalArgument("buckets: 65538, expected 2 to 65536", () -> Selection.lsh(65538, 1, 0, 2, 2, 3));
+        Expect.illegalArgument("layers: 65, expected 1 to 64", () -> Selection.lsh(4, 65, 0, 2, 2, 3));
+        Expect.illegalArgument("bits: 17, expected 1 to 16", () -> Selection.retrieval(17, 2, 0, 3));
+        Expect.illegalArgument("tables: 1, expected 2 to 1024", () -> Selection.retrieval(4, 1, 0, 3));
+        Expect.illegalArgument("first: 4, expected 0 to 3", () -> blocks.first(4));
+        Expect.illegalArgument("local: 2, expected 0 to 1", () -> blocks.first(2).local(2));
+        Expect.illegalArgument("scale: NaN", () -> blocks.scale(Float.NaN));
+        Expect.illegalArgument("heads: 0", () -> blocks.heads(0));
+        Expect.illegalArgument("maxSequences: 0", () -> blocks.packed(0));
+        Expect.illegalState("first: of LSH", () -> lsh.first(1));
+        Expect.illegalState("pool: of LSH, expected BLOCKS", () -> lsh.pool(Selection.Pool.BOUNDS));
+        Expect.illegalState("scale: of LSH", () -> lsh.scale(1));
+        Expect.illegalState("heads: of LSH", () -> lsh.heads(2));
+        Expect.illegalArgument("q: F32[6, 4, 8], expected [batch", () -> blocks.plan(DEVICE, spec(6, 4, 8), k));
+        Expect.illegalArgument("q: F32[2, 6, 4, 8], expected [tokens", () -> blocks.packed(2).plan(DEVICE, q, k));
+        Expect.illegalArgument("q: S32", () -> blocks.plan(DEVICE, TensorSpec.of(DType.S32, 2, 6, 4, 8), k));
+        Expect.illegalArgument("k: F16[2, 5, 2, 8], expected F32",
+                () -> blocks.plan(DEVICE, q, TensorSpec.of(DType.F16, 2, 5, 2, 8)));
+        Expect.illegalArgument("q: F32[2, 6, 4, 0], expected 1 or more in dimension 3",
+                () -> blocks.plan(DEVICE, spec(2, 6, 4, 0), k));
+        Expect.illegalArgument("k: F32[1, 5, 2, 8], expected 2 in dimension 0, the batch of q",
+                () -> blocks.plan(DEVICE, q, spec(1, 5, 2, 8)));
+        Expect.illegalArgument("k: F32[2, 5, 2, 7]", () -> blocks.plan(DEVICE, q, spec(2, 5, 2, 7)));
+        Expect.illegalArgument("k: F32[2, 5, 3, 8], expected a number of heads that divides the 4 of q",
+                () -> blocks.plan(DEVICE, q, spec(2, 5, 3, 8)));
+        Expect.illegalArgument("heads: 3, expected 2, the heads of k, or 4", () -> blocks.heads(3).plan(DEVICE, q, k));
+        Expect.illegalArgument("blockColumns: ",
+                () -> Selection.blocks(2, 2, Long.MAX_VALUE / 4).plan(DEVICE, q, k));
+        Tensor queries = tensor(2, 6, 4, 8);
+        Tensor keys = tensor(2, 5, 2, 8);
+        try (Selection.Plan plan = lsh.plan(DEVICE, q, k);
+                Selection.Plan packed = blocks.packed(2).plan(DEVICE, spec(6, 4, 8), spec(5, 2, 8))) {
+            Selection.Lists lists = plan.lists(ARENA);
+            assertEquals(TensorSpec.of(DType.S64, 2 * 4 * 3 + 1), plan.blockOffsets());
+            assertEquals(TensorSpec.of(DType.S32, 2 * 4 * 3 * 3), plan.blockColumns());
+            assertNull(plan.blockBias());
+            assertEquals(TensorSpec.of(DType.S32, 2, 4, 6), plan.qOrder());
+            assertEquals(TensorSpec.of(DType.S32, 2, 2, 4, 5), plan.kDocuments());
+            plan.run(STREAM, queries, keys, lists);
+            Expect.illegalArgument("stream", () -> plan.run(FOREIGN, queries, keys, lists));
+            Expect.illegalArgument("k: F32[1, 5, 2, 8], expected 2 in dimension 0, the batch of q",
+                    () -> plan.run(STREAM, queries, keys.slice(0, 0, 1), lists));
+            Expect.illegalArgument("q (strides", () -> plan.run(STREAM, tensor(2, 7, 4, 8), keys, lists));
+            Expect.illegalArgument("qIndex: S64[1], expected 2 in dimension 0, the batch of q",
+                    () -> plan.run(STREAM, queries, keys, typed(DType.S64, 1), null, lists));
+            Expect.illegalArgument("blockOffsets: S64[25], expected 13 in dimension 0, for the run's 1 sequences",
+                    () -> plan.run(STREAM, queries.slice(0, 0, 1), keys.slice(0, 0, 1), lists));
+            Expect.illegalArgument("blockColumns: null, expected S32[72]",
+                    () -> plan.run(STREAM, queries, keys, plan.lists(ARENA).blockColumns(null)));
+            Expect.illegalArgument("blockBias: F32[72], expected null",
+                    () -> plan.run(STREAM, queries, keys, plan.lists(ARENA).blockBias(tensor(72))));
+            Expect.illegalArgument("kOrder: read-only", () -> plan.run(STREAM, queries, keys,
+                    plan.lists(ARENA).kOrder(readOnly(typed(DType.S32, 2, 4, 5)))));
+            Tensor lengths = typed(DType.S64, 2).copyFrom(new long[] {6, 7});
+            Expect.illegalArgument("q_index[1] is 7", () -> plan.run(STREAM, queries, keys, lengths, null, lists));
+            Selection.Lists few = packed.lists(ARENA);
+            Tensor tokens = tensor(6, 4, 8);
+            Tensor rows = tensor(5, 2, 8);
+            Tensor offsets = typed(DType.S64, 3).copyFrom(new long[] {0, 2, 5});
+            packed.run(STREAM, tokens, rows, offsets, offsets, few);
+            Expect.illegalArgument("kIndex: null, expected S64 offsets",
+                    () -> packed.run(STREAM, tokens, rows, offsets, null, few));
+            Expect.illegalArgument("kIndex: S64[2], expected 3 in dimension 0, the offsets of qIndex",
+                    () -> packed.run(STREAM, tokens, rows, offsets, offsets.slice(0, 0, 2), few));
         }
     }
 

@@ -5,6 +5,9 @@ import static org.junit.jupiter.api.Assertions.assertEquals;
 import static org.junit.jupiter.api.Assertions.assertTrue;
 
 import java.lang.foreign.Arena;
+import java.lang.foreign.ValueLayout;
+import java.util.ArrayList;
+import java.util.List;
 import java.util.Random;
 import org.junit.jupiter.api.AfterEach;
 import org.junit.jupiter.api.BeforeEach;
@@ -330,6 +333,284 @@ class OperatorsTest {
                 }
                 plain.run(stream, x, xLse, out);
             }
+        }
+    }
+
+    @Test
+    void routeAndMixOfExperts() {
+        int tokens = 9;
+        int experts = 6;
+        Tensor x = tensor(tokens, experts);
+        Tensor bias = tensor(experts);
+        Tensor chosen = Tensor.allocate(arena, DType.S32, tokens, 2);
+        Tensor weights = tensor(tokens, 2);
+        Tensor offsets = Tensor.allocate(arena, DType.S64, experts + 1);
+        Tensor rows = Tensor.allocate(arena, DType.S32, tokens * 2);
+        Tensor slots = Tensor.allocate(arena, DType.S32, tokens, 2);
+        Route route = Route.sigmoid(2).groups(3, 2).bias().normalize().scale(1.5f);
+        try (Route.Plan plan = route.plan(device, x.spec())) {
+            assertEquals("route", plan.info().operator());
+            plan.run(stream, x, bias, chosen, weights, offsets, rows, slots);
+        }
+        int[] expert = chosen.memory().toArray(ValueLayout.JAVA_INT);
+        int[] row = slots.memory().toArray(ValueLayout.JAVA_INT);
+        for (int t = 0; t < tokens; t++) {
+            double[] score = new double[experts];
+            double[] key = new double[experts];
+            for (int e = 0; e < experts; e++) {
+                score[e] = 1 / (1 + Math.exp(-x.getFloat(t, e)));
+                key[e] = score[e] + bias.getFloat(e);
+            }
+            int worst = 0;
+            for (int g = 1; g < 3; g++) {
+                worst = key[2 * g] + key[2 * g + 1] < key[2 * worst] + key[2 * worst + 1] ? g : worst;
+            }
+            int first = -1;
+            int second = -1;
+            for (int e = 0; e < experts; e++) {
+                if (e / 2 == worst) {
+                    continue;
+                }
+                if (first < 0 || key[e] > key[first]) {
+                    second = first;
+                    first = e;
+                } else if (second < 0 || key[e] > key[second]) {
+                    second = e;
+                }
+            }
+            assertEquals(first, expert[2 * t]);
+            assertEquals(second, expert[2 * t + 1]);
+            double sum = score[first] + score[second];
+            assertEquals(1.5 * score[first] / sum, weights.getFloat(t, 0), TOLERANCE);
+            assertEquals(1.5 * score[second] / sum, weights.getFloat(t, 1), TOLERANCE);
+        }
+        int[] token = rows.memory().toArray(ValueLayout.JAVA_INT);
+        long[] offset = offsets.memory().toArray(ValueLayout.JAVA_LONG);
+        for (int e = 0, r = 0; e < experts; e++) {
+            assertEquals(r, offset[e]);
+            for (int i = 0; i < 2 * tokens; i++) {
+                if (expert[i] == e) {
+                    assertEquals(i / 2, token[r]);
+                    assertEquals(r++, row[i]);
+                }
+            }
+        }
+        assertEquals(2 * tokens, offset[experts]);
+        // The rows of the experts, summed for each token again.
+        Tensor given = tensor(2 * tokens, 1, 7);
+        Tensor out = tensor(tokens, 1, 7);
+        Tensor gates = weights.reshape(tokens, 2, 1);
+        try (Mix.Plan plan = Mix.of().rowIndex().plan(device, given.spec(), gates.spec(), out.spec())) {
+            assertEquals("mix", plan.info().operator());
+            plan.run(stream, given, gates, slots, null, out);
+        }
+        for (int t = 0; t < tokens; t++) {
+            for (int i = 0; i < 7; i++) {
+                double sum = (double) weights.getFloat(t, 0) * given.getFloat(row[2 * t], 0, i)
+                        + (double) weights.getFloat(t, 1) * given.getFloat(row[2 * t + 1], 0, i);
+                assertEquals(sum, out.getFloat(t, 0, i), TOLERANCE);
+            }
+        }
+    }
+
+    @Test
+    void mixOfBranches() {
+        Tensor x = tensor(3, 4, 2, 5);
+        Tensor gates = tensor(4, 3, 2);
+        Tensor residual = tensor(4, 2, 5);
+        Tensor out = tensor(4, 2, 5);
+        for (boolean added : new boolean[] {false, true}) {
+            Mix mix = added ? Mix.sigmoid().residual() : Mix.sigmoid();
+            try (Mix.Plan plan = mix.plan(device, x.spec(), gates.spec(), out.spec())) {
+                plan.run(stream, x, gates, null, added ? residual : null, out);
+            }
+            for (int t = 0; t < 4; t++) {
+                for (int h = 0; h < 2; h++) {
+                    for (int i = 0; i < 5; i++) {
+                        double sum = added ? residual.getFloat(t, h, i) : 0;
+                        for (int p = 0; p < 3; p++) {
+                            sum += x.getFloat(p, t, h, i) / (1 + Math.exp(-gates.getFloat(t, p, h)));
+                        }
+                        assertEquals(sum, out.getFloat(t, h, i), TOLERANCE);
+                    }
+                }
+            }
+        }
+    }
+
+    /** Flamingo's layer: text attends to what another stream holds, and a tanh gate lets it in. */
+    @Test
+    void gatedCrossAttention() {
+        Tensor text = tensor(1, 3, 4, 8);
+        Tensor k = tensor(1, 10, 2, 8);
+        Tensor v = tensor(1, 10, 2, 8);
+        Tensor seen = tensor(1, 3, 4, 8);
+        Tensor gate = tensor(1);
+        Tensor everywhere = Tensor.of(gate.memory(), TensorSpec.of(DType.F32, 3, 1, 4).withStrides(0, 0, 0));
+        Tensor before = tensor(3, 4, 8);
+        Tensor out = tensor(3, 4, 8);
+        try (Attention.Plan attention = Attention.dense().plan(device, text.spec(), k.spec(), v.spec());
+                Mix.Plan mix = Mix.tanh().residual().plan(device, seen.spec(), everywhere.spec(), out.spec())) {
+            for (float value : new float[] {0, 0.7f}) {
+                gate.setFloat(value, 0);
+                attention.run(stream, text, k, v, seen);
+                mix.run(stream, seen, everywhere, null, before, out);
+                for (int i = 0; i < 3; i++) {
+                    for (int h = 0; h < 4; h++) {
+                        double[] attended = new double[8];
+                        double sum = 0;
+                        for (int j = 0; j < 10; j++) {
+                            double dot = 0;
+                            for (int d = 0; d < 8; d++) {
+                                dot += (double) text.getFloat(0, i, h, d) * k.getFloat(0, j, h / 2, d);
+                            }
+                            double weight = Math.exp(dot / Math.sqrt(8));
+                            sum += weight;
+                            for (int d = 0; d < 8; d++) {
+                                attended[d] += weight * v.getFloat(0, j, h / 2, d);
+                            }
+                        }
+                        for (int d = 0; d < 8; d++) {
+                            double expected = before.getFloat(i, h, d) + Math.tanh(value) * attended[d] / sum;
+                            assertEquals(expected, out.getFloat(i, h, d), value == 0 ? 0 : TOLERANCE);
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    /** Of four blocks of two keys, the first and the one that the queries point to; attention to these alone. */
+    @Test
+    void selectionOfBlocks() {
+        Tensor q = tensor(1, 2, 1, 4);
+        Tensor k = tensor(1, 8, 1, 4);
+        Tensor v = tensor(1, 8, 1, 3);
+        Tensor out = tensor(1, 2, 1, 3);
+        for (int key = 4; key < 6; key++) {
+            for (int e = 0; e < 4; e++) {
+                k.setFloat(9 * (q.getFloat(0, 0, 0, e) + q.getFloat(0, 1, 0, e)), 0, key, 0, e);
+            }
+        }
+        for (Selection.Pool pool : Selection.Pool.values()) {
+            try (Selection.Plan select =
+                            Selection.blocks(2, 2, 2).first(1).pool(pool).plan(device, q.spec(), k.spec());
+                    Attention.Plan plan = select.attention(Attention.dense())
+                            .plan(device, q.spec(), k.spec(), v.spec(), out.spec())) {
+                assertEquals("select", select.info().operator());
+                Selection.Lists lists = select.lists(arena);
+                select.run(stream, q, k, lists);
+                plan.run(stream, lists.into(new Attention.Arrays().q(q).k(k).v(v).out(out)));
+                for (int i = 0; i < 2; i++) {
+                    check(q, k, v, out, i, new int[] {0, 1, 4, 5});
+                }
+            }
+        }
+    }
+
+    /** Two rounds of hashing, merged: pairs that share a label in either. */
+    @Test
+    void selectionByHashing() {
+        int n = 24;
+        Tensor q = tensor(1, n, 1, 8);
+        Tensor k = tensor(1, n, 1, 8);
+        Tensor v = tensor(1, n, 1, 3);
+        Tensor parts = tensor(2, 1, n, 1, 3);
+        Tensor partsLse = tensor(2, 1, 1, n);
+        Tensor out = tensor(1, n, 1, 3);
+        Tensor lse = tensor(1, 1, n);
+        int[] qLabels = {};
+        int[] kLabels = {};
+        for (int round = 0; round < 2; round++) {
+            Tensor part = parts.slice(0, round, round + 1).reshape(1, n, 1, 3);
+            try (Selection.Plan select = Selection.lsh(4, round + 1, 3, 4, 4, n).plan(device, q.spec(), k.spec());
+                    Attention.Plan plan = select.attention(Attention.dense())
+                            .plan(device, q.spec(), k.spec(), v.spec(), part.spec())) {
+                Tensor qDocuments = Tensor.allocate(arena, select.qDocuments().dtype(), select.qDocuments().shape());
+                Tensor kDocuments = Tensor.allocate(arena, select.kDocuments().dtype(), select.kDocuments().shape());
+                Selection.Lists lists = select.lists(arena).qDocuments(qDocuments).kDocuments(kDocuments);
+                select.run(stream, q, k, lists);
+                plan.run(stream, lists.into(new Attention.Arrays()
+                        .q(q)
+                        .k(k)
+                        .v(v)
+                        .out(part)
+                        .lse(partsLse.slice(0, round, round + 1).reshape(1, 1, n))));
+                qLabels = ints(qDocuments);
+                kLabels = ints(kDocuments);
+            }
+        }
+        try (Merge.Plan merge = Merge.of().plan(device, parts.spec(), partsLse.spec(), out.spec(), lse.spec())) {
+            merge.run(stream, parts, partsLse, out);
+        }
+        for (int i = 0; i < n; i++) {
+            List<Integer> seen = new ArrayList<>();
+            for (int j = 0; j < n; j++) {
+                for (int layer = 0; layer < 2; layer++) {
+                    if (qLabels[layer * n + i] == kLabels[layer * n + j]) {
+                        seen.add(j);
+                        break;
+                    }
+                }
+            }
+            check(q, k, v, out, i, seen.stream().mapToInt(Integer::intValue).toArray());
+        }
+    }
+
+    /** Of codes of one bit nearly all keys share two: what is left out has a bias above 0 to make up for it. */
+    @Test
+    void selectionByRetrieval() {
+        Tensor q = tensor(1, 2, 1, 8);
+        Tensor k = tensor(1, 20, 1, 8);
+        try (Selection.Plan select =
+                Selection.retrieval(1, 12, 5, 20).first(1).local(2).causal().plan(device, q.spec(), k.spec())) {
+            Tensor offsets = Tensor.allocate(arena, DType.S64, select.blockOffsets().shape());
+            Tensor columns = Tensor.allocate(arena, DType.S32, select.blockColumns().shape());
+            Tensor bias = Tensor.allocate(arena, DType.F32, select.blockBias().shape());
+            select.run(stream, q, k, new Selection.Lists()
+                    .blockOffsets(offsets)
+                    .blockColumns(columns)
+                    .blockBias(bias));
+            long[] starts = offsets.memory().toArray(ValueLayout.JAVA_LONG);
+            int[] keys = ints(columns);
+            for (int i = 0; i < 2; i++) {
+                int first = (int) starts[i];
+                int last = (int) starts[i + 1] - 1;
+                assertEquals(0, keys[first]);
+                assertEquals(18 + i, keys[last], "the query's own position");
+                assertEquals(17 + i, keys[last - 1]);
+                assertEquals(0f, bias.getFloat(first));
+                assertEquals(0f, bias.getFloat(last));
+                assertTrue(last - first > 5, "most of the keys");
+                for (int entry = first + 1; entry < last - 1; entry++) {
+                    assertTrue(bias.getFloat(entry) >= 0 && bias.getFloat(entry) < 3, "the bias of entry " + entry);
+                }
+            }
+        }
+    }
+
+    private static int[] ints(Tensor tensor) {
+        return tensor.memory().toArray(ValueLayout.JAVA_INT);
+    }
+
+    /** Attention of a query to some keys. */
+    private static void check(Tensor q, Tensor k, Tensor v, Tensor out, int query, int[] keys) {
+        double[] weights = new double[keys.length];
+        double sum = 0;
+        for (int t = 0; t < keys.length; t++) {
+            double score = 0;
+            for (int e = 0; e < q.spec().size(3); e++) {
+                score += (double) q.getFloat(0, query, 0, e) * k.getFloat(0, keys[t], 0, e);
+            }
+            weights[t] = Math.exp(score / Math.sqrt(q.spec().size(3)));
+            sum += weights[t];
+        }
+        for (int e = 0; e < v.spec().size(3); e++) {
+            double expected = 0;
+            for (int t = 0; t < keys.length; t++) {
+                expected += weights[t] / sum * v.getFloat(0, keys[t], 0, e);
+            }
+            assertEquals(expected, out.getFloat(0, query, 0, e), TOLERANCE);
         }
     }
 

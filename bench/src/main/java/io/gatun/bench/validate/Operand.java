@@ -236,13 +236,15 @@ final class Operand {
         MemorySegment.copy(MemorySegment.ofArray(snapshot), element * bytes, memory, element * bytes, bytes);
     }
 
-    float get(long element) {
+    double get(long element) {
         return switch (dtype) {
             case F32 -> memory.getAtIndex(ValueLayout.JAVA_FLOAT, element);
             case BF16 -> Bf16.value(memory.getAtIndex(ValueLayout.JAVA_SHORT, element));
             case F16 -> F16.value(memory.getAtIndex(ValueLayout.JAVA_SHORT, element));
             case S8 -> memory.getAtIndex(ValueLayout.JAVA_BYTE, element);
-            case U8, S32, S64 -> throw new IllegalArgumentException("a " + dtype + " is not read as a number");
+            case S32 -> memory.getAtIndex(ValueLayout.JAVA_INT, element);
+            case S64 -> memory.getAtIndex(ValueLayout.JAVA_LONG, element);
+            case U8 -> throw new IllegalArgumentException("a " + dtype + " is not read as a number");
         };
     }
 

@@ -6,7 +6,8 @@ import java.util.random.RandomGenerator;
 
 /** One operator with its shapes, layouts, types and values. As a case of its own it looks at the results. */
 sealed interface OperatorCase extends Case
-        permits GemmCase, AttentionCase, MergeCase, RopeCase, NormCase, SoftmaxCase, ActivationCase {
+        permits GemmCase, AttentionCase, MergeCase, RopeCase, SelectCase, RouteCase, MixCase, NormCase, SoftmaxCase,
+                ActivationCase {
     @Override
     DType dtype();
 
@@ -42,12 +43,15 @@ sealed interface OperatorCase extends Case
             case "attention" -> AttentionCase.parse(words);
             case "merge" -> MergeCase.parse(words);
             case "rope" -> RopeCase.parse(words);
+            case "select" -> SelectCase.parse(words);
+            case "route" -> RouteCase.parse(words);
+            case "mix" -> MixCase.parse(words);
             case "layernorm", "rmsnorm" -> NormCase.parse(operator, words);
             case "softmax" -> SoftmaxCase.parse(words);
             case "activation" -> ActivationCase.parse(words);
             default -> throw words.wrong("'" + operator
-                    + "' is no operator; there are gemm, attention, merge, rope, layernorm, rmsnorm, softmax and "
-                    + "activation");
+                    + "' is no operator; there are gemm, attention, merge, rope, select, route, mix, layernorm, rmsnorm, "
+                    + "softmax and activation");
         };
     }
 

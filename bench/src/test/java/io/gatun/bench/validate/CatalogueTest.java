@@ -37,7 +37,9 @@ class CatalogueTest {
         List<Case> cases = Catalogue.cases(Extent.QUICK, 1);
         Set<String> operators = cases.stream().map(Case::operator).collect(Collectors.toSet());
         assertEquals(
-                Set.of("gemm", "attention", "merge", "rope", "layernorm", "rmsnorm", "softmax", "activation", "device"),
+                Set.of(
+                        "gemm", "attention", "merge", "rope", "select", "route", "mix", "layernorm", "rmsnorm",
+                        "softmax", "activation", "device"),
                 operators);
     }
 
@@ -130,6 +132,15 @@ class CatalogueTest {
                 "rope f32->f32 t1 hq1 dk4 kv=u8",
                 "rope f32->f32 t1 hq1 dk4 cache=4",
                 "rope f32->f32 t5 hq1 dk4 cache=1x4 inorder",
+                "route f32 t1 experts4 top5",
+                "route f32 t1 experts4 top0",
+                "route f32 t1 experts4 top1 groups=3x1",
+                "route f32 t1 experts4 top3 groups=2x1",
+                "route s8 t1 experts4 top1",
+                "mix f32->f32 t1 h1 n4",
+                "mix f32->f32 parts1 t1 h0 n4",
+                "mix f32->f32 parts1 t1 h1 n4 inplace",
+                "mix f32->s8 parts1 t1 h1 n4",
                 "softmax f32->f32 r1 n1 seed=x",
                 "layernorm f32->f32 r1 n1 eps=tiny",
                 "refuse softmax f32",
@@ -152,6 +163,10 @@ class CatalogueTest {
         assertFalse(OperatorCase.parse("merge f32->f32 parts1 q2 hq1 dv3").degenerate());
         assertTrue(OperatorCase.parse("rope f32->f32 t2 hq1 dk4 parts=kv cache=0x4").degenerate());
         assertFalse(OperatorCase.parse("rope f32->f32 t2 hq1 dk4 cache=0x4").degenerate());
+        assertTrue(OperatorCase.parse("route f32 t0 experts3 top1").degenerate());
+        assertFalse(OperatorCase.parse("route f32 t1 experts3 top1 zeros").degenerate());
+        assertTrue(OperatorCase.parse("mix f32->f32 parts2 t2 h1 n1 rows=0").degenerate());
+        assertFalse(OperatorCase.parse("mix f32->f32 parts0 t2 h1 n1 residual").degenerate());
         assertFalse(OperatorCase.parse("layernorm f32->f32 r2 n1").degenerate());
     }
 }

@@ -47,7 +47,7 @@ class ValidationTest {
         void tamper(Operand output, long[] run) {
             long last = Arrays.stream(run).reduce(1, (a, b) -> a * b) - 1;
             output.forEach(run, (index, element) -> {
-                float value = output.get(element);
+                float value = (float) output.get(element);
                 switch (this) {
                     case ONE_ELEMENT -> output.set(element, index == last / 2 ? value + 1 : value);
                     case EVERY_ELEMENT -> output.set(element, value * 1.02f);
