@@ -78,6 +78,11 @@ public final class Stream implements AutoCloseable {
         synchronize();
     }
 
+    /** Copies memory of the device within it, after what this stream was given before. */
+    void copyOnDevice(MemorySegment from, MemorySegment to) {
+        copy("to", to, "from", from, gatun_h.GTN_DEVICE_TO_DEVICE());
+    }
+
     private void copy(String toName, MemorySegment to, String fromName, MemorySegment from, int direction) {
         checkNative(toName, to);
         checkNative(fromName, from);

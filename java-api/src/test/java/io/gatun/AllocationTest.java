@@ -167,6 +167,24 @@ class AllocationTest {
                     }
                 });
             }
+            Tensor slots = Tensor.allocate(confined, DType.S64, 2);
+            Tensor blockTable = Tensor.allocate(confined, DType.S32, 1, 8);
+            int[] two = {5, 6};
+            try (KvCache kvCache = KvCache.of(pool, 1, TensorSpec.of(DType.F32, 8, 2, 1, 8), null);
+                    KvCache.Sequence sequence = kvCache.open()) {
+                measure("steps of a sequence", count -> {
+                    for (int i = 0; i < count; i++) {
+                        if (sequence.length() > 12) {
+                            sequence.truncate(0);
+                        }
+                        sequence.append(stream, two, positions, slots, 0);
+                        sequence.append(stream, i, positions, slots, 1);
+                        sequence.fill(blockTable, lengths, 0);
+                        sequence.append(stream, 7, positions, slots, 0);
+                        sequence.commit();
+                    }
+                });
+            }
         }
     }
 
