@@ -124,13 +124,37 @@ gtn_status device_describe(void* device, gtn_device_info* info, gtn_message*) {
   return GTN_OK;
 }
 
-// Straight from the operating system, so that large blocks can be huge pages and freeing gives the memory back.
+// Large blocks come straight from the operating system and go back to it with the free: malloc keeps what it has freed once,
+// and serves the next blocks of that size from it. Smaller ones are malloc's.
+constexpr int64_t kMapped = int64_t{256} << 10;
+
+int64_t up(int64_t bytes, int64_t unit) { return (bytes + unit - 1) / unit * unit; }
+
+void* map(int64_t bytes, int64_t alignment) {
+  const int64_t page = sysconf(_SC_PAGESIZE);
+  if (bytes > INT64_MAX / 2) return nullptr;
+  const int64_t size = up(bytes, page);
+  const int64_t slack = alignment > page ? alignment : 0;
+  void* mapped = mmap(nullptr, static_cast<size_t>(size + slack), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  if (mapped == MAP_FAILED) return nullptr;
+  char* start = static_cast<char*>(mapped);
+  const int64_t before = slack == 0 ? 0 : -reinterpret_cast<intptr_t>(mapped) & (slack - 1);
+  if (before > 0) munmap(start, static_cast<size_t>(before));
+  if (before < slack) munmap(start + before + size, static_cast<size_t>(slack - before));
+  return start + before;
+}
+
 gtn_status memory_alloc(void*, int64_t bytes, int64_t alignment, void** memory, gtn_message* message) {
-  constexpr int64_t kHugePage = int64_t{2} << 20;
   void* block = nullptr;
-  if (posix_memalign(&block, static_cast<size_t>(alignment), static_cast<size_t>(bytes)) != 0) {
+  if (bytes >= kMapped) {
+    block = map(bytes, alignment);
+  } else if (posix_memalign(&block, static_cast<size_t>(alignment), static_cast<size_t>(bytes)) != 0) {
+    block = nullptr;
+  }
+  if (block == nullptr) {
     return fail(message, GTN_OUT_OF_MEMORY, "the system has no %lld bytes to give", static_cast<long long>(bytes));
   }
+  constexpr int64_t kHugePage = int64_t{2} << 20;
   if (bytes >= kHugePage) {
     uintptr_t first = (reinterpret_cast<uintptr_t>(block) + kHugePage - 1) & ~static_cast<uintptr_t>(kHugePage - 1);
     uintptr_t last = (reinterpret_cast<uintptr_t>(block) + static_cast<uintptr_t>(bytes)) & ~static_cast<uintptr_t>(kHugePage - 1);
@@ -140,7 +164,13 @@ gtn_status memory_alloc(void*, int64_t bytes, int64_t alignment, void** memory, 
   return GTN_OK;
 }
 
-void memory_free(void*, void* memory, int64_t) { std::free(memory); }
+void memory_free(void*, void* memory, int64_t bytes) {
+  if (bytes >= kMapped) {
+    munmap(memory, static_cast<size_t>(up(bytes, sysconf(_SC_PAGESIZE))));
+  } else {
+    std::free(memory);
+  }
+}
 
 gtn_status memory_copy(void*, void* destination, const void* source, int64_t bytes, int32_t, gtn_message*) {
   std::memcpy(destination, source, static_cast<size_t>(bytes));

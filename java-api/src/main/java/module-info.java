@@ -6,6 +6,7 @@
  */
 module io.gatun {
     requires static org.jspecify;
+    requires jdk.jfr;
     requires io.gatun.bindings;
 
     exports io.gatun;

@@ -5,11 +5,13 @@ import java.lang.foreign.Arena;
 import java.lang.foreign.MemorySegment;
 import java.lang.foreign.ValueLayout;
 import java.lang.ref.Reference;
+import java.util.concurrent.atomic.AtomicInteger;
 
 /** A point in a stream's work that can be waited for and timed. */
 public final class Event implements AutoCloseable {
     private final long handle;
     private final Handle owned;
+    private final AtomicInteger holds = new AtomicInteger();
 
     Event(Device device, long handle) {
         this.handle = handle;
@@ -86,9 +88,25 @@ public final class Event implements AutoCloseable {
         }
     }
 
-    /** Closes the event. Closing it again does nothing. */
+    /** Keeps the event open. */
+    void hold() {
+        holds.incrementAndGet();
+    }
+
+    void letGo() {
+        holds.decrementAndGet();
+    }
+
+    /**
+     * Closes the event. Closing it again does nothing.
+     *
+     * @throws IllegalStateException if a memory pool waits for it to take a block back; it stays open
+     */
     @Override
     public void close() {
+        if (holds.get() > 0) {
+            throw new IllegalStateException(owned + " cannot be closed: a memory pool waits for it");
+        }
         owned.close();
         Reference.reachabilityFence(this);
     }

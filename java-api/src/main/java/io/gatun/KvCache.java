@@ -183,7 +183,7 @@ public final class KvCache implements AutoCloseable {
     }
 
     private Tensor block(TensorSpec spec) {
-        Tensor block = pool.tensor(spec.dtype(), spec.shape());
+        Tensor block = pool.tensor(MemoryDomain.KV_CACHE, spec.dtype(), spec.shape());
         blocks.add(block);
         return block;
     }

@@ -6,10 +6,13 @@ import java.lang.foreign.Arena;
 import java.lang.reflect.Method;
 import org.junit.jupiter.api.Test;
 
-/** A run makes no object on the Java heap. */
+/** A run makes no object on the Java heap, and a block of a pool one. */
 class AllocationTest {
     private static final int RUNS = 100_000;
     private static final int ROUNDS = 40; // of which all but the last may warm up
+
+    /** The bytes of a segment, at most: 40, or 48 with wide references. */
+    private static final int ONE_SEGMENT = 48;
 
     private interface Runs {
         void run(int count);
@@ -188,18 +191,36 @@ class AllocationTest {
         }
     }
 
+    @Test
+    void aBlockOfAPoolIsOneObject() throws ReflectiveOperationException {
+        try (Device device = Device.open("cpu", 1);
+                MemoryPool pool = MemoryPool.of(device)) {
+            for (long bytes : new long[] {256, 64 << 10, 1 << 20}) {
+                measure("a block of " + bytes + " bytes and its free", ONE_SEGMENT, count -> {
+                    for (int i = 0; i < count; i++) {
+                        pool.free(pool.allocate(bytes, 64));
+                    }
+                });
+            }
+        }
+    }
+
     private static void measure(String name, Runs runs) throws ReflectiveOperationException {
+        measure(name, 0, runs);
+    }
+
+    private static void measure(String name, int most, Runs runs) throws ReflectiveOperationException {
         double perRun = 0;
         for (int round = 0; round < ROUNDS; round++) {
             long before = allocatedBytes();
             runs.run(RUNS);
             perRun = (double) (allocatedBytes() - before) / RUNS;
-            if (perRun < 0.01) {
+            if (perRun < most + 0.01) {
                 return;
             }
         }
         double last = perRun;
-        assertTrue(perRun < 0.01, () -> name + " allocates " + last + " bytes per run");
+        assertTrue(perRun < most + 0.01, () -> name + " allocates " + last + " bytes per run");
     }
 
     private static final class ThreadBean {

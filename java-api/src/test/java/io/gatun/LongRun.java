@@ -18,7 +18,7 @@ final class LongRun implements AutoCloseable {
     final Device device = Device.open("cpu:scalar", 1);
     final Stream stream = device.newStream();
     final MemoryPool pool = MemoryPool.of(device);
-    final Arena arena = pool.newArena();
+    final PoolArena arena = pool.newArena();
     final Arena shared = Arena.ofShared();
     final PackedWeights weights;
     final Gemm.Plan plan;

@@ -19,4 +19,17 @@ public final class DeviceMemory {
     public static MemorySegment segment(long address, long bytes, Arena arena) {
         return MemorySegment.ofAddress(address).reinterpret(bytes, arena, null);
     }
+
+    /**
+     * The same, and runs something when the arena is closed, which stays reachable from the segment until then.
+     *
+     * @param address the address of memory that was allocated by a device
+     * @param bytes the size of the memory, at least 0
+     * @param arena the lifetime of the segment
+     * @param closed what to run
+     * @return the segment
+     */
+    public static MemorySegment segment(long address, long bytes, Arena arena, Runnable closed) {
+        return MemorySegment.ofAddress(address).reinterpret(bytes, arena, _ -> closed.run());
+    }
 }

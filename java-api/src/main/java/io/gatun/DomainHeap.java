@@ -1,0 +1,591 @@
+package io.gatun;
+
+import io.gatun.bindings.memory.DeviceMemory;
+import java.lang.foreign.Arena;
+import java.lang.foreign.MemorySegment;
+import java.lang.foreign.ValueLayout;
+import java.util.ArrayList;
+import java.util.LinkedHashSet;
+import java.util.List;
+import java.util.Set;
+import java.util.concurrent.TimeUnit;
+import java.util.concurrent.locks.Condition;
+import java.util.concurrent.locks.ReentrantLock;
+import org.jspecify.annotations.Nullable;
+
+/**
+ * The blocks of one domain of a pool. A request is served from the free blocks that a {@link Stripe} keeps; else, under
+ * the lock, from a {@link Run} of small blocks of its size or from the {@link FreeRanges}, after those that the stripes
+ * keep if need be; else from a new {@link Slab}. Thread-safe. The lock is taken before that of a stripe, never after.
+ */
+final class DomainHeap {
+    /** The unit in which the bytes in use are counted. */
+    private static final long UNIT = 64;
+
+    /** The largest slab that is chosen, and the smallest. */
+    static final long LARGEST_SLAB = 128L << 20;
+
+    static final long SMALLEST_SLAB = 1L << 20;
+
+    /** A new slab is about this part of what there is, so that about as much is free at a peak. */
+    private static final long GROWTH = 16;
+
+    /** How long a request that waits relies on being told. Memory can also come from other pools and processes. */
+    private static final long POLL_NANOS = TimeUnit.MILLISECONDS.toNanos(10);
+
+    /** Not the choice of a user: a failure is no event then. */
+    private static final WhenFull AT_ONCE = WhenFull.fail();
+
+    private static final int PAGE = 4096;
+    private static final int MOST_STRIPES = 64;
+
+    private final Device device;
+    private final MemoryDomain domain;
+    private final DomainSettings settings;
+    private final Reservation reservation;
+    private final SlabTable table;
+    private final Runnable reclaim;
+    private final Runnable relieve;
+
+    private final UsedBytes usedBytes = new UsedBytes();
+    private final Stripe[] stripes;
+    private volatile int waiting;
+
+    private final ReentrantLock lock = new ReentrantLock();
+    private final Condition room = lock.newCondition();
+    private final Set<Slab> slabs = new LinkedHashSet<>();
+    private final FreeRanges free = new FreeRanges(this);
+    private final @Nullable Run[] runs = new Run[SizeClasses.COUNT]; // those that have a free block
+    private long reserved;
+    private long peakReserved;
+    private long requestsAtLastLook;
+    private boolean closed;
+
+    /**
+     * Makes a heap without any memory.
+     *
+     * @param reclaim gives back what was freed after events that were reached; called without a lock
+     * @param relieve gives back to the device what all domains can spare; called without a lock
+     */
+    DomainHeap(
+            Device device,
+            MemoryDomain domain,
+            DomainSettings settings,
+            Reservation reservation,
+            SlabTable table,
+            Runnable reclaim,
+            Runnable relieve) {
+        this.device = device;
+        this.domain = domain;
+        this.settings = settings;
+        this.reservation = reservation;
+        this.table = table;
+        this.reclaim = reclaim;
+        this.relieve = relieve;
+        int processors = Math.min(Runtime.getRuntime().availableProcessors(), MOST_STRIPES / 2);
+        this.stripes = new Stripe[Integer.highestOneBit(2 * processors - 1) * 2];
+        for (int i = 0; i < stripes.length; i++) {
+            stripes[i] = new Stripe(usedBytes);
+        }
+    }
+
+    /** Takes the memory that is declared for the start, and touches it, so that the first requests need not. */
+    void start() {
+        lock.lock();
+        try {
+            for (long left = settings.coldStart(); left > 0; ) {
+                long bytes = settings.slabBytes() > 0 ? settings.slabBytes() : Math.min(left, LARGEST_SLAB);
+                Slab slab = add(up(bytes, Slab.GRANULE), false, true);
+                if (device.info().hostMemory()) {
+                    touch(slab, Math.min(left, slab.bytes));
+                }
+                left -= bytes;
+            }
+        } finally {
+            lock.unlock();
+        }
+    }
+
+    private static void touch(Slab slab, long bytes) {
+        try (Arena arena = Arena.ofConfined()) {
+            MemorySegment memory = DeviceMemory.segment(slab.address, bytes, arena);
+            for (long at = 0; at < bytes; at += PAGE) {
+                memory.set(ValueLayout.JAVA_BYTE, at, (byte) 0);
+            }
+        }
+    }
+
+    /** Takes a block of at least {@code bytes} bytes, which has no owner yet. */
+    Block take(long bytes, long alignment) {
+        return take(bytes, alignment, settings.whenFull());
+    }
+
+    /** The same, but fails at once when the domain is full, whatever was chosen for that. */
+    Block takeAtOnce(long bytes, long alignment) {
+        return take(bytes, alignment, AT_ONCE);
+    }
+
+    private Block take(long bytes, long alignment, WhenFull whenFull) {
+        boolean isSmall = bytes <= SizeClasses.LARGEST && alignment <= Slab.GRANULE;
+        int sizeClass = isSmall ? SizeClasses.of(bytes, alignment) : -1;
+        long blockBytes = isSmall ? SizeClasses.bytes(sizeClass) : up(Math.max(bytes, 1), Slab.GRANULE);
+        Stripe stripe = Stripe.hold(stripes);
+        try {
+            Block block = isSmall ? stripe.takeSmall(sizeClass) : stripe.takeLarge(blockBytes, alignment);
+            if (block != null) {
+                stripe.countTaken(counted(bytes), blockBytes);
+                return block;
+            }
+        } finally {
+            stripe.release();
+        }
+        Block block = takeSlowly(blockBytes, alignment, sizeClass, whenFull);
+        stripe = Stripe.hold(stripes);
+        stripe.countTaken(counted(bytes), blockBytes);
+        stripe.countMiss();
+        stripe.release();
+        return block;
+    }
+
+    /** Gives back a block, of which {@code bytes} bytes were asked for, and which has no owner any more. */
+    void give(Block block, long bytes) {
+        Block surplus = block;
+        Stripe stripe = Stripe.hold(stripes);
+        try {
+            stripe.countGiven(counted(bytes), block.bytes);
+            if (!block.slab.own && waiting == 0) {
+                surplus = stripe.give(block);
+            }
+        } finally {
+            stripe.release();
+        }
+        if (surplus != null) {
+            giveSlowly(surplus);
+        }
+    }
+
+    private void giveSlowly(Block list) {
+        lock.lock();
+        try {
+            if (closed) {
+                return;
+            }
+            for (Block block = list; block != null; ) {
+                Block next = block.next;
+                release(block);
+                block = next;
+            }
+            if (waiting > 0) {
+                room.signalAll();
+            }
+        } finally {
+            lock.unlock();
+        }
+    }
+
+    private Block takeSlowly(long blockBytes, long alignment, int sizeClass, WhenFull whenFull) {
+        long start = System.nanoTime();
+        boolean relieved = false;
+        while (true) {
+            reclaim.run();
+            GatunException full;
+            lock.lock();
+            try {
+                checkOpen();
+                return sizeClass >= 0 ? takeSmall(sizeClass) : takeLarge(blockBytes, alignment);
+            } catch (GatunException e) {
+                full = e;
+                relieved |= blockBytes > settings.limit() - reserved; // what others have does not help
+                if (relieved
+                        && whenFull instanceof WhenFull.Await choice
+                        && await(TimeUnit.NANOSECONDS.convert(choice.timeout()) - (System.nanoTime() - start))) {
+                    continue;
+                }
+            } finally {
+                lock.unlock();
+            }
+            if (!relieved) {
+                relieved = true;
+                relieve.run();
+                continue;
+            }
+            if (whenFull instanceof WhenFull.Evict evict && evict.evictor().evict(domain, blockBytes)) {
+                continue;
+            }
+            throw whenFull == AT_ONCE ? full : failure(blockBytes, full);
+        }
+    }
+
+    /** Waits for room, and says whether it makes sense to try again. */
+    private boolean await(long nanos) {
+        if (nanos <= 0) {
+            return false;
+        }
+        waiting++;
+        try {
+            room.awaitNanos(Math.min(nanos, POLL_NANOS));
+            return true;
+        } catch (InterruptedException e) {
+            Thread.currentThread().interrupt();
+            return false;
+        } finally {
+            waiting--;
+        }
+    }
+
+    private GatunException failure(long bytes, GatunException why) {
+        PoolEvents.Failure event = new PoolEvents.Failure();
+        if (event.shouldCommit()) {
+            event.of(device, domain, bytes, statistics().reservedBytes());
+            event.reason = why.getMessage();
+            event.commit();
+        }
+        return new GatunException("the memory pool on " + device + " has no room for " + bytes + " bytes in " + domain
+                + ": " + why.getMessage());
+    }
+
+    // All that follows is for who has the lock, but for what takes it.
+
+    private Block takeSmall(int sizeClass) {
+        int granules = SizeClasses.runBytes(sizeClass) / Slab.GRANULE;
+        if (runs[sizeClass] == null && free.find(granules, Slab.GRANULE) == null) {
+            drain();
+        }
+        if (runs[sizeClass] == null) {
+            FreeRanges.Range range = room(granules, Slab.GRANULE);
+            free.take(range, range.first(), granules);
+            Run run = new Run(range.slab(), range.first(), sizeClass);
+            run.slab.put(run.first, granules, run);
+            link(run);
+        }
+        Block block = takeFrom(runs[sizeClass]);
+        Stripe stripe = Stripe.hold(stripes);
+        try {
+            for (int i = 1; i < Stripe.batch(sizeClass) && runs[sizeClass] != null; i++) {
+                Block surplus = stripe.give(takeFrom(runs[sizeClass]));
+                for (; surplus != null; ) {
+                    Block next = surplus.next;
+                    release(surplus);
+                    surplus = next;
+                }
+            }
+        } finally {
+            stripe.release();
+        }
+        return block;
+    }
+
+    private Block takeFrom(Run run) {
+        Block block = run.take();
+        if (run.isFull()) {
+            unlink(run);
+        }
+        return block;
+    }
+
+    private Block takeLarge(long bytes, long alignment) {
+        if (bytes > (settings.slabBytes() > 0 ? settings.slabBytes() : LARGEST_SLAB)) {
+            Slab slab = grow(bytes, true);
+            Block block = new Block(slab, null, slab.address, slab.bytes);
+            slab.put(0, block);
+            return block;
+        }
+        int granules = (int) (bytes / Slab.GRANULE);
+        FreeRanges.Range range = room(granules, alignment);
+        int first = range.fit(granules, alignment);
+        free.take(range, first, granules);
+        Slab slab = range.slab();
+        Block block = new Block(slab, null, slab.address + (long) first * Slab.GRANULE, bytes);
+        slab.put(first, block);
+        return block;
+    }
+
+    private FreeRanges.Range room(int granules, long alignment) {
+        FreeRanges.Range range = free.find(granules, alignment);
+        if (range == null) {
+            drain();
+            range = free.find(granules, alignment);
+        }
+        if (range == null) {
+            grow((long) granules * Slab.GRANULE, false);
+            range = free.find(granules, alignment); // a slab starts at a multiple of every alignment
+        }
+        if (range == null) {
+            throw new IllegalStateException("no room in a new slab");
+        }
+        return range;
+    }
+
+    private void release(Block block) {
+        Slab slab = block.slab;
+        Run run = block.run;
+        if (run != null) {
+            if (run.isFull()) {
+                link(run);
+            }
+            run.give(block);
+            if (run.isEmpty() && (runs[run.sizeClass] != run || run.next != null)) {
+                dissolve(run); // another one has room
+            }
+        } else if (slab.own) {
+            drop(slab);
+        } else {
+            free.give(slab, (int) ((block.address - slab.address) / Slab.GRANULE), (int) (block.bytes / Slab.GRANULE));
+        }
+    }
+
+    private void dissolve(Run run) {
+        unlink(run);
+        free.give(run.slab, run.first, run.granules);
+    }
+
+    private void link(Run run) {
+        Run head = runs[run.sizeClass];
+        run.next = head;
+        if (head != null) {
+            head.previous = run;
+        }
+        runs[run.sizeClass] = run;
+    }
+
+    private void unlink(Run run) {
+        if (run.previous != null) {
+            run.previous.next = run.next;
+        } else {
+            runs[run.sizeClass] = run.next;
+        }
+        if (run.next != null) {
+            run.next.previous = run.previous;
+        }
+        run.previous = null;
+        run.next = null;
+    }
+
+    /** Makes one of all that is free: what the stripes keep, and the runs of which nothing is in use. */
+    private void drain() {
+        for (Stripe stripe : stripes) {
+            stripe.hold();
+            try {
+                stripe.drain(this::release);
+            } finally {
+                stripe.release();
+            }
+        }
+        for (Run head : runs) {
+            for (Run run = head; run != null; ) {
+                Run next = run.next;
+                if (run.isEmpty()) {
+                    dissolve(run);
+                }
+                run = next;
+            }
+        }
+    }
+
+    /** Adds a slab with room for {@code bytes}, in place of slabs that are free where it must be. */
+    private Slab grow(long bytes, boolean own) {
+        long chosen = own ? bytes : settings.slabBytes() > 0 ? settings.slabBytes() : slabBytes(bytes);
+        try {
+            return add(chosen, own, false);
+        } catch (GatunException e) {
+            long least = own || settings.slabBytes() > 0 ? chosen : bytes;
+            boolean limited = chosen > settings.limit() - reserved;
+            boolean gave = false;
+            for (Slab slab : List.copyOf(slabs)) {
+                if (slab.isFree() && (!limited || least > settings.limit() - reserved)) {
+                    drop(slab);
+                    gave = true;
+                }
+            }
+            if (!gave && least == chosen) {
+                throw e;
+            }
+            return add(least, own, false);
+        }
+    }
+
+    /**
+     * Chooses the size of a slab for blocks of {@code bytes}: a power of two that grows with the heap. Blocks of more
+     * than an eighth of it get a whole number of theirs instead, so that no end is left over that none of them fits in.
+     */
+    private long slabBytes(long bytes) {
+        long chosen = Math.clamp(Long.highestOneBit(reserved / GROWTH), SMALLEST_SLAB, LARGEST_SLAB);
+        while (chosen < bytes) {
+            chosen *= 2;
+        }
+        return bytes > chosen / 8 ? chosen / bytes * bytes : chosen;
+    }
+
+    private Slab add(long bytes, boolean own, boolean cold) {
+        if (bytes > settings.limit() - reserved) {
+            throw new GatunException("it has " + reserved + " bytes of the device, and a limit of " + settings.limit());
+        }
+        PoolEvents.Growth event = new PoolEvents.Growth();
+        event.begin();
+        Slab slab = new Slab(this, reservation.reserve(bytes), bytes, own, cold);
+        slabs.add(slab);
+        table.add(slab);
+        reserved += bytes;
+        peakReserved = Math.max(peakReserved, reserved);
+        if (!own) {
+            free.add(slab);
+        }
+        if (event.shouldCommit()) {
+            event.of(device, domain, bytes, reserved);
+            event.commit();
+        }
+        return slab;
+    }
+
+    private void drop(Slab slab) {
+        if (!slab.own) {
+            free.remove(slab);
+        }
+        slabs.remove(slab);
+        table.remove(slab);
+        reserved -= slab.bytes;
+        reservation.release(slab.address);
+    }
+
+    /** Gives slabs back that are free, but for those of the start. Returns their bytes. */
+    long trim() {
+        reclaim.run();
+        lock.lock();
+        try {
+            drain();
+            return dropFree(0);
+        } finally {
+            lock.unlock();
+        }
+    }
+
+    /** The same for those that have been free for some time. */
+    void trimIdle(long nanos) {
+        reclaim.run();
+        lock.lock();
+        try {
+            long requests = counts().requests;
+            if (requests == requestsAtLastLook) {
+                drain();
+            }
+            requestsAtLastLook = requests;
+            dropFree(nanos);
+        } finally {
+            lock.unlock();
+        }
+    }
+
+    private long dropFree(long nanos) {
+        PoolEvents.Trim event = new PoolEvents.Trim();
+        event.begin();
+        long now = System.nanoTime();
+        long bytes = 0;
+        for (Slab slab : new ArrayList<>(slabs)) {
+            if (slab.isFree() && !slab.cold && now - slab.freeSince >= nanos) {
+                drop(slab);
+                bytes += slab.bytes;
+            }
+        }
+        if (bytes > 0 && event.shouldCommit()) {
+            event.of(device, domain, bytes, reserved);
+            event.commit();
+        }
+        return bytes;
+    }
+
+    private Stripe.Counts counts() {
+        Stripe.Counts counts = new Stripe.Counts();
+        for (Stripe stripe : stripes) {
+            stripe.hold();
+            stripe.count(counts);
+            stripe.release();
+        }
+        return counts;
+    }
+
+    MemoryPool.Statistics statistics() {
+        lock.lock();
+        try {
+            Stripe.Counts counts = counts();
+            long busy = 0;
+            for (Slab slab : slabs) {
+                busy += slab.isFree() ? 0 : slab.bytes;
+            }
+            return new MemoryPool.Statistics(usedBytes.now(), counts.occupied, busy, reserved, usedBytes.peak(),
+                    peakReserved, counts.blocks, slabs.size(), counts.requests, counts.hits);
+        } finally {
+            lock.unlock();
+        }
+    }
+
+    /** Returns the block in use that {@code address} lies in. */
+    @Nullable Block containing(long address) {
+        lock.lock();
+        try {
+            for (Slab slab : slabs) {
+                if (address - slab.address >= 0 && address - slab.address < slab.bytes) {
+                    Block block = slab.containing(address);
+                    return block != null && block.isOwned() ? block : null;
+                }
+            }
+            return null;
+        } finally {
+            lock.unlock();
+        }
+    }
+
+    /** Adds a line for each slab. */
+    void draw(StringBuilder map, int cells) {
+        lock.lock();
+        try {
+            if (slabs.isEmpty()) {
+                return;
+            }
+            map.append(domain + ": " + reserved + " bytes in " + slabs.size() + " slabs\n");
+            for (Slab slab : slabs) {
+                map.append(String.format("  0x%012x %12d %s%n", slab.address, slab.bytes, slab.draw(cells)));
+            }
+        } finally {
+            lock.unlock();
+        }
+    }
+
+    /** Returns the slabs' addresses and sizes. */
+    List<long[]> layout() {
+        lock.lock();
+        try {
+            return slabs.stream().map(slab -> new long[] {slab.address, slab.bytes}).toList();
+        } finally {
+            lock.unlock();
+        }
+    }
+
+    /** Forgets everything. The memory is given back by the reservation. */
+    void close() {
+        lock.lock();
+        try {
+            closed = true;
+            drain();
+            slabs.forEach(table::remove);
+            slabs.clear();
+            reserved = 0;
+            room.signalAll();
+        } finally {
+            lock.unlock();
+        }
+    }
+
+    private void checkOpen() {
+        if (closed) {
+            throw new IllegalStateException("the memory pool on " + device + " is closed");
+        }
+    }
+
+    private static long counted(long bytes) {
+        return Math.max(up(bytes, UNIT), UNIT);
+    }
+
+    private static long up(long value, long unit) {
+        return (value + unit - 1) & -unit;
+    }
+}

@@ -1,0 +1,97 @@
+package io.gatun;
+
+import io.gatun.bindings.c.gatun_h;
+import java.lang.foreign.Arena;
+import java.lang.foreign.MemorySegment;
+import java.lang.foreign.ValueLayout;
+import java.util.HashMap;
+import java.util.Map;
+import java.util.concurrent.atomic.AtomicLong;
+
+/**
+ * The memory that a pool has from its device. It knows addresses alone, so that a forgotten pool can be found and its
+ * memory given back. Thread-safe.
+ */
+final class Reservation {
+    /** The host memory of all pools. */
+    private static final AtomicLong HOST_BYTES = new AtomicLong();
+
+    private final Device device;
+    private final Map<Long, Long> bytesByAddress = new HashMap<>();
+    private boolean closed;
+
+    Reservation(Device device) {
+        this.device = device;
+        device.openPools.incrementAndGet();
+    }
+
+    /**
+     * Takes memory from the device, aligned to {@link Slab#ALIGNMENT}.
+     *
+     * @throws GatunException if the device, or the container that this process is in, has not so much
+     * @throws IllegalStateException if the device is closed, or this
+     */
+    synchronized long reserve(long bytes) {
+        if (closed) {
+            throw new IllegalStateException("the memory pool on " + device + " is closed");
+        }
+        if (device.info().hostMemory()) {
+            checkContainer(bytes, ContainerMemory.limit());
+        }
+        try (Arena arena = Arena.ofConfined()) {
+            MemorySegment message = Status.message(arena);
+            MemorySegment memory = arena.allocate(ValueLayout.ADDRESS);
+            int status = gatun_h.gtn_memory_alloc(device.handle, bytes, Slab.ALIGNMENT, memory, message);
+            Status.check(status, message, device.owned);
+            long address = memory.get(ValueLayout.ADDRESS, 0).address();
+            bytesByAddress.put(address, bytes);
+            count(bytes);
+            return address;
+        }
+    }
+
+    /**
+     * Counts what will be touched in the end: what all pools have and the heap of the JVM has. What the system would
+     * not grant must fail here, because it grants it now and kills the process when the memory is touched.
+     */
+    static void checkContainer(long bytes, long limit) {
+        long pools = HOST_BYTES.get();
+        long heap = Runtime.getRuntime().totalMemory();
+        if (bytes > limit - pools - heap) {
+            throw new GatunException("the container allows " + limit + " bytes (memory.max), of which memory"
+                    + " pools have " + pools + " and the Java heap " + heap + ": no room for " + bytes + " more");
+        }
+    }
+
+    private void count(long bytes) {
+        if (device.info().hostMemory()) {
+            HOST_BYTES.addAndGet(bytes);
+        }
+    }
+
+    synchronized void release(long address) {
+        Long bytes = bytesByAddress.remove(address);
+        if (bytes != null) {
+            free(address, bytes);
+        }
+    }
+
+    /** Gives everything back, and the device is free of this pool. */
+    synchronized void close() {
+        if (!closed) {
+            closed = true;
+            bytesByAddress.forEach(this::free);
+            bytesByAddress.clear();
+            device.openPools.decrementAndGet();
+        }
+    }
+
+    private void free(long address, long bytes) {
+        count(-bytes);
+        try (Arena arena = Arena.ofConfined()) {
+            MemorySegment message = Status.message(arena);
+            MemorySegment memory = MemorySegment.ofAddress(address);
+            Status.check(gatun_h.gtn_memory_free(device.handle, memory, message), message, device.owned);
+        }
+    }
+}

@@ -1,0 +1,127 @@
+package io.gatun;
+
+import java.util.Arrays;
+import org.jspecify.annotations.Nullable;
+
+/**
+ * Memory that was taken from the device at once, and what lies where in it. Changes are guarded by the lock of the
+ * heap; what a block that is in use lies in can be read without it.
+ */
+final class Slab {
+    /** The unit in which large blocks, and runs of small ones, are laid out. */
+    static final int GRANULE = 4096;
+
+    /** Every slab starts at a multiple of it, so that the operating system can use huge pages. */
+    static final long ALIGNMENT = 2L << 20;
+
+    final DomainHeap heap;
+    final long address;
+    final long bytes;
+
+    /** Whether it was made for one block larger than a slab, and goes back to the device with it. */
+    final boolean own;
+
+    /** Whether it was declared for the start, and is not trimmed. */
+    final boolean cold;
+
+    /** The granules that are not free, and since when none is. */
+    int usedGranules;
+
+    long freeSince = System.nanoTime();
+
+    // A large block is at its first granule, a run at all of its own, a free range at its first and last.
+    private final @Nullable Object[] at;
+
+    Slab(DomainHeap heap, long address, long bytes, boolean own, boolean cold) {
+        this.heap = heap;
+        this.address = address;
+        this.bytes = bytes;
+        this.own = own;
+        this.cold = cold;
+        this.at = new Object[own ? 1 : granules()];
+    }
+
+    int granules() {
+        return (int) (bytes / GRANULE);
+    }
+
+    boolean isFree() {
+        return own ? at[0] == null : usedGranules == 0;
+    }
+
+    /** Returns the block, in use or not, that {@code at} lies in; a large one is only known by its first granule. */
+    @Nullable Block block(long at) {
+        long granule = (at - address) / GRANULE;
+        if (granule >= this.at.length) {
+            return null;
+        }
+        Object there = this.at[(int) granule];
+        if (there instanceof Run run) {
+            return run.block(at);
+        }
+        return there instanceof Block block ? block : null;
+    }
+
+    /** The same for any place in a block. */
+    @Nullable Block containing(long at) {
+        int granule = (int) Math.min((at - address) / GRANULE, this.at.length - 1);
+        while (granule > 0 && this.at[granule] == null) {
+            granule--;
+        }
+        Block block = this.at[granule] instanceof Block large ? large : block(at);
+        return block != null && at < block.address + block.bytes ? block : null;
+    }
+
+    @Nullable Object get(int granule) {
+        return at[granule];
+    }
+
+    void put(int granule, @Nullable Object what) {
+        at[granule] = what;
+    }
+
+    void put(int first, int count, @Nullable Object what) {
+        Arrays.fill(at, first, first + count, what);
+    }
+
+    /** Draws what is used as {@code cells} characters: {@code .} for nothing, digits for tenths, {@code #} for all. */
+    String draw(int cells) {
+        if (own) {
+            return "#".repeat(cells);
+        }
+        int granules = granules();
+        int[] used = new int[cells];
+        for (int g = 0; g < granules; ) {
+            int count = 1;
+            boolean taken = true;
+            switch (at[g]) {
+                case FreeRanges.Range range -> {
+                    count = range.count();
+                    taken = false;
+                }
+                case Run run -> count = run.granules;
+                case Block block -> count = (int) (block.bytes / GRANULE);
+                case null, default -> throw new IllegalStateException("granule " + g + " of " + this);
+            }
+            for (int end = g + count; g < end; g++) {
+                used[(int) ((long) g * cells / granules)] += taken ? 1 : 0;
+            }
+        }
+        StringBuilder drawing = new StringBuilder();
+        for (int cell = 0; cell < cells; cell++) {
+            int all = first(cell + 1, cells) - first(cell, cells);
+            drawing.append(used[cell] == 0 ? '.' : used[cell] == all ? '#' : (char) ('0' + used[cell] * 10 / all));
+        }
+        return drawing.toString();
+    }
+
+    /** Returns the first granule g with g * cells / granules == cell. */
+    private int first(int cell, int cells) {
+        return (int) (((long) cell * granules() + cells - 1) / cells);
+    }
+
+    @Override
+    public String toString() {
+        return "slab of " + bytes + " bytes at 0x" + Long.toHexString(address);
+    }
+}

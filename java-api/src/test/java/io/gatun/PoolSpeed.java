@@ -1,0 +1,173 @@
+package io.gatun;
+
+import java.lang.foreign.FunctionDescriptor;
+import java.lang.foreign.Linker;
+import java.lang.foreign.MemorySegment;
+import java.lang.foreign.ValueLayout;
+import java.lang.invoke.MethodHandle;
+import java.util.Arrays;
+import java.util.concurrent.ExecutorService;
+import java.util.concurrent.Executors;
+import java.util.concurrent.Future;
+
+/**
+ * Prints how long an allocation and its free take: the pool against malloc and free of the C library, called as Java
+ * can best. A program to look at, no test: the figures depend on what else the machine does.
+ */
+@SuppressWarnings("restricted") // malloc and free
+final class PoolSpeed {
+    private static final int ROUNDS = 200;
+    private static final int WARM_UP = 100;
+    private static final long ROUND_NANOS = 1_000_000; // shorter than a time slice: some rounds are not interrupted
+    private static final MethodHandle MALLOC;
+    private static final MethodHandle FREE;
+    private static volatile long sink;
+
+    static {
+        Linker linker = Linker.nativeLinker();
+        // Addresses as numbers: the cheapest call, and no segment is made.
+        MALLOC = linker.downcallHandle(linker.defaultLookup().findOrThrow("malloc"),
+                FunctionDescriptor.of(ValueLayout.JAVA_LONG, ValueLayout.JAVA_LONG));
+        FREE = linker.downcallHandle(linker.defaultLookup().findOrThrow("free"),
+                FunctionDescriptor.ofVoid(ValueLayout.JAVA_LONG));
+    }
+
+    private PoolSpeed() {}
+
+    private interface Work {
+        void run(int count) throws Throwable;
+    }
+
+    private static void malloc(long bytes, int count) throws Throwable {
+        for (int i = 0; i < count; i++) {
+            long address = (long) MALLOC.invokeExact(bytes);
+            sink = address;
+            FREE.invokeExact(address);
+        }
+    }
+
+    private static void pool(MemoryPool pool, long bytes, int count) {
+        for (int i = 0; i < count; i++) {
+            MemorySegment segment = pool.allocate(bytes, 64);
+            sink = segment.address();
+            pool.free(segment);
+        }
+    }
+
+    /** The same with some blocks in use at once. */
+    private static void mallocMany(long bytes, int count) throws Throwable {
+        long[] live = new long[16];
+        for (int i = 0; i < count; i++) {
+            int at = i * 7 & 15;
+            if (live[at] != 0) {
+                FREE.invokeExact(live[at]);
+            }
+            live[at] = (long) MALLOC.invokeExact(bytes + (i & 3) * 64);
+        }
+        for (long address : live) {
+            if (address != 0) {
+                FREE.invokeExact(address);
+            }
+        }
+    }
+
+    private static void poolMany(MemoryPool pool, long bytes, int count) {
+        MemorySegment[] live = new MemorySegment[16];
+        for (int i = 0; i < count; i++) {
+            int at = i * 7 & 15;
+            if (live[at] != null) {
+                pool.free(live[at]);
+            }
+            live[at] = pool.allocate(bytes + (i & 3) * 64, 64);
+        }
+        for (MemorySegment segment : live) {
+            if (segment != null) {
+                pool.free(segment);
+            }
+        }
+    }
+
+    /** Returns the nanoseconds of one of each: of interleaved rounds one of the fastest, a tenth being faster. */
+    private static double[] compare(Work... works) throws Throwable {
+        double[][] times = new double[works.length][ROUNDS];
+        int[] counts = new int[works.length];
+        Arrays.fill(counts, 1000);
+        for (int round = -WARM_UP; round < ROUNDS; round++) {
+            for (int w = 0; w < works.length; w++) {
+                long start = System.nanoTime();
+                works[w].run(counts[w]);
+                double each = (double) (System.nanoTime() - start) / counts[w];
+                if (round < 0) {
+                    counts[w] = (int) Math.clamp(ROUND_NANOS / each, 100, 10_000_000);
+                } else {
+                    times[w][round] = each;
+                }
+            }
+        }
+        double[] fast = new double[works.length];
+        for (int w = 0; w < works.length; w++) {
+            Arrays.sort(times[w]);
+            fast[w] = times[w][ROUNDS / 10];
+        }
+        return fast;
+    }
+
+    private static void print(String what, double[] malloc, double pool) {
+        System.out.printf("%-28s malloc+free %8.1f ns, pool %8.1f ns: the pool is %5.2f times as fast%n",
+                what, malloc[0], pool, malloc[0] / pool);
+    }
+
+    public static void main(String[] args) throws Throwable {
+        try (Device device = Device.open("cpu", 1);
+                MemoryPool pool = MemoryPool.of(device)) {
+            for (long bytes : new long[] {64, 256, 1 << 10, 4 << 10, 16 << 10, 64 << 10, 256 << 10, 1 << 20, 2 << 20}) {
+                double[] times = compare(count -> malloc(bytes, count), count -> pool(pool, bytes, count));
+                print(bytes + " bytes", times, times[1]);
+                times = compare(count -> mallocMany(bytes, count), count -> poolMany(pool, bytes, count));
+                print(bytes + " bytes, 16 in use", times, times[1]);
+            }
+            long bytes = 1 << 20;
+            MemorySegment kept = pool.allocate(bytes, 64);
+            double[] times = compare(
+                    count -> {
+                        for (int i = 0; i < count; i++) {
+                            kept.fill((byte) 0);
+                        }
+                    },
+                    count -> {
+                        for (int i = 0; i < count; i++) {
+                            pool.free(pool.allocate(bytes, 64).fill((byte) 0));
+                        }
+                    });
+            System.out.printf("%d bytes zeroed: %.3f of the time of memset alone%n", bytes, times[1] / times[0]);
+            double[] arenas = compare(count -> {
+                try (PoolArena arena = pool.newArena()) {
+                    for (int i = 0; i < count; i++) {
+                        arena.tensor(DType.S8, 1024);
+                        if ((i & 1023) == 0) {
+                            arena.reset();
+                        }
+                    }
+                }
+            });
+            System.out.printf("a tensor of 1 KiB in an arena that is reset every 1024: %.1f ns%n", arenas[0]);
+            for (int threads = 1; threads <= 4; threads *= 2) {
+                int all = threads;
+                double[] each = compare(count -> parallel(all, () -> pool(pool, 1024, 100 * count)));
+                System.out.printf("1024 bytes, %d threads: %.1f ns for each thread%n", threads, each[0] / 100);
+            }
+        }
+    }
+
+    private static void parallel(int threads, Runnable work) throws Exception {
+        Future<?>[] futures = new Future<?>[threads];
+        try (ExecutorService pool = Executors.newFixedThreadPool(threads)) {
+            for (int t = 0; t < threads; t++) {
+                futures[t] = pool.submit(work);
+            }
+            for (Future<?> future : futures) {
+                future.get();
+            }
+        }
+    }
+}

@@ -1,0 +1,156 @@
+package io.gatun;
+
+import static org.junit.jupiter.api.Assertions.assertEquals;
+import static org.junit.jupiter.api.Assertions.assertTrue;
+import static org.junit.jupiter.api.Assumptions.assumeTrue;
+
+import java.io.IOException;
+import java.io.UncheckedIOException;
+import java.lang.foreign.MemorySegment;
+import java.lang.foreign.ValueLayout;
+import java.nio.file.Files;
+import java.nio.file.Path;
+import java.util.ArrayList;
+import java.util.List;
+import java.util.Random;
+import org.junit.jupiter.api.AfterEach;
+import org.junit.jupiter.api.BeforeEach;
+import org.junit.jupiter.api.Test;
+
+/** What the pool says of its memory against what the system says ({@code /proc/self/smaps}). */
+class PoolSystemTest {
+    private static final long MIB = 1 << 20;
+    private static final Path MAPS = Path.of("/proc/self/smaps");
+
+    private final Device device = Device.open("cpu", 1);
+
+    @BeforeEach
+    void onLinux() {
+        assumeTrue(Files.isReadable(MAPS), "there is no " + MAPS);
+    }
+
+    @AfterEach
+    void close() {
+        device.close();
+    }
+
+    /**
+     * Bytes of the mappings that the slabs lie in.
+     *
+     * @param size the parts of mappings that are slabs
+     * @param resident what of the mappings with a slab in them is in memory, the neighbours of slabs included
+     */
+    private record Mapped(long size, long resident) {}
+
+    private static Mapped mapped(List<long[]> slabs) {
+        long size = 0;
+        long resident = 0;
+        boolean ours = false;
+        try {
+            for (String line : Files.readAllLines(MAPS)) {
+                String[] words = line.split("\\s+|-");
+                if (line.matches("[0-9a-f]+-[0-9a-f]+ .*")) {
+                    long from = Long.parseUnsignedLong(words[0], 16);
+                    long to = Long.parseUnsignedLong(words[1], 16);
+                    ours = false;
+                    for (long[] slab : slabs) {
+                        long common = Math.min(to, slab[0] + slab[1]) - Math.max(from, slab[0]);
+                        if (common > 0) {
+                            ours = true;
+                            size += common;
+                        }
+                    }
+                } else if (ours && line.startsWith("Rss:")) {
+                    resident += Long.parseLong(words[1]) << 10;
+                }
+            }
+        } catch (IOException e) {
+            throw new UncheckedIOException(e);
+        }
+        return new Mapped(size, resident);
+    }
+
+    private static long residentOfProcess() {
+        try {
+            return Long.parseLong(Files.readString(Path.of("/proc/self/statm")).split(" ")[1]) * 4096;
+        } catch (IOException e) {
+            throw new UncheckedIOException(e);
+        }
+    }
+
+    @Test
+    void reservedIsWhatTheSystemMapped() {
+        Random random = new Random(11);
+        try (MemoryPool pool = MemoryPool.of(device)) {
+            List<MemorySegment> live = new ArrayList<>();
+            for (int i = 0; i < 3000; i++) {
+                if (live.isEmpty() || random.nextInt(5) > 1) {
+                    int most = random.nextInt(20) == 0 ? 1 << 20 : 20_000;
+                    live.add(pool.allocate(1 + random.nextInt(most), 64).fill((byte) 1));
+                } else {
+                    pool.free(live.remove(random.nextInt(live.size())));
+                }
+                if (i % 500 == 499) {
+                    List<long[]> slabs = pool.layout();
+                    long reserved = pool.statistics().reservedBytes();
+                    assertEquals(reserved, slabs.stream().mapToLong(slab -> slab[1]).sum());
+                    assertEquals(reserved, mapped(slabs).size);
+                    assertTrue(mapped(slabs).resident >= pool.statistics().usedBytes(), "what was written is resident");
+                }
+            }
+            List<long[]> before = pool.layout();
+            live.forEach(pool::free);
+            pool.trim();
+            assertEquals(0, pool.statistics().reservedBytes());
+            assertTrue(mapped(before).resident <= MIB, "what was trimmed is gone: " + mapped(before));
+        }
+    }
+
+    @Test
+    void theStartIsResidentAndNothingMore() {
+        long declared = 48 * MIB + 12_345;
+        long before = residentOfProcess();
+        try (MemoryPool pool = MemoryPool.builder(device)
+                .coldStart(MemoryDomain.WEIGHTS, declared)
+                .coldStart(MemoryDomain.KV_CACHE, 3 * MIB)
+                .build()) {
+            long all = declared + 3 * MIB;
+            Mapped mapped = mapped(pool.layout());
+            assertEquals(mapped.size, pool.statistics().reservedBytes());
+            assertTrue(mapped.size >= all && mapped.size <= all * 1.01, mapped::toString);
+            assertTrue(residentOfProcess() - before >= all * .9, "touched");
+            assertTrue(mapped.resident <= all * 1.1, mapped::toString);
+            assertEquals(0, pool.statistics().usedBytes());
+            pool.tensor(MemoryDomain.WEIGHTS, DType.F32, 1000, 1000);
+            assertEquals(mapped.size, pool.statistics().reservedBytes());
+            assertEquals(0, pool.trim());
+        }
+    }
+
+    @Test
+    void growthAndTrimDoNotCreep() {
+        long[] resident = new long[100];
+        try (MemoryPool pool = MemoryPool.builder(device).coldStart(MemoryDomain.ACTIVATIONS, 2 * MIB).build()) {
+            Random random = new Random(5);
+            for (int cycle = 0; cycle < resident.length; cycle++) {
+                List<MemorySegment> live = new ArrayList<>();
+                for (long bytes = 0; bytes < 64 * MIB; ) {
+                    MemorySegment block = pool.allocate(1 + random.nextInt(2 << 20), 64);
+                    for (long at = 0; at < block.byteSize(); at += 4096) {
+                        block.set(ValueLayout.JAVA_BYTE, at, (byte) 1);
+                    }
+                    bytes += block.byteSize();
+                    live.add(block);
+                }
+                live.forEach(pool::free);
+                assertTrue(pool.trim() > 0);
+                assertEquals(2 * MIB, pool.statistics().reservedBytes());
+                resident[cycle] = residentOfProcess();
+            }
+        }
+        // The heap of the JVM grows and the compiler works, so not to the byte.
+        long early = resident[20];
+        long late = resident[resident.length - 1];
+        assertTrue(late - early < 32 * MIB, () -> early + " bytes were resident early on, " + late + " in the end");
+    }
+}
