@@ -1094,7 +1094,7 @@ gtn_status supports(void* device, int32_t op, int32_t dtype, int32_t* claimed, g
 gtn_status measure(void* device, int32_t limit, double* per_second, gtn_message* message) {
   check(message);
   as<Device>(device, Kind::kDevice);
-  MUST(limit >= GTN_LIMIT_F32 && limit <= GTN_LIMIT_MEMORY && per_second != nullptr);
+  MUST(limit >= GTN_LIMIT_F32 && limit <= GTN_LIMIT_EXP && per_second != nullptr);
   *per_second = 1;
   return GTN_OK;
 }

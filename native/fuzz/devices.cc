@@ -52,7 +52,7 @@ void open(Input& input) {
     double per_second = 0;
     if (name[0] == 'c' && name[1] == 'h') {
       const bool measured = gtn_device_measure(device, limit, &per_second, &message) == GTN_OK;
-      MUST(measured == (limit >= GTN_LIMIT_F32 && limit <= GTN_LIMIT_MEMORY));
+      MUST(measured == (limit >= GTN_LIMIT_F32 && limit <= GTN_LIMIT_EXP));
     }
     MUST(gtn_device_close(device, &message) == GTN_OK);
     return;

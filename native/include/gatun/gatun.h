@@ -184,13 +184,22 @@ GTN_API gtn_status gtn_device_describe(gtn_device device, gtn_device_info* info,
 GTN_API gtn_status gtn_device_supports(gtn_device device, int32_t op, int32_t dtype, int32_t* claimed,
                                        gtn_message* message);
 
-/* Ceilings of a device: multiply-add operations per second on operands of a type, a multiply-add counted as two, and bytes
- * per second read from memory. */
-enum { GTN_LIMIT_F32 = 1, GTN_LIMIT_BF16 = 2, GTN_LIMIT_S8 = 3, GTN_LIMIT_MEMORY = 4 };
+/* Ceilings of a device: multiply-add operations per second on operands of a type, a multiply-add counted as two; bytes per
+ * second read from memory, read from the largest cache, and copied, those read and those written counted both; FP32
+ * exponentials per second. */
+enum {
+  GTN_LIMIT_F32 = 1,
+  GTN_LIMIT_BF16 = 2,
+  GTN_LIMIT_S8 = 3,
+  GTN_LIMIT_MEMORY = 4,
+  GTN_LIMIT_CACHE = 5,
+  GTN_LIMIT_COPY = 6,
+  GTN_LIMIT_EXP = 7
+};
 
 /* Measures a ceiling now, with all threads of the device, in about a tenth of a second: what its fastest instructions for
- * that type reach on operands in the nearest memory, or a sweep through memory larger than its caches. GTN_UNSUPPORTED
- * where the backend cannot say. */
+ * that type reach on operands in the nearest memory, or a sweep through memory larger than its caches, or a sweep that
+ * the largest cache holds and no smaller one. GTN_UNSUPPORTED where the backend cannot say. */
 GTN_API gtn_status gtn_device_measure(gtn_device device, int32_t limit, double* per_second, gtn_message* message);
 
 /* GTN_BUSY while the device has open streams, events, plans, packed weights or memory. */

@@ -247,9 +247,9 @@ gtn_status gtn_device_supports(gtn_device device, int32_t op, int32_t dtype, int
 
 gtn_status gtn_device_measure(gtn_device device, int32_t limit, double* per_second, gtn_message* message) {
   if (per_second == nullptr) return fail(message, GTN_INVALID_ARGUMENT, "per_second: is null");
-  if (limit < GTN_LIMIT_F32 || limit > GTN_LIMIT_MEMORY) {
+  if (limit < GTN_LIMIT_F32 || limit > GTN_LIMIT_EXP) {
     return fail(message, GTN_INVALID_ARGUMENT, "limit: is %d, expected GTN_LIMIT_*, %d to %d", limit, GTN_LIMIT_F32,
-                GTN_LIMIT_MEMORY);
+                GTN_LIMIT_EXP);
   }
   Inside inside(devices, device);
   if (!inside) return stale(message, "device");

@@ -9,6 +9,7 @@ module io.gatun.bench {
     requires static org.jspecify;
 
     opens io.gatun.bench.cli to info.picocli;
+    opens io.gatun.bench.compare to com.fasterxml.jackson.databind, info.picocli;
     opens io.gatun.bench.report to com.fasterxml.jackson.databind;
     opens io.gatun.bench.validate to com.fasterxml.jackson.databind;
 }

@@ -7,9 +7,15 @@
 // four products, vpmaddwd two and takes an addition more, the scalar level one by one.
 //
 // Reading: four streams a quarter of the range apart, as hardware prefetchers follow several; one addition for each vector,
-// so the memory binds, or the L2 cache's queue of misses when few threads read.
+// so the memory binds, or the L2 cache's queue of misses when few threads read. Copying: the same four streams, with stores
+// that do not read what they overwrite.
+//
+// Exponentials: those of math.h that a softmax takes, of four vectors at a time as its hot loops do, in registers.
 #include "cpu/limits/limits.h"
 
+#include <hwy/cache_control.h>
+
+#include "cpu/math.h"
 #include "cpu/simd.h"
 
 namespace gatun::cpu::GATUN_LEVEL {
@@ -181,8 +187,24 @@ uint32_t run_s8(int64_t rounds) {
 
 #endif
 
+uint32_t run_exp(int64_t rounds) {
+  const F32 d;
+  VF a = hn::Set(d, -0.5f), b = hn::Set(d, -1.5f), c = hn::Set(d, -2.5f), e = hn::Set(d, -3.5f);
+  VF sum = hn::Zero(d);
+  for (int64_t r = 0; r < rounds; ++r) {
+    touch(a.raw);
+    touch(b.raw);
+    touch(c.raw);
+    touch(e.raw);
+    const Four all = exp_nonpositive(d, Four{a, b, c, e});
+    sum = hn::Add(sum, hn::Add(hn::Add(all.a, all.b), hn::Add(all.c, all.e)));
+  }
+  return hn::GetLane(hn::BitCast(hn::RebindToUnsigned<F32>(), sum));
+}
+
+constexpr int kStreams = 4;  // of a sweep through memory
+
 uint32_t read(const void* from, int64_t bytes) {
-  constexpr int kStreams = 4;
   constexpr int kVectors = 2;  // of a stream, at a time
   const uint32_t* words = static_cast<const uint32_t*>(from);
   const int64_t stream = bytes / kStreams / static_cast<int64_t>(sizeof(uint32_t));
@@ -200,12 +222,33 @@ uint32_t read(const void* from, int64_t bytes) {
   return result(sums);
 }
 
+void copy(const void* from, void* to, int64_t bytes) {
+  const F32 d;
+  const float* source = static_cast<const float*>(from);
+  float* target = static_cast<float*>(to);
+  const int64_t stream = bytes / kStreams / static_cast<int64_t>(sizeof(float));
+  constexpr int64_t kLine = 64 / sizeof(float), kLanes = static_cast<int64_t>(HWY_LANES(float));
+  for (int64_t i = 0; i < stream; i += kLine) {
+#pragma GCC unroll 4
+    for (int s = 0; s < kStreams; ++s) {
+      // Whole lines: a store past the caches waits for the rest of its line.
+#pragma GCC unroll 16
+      for (int64_t v = 0; v < kLine; v += kLanes) {
+        hn::Stream(hn::Load(d, source + s * stream + i + v), d, target + s * stream + i + v);
+      }
+    }
+  }
+  hwy::FlushStream();
+}
+
 }  // namespace
 
 extern const LimitKernels limit_kernels;
 const LimitKernels limit_kernels = {{2 * kChains * kFloats, run_f32},
                                     {4 * kChains * kFloats, run_bf16},
                                     {2 * kChains * kProducts, run_s8},
-                                    read};
+                                    {4 * static_cast<int64_t>(HWY_LANES(float)), run_exp},
+                                    read,
+                                    copy};
 
 }  // namespace gatun::cpu::GATUN_LEVEL

@@ -1,4 +1,5 @@
-// Ceilings of a device: how many multiply-adds of each type its instructions can do, and how fast it reads memory.
+// Ceilings of a device: how many multiply-adds of each type and exponentials its instructions can do, and how fast it reads
+// and copies memory.
 #pragma once
 
 #include "cpu/backend.h"
@@ -13,10 +14,13 @@ struct LimitKernels {
     int64_t operations;
     uint32_t (*run)(int64_t rounds);
   };
-  Compute f32, bf16, s8;
+  Compute f32, bf16, s8, exp;
 
-  // Reads `bytes`, a multiple of kReadUnit, from 64-byte aligned memory. The result as above.
+  // Reads `bytes`, a multiple of kReadUnit / 2, from 64-byte aligned memory. The result as above.
   uint32_t (*read)(const void* from, int64_t bytes);
+
+  // Copies as much of the same alignment, past the caches.
+  void (*copy)(const void* from, void* to, int64_t bytes);
 };
 
 inline constexpr int64_t kReadUnit = 64 << 10;

@@ -10,16 +10,16 @@ import java.nio.file.Path;
 import java.nio.file.StandardCopyOption;
 
 /** Writes a text file as a whole or not at all: a reader never sees half of it, and a failure keeps the old one. */
-final class AtomicFile {
+public final class AtomicFile {
     private AtomicFile() {}
 
     /** What a file is to hold. */
     @FunctionalInterface
-    interface Content {
+    public interface Content {
         void write(Writer out) throws IOException;
     }
 
-    static void write(Path file, Content content) throws IOException {
+    public static void write(Path file, Content content) throws IOException {
         if (Files.exists(file) && !Files.isRegularFile(file)) {
             fill(file, content); // a pipe or a terminal, such as /dev/stdout: it cannot be replaced
             return;

@@ -1,13 +1,13 @@
 package io.gatun.bench.report;
 
 /** Makes text from libraries that nobody here wrote safe to print: reasons, descriptions and names of kernels. */
-final class Escape {
+public final class Escape {
     private static final int REPLACEMENT = 0xFFFD;
 
     private Escape() {}
 
     /** One line without anything that steers a terminal: what does not print becomes a space or U+FFFD. */
-    static String line(String text) {
+    public static String line(String text) {
         StringBuilder line = new StringBuilder(text.length());
         text.codePoints().forEach(c -> line.appendCodePoint(switch (Character.getType(c)) {
             case Character.LINE_SEPARATOR, Character.PARAGRAPH_SEPARATOR -> ' ';
@@ -30,7 +30,7 @@ final class Escape {
     }
 
     /** Text and attribute values of HTML. */
-    static String html(String text) {
+    public static String html(String text) {
         return xml(text)
                 .replace("&", "&amp;")
                 .replace("<", "&lt;")

@@ -4,12 +4,14 @@ import io.gatun.DType;
 import io.gatun.Device;
 import io.gatun.Limit;
 import java.util.LinkedHashMap;
+import java.util.List;
 import java.util.Locale;
 import java.util.Map;
 
 /** The ceilings of a device: what its units and its memory can do at best, measured in the same run. */
 final class Limits {
     static final String MEMORY = name(Limit.MEMORY);
+    private static final List<Limit> REPORTED = List.of(Limit.F32, Limit.BF16, Limit.S8, Limit.MEMORY);
 
     private Limits() {}
 
@@ -26,10 +28,10 @@ final class Limits {
         return limit.name().toLowerCase(Locale.ROOT);
     }
 
-    /** Measures all ceilings that the device can tell: operations, or bytes, per second. */
+    /** Measures the ceilings of reports that the device can tell: operations, or bytes, per second. */
     static Map<String, Double> measure(Device device) {
         Map<String, Double> limits = new LinkedHashMap<>();
-        for (Limit limit : Limit.values()) {
+        for (Limit limit : REPORTED) {
             device.measure(limit).ifPresent(rate -> limits.put(name(limit), rate));
         }
         return limits;

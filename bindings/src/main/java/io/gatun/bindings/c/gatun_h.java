@@ -1081,6 +1081,33 @@ public class gatun_h extends gatun_h$shared {
     public static int GTN_LIMIT_MEMORY() {
         return GTN_LIMIT_MEMORY;
     }
+    private static final int GTN_LIMIT_CACHE = (int)5L;
+    /**
+     * {@snippet lang=c :
+     * enum <anonymous>.GTN_LIMIT_CACHE = 5
+     * }
+     */
+    public static int GTN_LIMIT_CACHE() {
+        return GTN_LIMIT_CACHE;
+    }
+    private static final int GTN_LIMIT_COPY = (int)6L;
+    /**
+     * {@snippet lang=c :
+     * enum <anonymous>.GTN_LIMIT_COPY = 6
+     * }
+     */
+    public static int GTN_LIMIT_COPY() {
+        return GTN_LIMIT_COPY;
+    }
+    private static final int GTN_LIMIT_EXP = (int)7L;
+    /**
+     * {@snippet lang=c :
+     * enum <anonymous>.GTN_LIMIT_EXP = 7
+     * }
+     */
+    public static int GTN_LIMIT_EXP() {
+        return GTN_LIMIT_EXP;
+    }
 
     private static class gtn_device_measure {
         public static final FunctionDescriptor DESC = FunctionDescriptor.of(

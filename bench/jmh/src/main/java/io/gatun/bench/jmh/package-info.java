@@ -1,0 +1,2 @@
+/** What is called from Java, under JMH. */
+package io.gatun.bench.jmh;
