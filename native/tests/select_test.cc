@@ -153,7 +153,8 @@ struct Result {
   bool operator==(const Result& o) const {
     return offsets == o.offsets && columns == o.columns && q_order == o.q_order && k_order == o.k_order &&
            q_documents == o.q_documents && k_documents == o.k_documents &&
-           std::memcmp(biases.data(), o.biases.data(), biases.size() * 4) == 0;
+           biases.size() == o.biases.size() &&
+           (biases.empty() || std::memcmp(biases.data(), o.biases.data(), biases.size() * 4) == 0);
   }
 };
 

@@ -418,6 +418,55 @@ void add_row(const AttentionTile& t, const KeyBlock& block, int64_t first, int64
   }
 }
 
+// The layers of labels that add_panel takes at most.
+constexpr int64_t kPanelLayers = 8;
+
+// Whether windows and labels alone decide, and nothing but that is added.
+HWY_INLINE bool adds_by_panel(const AttentionTile& t, const KeyBlock& block) {
+  const Mask& mask = t.mask;
+  return block.kind == KeyBlock::kGeneral && mask.tree == nullptr && mask.dilation == 1 && mask.global_count == 0 &&
+         mask.sinks == 0 && (mask.q_labels == nullptr || mask.layers <= kPanelLayers) && mask.len_k < INT32_MAX &&
+         t.bias == nullptr && t.self_bias == 0.0f &&
+         (block.entries == nullptr || (t.lists.mask_index == nullptr && t.lists.bias == nullptr));
+}
+
+// What add_row does, for all rows of a panel at once: rows are lanes, and a key's labels are compared with all of
+// theirs.
+template <int NV>
+void add_panel(const AttentionTile& t, const KeyBlock& block, int64_t first, int64_t keys, int64_t first_row,
+               int64_t rows, float* added) {
+  const F32 d;
+  const hn::Rebind<int32_t, F32> d32;
+  constexpr int64_t kRows = NV * kLanes;
+  const Mask& mask = t.mask;
+  const int64_t layers = mask.q_labels == nullptr ? 0 : mask.layers;
+  HWY_ALIGN int32_t before[kRows], last[kRows], labels[kPanelLayers * kRows];
+  for (int64_t r = 0; r < kRows; ++r) {
+    const QueryRow row = query_row_of(t, first_row + min_of(r, rows - 1));
+    const KeyRange window = r < rows ? window_of(mask, row, block.lifted) : KeyRange{0, 0};
+    before[r] = static_cast<int32_t>(window.first) - 1;
+    last[r] = static_cast<int32_t>(window.last);
+    for (int64_t layer = 0; layer < layers; ++layer) {
+      labels[layer * kRows + r] = mask.q_labels[row.query - layer * mask.q_layer];
+    }
+  }
+  for (int64_t j = 0; j < keys; ++j) {
+    const int64_t token = token_of(block, first + j);
+    const auto key = hn::Set(d32, static_cast<int32_t>(token));
+    for (int64_t c = 0; c < NV; ++c) {
+      auto sees = hn::And(hn::Gt(key, hn::Load(d32, before + c * kLanes)),
+                          hn::Lt(key, hn::Load(d32, last + c * kLanes)));
+      for (int64_t layer = 0; layer < layers; ++layer) {
+        const auto label = hn::Set(d32, mask.k_labels[token - layer * mask.k_layer]);
+        const auto same = hn::Eq(hn::Load(d32, labels + layer * kRows + c * kLanes), label);
+        sees = layer == 0 ? hn::And(sees, same) : hn::AndNot(same, sees);
+      }
+      hn::Store(hn::IfThenElse(hn::RebindMask(d, sees), hn::Zero(d), hn::Set(d, -kInfinity)), d,
+                added + j * kRows + c * kLanes);
+    }
+  }
+}
+
 // The keys of a block, whose tokens rise, before `token`.
 HWY_INLINE int64_t keys_before(const KeyBlock& block, int64_t token) {
   if (block.tokens == nullptr) {
@@ -546,8 +595,9 @@ void finish_scores(const AttentionTile& t, const KeyBlock& block, int64_t first,
   }
   for (int c = 0; c < NV; ++c) maximum[c] = masked;
   for (int64_t j = 0; j < keys; ++j) {
-    const VF distance = hn::Set(d, static_cast<float>(token_of(block, first + j) - origin));
-    const VF index = hn::Set(d, static_cast<float>(j));
+    VF distance = hn::Zero(d), index = distance;
+    if (t.slopes != nullptr) distance = hn::Set(d, static_cast<float>(token_of(block, first + j) - origin));
+    if (from != nullptr) index = hn::Set(d, static_cast<float>(j));
     bool any = added == nullptr;
     for (int c = 0; c < NV; ++c) {
       float* at = s + (j * NV + c) * kLanes;
@@ -630,7 +680,9 @@ void panel_block(const AttentionTile& t, const KeyBlock& block, const Panel& pan
   }
   const bool adds = needs_added(t, block);
   uint8_t used[kMostBlockKeys];
-  if (adds) {
+  if (adds && adds_by_panel(t, block)) {
+    add_panel<NV>(t, block, first, keys, panel.first_row, panel.rows, added);
+  } else if (adds) {
     for (int64_t r = 0; r < panel.rows; ++r) {
       add_row(t, block, first, keys, panel.first_row + r, added + r, kRows);
     }

@@ -475,23 +475,25 @@ public final class SelectionQuality {
                 try (Arena arena = Arena.ofShared();
                         Way blocks = blocks(arena, data, BLOCK, Selection.Pool.MEAN);
                         Way one = lsh(arena, data, 1, 8, BLOCK);
-                        Way two = lsh(arena, data, 2, 16, BLOCK)) {
+                        Way two = lsh(arena, data, 2, 16, BLOCK);
+                        Way four = lsh(arena, data, 4, 32, BLOCK)) {
                     compare(of + "blocks", data, blocks);
                     compare(of + "lsh, 1 round of 8 buckets", data, one);
                     compare(of + "lsh, 2 rounds of 16", data, two);
+                    compare(of + "lsh, 4 rounds of 32", data, four);
                 }
             }
         }
         Data data = needles();
         try (Arena arena = Arena.ofShared();
                 Way blocks = blocks(arena, data, 1, Selection.Pool.BOUNDS);
-                Way one = lsh(arena, data, 1, 16, 1);
+                Way one = lsh(arena, data, 1, 8, 1);
                 Way two = lsh(arena, data, 2, 16, 1);
-                Way four = lsh(arena, data, 4, 16, 1)) {
+                Way four = lsh(arena, data, 4, 32, 1)) {
             find("needles: blocks, by bounds", blocks);
-            find("needles: lsh, 1 round of 16 buckets", one);
-            find("needles: lsh, 2 rounds", two);
-            find("needles: lsh, 4 rounds", four);
+            find("needles: lsh, 1 round of 8 buckets", one);
+            find("needles: lsh, 2 rounds of 16", two);
+            find("needles: lsh, 4 rounds of 32", four);
         }
     }
 }
