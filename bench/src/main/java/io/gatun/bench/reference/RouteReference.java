@@ -68,7 +68,8 @@ public final class RouteReference {
         }
         double[] score = new double[n];
         double[] error = new double[n];
-        scores(rule.kind, x, score, error);
+        float[] naive = new float[n];
+        scores(rule.kind, x, score, error, naive);
         double[] key = new double[n];
         double[] keyError = new double[n];
         for (int e = 0; e < n; e++) {
@@ -90,11 +91,11 @@ public final class RouteReference {
             clear &= candidates.apart(order[above], order[i]);
         }
         int[] chosen = Arrays.copyOf(order, rule.top);
-        weigh(rule, chosen, score, error, weights);
+        weigh(rule, chosen, score, error, naive, weights);
         return new Choice(chosen, weights, clear);
     }
 
-    private static void scores(Kind kind, float[] x, double[] score, double[] error) {
+    private static void scores(Kind kind, float[] x, double[] score, double[] error, float[] naive) {
         int n = x.length;
         double max = 0;
         if (kind == Kind.SOFTMAX) {
@@ -108,10 +109,12 @@ public final class RouteReference {
         }
         double sum = 0;
         double common = 0;
+        float naiveSum = 0;
         for (int e = 0; e < n; e++) {
             double exponential = U * (4 * Math.abs(x[e]) + 4 * Math.abs(max) + 4);
             if (kind == Kind.SIGMOID) {
                 score[e] = 1 / (1 + Math.exp(-x[e]));
+                naive[e] = 1 / (1 + (float) Math.exp(-x[e]));
                 error[e] = Float.isInfinite(x[e]) ? 0 : score[e] * ((1 - score[e]) * exponential + 3 * U) + FLUSH;
                 continue;
             }
@@ -119,29 +122,33 @@ public final class RouteReference {
             error[e] = Float.isInfinite(x[e]) ? 0 : score[e] * exponential;
             sum += score[e];
             common += error[e];
+            naive[e] = (float) Math.exp(x[e] - (float) max);
+            naiveSum += naive[e];
         }
         if (kind == Kind.SOFTMAX) {
             for (int e = 0; e < n; e++) {
                 score[e] /= sum;
+                naive[e] /= naiveSum;
                 boolean none = x[e] == Float.NEGATIVE_INFINITY;
                 error[e] = none ? 0 : error[e] / sum + score[e] * (common / sum + (n + 2) * U) + FLUSH;
             }
         }
     }
 
-    private static void weigh(Rule rule, int[] chosen, double[] score, double[] error, Expected weights) {
+    private static void weigh(
+            Rule rule, int[] chosen, double[] score, double[] error, float[] naiveScore, Expected weights) {
         double total = 0;
         double totalError = 0;
         float naiveTotal = 0;
         for (int e : chosen) {
             total += score[e];
             totalError += error[e];
-            naiveTotal += (float) score[e];
+            naiveTotal += naiveScore[e];
         }
         for (int i = 0; i < chosen.length; i++) {
             double value = score[chosen[i]];
             double bound = error[chosen[i]];
-            float naive = (float) value;
+            float naive = naiveScore[chosen[i]];
             if (rule.normalize && total > 0) {
                 bound = (bound + value / total * totalError) / total + (chosen.length + 4) * U * value / total;
                 value /= total;
