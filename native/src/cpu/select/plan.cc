@@ -7,6 +7,7 @@
 
 #include "core/message.h"
 #include "cpu/levels.h"
+#include "cpu/sequences.h"
 #include "cpu/threads.h"
 
 namespace gatun::cpu {
@@ -134,23 +135,9 @@ gtn_status SelectPlan::run(Stream& stream, const void* args, gtn_message* messag
 // Copies an index and checks the copy: another thread may write to the original meanwhile.
 gtn_status SelectPlan::take_index(const char* name, const char* limit_name, const int64_t* index, int64_t limit,
                                   int64_t sequences, int64_t* copy, gtn_message* message) const {
-  if (index == nullptr) return GTN_OK;
-  const int64_t count = sequences + (packed_ ? 1 : 0);
+  const int64_t count = index == nullptr ? 0 : sequences + (packed_ ? 1 : 0);
   if (count > 0) std::memcpy(copy, index, static_cast<size_t>(count) * sizeof *copy);
-  if (packed_ && copy[0] != 0) {
-    return fail(message, GTN_INVALID_ARGUMENT, "%s[0] is %lld, expected 0, where the first sequence starts", name,
-                static_cast<long long>(copy[0]));
-  }
-  for (int64_t s = 0; s < sequences; ++s) {
-    const int64_t i = packed_ ? s + 1 : s;
-    const int64_t least = packed_ ? copy[s] : 0;
-    if (copy[i] >= least && copy[i] <= limit) continue;
-    return fail(message, GTN_INVALID_ARGUMENT, "%s[%lld] is %lld, expected %s%lld to %s = %lld", name,
-                static_cast<long long>(i), static_cast<long long>(copy[i]),
-                packed_ ? "an offset that does not fall, " : "a length of ", static_cast<long long>(least), limit_name,
-                static_cast<long long>(limit));
-  }
-  return GTN_OK;
+  return check_index(name, index == nullptr ? nullptr : copy, packed_, limit_name, limit, sequences, message);
 }
 
 void SelectPlan::write_lists(Call& c, int64_t from, int64_t to) const {
