@@ -21,19 +21,28 @@ final class Arguments {
         unitStride(name, spec);
     }
 
+    /** A type. Makes no object, so that calls that allocate nothing can check with it. */
+    static void type(String name, TensorSpec spec, DType type) {
+        if (spec.dtype() != type) {
+            throw wrong(name, spec, type.toString());
+        }
+    }
+
     /** At plan time: one of some types. */
     static void type(String name, TensorSpec spec, DType... types) {
-        StringBuilder expected = new StringBuilder();
-        for (int i = 0; i < types.length; i++) {
-            if (spec.dtype() == types[i]) {
+        for (DType type : types) {
+            if (spec.dtype() == type) {
                 return;
             }
+        }
+        StringBuilder expected = new StringBuilder();
+        for (int i = 0; i < types.length; i++) {
             expected.append(i == 0 ? "" : i == types.length - 1 ? " or " : ", ").append(types[i]);
         }
         throw wrong(name, spec, expected.toString());
     }
 
-    /** At plan time: elements side by side in the last dimension. */
+    /** Elements side by side in the last dimension. */
     static void unitStride(String name, TensorSpec spec) {
         int last = spec.rank() - 1;
         if (spec.stride(last) != 1) {
@@ -52,7 +61,7 @@ final class Arguments {
         }
     }
 
-    /** At plan time: a rank. */
+    /** A rank. */
     static void rank(String name, TensorSpec spec, int rank, String shape) {
         if (spec.rank() != rank) {
             throw wrong(name, spec, shape);
