@@ -11,9 +11,56 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <sys/mman.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
-enum { kDamaged = 3 };
+enum { kResult = 4, kDamaged = 3 };
+
+#if defined(GATUN_OWN_START) && defined(__x86_64__)
+/* The start of a program as the x86-64 ABI lays it out on the stack: argc, argv, the environment. No init and no fini. */
+__asm__(
+    ".globl _start\n"
+    ".type _start, @function\n"
+    "_start:\n"
+    "  xorl %ebp, %ebp\n"
+    "  movq %rdx, %r9\n" /* what the dynamic linker runs at the end */
+    "  popq %rsi\n"
+    "  movq %rsp, %rdx\n"
+    "  andq $-16, %rsp\n"
+    "  pushq %rax\n"
+    "  pushq %rsp\n" /* the end of the stack */
+    "  xorl %r8d, %r8d\n"
+    "  xorl %ecx, %ecx\n"
+    "  leaq main(%rip), %rdi\n"
+    "  call *__libc_start_main@GOTPCREL(%rip)\n"
+    "  hlt\n");
+#elif defined(GATUN_OWN_START) && defined(__aarch64__)
+__asm__(
+    ".globl _start\n"
+    ".type _start, %function\n"
+    "_start:\n"
+    "  mov x29, #0\n"
+    "  mov x30, #0\n"
+    "  mov x5, x0\n" /* what the dynamic linker runs at the end */
+    "  ldr x1, [sp]\n"
+    "  add x2, sp, #8\n"
+    "  mov x6, sp\n" /* the end of the stack */
+    "  adrp x0, main\n"
+    "  add x0, x0, :lo12:main\n"
+    "  mov x3, #0\n"
+    "  mov x4, #0\n"
+    "  bl __libc_start_main\n"
+    "  brk #0\n");
+#endif
+
+/* Closes what the parent had open beyond the descriptors that are meant for this program. */
+static void close_inherited(void) {
+#if defined(SYS_close_range)
+  if (syscall(SYS_close_range, kResult + 1, ~0U, 0) == 0) return; /* Linux 5.9 */
+#endif
+  const long most = sysconf(_SC_OPEN_MAX);
+  for (int file = kResult + 1; file < most; ++file) close(file);
+}
 
 /* In a build with sanitizers: die by the signal, as without them, and let leaks be. */
 const char* __asan_default_options(void);
@@ -101,10 +148,11 @@ static void list_devices(const char* path) {
 
 int main(int count, char** arguments) {
   if (count != 2) return 2;
+  close_inherited();
   if (!segments_are_in_order(arguments[1])) return kDamaged;
   clear_surroundings();
   list_devices(arguments[1]);
   /* The dynamic linker compares names with every library there is when it opens the next one. */
   dlopen("/nonexistent", RTLD_NOW | RTLD_LOCAL);
-  return write(4, "", 1) == 1 ? 0 : 1;
+  return write(kResult, "", 1) == 1 ? 0 : 1;
 }

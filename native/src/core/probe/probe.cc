@@ -95,10 +95,9 @@ int start(int program, int result, const char* path, pid_t* child) {
     posix_spawn_file_actions_destroy(&files);
     return error;
   }
-  // Its output goes nowhere, and it inherits nothing else of this process but the environment.
+  // Its output goes nowhere. Of what else it inherits it closes what it can do without.
   int error = posix_spawn_file_actions_adddup2(&files, program, kProgramInChild);
   if (error == 0) error = posix_spawn_file_actions_adddup2(&files, result, kResultInChild);
-  if (error == 0) error = posix_spawn_file_actions_addclosefrom_np(&files, kResultInChild + 1);
   for (int fd = 0; fd <= 2 && error == 0; ++fd) {
     error = posix_spawn_file_actions_addopen(&files, fd, "/dev/null", O_RDWR, 0);
   }
