@@ -6,13 +6,14 @@
 # Highway compiles for one target, that of the flags: each level defines HWY_COMPILE_ONLY_SCALAR or
 # HWY_COMPILE_ONLY_STATIC, never both.
 if(CMAKE_SYSTEM_PROCESSOR MATCHES "^(x86_64|AMD64)$" AND NOT GATUN_SCALAR_ALONE)
-  set(GATUN_CPU_LEVELS scalar avx2 avx512 vnni)
+  set(GATUN_CPU_LEVELS scalar avx2 avx512 vnni bf16)
   set(_avx2 -DHWY_COMPILE_ONLY_STATIC -mavx2 -mfma -mf16c -mbmi -mbmi2 -mlzcnt -mmovbe)
   set(_avx512 ${_avx2} -mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx512cd -mprefer-vector-width=512)
   set(GATUN_CPU_FLAGS_scalar -DHWY_COMPILE_ONLY_SCALAR)
   set(GATUN_CPU_FLAGS_avx2 ${_avx2})
   set(GATUN_CPU_FLAGS_avx512 ${_avx512})
   set(GATUN_CPU_FLAGS_vnni ${_avx512} -mavx512vnni)
+  set(GATUN_CPU_FLAGS_bf16 ${_avx512} -mavx512vnni -mavx512bf16)
 else()
   set(GATUN_CPU_LEVELS scalar)
   set(GATUN_CPU_FLAGS_scalar -DHWY_COMPILE_ONLY_SCALAR)

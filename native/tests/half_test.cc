@@ -20,6 +20,9 @@ extern const gatun::test::HalfLevel half_level;
 namespace vnni {
 extern const gatun::test::HalfLevel half_level;
 }
+namespace bf16 {
+extern const gatun::test::HalfLevel half_level;
+}
 #endif
 }  // namespace gatun::cpu
 
@@ -32,6 +35,7 @@ const HalfLevel* level_of(const std::string& device) {
   if (device == "cpu:avx2") return &cpu::avx2::half_level;
   if (device == "cpu:avx512") return &cpu::avx512::half_level;
   if (device == "cpu:vnni") return &cpu::vnni::half_level;
+  if (device == "cpu:bf16") return &cpu::bf16::half_level;
 #endif
   return nullptr;
 }

@@ -39,7 +39,7 @@ TEST(Limits, AreWithinWhatOneThreadCanDo) {
   for (const std::string& name : cpu_devices()) {
     OpenDevice device(name, 1);
     const double lanes = name == "cpu:scalar" ? 4 : name == "cpu:avx2" ? 8 : 16;
-    const double products = name == "cpu:scalar" ? 1 : name == "cpu:vnni" ? 4 * lanes : 2 * lanes;
+    const double products = name == "cpu:scalar" ? 1 : name == "cpu:vnni" || name == "cpu:bf16" ? 4 * lanes : 2 * lanes;
     // Operations in a cycle: two units of vectors, and the scalar level's multiplications and additions apart; up to four
     // for integers. A quarter more, for a clock that changes.
     const struct {

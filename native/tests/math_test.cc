@@ -16,6 +16,9 @@ extern const gatun::test::MathLevel math_level;
 namespace vnni {
 extern const gatun::test::MathLevel math_level;
 }
+namespace bf16 {
+extern const gatun::test::MathLevel math_level;
+}
 #endif
 }  // namespace gatun::cpu
 
@@ -28,6 +31,7 @@ const MathLevel* level_of(const std::string& device) {
   if (device == "cpu:avx2") return &cpu::avx2::math_level;
   if (device == "cpu:avx512") return &cpu::avx512::math_level;
   if (device == "cpu:vnni") return &cpu::vnni::math_level;
+  if (device == "cpu:bf16") return &cpu::bf16::math_level;
 #endif
   return nullptr;
 }

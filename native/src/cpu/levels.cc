@@ -31,6 +31,7 @@ GATUN_DECLARE_LEVEL(scalar)
 GATUN_DECLARE_LEVEL(avx2)
 GATUN_DECLARE_LEVEL(avx512)
 GATUN_DECLARE_LEVEL(vnni)
+GATUN_DECLARE_LEVEL(bf16)
 #endif
 
 namespace {
@@ -50,14 +51,16 @@ bool has_avx512() {
 
 bool has_vnni() { return has_avx512() && __builtin_cpu_supports("avx512vnni"); }
 
+bool has_bf16() { return has_vnni() && __builtin_cpu_supports("avx512bf16"); }
+
 const Level kLevels[] = {
     {"scalar", &scalar_kernels, true, "x86-64"},
     {"avx2", &avx2_kernels, has_avx2(), "AVX2, FMA, F16C, BMI1 and BMI2"},
     {"avx512", &avx512_kernels, has_avx512(), "AVX-512 F, BW, DQ, VL and CD"},
     {"vnni", &vnni_kernels, has_vnni(), "AVX-512 VNNI"},
-    // The next two have their place here and no kernels yet: each needs a row, its flags in cmake/CpuLevels.cmake, and
-    // for AMX the operating system's permission (arch_prctl ARCH_REQ_XCOMP_PERM) in its test of support.
-    {"bf16", nullptr, false, "AVX-512 BF16"},
+    {"bf16", &bf16_kernels, has_bf16(), "AVX-512 VNNI and BF16"},
+    // The next has its place here and no kernels yet: it needs its flags in cmake/CpuLevels.cmake, and the operating
+    // system's permission (arch_prctl ARCH_REQ_XCOMP_PERM) in its test of support.
     {"amx", nullptr, false, "AMX-TILE, AMX-INT8 and AMX-BF16"},
 };
 #else

@@ -180,7 +180,7 @@ struct FormatBf16 {
 // instruction: vpdpbusd sums four of them; without it, rows are kept as s16 and weights widened to s16 for vpmaddwd,
 // which sums two (vpmaddubsw would take the bytes as they are, but saturates at 16 bits).
 struct FormatS8 {
-#if defined(GATUN_LEVEL_vnni)
+#if defined(__AVX512VNNI__)
   using Row = uint8_t;
   static constexpr int kGroup = 4;
 #elif HWY_TARGET == HWY_SCALAR
@@ -195,7 +195,7 @@ struct FormatS8 {
   static constexpr int kElementBytes = 1;
 
   // One step's weights of one vector of columns, as the multiply-add reads them.
-#if defined(GATUN_LEVEL_vnni)
+#if defined(__AVX512VNNI__)
   static HWY_INLINE VI load_weights(const int8_t* from) {
     const hn::Repartition<int8_t, I32> d8;
     return hn::BitCast(I32(), hn::LoadU(d8, from));

@@ -160,7 +160,7 @@ using I32 = hn::Rebind<int32_t, F32>;
 using I16 = hn::Repartition<int16_t, I32>;
 using VI = hn::Vec<I32>;
 
-#if defined(GATUN_LEVEL_vnni)
+#if defined(__AVX512VNNI__)
 constexpr int64_t kProducts = 4 * kFloats;
 HWY_INLINE Words multiply_add_integers(Words x, Words w, Words sum) { return _mm512_dpbusd_epi32(sum, x, w); }
 #else
