@@ -45,7 +45,9 @@ TEST(Limits, AreWithinWhatOneThreadCanDo) {
     const struct {
       int32_t limit;
       double most;
-    } expected[] = {{GTN_LIMIT_F32, 1.25 * 4 * lanes}, {GTN_LIMIT_BF16, 1.25 * 4 * lanes}, {GTN_LIMIT_S8, 1.25 * 8 * products}};
+    } expected[] = {{GTN_LIMIT_F32, 1.25 * 4 * lanes},
+                    {GTN_LIMIT_BF16, 1.25 * (name == "cpu:bf16" ? 8 : 4) * lanes},
+                    {GTN_LIMIT_S8, 1.25 * 8 * products}};
     for (const auto& [limit, most] : expected) {
       const double before = clock_rate();
       const double measured = measure(device, limit);

@@ -1,7 +1,7 @@
 // GEMM: out[m, n] = activation(a[m, k] * w[k, n] + low-rank product + bias[n]) + residual[m, n], with weights packed once.
 //
 // A run has two steps. First the rows of `a` are prepared where the microkernels cannot read them as they are:
-// quantized (S8), rounded to BF16 and widened (BF16), widened (BF16 elements in an F32 product), copied out of a
+// quantized (S8), rounded to BF16 (and widened, where the level has no BF16 products), widened (BF16 elements in an F32 product), copied out of a
 // stride that caches dislike, or gathered by number; and the rows of a low-rank product are projected. Then a grid of
 // blocks of `out`, rows by panels of packed weights, is computed, each block by one call of one worker. A level owns both
 // steps and the layout between them, so one with other units (tiles, say) replaces all three and nothing else.
@@ -30,6 +30,7 @@ struct GemmLayout {
   int64_t row_tile;        // rows of the largest register tile
   int64_t block_rows;      // rows of the largest block; a multiple of row_tile
   int64_t int8_row_bytes;  // of one quantized element of a
+  int64_t bf16_row_bytes;  // of one rounded to BF16, which is widened where there are four
 };
 
 // One matrix, or one after the other those of a grouped product.
@@ -53,7 +54,7 @@ struct GemmRun {
   int64_t panel_bytes;
   const float* column_scales;   // S8
   const int32_t* column_sums;   // S8
-  const void* rows;             // float; S8: as GemmLayout says
+  const void* rows;             // F32: float; else as GemmLayout says
   int64_t row_stride;           // elements
   const float* row_scales;      // S8
   const int32_t* row_zeros;     // S8

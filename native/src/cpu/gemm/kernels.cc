@@ -146,6 +146,7 @@ int64_t scratch_bytes(int32_t format, int64_t k, int64_t rows, int64_t panels, i
 
 extern const GemmKernels gemm_kernels;
 const GemmKernels gemm_kernels = {
-    {kPanel, FormatS8::kGroup, kRowTile, kBlockRows, sizeof(FormatS8::Row)}, prepare, project, scratch_bytes, compute};
+    {kPanel, FormatS8::kGroup, kRowTile, kBlockRows, sizeof(FormatS8::Row), sizeof(FormatBf16::Row)},
+    prepare, project, scratch_bytes, compute};
 
 }  // namespace gatun::cpu::GATUN_LEVEL

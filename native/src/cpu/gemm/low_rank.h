@@ -49,7 +49,7 @@ void project_rows(const GemmProjection& projection, int64_t first, int64_t count
       const int64_t here = count - row < kRowTile ? count - row : kRowTile;
       for (int64_t r = 0; r < here; ++r) {
         const A* a = static_cast<const A*>(projection.a) + (first + row + r) * projection.a_stride + p;
-        widen_row<A, false>(a, depth, rows + r * kProjectionDepth);
+        convert_row<A, false>(a, depth, rows + r * kProjectionDepth);
       }
       product.sums = to + row * kPanel;
       multiply<FormatF32>(here, 1, product);

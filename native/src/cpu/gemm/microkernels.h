@@ -76,9 +76,145 @@ HWY_INLINE void store_sums(D d, Sum* sums, int64_t stride, const V (&acc)[kRows]
   }
 }
 
+// FP32.
+struct FormatF32 {
+  using Row = float;
+  using Weight = float;
+  using Sum = float;
+  using V = VF;
+  static constexpr int kGroup = 1;         // elements of k in a step
+  static constexpr int kParts = 1;         // multiply-adds that they take
+  static constexpr int kElementBytes = 4;  // of a weight
+
+  template <int kPart>
+  static HWY_INLINE V load_weights(const float* from) {
+    return hn::Load(F32(), from);
+  }
+  template <int kPart>
+  static HWY_INLINE V load_row(const float* from) {
+    return hn::Set(F32(), *from);
+  }
+  static HWY_INLINE V multiply_add(V row, V weights, V sum) { return hn::MulAdd(row, weights, sum); }
+};
+
+// BF16. vdpbf16ps multiplies a pair of rows' elements by one of weights: sum + upper * upper, then + lower * lower, each
+// rounded to nearest even, with denormals of operands and sums taken and given as zeros. Without it weights are widened
+// in registers: a pair of them fills a 32-bit lane, the upper is an FP32 once the lower is masked off, the lower once it is
+// shifted up; rows are then FP32 that hold BF16 values, so products are exact.
+struct FormatBf16 {
+  using Weight = bf16;
+  using Sum = float;
+  using V = VF;
+  static constexpr int kGroup = 2;
+  static constexpr int kElementBytes = 2;
+
+#if defined(__AVX512BF16__)
+  using Row = bf16;
+  static constexpr int kParts = 1;
+
+  template <int kPart>
+  static HWY_INLINE V load_weights(const bf16* from) {
+    return hn::Load(F32(), reinterpret_cast<const float*>(from));
+  }
+  template <int kPart>
+  static HWY_INLINE V load_row(const bf16* from) {
+    int32_t pair;
+    std::memcpy(&pair, from, sizeof pair);
+    return hn::BitCast(F32(), hn::Set(I32(), pair));
+  }
+  static HWY_INLINE V multiply_add(V row, V weights, V sum) {
+    return V{_mm512_dpbf16_ps(sum.raw, (__m512bh)row.raw, (__m512bh)weights.raw)};
+  }
+#else
+  using Row = float;
+  static constexpr int kParts = 2;
+
+  template <int kPart>
+  static HWY_INLINE V load_weights(const bf16* from) {
+    const hn::Rebind<uint32_t, F32> d32;
+    const auto pair = hn::LoadU(d32, reinterpret_cast<const uint32_t*>(from));
+    return hn::BitCast(F32(), kPart == 0 ? hn::ShiftLeft<16>(pair) : hn::And(pair, hn::Set(d32, 0xffff0000u)));
+  }
+  template <int kPart>
+  static HWY_INLINE V load_row(const float* from) {
+    return hn::Set(F32(), from[kPart]);
+  }
+  static HWY_INLINE V multiply_add(V row, V weights, V sum) { return hn::MulAdd(row, weights, sum); }
+#endif
+};
+
+// INT8: u8 rows by s8 weights, summed in 32 bits, exactly. A step multiplies the next kGroup elements of k in one
+// instruction: vpdpbusd sums four of them; without it, rows are kept as s16 and weights widened to s16 for vpmaddwd,
+// which sums two (vpmaddubsw would take the bytes as they are, but saturates at 16 bits).
+struct FormatS8 {
+  using Weight = int8_t;
+  using Sum = int32_t;
+  using V = VI;
+  static constexpr int kParts = 1;
+  static constexpr int kElementBytes = 1;
+
+#if defined(__AVX512VNNI__)
+  using Row = uint8_t;
+  static constexpr int kGroup = 4;
+
+  template <int kPart>
+  static HWY_INLINE V load_weights(const int8_t* from) {
+    const hn::Repartition<int8_t, I32> d8;
+    return hn::BitCast(I32(), hn::LoadU(d8, from));
+  }
+  template <int kPart>
+  static HWY_INLINE V load_row(const uint8_t* from) {
+    int32_t four;
+    std::memcpy(&four, from, sizeof four);
+    return hn::Set(I32(), four);
+  }
+  static HWY_INLINE V multiply_add(V row, V weights, V sum) {
+    return V{_mm512_dpbusd_epi32(sum.raw, row.raw, weights.raw)};
+  }
+#elif HWY_TARGET == HWY_SCALAR
+  using Row = int16_t;
+  static constexpr int kGroup = 1;
+
+  template <int kPart>
+  static HWY_INLINE V load_weights(const int8_t* from) {
+    return hn::Set(I32(), *from);
+  }
+  template <int kPart>
+  static HWY_INLINE V load_row(const int16_t* from) {
+    return hn::Set(I32(), *from);
+  }
+  static HWY_INLINE V multiply_add(V row, V weights, V sum) { return hn::Add(sum, hn::Mul(row, weights)); }
+#else
+  using Row = int16_t;
+  static constexpr int kGroup = 2;
+
+  template <int kPart>
+  static HWY_INLINE V load_weights(const int8_t* from) {
+    const hn::Repartition<int16_t, I32> d16;
+    const hn::Rebind<int8_t, decltype(d16)> d8;
+    return hn::BitCast(I32(), hn::PromoteTo(d16, hn::LoadU(d8, from)));
+  }
+  template <int kPart>
+  static HWY_INLINE V load_row(const int16_t* from) {
+    int32_t pair;
+    std::memcpy(&pair, from, sizeof pair);
+    return hn::Set(I32(), pair);
+  }
+  static HWY_INLINE V multiply_add(V row, V weights, V sum) {
+    const hn::Repartition<int16_t, I32> d16;
+    V unused = hn::Zero(I32());
+    return hn::ReorderWidenMulAccumulate(I32(), hn::BitCast(d16, row), hn::BitCast(d16, weights), sum, unused);
+  }
+#endif
+};
+
+template <typename Format>
+using ProductOf = Product<typename Format::Row, typename Format::Weight, typename Format::Sum>;
+
 // Keeps a multiplicand alive to this point. Where a loop's body holds two multiply-adds for each sum, GCC otherwise
 // puts the first one's result into the register of its multiplicand, runs out of registers and spills the sums.
-HWY_INLINE void keep_alive(VF multiplicand) {
+template <typename V>
+HWY_INLINE void keep_alive(V multiplicand) {
 #if HWY_ARCH_X86_64 && HWY_TARGET != HWY_SCALAR
   asm volatile("" : : "v"(multiplicand.raw));
 #else
@@ -86,185 +222,50 @@ HWY_INLINE void keep_alive(VF multiplicand) {
 #endif
 }
 
-// FP32.
-struct FormatF32 {
-  using Row = float;
-  using Weight = float;
-  using Sum = float;
-  static constexpr int kGroup = 1;         // elements of k in a step
-  static constexpr int kElementBytes = 4;  // of a weight
+template <typename Format, int kPart, int kRows, int kPanels, typename Row, typename Weight, typename V>
+HWY_INLINE void multiply_part(const Row* a, int64_t a_stride, const Weight* b, int64_t b_stride,
+                              V (&acc)[kRows][kPanels * kVectors]) {
+  constexpr int64_t kVector = static_cast<int64_t>(HWY_LANES(float)) * Format::kGroup;  // weights of one
+  V w[kPanels * kVectors];
+#pragma GCC unroll 16
+  for (int v = 0; v < kPanels * kVectors; ++v) {
+    w[v] = Format::template load_weights<kPart>(b + v / kVectors * b_stride + v % kVectors * kVector);
+  }
+#pragma GCC unroll 16
+  for (int r = 0; r < kRows; ++r) {
+    const V x = Format::template load_row<kPart>(a + r * a_stride);
+#pragma GCC unroll 16
+    for (int v = 0; v < kPanels * kVectors; ++v) acc[r][v] = Format::multiply_add(x, w[v], acc[r][v]);
+    if (Format::kParts > 1) keep_alive(x);
+  }
+}
 
-  template <int kRows, int kPanels>
-  static HWY_NOINLINE void multiply(const Product<Row, Weight, Sum>& product) {
-    const F32 d;
-    const int64_t lanes = static_cast<int64_t>(hn::Lanes(d));
-    const float* a = product.rows;
-    const float* b = product.weights;
-    const int64_t a_stride = product.row_stride, b_stride = product.weights_stride;
-    VF acc[kRows][kPanels * kVectors];
-    load_sums<kRows, kPanels>(d, product.sums, product.sums_stride, product.accumulate, acc);
-    for (int64_t p = product.steps; p > 0; --p) {
+template <typename Format, int kRows, int kPanels>
+HWY_NOINLINE void multiply_tile(const ProductOf<Format>& product) {
+  using V = typename Format::V;
+  const hn::DFromV<V> d;
+  constexpr int64_t kAhead = kPrefetchBytes / kPanels / Format::kElementBytes;
+  constexpr int64_t kLine = 64 / Format::kElementBytes;
+  const typename Format::Row* a = product.rows;
+  const typename Format::Weight* b = product.weights;
+  const int64_t a_stride = product.row_stride, b_stride = product.weights_stride;
+  V acc[kRows][kPanels * kVectors];
+  load_sums<kRows, kPanels>(d, product.sums, product.sums_stride, product.accumulate, acc);
+  for (int64_t p = product.steps; p > 0; --p) {
 #pragma GCC unroll 16
-      for (int i = 0; i < kPanels; ++i) {
-        __builtin_prefetch(b + i * b_stride + kPrefetchBytes / kPanels / 4);
-        if (kPanel > 16) __builtin_prefetch(b + i * b_stride + kPrefetchBytes / kPanels / 4 + 16);
+    for (int i = 0; i < kPanels; ++i) {
+#pragma GCC unroll 4
+      for (int64_t line = 0; line < kPanel * Format::kGroup; line += kLine) {
+        __builtin_prefetch(b + i * b_stride + kAhead + line);
       }
-      VF w[kPanels * kVectors];
-#pragma GCC unroll 16
-      for (int v = 0; v < kPanels * kVectors; ++v) {
-        w[v] = hn::Load(d, b + v / kVectors * b_stride + v % kVectors * lanes);
-      }
-#pragma GCC unroll 16
-      for (int r = 0; r < kRows; ++r) {
-        const VF x = hn::Set(d, a[r * a_stride]);
-#pragma GCC unroll 16
-        for (int v = 0; v < kPanels * kVectors; ++v) acc[r][v] = hn::MulAdd(x, w[v], acc[r][v]);
-      }
-      ++a;
-      b += kPanel;
     }
-    store_sums<kRows, kPanels>(d, product.sums, product.sums_stride, acc);
+    multiply_part<Format, 0, kRows, kPanels>(a, a_stride, b, b_stride, acc);
+    if constexpr (Format::kParts > 1) multiply_part<Format, 1, kRows, kPanels>(a, a_stride, b, b_stride, acc);
+    a += Format::kGroup;
+    b += kPanel * Format::kGroup;
   }
-};
-
-// BF16 weights, widened in registers: a pair of them fills a 32-bit lane, the upper is an FP32 once the lower is masked
-// off, the lower once it is shifted up. Rows are FP32 that hold BF16 values, so products are exact.
-struct FormatBf16 {
-  using Row = float;
-  using Weight = bf16;
-  using Sum = float;
-  static constexpr int kGroup = 2;
-  static constexpr int kElementBytes = 2;
-
-  template <int kRows, int kPanels>
-  static HWY_NOINLINE void multiply(const Product<Row, Weight, Sum>& product) {
-    const F32 d;
-    const hn::Rebind<uint32_t, F32> d32;
-    const int64_t lanes = static_cast<int64_t>(hn::Lanes(d));
-    const float* a = product.rows;
-    const bf16* b = product.weights;
-    const int64_t a_stride = product.row_stride, b_stride = product.weights_stride;
-    VF acc[kRows][kPanels * kVectors];
-    load_sums<kRows, kPanels>(d, product.sums, product.sums_stride, product.accumulate, acc);
-    for (int64_t p = product.steps; p > 0; --p) {
-#pragma GCC unroll 16
-      for (int i = 0; i < kPanels; ++i) {
-        __builtin_prefetch(b + i * b_stride + kPrefetchBytes / kPanels / 2);
-        if (kPanel > 16) __builtin_prefetch(b + i * b_stride + kPrefetchBytes / kPanels / 2 + 32);
-      }
-#pragma GCC unroll 2
-      for (int half = 0; half < 2; ++half) {
-        VF w[kPanels * kVectors];
-#pragma GCC unroll 16
-        for (int v = 0; v < kPanels * kVectors; ++v) {
-          const bf16* at = b + v / kVectors * b_stride + v % kVectors * lanes * 2;
-          const auto pair = hn::LoadU(d32, reinterpret_cast<const uint32_t*>(at));
-          w[v] = hn::BitCast(d, half == 0 ? hn::ShiftLeft<16>(pair) : hn::And(pair, hn::Set(d32, 0xffff0000u)));
-        }
-#pragma GCC unroll 16
-        for (int r = 0; r < kRows; ++r) {
-          const VF x = hn::Set(d, a[r * a_stride + half]);
-#pragma GCC unroll 16
-          for (int v = 0; v < kPanels * kVectors; ++v) acc[r][v] = hn::MulAdd(x, w[v], acc[r][v]);
-          keep_alive(x);
-        }
-      }
-      a += 2;
-      b += 2 * kPanel;
-    }
-    store_sums<kRows, kPanels>(d, product.sums, product.sums_stride, acc);
-  }
-};
-
-// INT8: u8 rows by s8 weights, summed in 32 bits, exactly. A step multiplies the next kGroup elements of k in one
-// instruction: vpdpbusd sums four of them; without it, rows are kept as s16 and weights widened to s16 for vpmaddwd,
-// which sums two (vpmaddubsw would take the bytes as they are, but saturates at 16 bits).
-struct FormatS8 {
-#if defined(__AVX512VNNI__)
-  using Row = uint8_t;
-  static constexpr int kGroup = 4;
-#elif HWY_TARGET == HWY_SCALAR
-  using Row = int16_t;
-  static constexpr int kGroup = 1;
-#else
-  using Row = int16_t;
-  static constexpr int kGroup = 2;
-#endif
-  using Weight = int8_t;
-  using Sum = int32_t;
-  static constexpr int kElementBytes = 1;
-
-  // One step's weights of one vector of columns, as the multiply-add reads them.
-#if defined(__AVX512VNNI__)
-  static HWY_INLINE VI load_weights(const int8_t* from) {
-    const hn::Repartition<int8_t, I32> d8;
-    return hn::BitCast(I32(), hn::LoadU(d8, from));
-  }
-  static HWY_INLINE VI load_row(const uint8_t* from) {
-    int32_t four;
-    std::memcpy(&four, from, sizeof four);
-    return hn::Set(I32(), four);
-  }
-  static HWY_INLINE VI multiply_add(VI row, VI weights, VI sum) {
-    return VI{_mm512_dpbusd_epi32(sum.raw, row.raw, weights.raw)};
-  }
-#elif HWY_TARGET == HWY_SCALAR
-  static HWY_INLINE VI load_weights(const int8_t* from) { return hn::Set(I32(), *from); }
-  static HWY_INLINE VI load_row(const int16_t* from) { return hn::Set(I32(), *from); }
-  static HWY_INLINE VI multiply_add(VI row, VI weights, VI sum) { return hn::Add(sum, hn::Mul(row, weights)); }
-#else
-  static HWY_INLINE VI load_weights(const int8_t* from) {
-    const hn::Repartition<int16_t, I32> d16;
-    const hn::Rebind<int8_t, decltype(d16)> d8;
-    return hn::BitCast(I32(), hn::PromoteTo(d16, hn::LoadU(d8, from)));
-  }
-  static HWY_INLINE VI load_row(const int16_t* from) {
-    int32_t pair;
-    std::memcpy(&pair, from, sizeof pair);
-    return hn::Set(I32(), pair);
-  }
-  static HWY_INLINE VI multiply_add(VI row, VI weights, VI sum) {
-    const hn::Repartition<int16_t, I32> d16;
-    VI unused = hn::Zero(I32());
-    return hn::ReorderWidenMulAccumulate(I32(), hn::BitCast(d16, row), hn::BitCast(d16, weights), sum, unused);
-  }
-#endif
-
-  template <int kRows, int kPanels>
-  static HWY_NOINLINE void multiply(const Product<Row, Weight, Sum>& product) {
-    const I32 d;
-    const int64_t lanes = static_cast<int64_t>(hn::Lanes(d));
-    const Row* a = product.rows;
-    const int8_t* b = product.weights;
-    const int64_t a_stride = product.row_stride, b_stride = product.weights_stride;
-    VI acc[kRows][kPanels * kVectors];
-    load_sums<kRows, kPanels>(d, product.sums, product.sums_stride, product.accumulate, acc);
-    for (int64_t p = product.steps; p > 0; --p) {
-#pragma GCC unroll 16
-      for (int i = 0; i < kPanels; ++i) {
-        __builtin_prefetch(b + i * b_stride + kPrefetchBytes / kPanels);
-        if (kPanel * kGroup > 64) __builtin_prefetch(b + i * b_stride + kPrefetchBytes / kPanels + 64);
-      }
-      VI w[kPanels * kVectors];
-#pragma GCC unroll 16
-      for (int v = 0; v < kPanels * kVectors; ++v) {
-        w[v] = load_weights(b + v / kVectors * b_stride + v % kVectors * lanes * kGroup);
-      }
-#pragma GCC unroll 16
-      for (int r = 0; r < kRows; ++r) {
-        const VI x = load_row(a + r * a_stride);
-#pragma GCC unroll 16
-        for (int v = 0; v < kPanels * kVectors; ++v) acc[r][v] = multiply_add(x, w[v], acc[r][v]);
-      }
-      a += kGroup;
-      b += kPanel * kGroup;
-    }
-    store_sums<kRows, kPanels>(d, product.sums, product.sums_stride, acc);
-  }
-};
-
-template <typename Format>
-using ProductOf = Product<typename Format::Row, typename Format::Weight, typename Format::Sum>;
+  store_sums<kRows, kPanels>(d, product.sums, product.sums_stride, acc);
+}
 
 // The tile of as many rows and panels, found at compile time for each pair that the blocking asks for.
 template <typename Format, int kRows = 1>
@@ -273,9 +274,9 @@ HWY_INLINE void multiply(int64_t rows, int64_t panels, const ProductOf<Format>& 
     if (rows > kRows) return multiply<Format, kRows + 1>(rows, panels, product);
   }
   if constexpr (panels_at_once(kRows) > 1) {
-    if (panels == panels_at_once(kRows)) return Format::template multiply<kRows, panels_at_once(kRows)>(product);
+    if (panels == panels_at_once(kRows)) return multiply_tile<Format, kRows, panels_at_once(kRows)>(product);
   }
-  Format::template multiply<kRows, 1>(product);
+  multiply_tile<Format, kRows, 1>(product);
 }
 
 }  // namespace

@@ -113,12 +113,16 @@ class GemmPlan final : public Plan {
     n_ = desc.out.shape[1];
     a_stride_ = k_ == 0 ? 0 : desc.a.strides[0];
     out_stride_ = desc.out.strides[0];
-    element_ = format_ == GTN_S8 ? kernels_.layout.int8_row_bytes : static_cast<int64_t>(sizeof(float));
+    element_ = format_ == GTN_S8     ? kernels_.layout.int8_row_bytes
+               : format_ == GTN_BF16 ? kernels_.layout.bf16_row_bytes
+                                     : static_cast<int64_t>(sizeof(float));
     int64_t stride_bytes = round_up(k_ * element_, 64);
     while (!spreads_rows(stride_bytes, kernels_.layout.row_tile)) stride_bytes += 64;  // 7 times at most
     stride_ = stride_bytes / element_;
-    same_type_ = format_ == GTN_F32 && a_dtype_ == GTN_F32 && !indexed_;
-    as_they_are_ = same_type_ && spreads_rows(a_stride_ % 4096 * 4, kernels_.layout.row_tile);
+    // An odd k leaves half a pair, which prepared rows fill up.
+    const bool pairs = a_dtype_ == GTN_BF16 && element_ == 2 && k_ % 2 == 0;
+    same_type_ = (format_ == GTN_F32 ? a_dtype_ == GTN_F32 : format_ == GTN_BF16 && pairs) && !indexed_;
+    as_they_are_ = same_type_ && spreads_rows(a_stride_ % 4096 * element_, kernels_.layout.row_tile);
   }
 
   void describe(const gtn_gemm_desc& desc, gtn_plan_info* info) const {
@@ -384,7 +388,7 @@ class GemmPlan final : public Plan {
   float lora_scale_;
   bool indexed_;              // rows of `a` are taken by number
   int64_t element_, stride_;  // of prepared rows
-  bool same_type_;            // rows are FP32 and stay so, where they are
+  bool same_type_;            // microkernels read the rows' type, where they are
   bool as_they_are_;          // and lie well for any number of them
 };
 

@@ -32,11 +32,11 @@ HWY_INLINE VF round_to_bf16(F32 d, VF value) {
 // Where the elements of a row of k end and the filling starts.
 template <typename T>
 HWY_INLINE void fill_up(T* row, int64_t k) {
-  for (int64_t i = k; i % kRowPadding != 0; ++i) row[i] = 0;
+  for (int64_t i = k; i % kRowPadding != 0; ++i) row[i] = T{};
 }
 
-template <typename A, bool kRound>
-void widen_row(const A* a, int64_t k, float* to) {
+template <typename A, bool kRound, typename Row>
+void convert_row(const A* a, int64_t k, Row* to) {
   const F32 d;
   const int64_t lanes = static_cast<int64_t>(hn::Lanes(d));
   int64_t i = 0;
@@ -132,13 +132,11 @@ void prepare_rows(const GemmRows& rows, int64_t first, int64_t count) {
     if (rows.format == GTN_S8) {
       FormatS8::Row* to = static_cast<FormatS8::Row*>(rows.prepared) + r * rows.prepared_stride;
       quantize_row(a, rows.k, to, rows.scales + r, rows.zeros + r);
+    } else if (rows.format == GTN_BF16) {
+      using Row = FormatBf16::Row;  // whose stores round already where it is no FP32
+      convert_row<A, sizeof(Row) == 4>(a, rows.k, static_cast<Row*>(rows.prepared) + r * rows.prepared_stride);
     } else {
-      float* to = static_cast<float*>(rows.prepared) + r * rows.prepared_stride;
-      if (rows.format == GTN_BF16) {
-        widen_row<A, true>(a, rows.k, to);
-      } else {
-        widen_row<A, false>(a, rows.k, to);
-      }
+      convert_row<A, false>(a, rows.k, static_cast<float*>(rows.prepared) + r * rows.prepared_stride);
     }
   }
 }

@@ -1,10 +1,12 @@
 // Loops that do nothing but what a ceiling counts. Compiled once per level.
 //
-// Multiply-adds: chains of them in registers, so only their units bind. They need latency times units chains to stay busy:
-// 8 on today's cores, and there are 12, as many as a GEMM tile of 16 registers has. FP32 is FMA (a multiplication and an
-// addition at the scalar level, four lanes of each, which the compiler makes of the scalar kernels too). BF16 is what that
-// GEMM does: pairs of weights from memory, widened to FP32 and multiplied. INT8 is its multiply-add as well: vpdpbusd sums
-// four products, vpmaddwd two and takes an addition more, the scalar level one by one.
+// Multiply-adds: a GEMM's tile, its operands in the L1 cache: two loads of weights, a broadcast for each row, and a
+// multiply-add for each of both. So the units bind, as there are more chains than latency times units (12 for vdpbf16ps,
+// 8 for the others on today's cores), as long as the loads keep up; a GEMM can do no better. FP32 is FMA (a multiplication
+// and an addition at the scalar level, four lanes of each, which the compiler makes of the scalar kernels too). BF16 is
+// vdpbf16ps, which sums two products; else pairs of weights, widened to FP32 and multiplied. INT8 is vpdpbusd, which sums
+// four products, or vpmaddwd, which sums two and takes an addition more, of weights that are 16 bits already; the scalar
+// level does one by one.
 //
 // Reading: four streams a quarter of the range apart, as hardware prefetchers follow several; one addition for each vector,
 // so the memory binds, or the L2 cache's queue of misses when few threads read. Copying: the same four streams, with stores
@@ -20,8 +22,6 @@
 
 namespace gatun::cpu::GATUN_LEVEL {
 namespace {
-
-constexpr int kChains = 12;
 
 // What the compiler must take to have changed here: it can neither move work on `value` out of a loop nor leave it out.
 template <typename T>
@@ -75,72 +75,143 @@ HWY_INLINE uint32_t first(Words value) { return hn::GetLane(hn::Vec<U32>{value})
 
 #endif
 
-// Sums to start from. Chains that start from one value would be one chain to the compiler.
-template <typename V>
-HWY_INLINE void start(V (&sums)[kChains], V from) {
-#pragma GCC unroll 16
-  for (int i = 0; i < kChains; ++i) {
-    sums[i] = from;
-    touch(sums[i]);
-  }
-}
-
 template <typename V, int kCount>
 HWY_INLINE uint32_t result(const V (&sums)[kCount]) {
   uint32_t all = 0;
-#pragma GCC unroll 16
+#pragma GCC unroll 32
   for (int i = 0; i < kCount; ++i) all ^= first(sums[i]);
   return all;
 }
 
-uint32_t run_f32(int64_t rounds) {
-  Floats x = splat(0.5f), w = splat(0x1p-20f);
-  Floats sums[kChains];
-  start(sums, splat(1.0f));
-  for (int64_t r = 0; r < rounds; ++r) {
-    touch(x);
-    touch(w);
-#pragma GCC unroll 16
-    for (int i = 0; i < kChains; ++i) sums[i] = multiply_add(x, w, sums[i]);
+// A level's multiply-adds of one type: kParts of them take the words of rows and weights that belong together. Operands are
+// such that no sum leaves the normal numbers.
+struct UnitF32 {
+  using V = Floats;
+  static constexpr int kParts = 1;
+  static constexpr int64_t kProducts = kFloats;
+  static constexpr uint32_t kRow = 0x3f000000u, kWeight = 0x35800000u;  // 1/2 and 2^-20
+
+  template <int kPart>
+  static HWY_INLINE V weights(const uint32_t* from) {
+    return reinterpret_cast<V>(load_words(from));
   }
-  return result(sums);
+  static HWY_INLINE V row(const uint32_t* from) { return splat(*reinterpret_cast<const float*>(from)); }
+  static HWY_INLINE V multiply_add(V x, V w, V sum) { return gatun::cpu::GATUN_LEVEL::multiply_add(x, w, sum); }
+};
+
+#if defined(__AVX512BF16__)
+
+struct UnitBf16 : UnitF32 {
+  static constexpr int64_t kProducts = 2 * kFloats;
+  static constexpr uint32_t kRow = 0x3f003f00u, kWeight = 0x35803580u;
+
+  static HWY_INLINE V multiply_add(V x, V w, V sum) { return _mm512_dpbf16_ps(sum, (__m512bh)x, (__m512bh)w); }
+};
+
+#else
+
+struct UnitBf16 : UnitF32 {
+  static constexpr int kParts = 2;
+  static constexpr uint32_t kWeight = 0x35803580u;
+
+  template <int kPart>
+  static HWY_INLINE V weights(const uint32_t* from) {
+    return kPart == 0 ? lower_half(load_words(from)) : upper_half(load_words(from));
+  }
+};
+
+#endif
+
+#if HWY_TARGET != HWY_SCALAR
+
+using I32 = hn::Rebind<int32_t, F32>;
+using I16 = hn::Repartition<int16_t, I32>;
+using VI = hn::Vec<I32>;
+
+struct UnitS8 {
+  using V = Words;
+  static constexpr int kParts = 1;
+  static constexpr uint32_t kRow = 0x01020304u, kWeight = 0x05060708u;
+
+  template <int kPart>
+  static HWY_INLINE V weights(const uint32_t* from) {
+    return load_words(from);
+  }
+  static HWY_INLINE V row(const uint32_t* from) { return hn::Set(U32(), *from).raw; }
+#if defined(__AVX512VNNI__)
+  static constexpr int64_t kProducts = 4 * kFloats;
+  static HWY_INLINE V multiply_add(V x, V w, V sum) { return _mm512_dpbusd_epi32(sum, x, w); }
+#else
+  static constexpr int64_t kProducts = 2 * kFloats;
+  static HWY_INLINE V multiply_add(V x, V w, V sum) {
+    VI unused = hn::Zero(I32());
+    return hn::ReorderWidenMulAccumulate(I32(), hn::BitCast(I16(), VI{x}), hn::BitCast(I16(), VI{w}), VI{sum}, unused)
+        .raw;
+  }
+#endif
+};
+
+#endif
+
+// The tile of a GEMM: two vectors of weights by as many rows as there are registers for.
+constexpr int kRows = HWY_MAX_BYTES >= 64 ? 12 : 6;
+constexpr int kSteps = 64;  // of a round
+
+template <typename Unit, int kPart, typename V>
+HWY_INLINE void step(const uint32_t* rows, const uint32_t* weights, V (&sums)[2 * kRows]) {
+  V left = Unit::template weights<kPart>(weights), right = Unit::template weights<kPart>(weights + kFloats);
+#pragma GCC unroll 16
+  for (int r = 0; r < kRows; ++r) {
+    V x = Unit::row(rows + r * kSteps * Unit::kParts + kPart);
+    sums[2 * r] = Unit::multiply_add(x, left, sums[2 * r]);
+    sums[2 * r + 1] = Unit::multiply_add(x, right, sums[2 * r + 1]);
+    // Alive to this point: GCC otherwise puts sums into the registers of multiplicands and spills others.
+    if (Unit::kParts > 1) touch(x);
+  }
+  if (Unit::kParts > 1) {
+    touch(left);
+    touch(right);
+  }
 }
 
-// The weights of two vectors of columns, six rows: the tile of the GEMM with 16 registers.
-uint32_t run_bf16(int64_t rounds) {
-  HWY_ALIGN uint32_t weights[2 * kFloats];
-  for (int64_t i = 0; i < 2 * kFloats; ++i) weights[i] = 0x35803580u;  // twice 2^-20
-  Floats x = splat(0.5f);
-  Floats sums[kChains];
-  start(sums, splat(1.0f));
-  const uint32_t* from = weights;
+template <typename Unit>
+uint32_t run_tile(int64_t rounds) {
+  using V = typename Unit::V;
+  HWY_ALIGN uint32_t rows[kRows * kSteps * Unit::kParts], weights[kSteps * 2 * kFloats];
+  for (uint32_t& row : rows) row = Unit::kRow;
+  for (uint32_t& weight : weights) weight = Unit::kWeight;
+  V sums[2 * kRows];
+  // Chains that start from one value would be one chain to the compiler.
+#pragma GCC unroll 32
+  for (int i = 0; i < 2 * kRows; ++i) {
+    sums[i] = reinterpret_cast<V>(splat(1.0f));
+    touch(sums[i]);
+  }
   for (int64_t r = 0; r < rounds; ++r) {
-    asm volatile("" : "+r"(from) : : "memory");
-#pragma GCC unroll 2
-    for (int half = 0; half < 2; ++half) {
-      const Words left = load_words(from), right = load_words(from + kFloats);
-      Floats w[2] = {half == 0 ? lower_half(left) : upper_half(left), half == 0 ? lower_half(right) : upper_half(right)};
-#pragma GCC unroll 16
-      for (int i = 0; i < kChains; ++i) sums[i] = multiply_add(x, w[i % 2], sums[i]);
-      // Alive to this point: GCC otherwise puts sums into the registers of multiplicands and spills others.
-      touch(w[0]);
-      touch(w[1]);
-      touch(x);
+    const uint32_t* a = rows;
+    const uint32_t* w = weights;
+    asm volatile("" : "+r"(a), "+r"(w) : : "memory");
+    for (int p = kSteps; p > 0; --p, a += Unit::kParts, w += 2 * kFloats) {
+      step<Unit, 0>(a, w, sums);
+      if constexpr (Unit::kParts > 1) step<Unit, 1>(a, w, sums);
     }
   }
   return result(sums);
 }
 
+template <typename Unit>
+constexpr LimitKernels::Compute kCompute = {int64_t{2} * Unit::kProducts * Unit::kParts * 2 * kRows * kSteps,
+                                            run_tile<Unit>};
+
 #if HWY_TARGET == HWY_SCALAR
 
-constexpr int64_t kProducts = 1;  // of one multiply-add
-
+// One by one.
 uint32_t run_s8(int64_t rounds) {
   uint32_t x = 3, w = 5;
   uint32_t a = 0, b = 0, c = 0, e = 0;
-  for (int64_t r = 0; r < rounds; ++r) {
+  for (int64_t r = 0; r < rounds * kSteps; ++r) {
 #pragma GCC unroll 16
-    for (int i = 0; i < kChains; i += 4) {
+    for (int i = 0; i < kRows; i += 2) {
       asm volatile("" : "+r"(x), "+r"(w));
       a += x * w;
       asm volatile("" : "+r"(x));
@@ -154,36 +225,11 @@ uint32_t run_s8(int64_t rounds) {
   return a ^ b ^ c ^ e;
 }
 
+constexpr LimitKernels::Compute kComputeS8 = {int64_t{2} * 2 * kRows * kSteps, run_s8};
+
 #else
 
-using I32 = hn::Rebind<int32_t, F32>;
-using I16 = hn::Repartition<int16_t, I32>;
-using VI = hn::Vec<I32>;
-
-#if defined(__AVX512VNNI__)
-constexpr int64_t kProducts = 4 * kFloats;
-HWY_INLINE Words multiply_add_integers(Words x, Words w, Words sum) { return _mm512_dpbusd_epi32(sum, x, w); }
-#else
-constexpr int64_t kProducts = 2 * kFloats;
-HWY_INLINE Words multiply_add_integers(Words x, Words w, Words sum) {
-  VI unused = hn::Zero(I32());
-  return hn::ReorderWidenMulAccumulate(I32(), hn::BitCast(I16(), VI{x}), hn::BitCast(I16(), VI{w}), VI{sum}, unused).raw;
-}
-#endif
-
-uint32_t run_s8(int64_t rounds) {
-  Words x = hn::Set(I32(), 0x01020304).raw, w = hn::Set(I32(), 0x05060708).raw;
-  Words sums[kChains];
-  start(sums, hn::Zero(I32()).raw);
-  for (int64_t r = 0; r < rounds; ++r) {
-#pragma GCC unroll 16
-    for (int i = 0; i < kChains; ++i) {
-      touch(x);  // else products of one x and w are the same each time, and taken out of the loop
-      sums[i] = multiply_add_integers(x, w, sums[i]);
-    }
-  }
-  return result(sums);
-}
+constexpr LimitKernels::Compute kComputeS8 = kCompute<UnitS8>;
 
 #endif
 
@@ -244,9 +290,9 @@ void copy(const void* from, void* to, int64_t bytes) {
 }  // namespace
 
 extern const LimitKernels limit_kernels;
-const LimitKernels limit_kernels = {{2 * kChains * kFloats, run_f32},
-                                    {4 * kChains * kFloats, run_bf16},
-                                    {2 * kChains * kProducts, run_s8},
+const LimitKernels limit_kernels = {kCompute<UnitF32>,
+                                    kCompute<UnitBf16>,
+                                    kComputeS8,
                                     {4 * static_cast<int64_t>(HWY_LANES(float)), run_exp},
                                     read,
                                     copy};

@@ -1,7 +1,6 @@
 // Measures ceilings: the level's loops on all threads, in windows of a few milliseconds, of which the fastest counts; a
 // window that shared the processor with others says less about it.
 #include <sys/mman.h>
-#include <unistd.h>
 
 #include <atomic>
 #include <chrono>
@@ -9,6 +8,7 @@
 #include <cstring>
 
 #include "core/message.h"
+#include "cpu/caches.h"
 #include "cpu/levels.h"
 #include "cpu/threads.h"
 
@@ -42,33 +42,24 @@ double fastest(double work, Window window, double measure_seconds = kMeasureSeco
 
 double compute(const Device& device, const LimitKernels::Compute& kernel) {
   // Long enough that handing out the tasks does not count.
-  constexpr int64_t kRounds = 4096;
+  constexpr int64_t kRounds = 64;
   return fastest(static_cast<double>(kRounds * kernel.operations * device.threads), [&](int64_t size) {
     parallel(device.threads, device.threads, [&](int64_t, int) { unused = kernel.run(size * kRounds); });
   });
 }
 
-int64_t largest_cache() {
-  constexpr int64_t kUnknown = int64_t{32} << 20;
-  int64_t cache = 0;
-  for (int name : {_SC_LEVEL2_CACHE_SIZE, _SC_LEVEL3_CACHE_SIZE, _SC_LEVEL4_CACHE_SIZE}) {
-    const int64_t bytes = sysconf(name);
-    if (bytes > cache) cache = bytes;
-  }
-  return cache == 0 ? kUnknown : cache;
-}
-
 int64_t whole_pages(int64_t bytes) { return (bytes + kHugePage - 1) / kHugePage * kHugePage; }
 
-// Twice the last cache for each thread, as each may have one of its own; not more than the largest caches need.
+// Sixteen times the last cache for each thread, as each may have one of its own: an exclusive cache still has a part of
+// twice its size at the next sweep. Not more than the largest caches need.
 int64_t memory_sweep(int threads) {
   constexpr int64_t kMost = int64_t{512} << 20;
-  const int64_t cache = largest_cache();
-  return whole_pages(cache > kMost / 2 / threads ? kMost : 2 * cache * threads);
+  const int64_t cache = caches().last;
+  return whole_pages(cache > kMost / 16 / threads ? kMost : 16 * cache * threads);
 }
 
 // Half of the last cache, which all threads share: as much as stays in it beside what others keep there.
-int64_t cache_sweep() { return whole_pages(largest_cache() / 2); }
+int64_t cache_sweep() { return whole_pages(caches().last / 2); }
 
 // Memory that all threads sweep through, each a part at a time.
 class Sweep {
