@@ -1,6 +1,7 @@
 // What the libraries need of a C++ run time, so that they link none: libstdc++, linked statically, would ask for functions of
 // the newest glibc that it was built with, and would come to lie in the process beside the application's own. Nothing here
 // is exported, nothing throws.
+#include <pthread.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <time.h>
@@ -39,7 +40,27 @@ void operator delete[](void* memory) noexcept { free(memory); }
 void operator delete[](void* memory, size_t) noexcept { free(memory); }
 void operator delete[](void* memory, std::align_val_t) noexcept { free(memory); }
 
+namespace {
+
+// Held while an object of a function's own is made the first time; one such may make another.
+pthread_mutex_t making = PTHREAD_RECURSIVE_MUTEX_INITIALIZER_NP;
+
+}  // namespace
+
 extern "C" {
+// The first byte of the guard says that the object is there; the caller has looked at it without the lock.
+__attribute__((visibility("hidden"))) int __cxa_guard_acquire(int64_t* guard) {
+  pthread_mutex_lock(&making);
+  if (__atomic_load_n(reinterpret_cast<char*>(guard), __ATOMIC_RELAXED) == 0) return 1;
+  pthread_mutex_unlock(&making);
+  return 0;
+}
+
+__attribute__((visibility("hidden"))) void __cxa_guard_release(int64_t* guard) {
+  __atomic_store_n(reinterpret_cast<char*>(guard), char{1}, __ATOMIC_RELEASE);
+  pthread_mutex_unlock(&making);
+}
+
 // Called where an object under construction or destruction calls a function that has no body yet: a defect.
 __attribute__((visibility("hidden"))) void __cxa_pure_virtual() { abort(); }
 }
