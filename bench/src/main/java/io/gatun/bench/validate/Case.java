@@ -26,6 +26,11 @@ public sealed interface Case permits OperatorCase, OperatorCheck, LeakCase, Refu
     /** Makes the operands and computes what is expected, once for all devices. */
     Examination prepare();
 
+    /** Whether nothing else may take time or memory of the process while it runs. */
+    default boolean alone() {
+        return false;
+    }
+
     /**
      * Reads a case's line: that of an operator, with a check before it unless its values are what is to be checked.
      *

@@ -105,11 +105,12 @@ public final class Director {
                     throw new NotAvailableException("times cannot be compared with the baseline: " + why);
                 }
             }
-            for (Case test : job.cases()) {
+            for (int i = 0; i < job.cases().size(); i++) {
                 if (job.failFast() && findings.failed()) {
                     return; // the report says that it is not complete
                 }
-                examine(test, devices, true);
+                Case next = i + 1 < job.cases().size() ? job.cases().get(i + 1) : null;
+                examine(job.cases().get(i), devices, next, true);
             }
             if (earlier != null) {
                 compare(earlier, devices);
@@ -143,7 +144,7 @@ public final class Director {
     }
 
     /** Runs a case on devices, and again on those that are left when the worker dies. */
-    private void examine(Case test, List<String> devices, boolean report) throws IOException {
+    private void examine(Case test, List<String> devices, @Nullable Case next, boolean report) throws IOException {
         List<String> left = new ArrayList<>();
         for (String device : devices) {
             String why = givenUp(test, device);
@@ -159,7 +160,7 @@ public final class Director {
             List<Operand.Region> regions = List.of();
             Duration patience = PREPARATION;
             try {
-                current.send(new Message.Examine(test.name(), left));
+                current.send(new Message.Examine(test.name(), left, next == null ? null : next.name()));
                 while (!left.isEmpty()) {
                     switch (current.receive(patience)) {
                         case Message.Begins begins -> {
@@ -266,7 +267,7 @@ public final class Director {
                 if (entry.verdict().equals("slower") && devices.contains(entry.device())) {
                     Outcome before = findings.outcome(entry.device(), entry.name());
                     Case test = Case.parse(entry.name());
-                    examine(test, List.of(entry.device()), false);
+                    examine(test, List.of(entry.device()), null, false);
                     Outcome after = findings.outcome(entry.device(), entry.name());
                     if (after.time() != null && before.time() != null
                             && after.time().warmMs() > before.time().warmMs()) {

@@ -9,7 +9,8 @@ import java.lang.invoke.MethodHandle;
 
 /**
  * Memory between two pages that nobody may touch: whoever reads or writes beyond its ends ends the process, and the
- * parent process says where.
+ * parent process says where. All that one object hands out is mapped and unmapped together, since unmapping what was
+ * used interrupts every processor.
  */
 @SuppressWarnings("restricted") // mmap and mprotect are what this class is for
 final class GuardedMemory {
@@ -26,24 +27,45 @@ final class GuardedMemory {
     private static final MethodHandle MUNMAP = function("munmap",
             FunctionDescriptor.of(ValueLayout.JAVA_INT, ValueLayout.ADDRESS, ValueLayout.JAVA_LONG));
 
-    private GuardedMemory() {}
+    /** Addresses that are taken at a time: as long as nobody may touch them they cost nothing. */
+    private static final long CHUNK = 64L << 20;
 
-    /** Whole pages, at least {@code bytes}, of zeros, between two guard pages, until {@code arena} is closed. */
-    static MemorySegment allocate(Arena arena, long bytes) {
+    private final Arena arena;
+    private MemorySegment chunk = MemorySegment.NULL;
+    private long used;
+
+    /** Hands out memory until {@code arena} is closed. */
+    GuardedMemory(Arena arena) {
+        this.arena = arena;
+    }
+
+    /** Whole pages, at least {@code bytes}, of zeros, between two guard pages of their own. */
+    MemorySegment allocate(long bytes) {
         long size = (Math.max(bytes, 1) + PAGE - 1) / PAGE * PAGE;
-        long whole = size + 2 * PAGE;
+        if (chunk.byteSize() - used < size + 2 * PAGE) {
+            chunk = map(Math.max(CHUNK, size + 2 * PAGE));
+            used = 0;
+        }
+        MemorySegment middle = chunk.asSlice(used + PAGE, size);
+        used += size + 2 * PAGE;
         try {
-            MemorySegment block = (MemorySegment) MMAP.invokeExact(MemorySegment.NULL, whole, NONE, PRIVATE_ANONYMOUS,
-                    -1, 0L);
-            if (block.address() == -1) {
-                throw new OutOfMemoryError("the system has no " + whole + " bytes to give");
-            }
-            MemorySegment owned = block.reinterpret(whole, arena, GuardedMemory::unmap);
-            MemorySegment middle = owned.asSlice(PAGE, size);
             if ((int) MPROTECT.invokeExact(middle, size, READ_WRITE) != 0) {
                 throw new OutOfMemoryError("the system has no " + size + " bytes to give");
             }
-            return middle;
+        } catch (Throwable e) {
+            throw rethrow(e);
+        }
+        return middle;
+    }
+
+    private MemorySegment map(long bytes) {
+        try {
+            MemorySegment block = (MemorySegment) MMAP.invokeExact(MemorySegment.NULL, bytes, NONE, PRIVATE_ANONYMOUS,
+                    -1, 0L);
+            if (block.address() == -1) {
+                throw new OutOfMemoryError("the system has no " + bytes + " bytes to give");
+            }
+            return block.reinterpret(bytes, arena, GuardedMemory::unmap);
         } catch (Throwable e) {
             throw rethrow(e);
         }

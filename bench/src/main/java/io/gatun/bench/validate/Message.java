@@ -41,8 +41,12 @@ sealed interface Message {
     /** The other answer: nothing is there, and why. */
     record Refused(String why) implements Message {}
 
-    /** To the backend's process: run a case on the devices named. */
-    record Examine(String line, List<String> devices) implements Message {}
+    /**
+     * To the backend's process: run a case on the devices named.
+     *
+     * @param next the line of the case that is likely to follow, or null
+     */
+    record Examine(String line, List<String> devices, @Nullable String next) implements Message {}
 
     /** The case begins on a device. */
     record Begins(String device) implements Message {}

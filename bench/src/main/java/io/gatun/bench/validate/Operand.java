@@ -64,11 +64,11 @@ final class Operand {
      *
      * @param device hands out memory of a device that has its own, null when it computes on the host's
      */
-    static Operand allocate(Arena arena, @Nullable SegmentAllocator device, String name, DType dtype, long[] shape,
-            long[] strides, Placement placement) {
+    static Operand allocate(GuardedMemory guarded, @Nullable SegmentAllocator device, String name, DType dtype,
+            long[] shape, long[] strides, Placement placement) {
         long bytes = span(shape, strides) * dtype.bytes();
         boolean zones = placement == Placement.ALIGNED || placement == Placement.UNALIGNED;
-        MemorySegment memory = GuardedMemory.allocate(arena, zones ? bytes + 2 * GUARD_BYTES : bytes);
+        MemorySegment memory = guarded.allocate(zones ? bytes + 2 * GUARD_BYTES : bytes);
         long start = switch (placement) {
             case ALIGNED -> GUARD_BYTES;
             case UNALIGNED -> GUARD_BYTES + 3L * dtype.bytes();
@@ -85,7 +85,7 @@ final class Operand {
 
     /** A poisoned operand without gaps, in the host's memory. */
     static Operand dense(Arena arena, String name, DType dtype, long... shape) {
-        return allocate(arena, null, name, dtype, shape, rowMajor(shape), Placement.ALIGNED);
+        return allocate(new GuardedMemory(arena), null, name, dtype, shape, rowMajor(shape), Placement.ALIGNED);
     }
 
     /** Another operand in the same memory, {@code offset} elements further. */

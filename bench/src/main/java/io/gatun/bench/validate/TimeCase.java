@@ -19,7 +19,7 @@ record TimeCase(OperatorCase inner) implements OperatorCheck {
     private static final int LEAST_RUNS = 9;
     private static final int MOST_RUNS = 500;
     private static final double ENOUGH_MS = 120;
-    private static final int COLD_RUNS = 5;
+    private static final int COLD_RUNS = 3;
 
     /** More than a core reaches of the caches of today's processors: filling it drives everything else out. */
     private static final class Sweep {
@@ -29,6 +29,11 @@ record TimeCase(OperatorCase inner) implements OperatorCheck {
     @Override
     public String check() {
         return CHECK;
+    }
+
+    @Override
+    public boolean alone() {
+        return true;
     }
 
     @Override

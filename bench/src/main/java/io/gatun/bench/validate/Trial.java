@@ -51,6 +51,7 @@ final class Trial implements AutoCloseable {
     private final Placement placement;
     private final Course course;
     private final Arena arena = Arena.ofConfined();
+    private final GuardedMemory guarded = new GuardedMemory(arena);
     private final List<MemorySegment> onDevice = new ArrayList<>();
     private final List<Operand> inputs = new ArrayList<>();
     private final List<Output> outputs = new ArrayList<>();
@@ -138,7 +139,7 @@ final class Trial implements AutoCloseable {
     }
 
     private Operand allocate(String name, DType dtype, long[] shape, long[] strides) {
-        return Operand.allocate(arena, subject.memory(device, onDevice), name, dtype, shape, strides, placement);
+        return Operand.allocate(guarded, subject.memory(device, onDevice), name, dtype, shape, strides, placement);
     }
 
     /** Follows the trial's course with the plan: the last thing that a case does. */

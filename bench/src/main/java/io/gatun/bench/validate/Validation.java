@@ -110,12 +110,11 @@ final class Validation implements AutoCloseable {
     /** Reports what is missing, and runs every case on every device. */
     void run(List<Case> cases, Consumer<Outcome> report) {
         missing.forEach(info -> report.accept(Outcome.notAvailable(info.name(), info.reason())));
-        cases.forEach(test -> run(test, _ -> true, report::accept));
+        cases.forEach(test -> run(test, test.prepare(), _ -> true, report::accept));
     }
 
-    /** Runs a case on the devices whose names are wanted. */
-    void run(Case test, Predicate<String> wanted, Listener listener) {
-        Examination examination = test.prepare();
+    /** Runs a case, of which this is the examination, on the devices whose names are wanted. */
+    void run(Case test, Examination examination, Predicate<String> wanted, Listener listener) {
         for (Subject subject : subjects) {
             if (wanted.test(subject.name())) {
                 listener.begins(subject.name());

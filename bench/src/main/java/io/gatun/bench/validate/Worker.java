@@ -10,6 +10,7 @@ import io.gatun.bench.report.Outcome;
 import io.gatun.bench.report.Report.BackendEntry;
 import io.gatun.bench.report.Report.DeviceEntry;
 import io.gatun.bench.report.Report.Support;
+import io.gatun.bench.validate.Case.Examination;
 import java.io.BufferedReader;
 import java.io.IOException;
 import java.io.UncheckedIOException;
@@ -29,6 +30,10 @@ import java.util.List;
 import java.util.Map;
 import java.util.Set;
 import java.util.concurrent.BlockingQueue;
+import java.util.concurrent.ExecutionException;
+import java.util.concurrent.ExecutorService;
+import java.util.concurrent.Executors;
+import java.util.concurrent.Future;
 import java.util.concurrent.LinkedBlockingQueue;
 import org.jspecify.annotations.Nullable;
 
@@ -37,7 +42,13 @@ import org.jspecify.annotations.Nullable;
  * backend's library does to this process, the one that directs it goes on.
  */
 final class Worker {
+    /** References take as long as runs do: those of the case after the one that runs are computed meanwhile. */
+    private record Ahead(String line, Future<Examination> examination) {}
+
     private final Writer out;
+    private final ExecutorService preparing =
+            Executors.newSingleThreadExecutor(Thread.ofPlatform().daemon().name("references").factory());
+    private @Nullable Ahead ahead;
     private @Nullable Validation validation;
 
     private Worker(Writer out) {
@@ -159,13 +170,35 @@ final class Worker {
         return claims;
     }
 
+    /** What was computed while the case before ran, if it is for this one. */
+    private Examination prepared(Case test) {
+        Ahead begun = ahead;
+        ahead = null;
+        if (begun == null || !begun.line().equals(test.name())) {
+            return test.prepare();
+        }
+        try {
+            return begun.examination().get();
+        } catch (ExecutionException e) {
+            throw GuardedMemory.rethrow(e.getCause());
+        } catch (InterruptedException e) {
+            throw new IllegalStateException(e);
+        }
+    }
+
     private void examine(Message.Examine examine) {
         Validation opened = validation;
         if (opened == null) {
             throw new IllegalStateException("nothing is open");
         }
         Set<String> devices = Set.copyOf(examine.devices());
-        opened.run(Case.parse(examine.line()), devices::contains, new Validation.Listener() {
+        Case test = Case.parse(examine.line());
+        Examination examination = prepared(test);
+        String next = examine.next();
+        if (next != null && !test.alone()) {
+            ahead = new Ahead(next, preparing.submit(() -> Case.parse(next).prepare()));
+        }
+        opened.run(test, examination, devices::contains, new Validation.Listener() {
             @Override
             public void begins(String device) {
                 send(new Message.Begins(device));

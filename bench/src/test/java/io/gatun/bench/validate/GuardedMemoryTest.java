@@ -18,7 +18,7 @@ class GuardedMemoryTest {
     @ValueSource(longs = {0, 1, 4095, 4096, 4097, 1 << 20})
     void allOfItCanBeUsed(long bytes) {
         try (Arena arena = Arena.ofConfined()) {
-            MemorySegment memory = GuardedMemory.allocate(arena, bytes);
+            MemorySegment memory = new GuardedMemory(arena).allocate(bytes);
             assertTrue(memory.byteSize() >= Math.max(bytes, 1));
             assertEquals(0, memory.byteSize() % GuardedMemory.PAGE);
             assertEquals(0, memory.address() % GuardedMemory.PAGE);
@@ -27,11 +27,27 @@ class GuardedMemoryTest {
     }
 
     @Test
+    void eachHasGuardsOfItsOwn() {
+        try (Arena arena = Arena.ofConfined()) {
+            GuardedMemory guarded = new GuardedMemory(arena);
+            MemorySegment first = guarded.allocate(1);
+            for (long bytes : new long[] {5000, 80 << 20, 1}) {
+                MemorySegment next = guarded.allocate(bytes);
+                next.fill((byte) 1);
+                long gap = Math.max(next.address() - first.address() - first.byteSize(),
+                        first.address() - next.address() - next.byteSize());
+                assertTrue(gap >= 2 * GuardedMemory.PAGE);
+                first = next;
+            }
+        }
+    }
+
+    @Test
     void itIsGivenBack() {
         long before = ProcessMemory.now().mapped();
         for (int i = 0; i < 100; i++) {
             try (Arena arena = Arena.ofConfined()) {
-                GuardedMemory.allocate(arena, 64 << 20);
+                new GuardedMemory(arena).allocate(64 << 20);
             }
         }
         assertTrue(ProcessMemory.now().mapped() - before < 50L * (64 << 20));
@@ -43,7 +59,7 @@ class GuardedMemoryTest {
         try (Arena arena = Arena.ofConfined()) {
             long[] shape = {3, 5};
             Operand operand =
-                    Operand.allocate(arena, null, "x", DType.BF16, shape, Operand.rowMajor(shape), placement);
+                    Operand.allocate(new GuardedMemory(arena), null, "x", DType.BF16, shape, Operand.rowMajor(shape), placement);
             Operand.Region region = operand.region();
             assertEquals(30, region.end() - region.start());
             switch (placement) {
