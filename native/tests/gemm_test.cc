@@ -612,6 +612,11 @@ TEST_P(GemmTest, QuantizerCorners) {
             case 19: value = FLT_MAX; break;
             case 20: value = -FLT_MAX; break;
             case 21: value = i == 0 ? 1.0f : 1e-30f; break;
+            case 22: value = i == 0 ? 25.5f : (static_cast<float>(i % 200) + 0.5f) * 0.1f; break;  // nearly ties
+            case 23:  // and the floats beside them
+              value = (static_cast<float>(i % 200) + 0.5f) * 0.3f;
+              value = i == 0 ? 76.5f : std::nextafter(value, i % 2 == 0 ? 0.0f : 100.0f);
+              break;
             default: break;
           }
           x.a.set(r * (k + c.a_gap) + i, value);
@@ -632,6 +637,26 @@ TEST_P(GemmTest, QuantizerCorners) {
         EXPECT_EQ(0, out.get(kGuard + j)) << GetParam();
       }
     }
+  }
+}
+
+// Which unit multiplied: vdpbf16ps takes a denormal weight for zero, a widened one is a number like any other.
+TEST_P(GemmTest, Bf16UnitIsThatOfTheLevel) {
+  const OpenDevice on(GetParam());
+  Case c;
+  c.format = GTN_BF16;
+  c.a_dtype = GTN_BF16;
+  c.w_dtype = GTN_BF16;
+  for (int64_t rows : {1, 3, 30}) {
+    c.m = rows;
+    c.k = 6;
+    c.n = 40;
+    Operands x(c);
+    x.a.fill(0x1p100f);
+    x.w.fill(0x1p-130f);
+    const Buffer out = run(on, c, x);
+    const float expected = GetParam() == "cpu:bf16" ? 0.0f : 6 * 0x1p-30f;
+    for (int64_t i = 0; i < c.m * c.n; ++i) EXPECT_EQ(expected, out.get(kGuard + i)) << GetParam() << " " << i;
   }
 }
 

@@ -23,9 +23,14 @@ void* Stream::scratch(int64_t bytes) {
   if (bytes > INT64_MAX / 2) return nullptr;
   std::free(workspace);
   workspace_bytes = 0;
-  // A little more than asked for, so that growing batches do not reallocate on every step.
-  int64_t grown = (bytes + bytes / 4 + 4095) & ~int64_t{4095};
-  workspace = std::aligned_alloc(64, static_cast<size_t>(grown));
+  // A little more than asked for, so that growing batches do not reallocate on every step; in huge pages where it is a few
+  // of them, since rows that are prepared there lie far apart.
+  constexpr int64_t kHugePage = int64_t{2} << 20;
+  const bool huge = bytes >= 2 * kHugePage;
+  const int64_t page = huge ? kHugePage : 4096;
+  const int64_t grown = (bytes + bytes / 4 + page - 1) / page * page;
+  workspace = std::aligned_alloc(static_cast<size_t>(huge ? page : 64), static_cast<size_t>(grown));
+  if (huge && workspace != nullptr) madvise(workspace, static_cast<size_t>(grown), MADV_HUGEPAGE);  // advice only
   if (workspace != nullptr) workspace_bytes = grown;
   return workspace;
 }

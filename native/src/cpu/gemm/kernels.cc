@@ -17,6 +17,7 @@
 // range is a few hundred denormals may have z > 255 and wrap for k > 44266, an error below 1e-35 * column scale.
 #include "cpu/gemm/gemm.h"
 
+#include "cpu/caches.h"
 #include "cpu/gemm/epilogue.h"
 #include "cpu/gemm/low_rank.h"
 #include "cpu/gemm/microkernels.h"
@@ -26,15 +27,14 @@
 namespace gatun::cpu::GATUN_LEVEL {
 namespace {
 
-// The slice of a panel that row tiles pass over in turn. It need not fit the L1 cache: it is read in order, and 11
-// bytes a cycle from L2 keep two multiply-add units busy. It should leave most of the L2 cache (512 KB on the smallest
-// cores of interest) to the rows. Measured on Zen 3, 12 to 96 KB differ by less than the noise; 96 KB spares k up to
-// 1536 (FP32, AVX2) the round trip of its sums.
-constexpr int64_t kSliceBytes = 96 << 10;
+// The slice of a panel that row tiles pass over in turn, as a part of the L2 cache. It need not fit the L1 cache: it is
+// read in order, and 11 bytes a cycle from L2 keep two multiply-add units busy. It should leave most of the L2 cache to
+// the rows. Measured on Zen 3 and Zen 5, 12 to 128 KB differ by less than the noise.
+int64_t slice_bytes() { return caches().l2 / 8; }
 
 // A block's rows, over all of k, that are taken to stay in L2 while panels stream through it. Then a panel is finished
 // before the next begins; else k is the outer loop, at the price of the whole block's sums in scratch.
-constexpr int64_t kResidentRowBytes = 256 << 10;
+int64_t resident_row_bytes() { return caches().l2 / 2; }
 
 // Rows of a block: with AVX-512 more, because its panels come faster from L3 than they can, and L2 is larger there.
 constexpr int64_t kBlockRows = kRowTile >= 12 ? 96 : 48;
@@ -45,15 +45,29 @@ struct Blocking {
   bool panel_by_panel;
 
   Blocking(int64_t k, int64_t rows) {
-    constexpr int64_t kMaxDepth = kSliceBytes / (kPanel * Format::kElementBytes) / kRowPadding * kRowPadding;
-    depths = k <= kMaxDepth ? 1 : (k + kMaxDepth - 1) / kMaxDepth;
+    int64_t most = slice_bytes() / (kPanel * Format::kElementBytes) / kRowPadding * kRowPadding;
+    if (most < kRowPadding) most = kRowPadding;
+    depths = k <= most ? 1 : (k + most - 1) / most;
     depth = ((k + depths - 1) / depths + kRowPadding - 1) / kRowPadding * kRowPadding;
-    panel_by_panel = depths == 1 || rows * k <= kResidentRowBytes / static_cast<int64_t>(sizeof(typename Format::Row));
+    panel_by_panel = depths == 1 || rows * k <= resident_row_bytes() / static_cast<int64_t>(sizeof(typename Format::Row));
   }
 };
 
 // The panels of lora_b that one step takes, in front of the sums.
 int64_t low_rank_elements(int64_t rank) { return rank * kPanel * panels_at_once(1); }
+
+// Brings in what the epilogue writes, while the products before it are under way.
+HWY_INLINE void prefetch_out(const GemmRun& run, int64_t row, int64_t rows, int64_t column, int64_t columns) {
+  const int64_t bytes = run.out_dtype == GTN_F32 ? 4 : 2;
+  const int64_t count = (run.n - column < columns ? run.n - column : columns) * bytes;
+  for (int64_t r = row; r < row + rows; ++r) {
+    const char* out = static_cast<const char*>(run.out) + (r * run.out_stride + column) * bytes;
+    for (int64_t i = 0; i < count; i += 64) __builtin_prefetch(out + i, 1);
+    if (run.residual == nullptr) continue;
+    const char* residual = static_cast<const char*>(run.residual) + (r * run.out_stride + column) * bytes;
+    for (int64_t i = 0; i < count; i += 64) __builtin_prefetch(residual + i);
+  }
+}
 
 template <typename Format>
 void compute_block(const GemmRun& run, const GemmBlock& block, void* memory) {
@@ -71,7 +85,9 @@ void compute_block(const GemmRun& run, const GemmBlock& block, void* memory) {
   const int64_t panel_stride = run.panel_bytes / static_cast<int64_t>(sizeof(Weight));
   const Row* rows = static_cast<const Row*>(run.rows) + block.row * run.row_stride;
 
-  auto step = [&](int64_t panel, int64_t panels, int64_t depth_index) __attribute__((always_inline)) {
+  // `next_offset` bytes after the first panel begins what is multiplied after this.
+  auto step = [&](int64_t panel, int64_t panels, int64_t depth_index, int64_t next_offset)
+                  __attribute__((always_inline)) {
     const int64_t p = depth_index * blocking.depth;
     const int64_t depth = run.k - p < blocking.depth ? run.k - p : blocking.depth;
     const bool last = depth_index + 1 == blocking.depths;
@@ -87,9 +103,14 @@ void compute_block(const GemmRun& run, const GemmBlock& block, void* memory) {
     for (int64_t i = 0; adds && i < panels; ++i) {
       widen_lora_b(run, (block.panel + panel + i) * kPanel, low_rank + i * run.rank * kPanel);
     }
+    // The weights of the next step, shared out to the passes of all row tiles over those of this one.
+    const unsigned char* next = first_panel + next_offset;
+    product.next_bytes = kPanel * Format::kGroup * Format::kElementBytes / tiles;
     int64_t row = 0;
     for (int64_t tile = 0; tile < tiles; ++tile) {
       const int64_t count = tile_rows + (tile < longer ? 1 : 0);
+      product.next = next + tile * product.next_bytes * product.steps;
+      if (last) prefetch_out(run, block.row + row, count, (block.panel + panel) * kPanel, panels * kPanel);
       product.rows = rows + row * run.row_stride + p;
       product.sums = scratch + (blocking.depths == 1 ? 0 : row * kPanel) +
                      (blocking.panel_by_panel ? 0 : panel * product.sums_stride);
@@ -108,10 +129,22 @@ void compute_block(const GemmRun& run, const GemmBlock& block, void* memory) {
 
   const int64_t outer = blocking.panel_by_panel ? 1 : blocking.depths;
   const int64_t inner = blocking.panel_by_panel ? blocking.depths : 1;
+  const int64_t depth_bytes = blocking.depth * kPanel * Format::kElementBytes;
   for (int64_t o = 0; o < outer; ++o) {
     for (int64_t panel = 0; panel < block.panels;) {
       const int64_t here = block.panels - panel >= width ? width : 1;
-      for (int64_t i = 0; i < inner; ++i) step(panel, here, o + i);
+      for (int64_t i = 0; i < inner; ++i) {
+        // The next depth; after a panel's last, the next panel, which lies behind it. With k outside, the same depth of the
+        // next panel, and after the last panel the next depth of the first.
+        int64_t next = (o + i + 1) * depth_bytes;
+        if (blocking.panel_by_panel) {
+          if (i + 1 == inner) next = here * run.panel_bytes;
+        } else {
+          next = panel + here < block.panels ? next - depth_bytes + here * run.panel_bytes
+                                             : next - panel * run.panel_bytes;
+        }
+        step(panel, here, o + i, next);
+      }
       panel += here;
     }
   }

@@ -44,7 +44,7 @@ void project_rows(const GemmProjection& projection, int64_t first, int64_t count
     const int64_t depth = projection.k - p < kProjectionDepth ? projection.k - p : kProjectionDepth;
     widen_panel(static_cast<const Lora*>(projection.lora_a) + p * projection.rank + panel * kPanel, projection.rank,
                 depth, left < kPanel ? left : kPanel, scratch);
-    ProductOf<FormatF32> product = {depth, rows, kProjectionDepth, scratch, 0, nullptr, 0, p > 0};
+    ProductOf<FormatF32> product = {depth, rows, kProjectionDepth, scratch, 0, nullptr, 0, p > 0, nullptr, 0};
     for (int64_t row = 0; row < count; row += kRowTile) {
       const int64_t here = count - row < kRowTile ? count - row : kRowTile;
       for (int64_t r = 0; r < here; ++r) {
@@ -87,7 +87,7 @@ HWY_NOINLINE void multiply_low_rank(const GemmRun& run, int64_t row, int64_t cou
   for (int64_t j = 0; j < run.rank; j += kPanel) {
     const float* rows = run.projected + j / kPanel * run.projected_stride + row * kPanel;
     const int64_t steps = run.rank - j < kPanel ? run.rank - j : kPanel;
-    multiply<FormatF32>(count, 1, {steps, rows, kPanel, panel + j * kPanel, 0, tile, 0, j > 0});
+    multiply<FormatF32>(count, 1, {steps, rows, kPanel, panel + j * kPanel, 0, tile, 0, j > 0, nullptr, 0});
   }
 }
 

@@ -35,7 +35,7 @@ HWY_INLINE constexpr int panels_at_once(int64_t rows) { return rows == 1 ? 4 : r
 
 // How far ahead of the multiply-adds weights are fetched, over all panels taken at once: enough to cover the latency of
 // memory. What is fetched past a panel's end is the start of the next.
-constexpr int64_t kPrefetchBytes = 1024;
+constexpr int64_t kPrefetchBytes = 512;
 
 // What one call multiplies: sums[kRows][kPanel] of panel i lie at sums + i * sums_stride, and start from zero unless
 // `accumulate`.
@@ -49,6 +49,9 @@ struct Product {
   Sum* sums;
   int64_t sums_stride;
   bool accumulate;
+  // What the L2 cache fetches meanwhile: weights that are multiplied next, so many bytes with each step.
+  const unsigned char* next;
+  int64_t next_bytes;
 };
 
 template <int kRows, int kPanels, typename D, typename V, typename Sum>
@@ -251,7 +254,12 @@ HWY_NOINLINE void multiply_tile(const ProductOf<Format>& product) {
   const int64_t a_stride = product.row_stride, b_stride = product.weights_stride;
   V acc[kRows][kPanels * kVectors];
   load_sums<kRows, kPanels>(d, product.sums, product.sums_stride, product.accumulate, acc);
+  const unsigned char* next = product.next;
   for (int64_t p = product.steps; p > 0; --p) {
+    if (kPanels == 1) {
+      __builtin_prefetch(next, 0, 2);
+      next += product.next_bytes;
+    }
 #pragma GCC unroll 16
     for (int i = 0; i < kPanels; ++i) {
 #pragma GCC unroll 4

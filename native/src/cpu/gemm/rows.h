@@ -4,7 +4,7 @@
 // z, 0, 255), all in FP32 with true divisions and ties to even; s = 0 gives q = z = 0; a row with an element that is
 // not finite, or whose hi - lo overflows, gets the scale NaN, which makes its outputs NaN, and q = z = 0. One pass
 // finds the range and one divides: 8 to 16 bytes and about 10 operations an element, once per row and run, against n
-// multiply-adds. z may exceed 255 where s is so small (hi - lo below about 2^-140) that it has but a few bits.
+// multiply-adds. A division takes as long as ten of them, so x * (1 / s) does where it cannot round to another integer. z may exceed 255 where s is so small (hi - lo below about 2^-140) that it has but a few bits.
 #pragma once
 
 #include "cpu/gemm/gemm.h"
@@ -83,8 +83,17 @@ HWY_INLINE void find_range(const A* a, int64_t k, float* lo, float* hi, bool* fi
 
 // rint(x / s) + z as an integer, for |x / s| below 2^22: adding 1.5 * 2^23 leaves no fraction bits, so the addition
 // itself rounds, ties to even, and the integer stands in the low bits.
-HWY_INLINE VI quantize(F32 d, VF x, VF scale, VI zero_less_magic) {
-  const VF shifted = hn::Add(hn::Div(x, scale), hn::Set(d, 12582912.0f));
+//
+// x * (1 / s) is off from x / s by two roundings, 255 * 2^-23 at most, and the quotient as a division rounds it by half as
+// much. So both round to one integer unless they are that near to a tie: then, or if 1 / s is given as NaN, it divides.
+HWY_INLINE VI quantize(F32 d, VF x, VF scale, VF reciprocal, VI zero_less_magic) {
+  const VF magic = hn::Set(d, 12582912.0f);
+  const VF quotient = hn::Mul(x, reciprocal);
+  VF shifted = hn::Add(quotient, magic);
+  const VF from_integer = hn::Abs(hn::Sub(quotient, hn::Sub(shifted, magic)));
+  if (HWY_UNLIKELY(!hn::AllTrue(d, hn::Lt(from_integer, hn::Set(d, 0.4999f))))) {
+    shifted = hn::Add(hn::Div(x, scale), magic);
+  }
   const VI q = hn::Add(hn::BitCast(I32(), shifted), zero_less_magic);
   return hn::Min(hn::Max(q, hn::Zero(I32())), hn::Set(I32(), 255));
 }
@@ -113,13 +122,15 @@ void quantize_row(const A* a, int64_t k, FormatS8::Row* to, float* scale, int32_
   *scale = s;
   *zero = z;
   const VF by = hn::Set(d, s);
+  // Of scales from 2^-100 to 2^100, so that nothing is subnormal but what rounds to 0.
+  const VF reciprocal = hn::Set(d, s > 0x1p-100f && s < 0x1p100f ? 1.0f / s : __builtin_nanf(""));
   const VI offset = hn::Set(I32(), z - kMagic);
   int64_t i = 0;
   for (; i + lanes <= k; i += lanes) {
-    hn::StoreU(hn::DemoteTo(narrow, quantize(d, load(d, a + i), by, offset)), narrow, to + i);
+    hn::StoreU(hn::DemoteTo(narrow, quantize(d, load(d, a + i), by, reciprocal, offset)), narrow, to + i);
   }
   for (; i < k; ++i) {
-    const VI q = quantize(d, hn::Set(d, to_float(a[i])), by, offset);
+    const VI q = quantize(d, hn::Set(d, to_float(a[i])), by, reciprocal, offset);
     to[i] = static_cast<FormatS8::Row>(hn::GetLane(q));
   }
   fill_up(to, k);

@@ -26,10 +26,19 @@ public record Ceiling(List<Part> parts, boolean summed) {
      * Work of one kind.
      *
      * @param name what tables call its limit
-     * @param limit which rate bounds it
-     * @param work how much there is, in the rate's unit
+     * @param work how much there is of what each rate bounds, in the rate's unit, one after the other
      */
-    public record Part(String name, Limit limit, double work) {}
+    public record Part(String name, Map<Limit, Double> work) {
+        Part(String name, Limit limit, double work) {
+            this(name, Map.of(limit, work));
+        }
+
+        double seconds(Map<Limit, Double> rates) {
+            return work.entrySet().stream()
+                    .mapToDouble(each -> each.getValue() / rates.get(each.getKey()))
+                    .sum();
+        }
+    }
 
     static Ceiling none() {
         return new Ceiling(List.of(), false);
@@ -52,11 +61,18 @@ public record Ceiling(List<Part> parts, boolean summed) {
         };
     }
 
-    /** Weights or keys, read from memory when cold, and from the largest cache when they are warm and fit there. */
+    /**
+     * Weights or keys, read from memory when cold. When they are warm, the largest cache has at most as much of them as
+     * it holds, and memory the rest.
+     */
     static Part read(boolean cold, double bytes) {
-        return !cold && bytes <= largestCache()
+        return cold ? new Part("DRAM read", Limit.MEMORY, bytes) : warm(bytes, largestCache());
+    }
+
+    static Part warm(double bytes, double cache) {
+        return bytes <= cache
                 ? new Part("L3 read", Limit.CACHE, bytes)
-                : new Part("DRAM read", Limit.MEMORY, bytes);
+                : new Part("L3 and DRAM read", Map.of(Limit.CACHE, cache, Limit.MEMORY, bytes - cache));
     }
 
     private static double largestCache() {
@@ -64,17 +80,17 @@ public record Ceiling(List<Part> parts, boolean summed) {
             String size = Files.readString(CACHE).strip();
             return Double.parseDouble(size.replace("K", "")) * 1024;
         } catch (IOException e) {
-            return 32 << 20; // a usual one
+            return 32 << 20; // a usual one, and what Gatun takes it for
         }
     }
 
     Set<Limit> limits() {
-        return parts.stream().map(Part::limit).collect(Collectors.toCollection(() -> EnumSet.noneOf(Limit.class)));
+        return parts.stream().flatMap(part -> part.work.keySet().stream()).collect(Collectors.toCollection(() -> EnumSet.noneOf(Limit.class)));
     }
 
     /** The least seconds at the given rates, 0 without parts. */
     double seconds(Map<Limit, Double> rates) {
-        double[] each = parts.stream().mapToDouble(part -> part.work / rates.get(part.limit)).toArray();
+        double[] each = parts.stream().mapToDouble(part -> part.seconds(rates)).toArray();
         return summed ? Arrays.stream(each).sum() : Arrays.stream(each).max().orElse(0);
     }
 
@@ -84,7 +100,7 @@ public record Ceiling(List<Part> parts, boolean summed) {
             return parts.stream().map(Part::name).collect(Collectors.joining(" + "));
         }
         return parts.stream()
-                .max((a, b) -> Double.compare(a.work / rates.get(a.limit), b.work / rates.get(b.limit)))
+                .max((a, b) -> Double.compare(a.seconds(rates), b.seconds(rates)))
                 .map(Part::name)
                 .orElse("the call from C");
     }
