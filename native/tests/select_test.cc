@@ -406,7 +406,8 @@ void check_labels(const Problem& p, const Data& data, const std::vector<int32_t>
   for (int64_t s = 0; s < p.sequences(); ++s) {
     const int64_t n = lengths[static_cast<size_t>(s)], start = start_of(p, lengths, s), each = p.packed ? 0 : s;
     for (int64_t head = 0; head < p.heads_q; ++head) {
-      std::vector<std::pair<int32_t, int32_t>> expected;
+      // Labels from that of the last layer back, as far as they count, and the position.
+      std::vector<std::pair<std::vector<int32_t>, int32_t>> expected;
       for (int64_t i = 0; i < n; ++i) {
         const std::vector<double> x =
             keys ? k_row(p, data, s, i, head / (p.heads_q / p.heads_k)) : q_row(p, data, s, i, head);
@@ -416,7 +417,11 @@ void check_labels(const Problem& p, const Data& data, const std::vector<int32_t>
           labelled[place] = true;
           const int32_t label = documents[place];
           ASSERT_TRUE(label >= 0 && label < p.buckets) << p.text() << ": label " << label;
-          if (layer == p.layers - 1) expected.push_back({label, static_cast<int32_t>(i)});
+          if (layer == 0) expected.push_back({{}, static_cast<int32_t>(i)});
+          if (layer == p.layers - 1 || (!keys && !p.causal)) {
+            std::vector<int32_t>& labels = expected.back().first;
+            labels.insert(labels.begin(), label);
+          }
           std::vector<double> value, error;
           products(p, x, layer, head, columns, static_cast<double>(p.dk) + 1.0, &value, &error);
           if (std::isnan(value[0])) continue;

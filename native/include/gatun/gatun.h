@@ -487,11 +487,13 @@ GTN_API gtn_status gtn_merge_run(gtn_plan plan, gtn_stream stream, int64_t parts
  * is the argmax of [x R; -x R] with R of [dk, buckets / 2]: its entry at (d, b) is (bits - 32) / 4 where `bits` counts the ones in
  * mix(mix(mix(mix(seed) + r) + head) + d * buckets / 2 + b), and mix(z) is the output function of SplitMix64 on
  * z + 0x9e3779b97f4a7c15; of equal products the lower label. Labels of layers 0 to layers - 1 go to q_documents and k_documents;
- * the orders sort by the last layer's label, then by position. A block of queries in that order lists the blocks of keys, in
- * theirs, that hold a key of one of its labels (causal: one that a query of that label may see), at most `count`: those nearest
- * to the block of the last key that sorts up to its middle query, that of slot (first + last) / 2, or to block 0 without such a
- * key; of two as near the earlier one. Attention with these documents, orders and lists then sees pairs of one label that no
- * layer before has seen together, so rounds 0, 1, ... of layers 1, 2, ... merge (gtn_merge) to attention over their union;
+ * the orders sort by the last layer's label, then, queries unless causal, by that of the layer before it and so on back to layer
+ * 0, so that queries which have seen the same keys lie together, and then by position. A block of queries in that order lists the
+ * blocks of keys, in theirs, that hold a key of one of its labels in the last layer (causal: one that a query of that label may
+ * see), at most `count`: those nearest to the block of the last key whose label and position are at most those of its middle
+ * query, that of slot (first + last) / 2, or to block 0 without such a key; of two as near the earlier one. Attention with these
+ * documents, orders and lists then sees pairs of one label that no layer before has seen together, so rounds 0, 1, ... of layers
+ * 1, 2, ... merge (gtn_merge) to attention over their union;
  * self_bias gives Reformer's attention to oneself only where there is nothing else.
  *
  * GTN_SELECT_RETRIEVAL: for each query a sample of the keys, by hashing (Chen et al. 2024, MagicPIG, section 4). In each of L =

@@ -3,7 +3,8 @@
 // arrays of the run. A block is full where every row of the tile sees every key, and else says who decides.
 //
 // Each key comes in one block at most. Work is proportional to what is visible, up to the ends of blocks: nothing here
-// walks over keys that no row of the tile can see, but for documents, whose labels are compared 64 keys at a time.
+// walks over keys that no row of the tile can see, but for documents, whose labels are compared 64 keys at a time where
+// keys lie in a row, and key by key where an order or a list names them.
 #pragma once
 
 #include "cpu/attention/attention.h"
@@ -20,9 +21,15 @@ constexpr int64_t kLabelKeys = 64;
 struct TileRows {
   QueryRow low, high;  // of the lowest and the highest position
   bool all_global, some_global;
-  bool one_residue;   // all positions are equal modulo the dilation
-  LabelRange labels;  // of the queries, in the last layer
+  bool one_residue;        // all positions are equal modulo the dilation
+  LabelRange labels;       // of the queries, in the last layer
+  uint64_t common_layers;  // bit l - 1: in the layer l before the last one all queries have one label
 };
+
+constexpr int64_t kCommonLayers = 64;  // so many layers before the last are looked at
+
+// Bits 0 to count - 1.
+inline uint64_t low_bits(int64_t count) { return count >= 64 ? ~uint64_t{0} : (uint64_t{1} << count) - 1; }
 
 // The keys of one sequence and head, and what the run says of them.
 struct KeySet {
@@ -48,6 +55,8 @@ class KeyBlocks {
         tiling_(tiling),
         tokens_(scratch),
         places_used_(tile.lists.mask_index != nullptr || tile.lists.bias != nullptr),
+        one_class_(rows.labels.least == rows.labels.greatest && mask_.layers - 1 <= kCommonLayers &&
+                   rows.common_layers == low_bits(mask_.layers - 1)),
         visit_(visit) {}
 
   void visit_all() {
@@ -83,6 +92,7 @@ class KeyBlocks {
       if (token < sinks) continue;
       if (token >= lifted_end) break;
       if (token >= first && token < hull.last && (token - first) % step == 0) continue;
+      if (hidden(token)) continue;
       if (count_ == tiling_.block_keys) flush(true);
       tokens_[count_++] = static_cast<int32_t>(token);
     }
@@ -116,7 +126,7 @@ class KeyBlocks {
       }
       for (int64_t slot = first; slot < last; ++slot) {
         const int64_t token = keys_.order != nullptr ? keys_.order[slot] : slot;
-        if (token < 0) continue;
+        if (hidden(token)) continue;
         if (count_ == tiling_.block_keys) flush(false);
         tokens_[count_] = static_cast<int32_t>(token);
         entries()[count_] = static_cast<int32_t>(entry);
@@ -166,18 +176,19 @@ class KeyBlocks {
 
   void uniform(int64_t first, int64_t last, bool lifted) {
     const int64_t size = block_size(last - first);
-    for (int64_t slot = first; slot < last; slot += size) {
-      const int64_t end = slot + size < last ? slot + size : last;
-      if (keys_.order == nullptr) {
-        emit_range(slot, end - slot, 1, lifted);
-        continue;
+    if (keys_.order == nullptr) {
+      for (int64_t slot = first; slot < last; slot += size) {
+        emit_range(slot, last - slot < size ? last - slot : size, 1, lifted);
       }
-      for (int64_t s = slot; s < end; ++s) {
-        if (keys_.order[s] >= 0) tokens_[count_++] = keys_.order[s];
-      }
-      same_labels_ = labels_equal(slot, end);
-      flush(lifted);
+      return;
     }
+    for (int64_t slot = first; slot < last; ++slot) {
+      const int32_t token = keys_.order[slot];
+      tokens_[count_] = token;
+      count_ += hidden(token) ? 0 : 1;
+      if (count_ == size) flush(lifted);
+    }
+    flush(lifted);
   }
 
   void stepped(int64_t first, int64_t last, int64_t step) {
@@ -200,9 +211,10 @@ class KeyBlocks {
   int32_t* entries() const { return tokens_ + tiling_.block_keys; }
   int32_t* places() const { return tokens_ + 2 * tiling_.block_keys; }
 
-  // The keys collected in tokens_.
+  // The keys collected in tokens_, none of them hidden.
   void flush(bool lifted) {
     if (count_ == 0) return;
+    same_labels_ = one_class_;
     KeyBlock block = {0, 0, tokens_, static_cast<int32_t>(count_), KeyBlock::kGeneral, lifted, nullptr, nullptr};
     if (keys_.list_offsets != nullptr && places_used_) {
       block.entries = entries();
@@ -226,13 +238,27 @@ class KeyBlocks {
     }
     visit_(block);
     count_ = 0;
-    same_labels_ = false;
   }
 
   // ---- Who decides -------------------------------------------------------------------------------------------------
 
   bool disjoint(const LabelRange& labels) const {
     return labels.greatest < rows_.labels.least || labels.least > rows_.labels.greatest;
+  }
+
+  // Whether the token is no key, or one that labels hide from every query: by the last layer, or by one before it in
+  // which all have the key's. Without branches: whether a key is hidden is as good as random.
+  bool hidden(int64_t token) const {
+    if (keys_.labels == nullptr) return token < 0;
+    const int32_t* label = mask_.k_labels + (token < 0 ? 0 : token);
+    const int32_t* theirs = mask_.q_labels + rows_.low.query;
+    uint32_t hides = (token < 0 ? 1u : 0u) | (*label < rows_.labels.least ? 1u : 0u) |
+                     (*label > rows_.labels.greatest ? 1u : 0u);
+    for (uint64_t layers = rows_.common_layers; layers != 0; layers &= layers - 1) {
+      const int64_t layer = __builtin_ctzll(layers) + 1;
+      hides |= label[-layer * mask_.k_layer] == theirs[-layer * mask_.q_layer] ? 1u : 0u;
+    }
+    return hides != 0;
   }
 
   // Whether all keys of these slots have the one label of all queries.
@@ -281,6 +307,7 @@ class KeyBlocks {
   const AttentionTiling& tiling_;
   int32_t* tokens_;  // so far count_ of them
   const bool places_used_;
+  const bool one_class_;  // all queries have the same labels: what is not hidden from them all, they all see
   int64_t count_ = 0;
   bool same_labels_ = false;
   KeyRange run_ = {0, 0};

@@ -22,6 +22,9 @@ constexpr double kFlopsPerByte = 4;
 constexpr int64_t kWantedTiles = 64;
 constexpr int64_t kLeastTileRows = 32;
 
+// Rows of a tile that share their labels are a tile of their own from so many on.
+constexpr int64_t kAlikeRows = 16;
+
 // Few rows over many keys make few tiles, each of one long pass over the keys (decode): such passes are cut into parts
 // of this many blocks, which are merged by their log-sum-exps (split-KV, as in Flash-Decoding). It depends on the
 // sequence alone, so that its result does not depend on what else is in the batch.
@@ -431,6 +434,8 @@ class AttentionPlan final : public Plan {
     common.all_global = common.some_global = t.globals == AttentionTile::kAlone;
     if (listed || mixed || keys.labels != nullptr) {
       bool all = true, some = false;
+      if (keys.labels != nullptr) common.common_layers = low_bits(at_most(t.mask.layers - 1, kCommonLayers));
+      const int64_t one = low;
       for (int64_t slot = first_slot; slot <= last_slot; ++slot) {
         const int64_t query = listed ? t.queries[slot] : t.first_query + slot * t.query_step;
         if (query < low) low = query;
@@ -444,6 +449,12 @@ class AttentionPlan final : public Plan {
           const int32_t label = t.mask.q_labels[query];
           if (label < common.labels.least) common.labels.least = label;
           if (label > common.labels.greatest) common.labels.greatest = label;
+          for (uint64_t layers = common.common_layers; layers != 0; layers &= layers - 1) {
+            const int64_t back = (__builtin_ctzll(layers) + 1) * t.mask.q_layer;
+            if (t.mask.q_labels[query - back] != t.mask.q_labels[one - back]) {
+              common.common_layers &= ~(layers & ~(layers - 1));
+            }
+          }
         }
       }
       if (mixed) {
@@ -557,7 +568,16 @@ class AttentionPlan final : public Plan {
     AttentionTile tile;
     KeySet keys;
     make_tile(c, s, unit, index, &tile, &keys);
-    if (parts > 1) tile.partial = partial(c, u, of, part, tile);
+    const int64_t end = tile.first_row + tile.rows;
+    while (tile.first_row < end) {
+      tile.rows = alike(tile, end - tile.first_row);
+      if (parts > 1) tile.partial = partial(c, u, of, part, tile);
+      run_tile(tile, keys, part, parts, scratch);
+      tile.first_row += tile.rows;
+    }
+  }
+
+  void run_tile(const AttentionTile& tile, const KeySet& keys, int64_t part, int64_t parts, char* scratch) const {
     const AttentionKernels& kernels = *device_.level->kernels->attention;
     int32_t* lists = reinterpret_cast<int32_t*>(scratch);
     void* memory = scratch + list_bytes_;
@@ -569,6 +589,33 @@ class AttentionPlan final : public Plan {
     };
     KeyBlocks(tile, rows_of(tile, keys), keys, tiling_, lists, visit).visit_all();
     kernels.finish(tile, memory);
+  }
+
+  // How many of the first `rows` rows from the tile's first one on go together, so that rows with other labels do not
+  // make them walk over keys that they cannot see. Rows of few with the same labels stay together.
+  int64_t alike(const AttentionTile& t, int64_t rows) const {
+    if (t.mask.q_labels == nullptr) return rows;
+    rows = alike_in(t, rows, 1);
+    return t.mask.layers > 1 ? alike_in(t, rows, t.mask.layers) : rows;
+  }
+
+  // By the labels of the last `layers` layers: a run of at least kAlikeRows rows with the same ones, or else all up to
+  // the next such run.
+  static int64_t alike_in(const AttentionTile& t, int64_t rows, int64_t layers) {
+    for (int64_t from = 0, to; from < rows; from = to) {
+      const int64_t first = query_of(t, from);
+      const auto same = [&](int64_t row) {
+        const int64_t query = query_of(t, row);
+        for (int64_t layer = 0; layer < layers; ++layer) {
+          const int64_t back = layer * t.mask.q_layer;
+          if (t.mask.q_labels[query - back] != t.mask.q_labels[first - back]) return false;
+        }
+        return true;
+      };
+      for (to = from + 1; to < rows && same(to);) ++to;
+      if (to - from >= kAlikeRows) return from > 0 ? from : to;
+    }
+    return rows;
   }
 
   void merge_parts(const Call& c, int64_t u, char* scratch) const {

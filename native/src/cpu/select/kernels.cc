@@ -30,7 +30,7 @@ constexpr int64_t round_up(int64_t n, int64_t step) { return (n + step - 1) / st
 constexpr int64_t min_of(int64_t a, int64_t b) { return a < b ? a : b; }
 
 int64_t scratch_floats(int64_t depth, int64_t columns) {
-  return kSelectRows * (round_up(depth, 16) + round_up(columns < kStrip ? kStrip : columns, kVector));
+  return kSelectRows * (round_up(depth, 16) + round_up(columns < kStrip ? kStrip : columns, kVector)) + kVector;
 }
 
 template <typename T>
@@ -242,16 +242,18 @@ void weigh(const SelectRows& rows, bool bounds, const float* panels, const int64
 
 // ---- Labels and codes ----------------------------------------------------------------------------------------------
 
-// The best so far of a row, and what `count` products, those of columns `first` and up, make of it.
+// The best so far of a row, and what `count` products, those of columns `first` and up of a layer, make of it. Up to a
+// vector beyond them is read. NaN wins nothing.
 HWY_INLINE void argmax(const float* products, int64_t first, int64_t count, int64_t columns, float* best,
                        int32_t* best_label) {
   const F32 d;
   const hn::RebindToSigned<F32> di;
-  VF most = hn::Set(d, -kInfinity);
-  auto label = hn::Zero(di);
+  VF most = hn::Set(d, *best);
+  auto label = hn::Set(di, *best_label);
   for (int64_t i = 0; i < count; i += kLanes) {
     const VF product = hn::LoadU(d, products + i);
-    const VF magnitude = hn::Abs(product);
+    const VF magnitude = hn::IfThenElse(hn::FirstN(d, static_cast<size_t>(count - i)), hn::Abs(product),
+                                        hn::Set(d, -kInfinity));
     const auto column = hn::Iota(di, static_cast<int32_t>(first + i));
     const auto negative = hn::RebindMask(di, hn::Lt(product, hn::Zero(d)));
     const auto own = hn::IfThenElse(negative, hn::Add(column, hn::Set(di, static_cast<int32_t>(columns))), column);
@@ -260,34 +262,32 @@ HWY_INLINE void argmax(const float* products, int64_t first, int64_t count, int6
     most = hn::IfThenElse(wins, magnitude, most);
     label = hn::IfThenElse(hn::RebindMask(di, wins), own, label);
   }
-  HWY_ALIGN float magnitudes[kLanes];
-  HWY_ALIGN int32_t labels[kLanes];
-  hn::Store(most, d, magnitudes);
-  hn::Store(label, di, labels);
-  for (int lane = 0; lane < kLanes; ++lane) {
-    if (magnitudes[lane] > *best || (magnitudes[lane] == *best && labels[lane] < *best_label)) {
-      *best = magnitudes[lane];
-      *best_label = labels[lane];
-    }
-  }
+  const VF greatest = hn::MaxOfLanes(d, most);
+  const auto others = hn::RebindMask(di, hn::Ne(most, greatest));
+  *best = hn::GetLane(greatest);
+  *best_label = hn::GetLane(hn::MinOfLanes(di, hn::IfThenElse(others, hn::Set(di, INT32_MAX), label)));
 }
 
-void label(const SelectRows& rows, const float* panels, int64_t columns, float* scratch, int32_t* labels) {
-  const int64_t x_stride = round_up(rows.dk, 16);
+void label(const SelectRows& rows, const float* panels, int64_t columns, int64_t layers, float* scratch,
+           int32_t* labels, int64_t layer_stride) {
+  const int64_t x_stride = round_up(rows.dk, 16), all = layers * columns;
   float* products = scratch + kSelectRows * x_stride;
   float best[kSelectRows];
-  for (int64_t r = 0; r < rows.count; ++r) {
-    best[r] = -kInfinity;
-    labels[r] = 0;  // also of a row whose products are all NaN
-  }
   widen(rows, false, scratch, x_stride);
-  for (int64_t first = 0; first < columns; first += kStrip) {
-    const int64_t some = min_of(columns - first, kStrip);
-    multiply(scratch, x_stride, rows.count, rows.dk, panels + first * rows.dk, some, products, kStrip);
-    for (int64_t r = 0; r < rows.count; ++r) {
-      // NaN wins nothing.
-      for (int64_t c = some; c < round_up(some, kLanes); ++c) products[r * kStrip + c] = __builtin_nanf("");
-      argmax(products + r * kStrip, first, some, columns, &best[r], &labels[r]);
+  for (int64_t first = 0; first < all; first += kStrip) {
+    const int64_t end = min_of(first + kStrip, all);
+    multiply(scratch, x_stride, rows.count, rows.dk, panels + first * rows.dk, end - first, products, kStrip);
+    for (int64_t c = first; c < end;) {
+      const int64_t from = c % columns, some = min_of(columns - from, end - c);
+      int32_t* its = labels + c / columns * layer_stride;
+      for (int64_t r = 0; r < rows.count; ++r) {
+        if (from == 0) {
+          best[r] = -kInfinity;
+          its[r] = 0;  // also of a row whose products are all NaN
+        }
+        argmax(products + r * kStrip + (c - first), from, some, columns, &best[r], &its[r]);
+      }
+      c += some;
     }
   }
 }

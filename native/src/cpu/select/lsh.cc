@@ -10,6 +10,7 @@ namespace gatun::cpu {
 namespace {
 
 constexpr int64_t kLabelTasks = 8;  // times kSelectRows rows that one task labels
+constexpr int64_t kMostLayers = 64;
 
 class SelectLsh final : public SelectPlan {
  public:
@@ -24,16 +25,24 @@ class SelectLsh final : public SelectPlan {
 
   void take_own(Workspace* space, Call* c) const override {
     const int64_t heads = c->args.sequences * heads_q_;
-    c->q_labels = space->take<int32_t>(times(heads, len_q_));
+    c->q_labels = space->take<int32_t>(times(heads, desc_.layers * len_q_));
     c->k_labels = space->take<int32_t>(times(heads, len_k_));
     c->q_order = space->take<int32_t>(times(heads, len_q_));
     c->k_order = space->take<int32_t>(times(heads, len_k_));
+    if (sorts_by_all()) c->q_sorting = space->take<int32_t>(times(heads, len_q_));
+  }
+
+  // Whether queries of one label in the last layer lie by those of the other layers.
+  bool sorts_by_all() const { return desc_.layers > 1 && desc_.causal == 0; }
+
+  const int32_t* q_labels(const Call& c, int64_t at, int64_t layer) const {
+    return c.q_labels + (at * desc_.layers + layer) * len_q_;
   }
 
   // A task labels, or sorts, or makes lists.
   int64_t worker_bytes() const override {
     Workspace labels(nullptr), sorting(nullptr), lists(nullptr);
-    labels.take<float>(kernels_.scratch(dk_, columns_));
+    labels.take<float>(kernels_.scratch(dk_, 0));
     sorting.take<int32_t>(desc_.buckets + 1);
     lists.take<Run>(most_runs_);
     return std::max({labels.used(), sorting.used(), lists.used()});
@@ -54,19 +63,22 @@ class SelectLsh final : public SelectPlan {
     parallel(device_.threads, c.args.sequences * heads_q_ * parts, [&](int64_t task, int on) {
       const int64_t at = task / parts, s = at / heads_q_, head = at % heads_q_;
       const Sequence of = sequence(c, s);
-      int32_t* labels = (keys ? c.k_labels : c.q_labels) + at * length;
+      int32_t* labels = keys ? c.k_labels + at * length : c.q_labels + at * desc_.layers * length;
       int32_t* documents = keys ? c.args.k_documents + of.first_k : c.args.q_documents + of.first_q;
       const int64_t end = at_most((task % parts + 1) * kRows, keys ? of.len_k : of.len_q);
       for (int64_t first = task % parts * kRows; first < end; first += kSelectRows) {
         const int64_t some = at_most(kSelectRows, end - first);
         const SelectRows rows =
             keys ? k_rows(c, s, of, head / per_key_head, first, some) : q_rows(c, s, of, head, first, some);
-        // What the last layer leaves there is what the orders are made of.
+        // Of keys, what is left of the labels is those of the last layer.
+        int32_t own[kSelectRows * kMostLayers];
+        kernels_.label(rows, rotation(head), columns_, desc_.layers, reinterpret_cast<float*>(worker(c, on)), own,
+                       kSelectRows);
         for (int64_t layer = 0; layer < desc_.layers; ++layer) {
-          kernels_.label(rows, rotation(layer, head), columns_, reinterpret_cast<float*>(worker(c, on)),
-                         labels + first);
+          const size_t bytes = static_cast<size_t>(some) * sizeof *own;
           int32_t* to = documents + (((packed_ ? 0 : s) * desc_.layers + layer) * heads_q_ + head) * length + first;
-          std::memcpy(to, labels + first, static_cast<size_t>(some) * sizeof *to);
+          std::memcpy(to, own + layer * kSelectRows, bytes);
+          std::memcpy(labels + first + (keys ? 0 : layer * length), own + layer * kSelectRows, bytes);
         }
       }
     });
@@ -75,25 +87,35 @@ class SelectLsh final : public SelectPlan {
   void order(const Call& c, int64_t s, int64_t head, int32_t* starts) const {
     const Sequence of = sequence(c, s);
     const int64_t at = s * heads_q_ + head, out = (packed_ ? 0 : s) * heads_q_ + head;
-    sort(c.q_labels + at * len_q_, of.len_q, starts, c.q_order + at * len_q_);
-    sort(c.k_labels + at * len_k_, of.len_k, starts, c.k_order + at * len_k_);
+    // By the layers in turn, each keeping the order of the ones before where labels are equal.
+    const int32_t* before = nullptr;
+    for (int64_t layer = sorts_by_all() ? 0 : desc_.layers - 1; layer < desc_.layers; ++layer) {
+      const bool last = (desc_.layers - layer) % 2 == 1;  // which the last one is
+      int32_t* to = (last ? c.q_order : c.q_sorting) + at * len_q_;
+      sort(q_labels(c, at, layer), of.len_q, starts, before, to);
+      before = to;
+    }
+    sort(c.k_labels + at * len_k_, of.len_k, starts, nullptr, c.k_order + at * len_k_);
     std::copy_n(c.q_order + at * len_q_, of.len_q, c.args.q_order + out * len_q_ + of.first_q);
     std::copy_n(c.k_order + at * len_k_, of.len_k, c.args.k_order + out * len_k_ + of.first_k);
   }
 
-  // Positions by label and then by position: by counting, since labels are small numbers.
-  void sort(const int32_t* labels, int64_t length, int32_t* starts, int32_t* order) const {
+  // Positions by label and then as they were, null: by position. By counting, since labels are small numbers.
+  void sort(const int32_t* labels, int64_t length, int32_t* starts, const int32_t* before, int32_t* order) const {
     if (length == 0) return;
     std::memset(starts, 0, static_cast<size_t>(desc_.buckets + 1) * sizeof *starts);
     for (int64_t i = 0; i < length; ++i) ++starts[labels[i] + 1];
     for (int64_t b = 0; b < desc_.buckets; ++b) starts[b + 1] += starts[b];
-    for (int64_t i = 0; i < length; ++i) order[starts[labels[i]]++] = static_cast<int32_t>(i);
+    for (int64_t i = 0; i < length; ++i) {
+      const int32_t at = before != nullptr ? before[i] : static_cast<int32_t>(i);
+      order[starts[labels[at]]++] = at;
+    }
   }
 
   int64_t list(const Call& c, int64_t s, const Sequence& of, int64_t head, int64_t block, char* memory, int32_t* chosen,
                float*) const override {
     const int64_t at = s * heads_q_ + head;
-    const int32_t *q_labels = c.q_labels + at * len_q_, *k_labels = c.k_labels + at * len_k_;
+    const int32_t *labels = q_labels(c, at, desc_.layers - 1), *k_labels = c.k_labels + at * len_k_;
     const int32_t *q_order = c.q_order + at * len_q_, *k_order = c.k_order + at * len_k_;
     const int64_t first = block * desc_.block_q, last = at_most(first + desc_.block_q, of.len_q) - 1;
     // The keys that sort up to (label, position).
@@ -108,8 +130,8 @@ class SelectLsh final : public SelectPlan {
     Run* runs = reinterpret_cast<Run*>(memory);
     int64_t count = 0;
     for (int64_t slot = first; slot <= last; ++slot) {
-      const int32_t label = q_labels[q_order[slot]];
-      if (slot < last && q_labels[q_order[slot + 1]] == label) continue;  // the last of a label sees most
+      const int32_t label = labels[q_order[slot]];
+      if (slot < last && labels[q_order[slot + 1]] == label) continue;  // the last of a label sees most
       const int64_t begin = keys_up_to(label - 1, of.len_k);
       const int64_t end = keys_up_to(label, desc_.causal != 0 ? position(slot) : of.len_k);
       if (begin >= end) continue;
@@ -121,7 +143,7 @@ class SelectLsh final : public SelectPlan {
       }
     }
     const int64_t middle = (first + last) / 2;
-    const int64_t keys = keys_up_to(q_labels[q_order[middle]], position(middle));
+    const int64_t keys = keys_up_to(labels[q_order[middle]], position(middle));
     return nearest(runs, count, keys == 0 ? 0 : (keys - 1) / desc_.block_k, chosen);
   }
 

@@ -37,12 +37,9 @@ SelectPlan::SelectPlan(const Device& device, const gtn_select_desc& desc)
       blocks_(ceil_div(len_k_, desc.block_k)),
       width_(at_most(desc.count, blocks_)) {}
 
-gtn_status SelectPlan::make_rotations(int64_t columns, gtn_message* message) {
+gtn_status SelectPlan::make_rotations(int64_t bits, gtn_message* message) {
+  const int64_t columns = desc_.layers * bits, padded = panels_of(columns), floats = times(heads_q_, padded * dk_);
   rotation_columns_ = columns;
-  // The columns of GTN_SELECT_RETRIEVAL are those of all its tables side by side, `bits` of each.
-  const bool tables = desc_.kind == GTN_SELECT_RETRIEVAL;
-  const int64_t layers = tables ? 1 : desc_.layers, bits = tables ? columns / desc_.layers : columns;
-  const int64_t padded = panels_of(columns), floats = times(layers * heads_q_, padded * dk_);
   if (floats > kMostRotationFloats) {
     return fail(message, GTN_UNSUPPORTED,
                 "layers: %lld of them with %lld buckets for %lld heads take rotations of more "
@@ -53,18 +50,15 @@ gtn_status SelectPlan::make_rotations(int64_t columns, gtn_message* message) {
   float* made = new (std::nothrow) float[static_cast<size_t>(floats)];
   if (made == nullptr) return fail(message, GTN_OUT_OF_MEMORY, "no memory for the rotations of a plan");
   rotations_ = made;
-  for (int64_t layer = 0; layer < layers; ++layer) {
-    for (int64_t head = 0; head < heads_q_; ++head) {
-      for (int64_t c = 0; c < padded; ++c) {
-        const int64_t r = tables ? c / bits : layer, b = tables ? c % bits : c;
-        const uint64_t base = mix(mix(mix(desc_.seed) + static_cast<uint64_t>(r)) + static_cast<uint64_t>(head));
-        float* column = made + c / kernels_.panel * kernels_.panel * dk_ + c % kernels_.panel;
-        for (int64_t d = 0; d < dk_; ++d) {
-          const int ones = __builtin_popcountll(mix(base + static_cast<uint64_t>(d * bits + b)));
-          column[d * kernels_.panel] = c < columns ? static_cast<float>(ones - 32) * 0.25f : 0.0f;
-        }
+  for (int64_t head = 0; head < heads_q_; ++head, made += padded * dk_) {
+    for (int64_t c = 0; c < padded; ++c) {
+      const int64_t r = c / bits, b = c % bits;
+      const uint64_t base = mix(mix(mix(desc_.seed) + static_cast<uint64_t>(r)) + static_cast<uint64_t>(head));
+      float* column = made + c / kernels_.panel * kernels_.panel * dk_ + c % kernels_.panel;
+      for (int64_t d = 0; d < dk_; ++d) {
+        const int ones = __builtin_popcountll(mix(base + static_cast<uint64_t>(d * bits + b)));
+        column[d * kernels_.panel] = c < columns ? static_cast<float>(ones - 32) * 0.25f : 0.0f;
       }
-      made += padded * dk_;
     }
   }
   return GTN_OK;
@@ -88,7 +82,7 @@ void SelectPlan::describe(gtn_plan_info* info) const {
     const bool lsh = desc_.kind == GTN_SELECT_LSH;
     name_kernel(info, device_, lsh ? "select.lsh" : "select.retrieval");
     const double layers = static_cast<double>(desc_.layers);
-    info->flops = hashed * dk * 2.0 * static_cast<double>(rotation_columns_) * (lsh ? layers : 1.0);
+    info->flops = hashed * dk * 2.0 * static_cast<double>(rotation_columns_);
     if (lsh) info->bytes += hashed * 4.0 * (layers + 1.0);
   }
   Workspace space(nullptr);
@@ -196,20 +190,20 @@ gtn_status select_plan(const Device& device, const gtn_select_desc& desc, Plan**
     return fail(message, GTN_UNSUPPORTED, "max_sequences: is %lld, this backend takes fewer than 2^31",
                 static_cast<long long>(desc.max_sequences));
   }
-  int64_t columns = 0;
+  int64_t bits = 0;
   SelectPlan* created;
   switch (desc.kind) {
     case GTN_SELECT_BLOCKS: created = new_select_blocks(device, desc); break;
     case GTN_SELECT_LSH:
       created = new_select_lsh(device, desc);
-      columns = desc.buckets / 2;
+      bits = desc.buckets / 2;
       break;
     default:
       created = new_select_retrieval(device, desc);
-      columns = desc.layers * __builtin_ctzll(static_cast<uint64_t>(desc.buckets));
+      bits = __builtin_ctzll(static_cast<uint64_t>(desc.buckets));
   }
   if (created == nullptr) return fail(message, GTN_OUT_OF_MEMORY, "no memory for a selection plan");
-  const gtn_status status = columns == 0 ? GTN_OK : created->make_rotations(columns, message);
+  const gtn_status status = bits == 0 ? GTN_OK : created->make_rotations(bits, message);
   if (status != GTN_OK) {
     delete created;
     return status;

@@ -24,8 +24,8 @@ class SelectPlan : public Plan {
 
   gtn_status run(Stream& stream, const void* args, gtn_message* message) const final;
 
-  // Makes `columns` columns of random rotations for each layer and head.
-  gtn_status make_rotations(int64_t columns, gtn_message* message);
+  // Makes random rotations for each head: `bits` columns for each layer, side by side.
+  gtn_status make_rotations(int64_t bits, gtn_message* message);
   void describe(gtn_plan_info* info) const;
 
  protected:
@@ -41,8 +41,9 @@ class SelectPlan : public Plan {
     char* workers;
     // GTN_SELECT_BLOCKS: [sequences][heads_k], panels of pooled keys.
     float* pools;
-    // GTN_SELECT_LSH: [sequences][heads_q][len], labels of the last layer.
-    int32_t *q_labels, *k_labels, *q_order, *k_order;
+    // GTN_SELECT_LSH: labels, [sequences][heads_q][layers][len_q] and of the last layer [sequences][heads_q][len_k],
+    // and the rest [sequences][heads_q][len].
+    int32_t *q_labels, *k_labels, *q_order, *k_order, *q_sorting;
     // GTN_SELECT_RETRIEVAL, of one sequence and head: unit vectors, codes [len_q][layers] and [layers][len_k], and
     // for each table the keys by code and where each code starts.
     float *chunk_means, *mean, *q_unit, *k_unit;
@@ -82,9 +83,7 @@ class SelectPlan : public Plan {
     return keys < 0 ? 0 : at_most(keys, of.len_k);
   }
   char* worker(const Call& c, int worker) const { return c.workers + worker * worker_bytes(); }
-  const float* rotation(int64_t layer, int64_t head) const {
-    return rotations_ + (layer * heads_q_ + head) * panels_of(rotation_columns_) * dk_;
-  }
+  const float* rotation(int64_t head) const { return rotations_ + head * panels_of(rotation_columns_) * dk_; }
   int64_t panels_of(int64_t columns) const { return ceil_div(columns, kernels_.panel) * kernels_.panel; }
 
   const Device& device_;
@@ -102,7 +101,7 @@ class SelectPlan : public Plan {
   gtn_status take_index(const char* name, const char* limit_name, const int64_t* index, int64_t limit,
                         int64_t sequences, int64_t* copy, gtn_message* message) const;
 
-  const float* rotations_ = nullptr;  // [layers][heads_q], panels
+  const float* rotations_ = nullptr;  // [heads_q], panels
   int64_t rotation_columns_ = 0;
 };
 

@@ -107,7 +107,7 @@ class SelectRetrieval final : public SelectPlan {
           kernels_.unit(q_rows(c, s, of, head, first, some), nullptr, unit, padded_);
         }
         uint16_t* codes = keys ? c.k_codes + first : c.q_codes + first * tables_;
-        kernels_.code(unit, padded_, some, dk_, rotation(0, head), bits_, tables_, scratch.kernel, codes,
+        kernels_.code(unit, padded_, some, dk_, rotation(head), bits_, tables_, scratch.kernel, codes,
                       keys ? 1 : tables_, keys ? len_k_ : 1);
       }
     });

@@ -31,8 +31,10 @@ struct SelectKernels {
   // `bounds`: columns are bounds, as pool() makes them. `importance` is a whole number of vectors.
   void (*weigh)(const SelectRows& rows, bool bounds, const float* panels, const int64_t* visible, float scale,
                 float* scratch, float* importance);
-  // The labels of rows: the argmax of [x R; -x R] with the columns of R.
-  void (*label)(const SelectRows& rows, const float* panels, int64_t columns, float* scratch, int32_t* labels);
+  // The labels of rows in each layer: the argmax of [x R; -x R] with the columns of R, `columns` of each layer side by
+  // side. That of row r in a layer goes to labels[layer * layer_stride + r].
+  void (*label)(const SelectRows& rows, const float* panels, int64_t columns, int64_t layers, float* scratch,
+                int32_t* labels, int64_t layer_stride);
   // Rows less `mean` (null: 0), made of length 1, or 0 where they are 0; a row that is not finite becomes NaN.
   void (*unit)(const SelectRows& rows, const float* mean, float* to, int64_t to_stride);
   // Bit b of the code of row r in table t is whether x_r.column_(t * bits + b) > 0: it goes to codes[r * row_step +

@@ -139,8 +139,9 @@ public final class Selection {
 
     /**
      * Describes angular hashing by random rotations (Kitaev et al. 2020, Reformer, section 2): queries and keys get a
-     * label in each layer, and are sorted by that of the last, then by position. A block of queries lists blocks of
-     * keys that hold one of its labels, those nearest to its own place.
+     * label in each layer, and are sorted by that of the last, then by position; queries, unless causal, by those of the
+     * layers before in between, so that those which have seen the same keys lie together. A block of queries lists
+     * blocks of keys that hold one of its labels, those nearest to its own place.
      *
      * <p>Attention then sees pairs of one label that no layer before has seen together: rounds with 1, 2, ... layers
      * and one seed {@linkplain Merge merge} to attention over their union.

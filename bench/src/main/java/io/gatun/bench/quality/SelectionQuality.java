@@ -32,7 +32,9 @@ import org.jspecify.annotations.Nullable;
  * second; both are shown on both.
  *
  * <p>Needles: keys of noise alone, but for one for each query, that points as the query does, but for noise, and is
- * twice as long as the others. Found is one that attention sees; each query has a list of its own.
+ * twice as long as the others. Found is one that attention sees; each query has a list of its own, as queries that have
+ * nothing in common must. All else is the same for needles and clusters: blocks are chosen by bounds, and hashing has
+ * {@value #ROUNDS} rounds of {@value #BUCKETS} buckets.
  */
 public final class SelectionQuality {
     private static final int TOKENS = 16384;
@@ -43,6 +45,9 @@ public final class SelectionQuality {
     private static final int SAMPLES = 96;
     private static final int BLOCK = 64;
     private static final int COUNT = TOKENS / 8 / BLOCK;
+    private static final int QUERIES = 32;
+    private static final int ROUNDS = 4;
+    private static final int BUCKETS = 128;
     private static final int TIMES = 3;
 
     private final Device device;
@@ -227,9 +232,9 @@ public final class SelectionQuality {
                 .plan(device, data.qTensor.spec(), data.kTensor.spec(), data.vTensor.spec(), data.dense.spec());
     }
 
-    private Way blocks(Arena arena, Data data, int blockQ, Selection.Pool pooling) {
+    private Way blocks(Arena arena, Data data, int blockQ) {
         Selection.Plan select = Selection.blocks(blockQ, BLOCK, COUNT)
-                .pool(pooling)
+                .pool(Selection.Pool.BOUNDS)
                 .plan(device, data.qTensor.spec(), data.kTensor.spec());
         Attention.Plan plan = select.attention(Attention.dense())
                 .plan(device, data.qTensor.spec(), data.kTensor.spec(), data.vTensor.spec(), data.dense.spec());
@@ -297,10 +302,10 @@ public final class SelectionQuality {
         final int layers;
         final int blockQ;
 
-        Round(Arena arena, Data data, int layers, int buckets, int blockQ, Tensor result, Tensor lse) {
+        Round(Arena arena, Data data, int layers, int blockQ, Tensor result, Tensor lse) {
             this.layers = layers;
             this.blockQ = blockQ;
-            select = Selection.lsh(buckets, layers, 5, blockQ, BLOCK, COUNT)
+            select = Selection.lsh(BUCKETS, layers, 5, blockQ, BLOCK, COUNT)
                     .plan(device, data.qTensor.spec(), data.kTensor.spec());
             plan = select.attention(Attention.dense())
                     .plan(device, data.qTensor.spec(), data.kTensor.spec(), data.vTensor.spec(), data.dense.spec());
@@ -348,18 +353,17 @@ public final class SelectionQuality {
         }
     }
 
-    private Way lsh(Arena arena, Data data, int rounds, int buckets, int blockQ) {
-        Tensor parts = Tensor.allocate(arena, DType.F32, rounds, 1, data.queries, 1, SIZE);
-        Tensor partsLse = Tensor.allocate(arena, DType.F32, rounds, 1, 1, data.queries);
+    private Way lsh(Arena arena, Data data, int blockQ) {
+        Tensor parts = Tensor.allocate(arena, DType.F32, ROUNDS, 1, data.queries, 1, SIZE);
+        Tensor partsLse = Tensor.allocate(arena, DType.F32, ROUNDS, 1, 1, data.queries);
         Tensor result = tensor(arena, data.dense.spec());
         Tensor lse = Tensor.allocate(arena, DType.F32, 1, 1, data.queries);
         List<Round> all = new ArrayList<>();
-        for (int r = 0; r < rounds; r++) {
+        for (int r = 0; r < ROUNDS; r++) {
             all.add(new Round(
                     arena,
                     data,
                     r + 1,
-                    buckets,
                     blockQ,
                     parts.slice(0, r, r + 1).reshape(1, data.queries, 1, SIZE),
                     partsLse.slice(0, r, r + 1).reshape(1, 1, data.queries)));
@@ -431,7 +435,7 @@ public final class SelectionQuality {
                 double least = sorted[TOKENS - TOKENS / 8];
                 top += seen.stream().filter(j -> weights[j] >= least).count() / (TOKENS / 8.0) / SAMPLES;
             }
-            out.printf("%-54s keys %5.1f%%  mass %.3f  top keys %.3f  cosine %.4f, %.4f  %5.2f times as fast%n",
+            out.printf("%-36s keys %5.1f%%  mass %.3f  top keys %.3f  cosine %.4f, %.4f  %5.2f times as fast%n",
                     name, 100 * share, mass, top, cosine(data, way.result(), 0),
                     cosine(data, way.result(), SIZE / 2), median(ratios));
         }
@@ -462,7 +466,7 @@ public final class SelectionQuality {
         for (int i = 0; i < NEEDLES; i++) {
             found += way.seen(i).get(needle(i)) ? 1 : 0;
         }
-        out.printf("%-54s %d of %d needles%n", name, found, NEEDLES);
+        out.printf("%-36s %d of %d needles%n", name, found, NEEDLES);
     }
 
     private void run() {
@@ -473,27 +477,19 @@ public final class SelectionQuality {
                 String of = (runs ? "runs" : "scattered") + String.format(", top eighth %.2f: ", mass);
                 Data data = clusters(runs, mass);
                 try (Arena arena = Arena.ofShared();
-                        Way blocks = blocks(arena, data, BLOCK, Selection.Pool.MEAN);
-                        Way one = lsh(arena, data, 1, 8, BLOCK);
-                        Way two = lsh(arena, data, 2, 16, BLOCK);
-                        Way four = lsh(arena, data, 4, 32, BLOCK)) {
+                        Way blocks = blocks(arena, data, QUERIES);
+                        Way lsh = lsh(arena, data, BLOCK)) {
                     compare(of + "blocks", data, blocks);
-                    compare(of + "lsh, 1 round of 8 buckets", data, one);
-                    compare(of + "lsh, 2 rounds of 16", data, two);
-                    compare(of + "lsh, 4 rounds of 32", data, four);
+                    compare(of + "lsh", data, lsh);
                 }
             }
         }
         Data data = needles();
         try (Arena arena = Arena.ofShared();
-                Way blocks = blocks(arena, data, 1, Selection.Pool.BOUNDS);
-                Way one = lsh(arena, data, 1, 8, 1);
-                Way two = lsh(arena, data, 2, 16, 1);
-                Way four = lsh(arena, data, 4, 32, 1)) {
-            find("needles: blocks, by bounds", blocks);
-            find("needles: lsh, 1 round of 8 buckets", one);
-            find("needles: lsh, 2 rounds of 16", two);
-            find("needles: lsh, 4 rounds of 32", four);
+                Way blocks = blocks(arena, data, 1);
+                Way lsh = lsh(arena, data, 1)) {
+            find("needles: blocks", blocks);
+            find("needles: lsh", lsh);
         }
     }
 }

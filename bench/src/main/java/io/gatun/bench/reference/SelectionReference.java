@@ -1,6 +1,7 @@
 package io.gatun.bench.reference;
 
 import java.util.Arrays;
+import java.util.Comparator;
 import java.util.stream.IntStream;
 import org.jspecify.annotations.Nullable;
 
@@ -64,24 +65,37 @@ public final class SelectionReference {
         return best;
     }
 
-    /** Positions by label and then by position. */
-    public static int[] order(int[] labels) {
-        return IntStream.range(0, labels.length)
+    /** Positions by their label in the last of some layers, then by that in the one before and so on, then as they are. */
+    public static int[] order(int[]... layers) {
+        Comparator<Integer> byLabels = Comparator.comparing(i -> layers[layers.length - 1][i]);
+        for (int layer = layers.length - 2; layer >= 0; layer--) {
+            int[] labels = layers[layer];
+            byLabels = byLabels.thenComparing(i -> labels[i]);
+        }
+        return IntStream.range(0, layers[0].length)
                 .boxed()
-                .sorted((a, b) -> labels[a] != labels[b] ? labels[a] - labels[b] : a - b)
+                .sorted(byLabels) // stable
                 .mapToInt(Integer::intValue)
                 .toArray();
+    }
+
+    /** The order of queries with labels in these layers. */
+    public static int[] queryOrder(int[][] layers, boolean causal) {
+        return causal ? order(layers[layers.length - 1]) : order(layers);
     }
 
     /**
      * The list of a block of queries by their labels and those of the keys.
      *
+     * @param layers labels of the queries in each layer
+     * @param kLabels labels of the keys in the last layer
      * @param first the block's first slot in the order of the queries
      * @param last the slot after its last
      */
-    public static int[] sharing(int[] qLabels, int[] kLabels, int first, int last, int blockK, int count,
+    public static int[] sharing(int[][] layers, int[] kLabels, int first, int last, int blockK, int count,
             boolean causal) {
-        int[] qOrder = order(qLabels);
+        int[] qLabels = layers[layers.length - 1];
+        int[] qOrder = queryOrder(layers, causal);
         int[] kOrder = order(kLabels);
         int ahead = kLabels.length - qLabels.length;
         int middle = qOrder[(first + last - 1) / 2];

@@ -9,6 +9,7 @@ import java.util.ArrayList;
 import java.util.Arrays;
 import java.util.Collections;
 import java.util.List;
+import java.util.function.BiFunction;
 import java.util.StringJoiner;
 import java.util.random.RandomGenerator;
 import org.jspecify.annotations.Nullable;
@@ -191,7 +192,7 @@ record SelectCase(DType in, Kind kind, int batch, int lengthQ, int lengthK, int 
             double[][] headKeys = k[head * headsK / heads()];
             List<Listed> ofHead = switch (kind) {
                 case MEAN, BOUNDS -> pooled(q, headKeys, head);
-                case LSH -> hashed(qLabels[head][layers - 1], kLabels[head][layers - 1]);
+                case LSH -> hashed(qLabels[head], kLabels[head][layers - 1]);
                 case RETRIEVAL -> retrieved(q[head], headKeys, head);
             };
             if (ofHead == null) {
@@ -267,10 +268,10 @@ record SelectCase(DType in, Kind kind, int batch, int lengthQ, int lengthK, int 
         return lists;
     }
 
-    private List<Listed> hashed(int[] qLabels, int[] kLabels) {
+    private List<Listed> hashed(int[][] qLabels, int[] kLabels) {
         List<Listed> lists = new ArrayList<>();
-        for (int from = 0; from < qLabels.length; from += blockQ) {
-            int to = Math.min(from + blockQ, qLabels.length);
+        for (int from = 0; from < qLabels[0].length; from += blockQ) {
+            int to = Math.min(from + blockQ, qLabels[0].length);
             int[] list = SelectionReference.sharing(qLabels, kLabels, from, to, blockK, count, causal);
             lists.add(new Listed(list, new double[0], new double[0]));
         }
@@ -358,8 +359,10 @@ record SelectCase(DType in, Kind kind, int batch, int lengthQ, int lengthK, int 
         Selection.Lists lists = new Selection.Lists();
         lists(trial, lists, mostQ + more, data);
         if (hashes()) {
-            lists.qOrder(orders(trial, "q_order", mostQ + more, lengthsQ, data.qLabels));
-            lists.kOrder(orders(trial, "k_order", mostK + more, lengthsK, data.kLabels));
+            lists.qOrder(orders(trial, "q_order", mostQ + more, lengthsQ,
+                    (s, head) -> SelectionReference.queryOrder(data.qLabels.get(s)[head], causal)));
+            lists.kOrder(orders(trial, "k_order", mostK + more, lengthsK,
+                    (s, head) -> SelectionReference.order(data.kLabels.get(s)[head][layers - 1])));
             lists.qDocuments(documents(trial, "q_documents", mostQ + more, lengthsQ, data.qLabels));
             lists.kDocuments(documents(trial, "k_documents", mostK + more, lengthsK, data.kLabels));
         }
@@ -459,12 +462,13 @@ record SelectCase(DType in, Kind kind, int batch, int lengthQ, int lengthK, int 
         expected.naive()[index] = (float) value;
     }
 
-    private Tensor orders(Trial trial, String name, int planned, int[] lengths, List<int[][][]> labels) {
+    private Tensor orders(Trial trial, String name, int planned, int[] lengths,
+            BiFunction<Integer, Integer, int[]> orderOf) {
         Expected expected = untouched((packed ? 1 : batch) * headsQ * planned);
         int start = 0;
         for (int s = 0; s < batch; s++) {
             for (int head = 0; head < headsQ; head++) {
-                int[] order = SelectionReference.order(labels.get(s)[head][layers - 1]);
+                int[] order = orderOf.apply(s, head);
                 for (int i = 0; i < lengths[s]; i++) {
                     exact(expected, ((packed ? 0 : s) * headsQ + head) * planned + start + i, order[i]);
                 }

@@ -42,9 +42,9 @@ class SelectionReferenceTest {
 
     @Test
     void listsNameBlocksOfSharedLabels() {
-        int[] q = {1, 0, 1, 2};
+        int[][] q = {{1, 0, 1, 2}};
         int[] k = {1, 1, 2, 0, 1, 0};
-        assertArrayEquals(new int[] {1, 0, 2, 3}, SelectionReference.order(q));
+        assertArrayEquals(new int[] {1, 0, 2, 3}, SelectionReference.queryOrder(q, false));
         assertArrayEquals(new int[] {3, 5, 0, 1, 4, 2}, SelectionReference.order(k));
         // Queries 1 and 0 have labels 0 and 1: keys 3, 5 | 0, 1 | 4; the middle query is 1, of label 0 and position 3.
         assertArrayEquals(new int[] {0, 1, 2}, SelectionReference.sharing(q, k, 0, 2, 2, 9, false));
@@ -54,6 +54,16 @@ class SelectionReferenceTest {
         // Of blocks as near, the earlier one: the middle query 2, of label 1, sorts after key 4.
         assertArrayEquals(new int[] {2, 3, 4}, SelectionReference.sharing(q, k, 2, 3, 1, 9, false));
         assertArrayEquals(new int[] {4}, SelectionReference.sharing(q, k, 2, 3, 1, 1, false));
+    }
+
+    @Test
+    void queriesOfOneLabelLieByThoseOfTheLayersBefore() {
+        int[][] q = {{2, 0, 1, 0, 1}, {0, 1, 1, 1, 0}, {1, 0, 1, 1, 1}};
+        assertArrayEquals(new int[] {1, 4, 0, 3, 2}, SelectionReference.queryOrder(q, false));
+        assertArrayEquals(new int[] {1, 0, 2, 3, 4}, SelectionReference.queryOrder(q, true));
+        // The middle one of the queries 4, 0 and 3 is 0, before all keys of label 1.
+        assertArrayEquals(new int[] {1, 2, 3}, SelectionReference.sharing(q, new int[] {0, 1, 1, 1}, 1, 4, 1, 9, false));
+        assertArrayEquals(new int[] {1, 2}, SelectionReference.sharing(q, new int[] {0, 1, 1, 1}, 1, 4, 1, 2, false));
     }
 
     @Test
