@@ -1,7 +1,6 @@
 package io.gatun;
 
-import java.lang.invoke.MethodHandles;
-import java.lang.invoke.VarHandle;
+import java.lang.foreign.MemorySegment;
 import org.jspecify.annotations.Nullable;
 
 /**
@@ -12,25 +11,25 @@ final class Block {
     /** The owner of what belongs to an arena. The arena's segments are no owners: they must not be reachable here. */
     static final Object ARENA = new Object();
 
-    private static final VarHandle OWNER;
-
-    static {
-        try {
-            OWNER = MethodHandles.lookup().findVarHandle(Block.class, "owner", Object.class);
-        } catch (ReflectiveOperationException e) {
-            throw new ExceptionInInitializerError(e);
-        }
-    }
-
     final Slab slab;
     final @Nullable Run run;
     final long address;
     final long bytes;
 
+    /** By which stripes name it; see {@link BlockNumbers}. */
+    int number;
+
     /** The next in the list of free blocks that this one is in. */
     @Nullable Block next;
 
-    private volatile @Nullable Object owner;
+    /**
+     * The stripe that handed it out. Changes while that stripe is held, and the block is free. To take it back is to
+     * hold that stripe: whoever does so with an earlier owner finds that the owner has changed.
+     */
+    @Nullable Stripe home;
+
+    /** What it was handed out as, set by who took it; unset while its home is held. */
+    @Nullable Object owner;
 
     Block(Slab slab, @Nullable Run run, long address, long bytes) {
         this.slab = slab;
@@ -39,16 +38,8 @@ final class Block {
         this.bytes = bytes;
     }
 
-    void own(Object owner) {
-        OWNER.setRelease(this, owner);
-    }
-
-    /** Takes the block from its owner, unless it is another one's. */
-    boolean disown(Object owner) {
-        return OWNER.compareAndSet(this, owner, null);
-    }
-
-    boolean isOwned() {
-        return owner != null;
+    /** Returns its first bytes, with the lifetime of the pool. */
+    MemorySegment segment(long bytes) {
+        return slab.memory.asSlice(address - slab.address, bytes);
     }
 }

@@ -29,7 +29,6 @@ final class CheckedBlocks {
 
     /** A block and its zones. */
     private static final class Checked {
-        final DomainHeap heap;
         final Block block;
         final long before; // bytes of the zone before
         final MemorySegment whole; // with the zones
@@ -38,8 +37,7 @@ final class CheckedBlocks {
         final Throwable allocated = new Throwable("allocated here");
         @Nullable Throwable freed;
 
-        Checked(DomainHeap heap, Block block, long bytes, long before, long all, Object pool) {
-            this.heap = heap;
+        Checked(Block block, long bytes, long before, long all, Object pool) {
             this.block = block;
             this.before = before;
             this.whole = DeviceMemory.segment(block.address, all, Arena.global());
@@ -69,8 +67,8 @@ final class CheckedBlocks {
         long before = Math.max(alignment, ZONE);
         long all = before + (bytes + ZONE - 1) / ZONE * ZONE + ZONE;
         Block block = heap.take(all, alignment);
-        block.own(this);
-        Checked checked = new Checked(heap, block, bytes, before, all, pool);
+        block.owner = this;
+        Checked checked = new Checked(block, bytes, before, all, pool);
         if (hostMemory) {
             checked.whole.fill(RED);
             checked.segment.fill(POISON);
@@ -162,9 +160,7 @@ final class CheckedBlocks {
                 }
             }
         }
-        if (checked.block.disown(this)) {
-            checked.heap.give(checked.block, checked.whole.byteSize());
-        }
+        DomainHeap.give(checked.block, this, checked.whole.byteSize());
     }
 
     /** Says whether a segment is of a block in use, or of none any more. */

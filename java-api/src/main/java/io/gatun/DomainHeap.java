@@ -1,6 +1,5 @@
 package io.gatun;
 
-import io.gatun.bindings.memory.DeviceMemory;
 import java.lang.foreign.Arena;
 import java.lang.foreign.MemorySegment;
 import java.lang.foreign.ValueLayout;
@@ -44,10 +43,12 @@ final class DomainHeap {
     private final DomainSettings settings;
     private final Reservation reservation;
     private final SlabTable table;
+    private final Arena arena;
     private final Runnable reclaim;
     private final Runnable relieve;
 
     private final UsedBytes usedBytes = new UsedBytes();
+    private final BlockNumbers numbers = new BlockNumbers();
     private final Stripe[] stripes;
     private volatile int waiting;
 
@@ -64,6 +65,7 @@ final class DomainHeap {
     /**
      * Makes a heap without any memory.
      *
+     * @param arena the lifetime of the segments that are handed out
      * @param reclaim gives back what was freed after events that were reached; called without a lock
      * @param relieve gives back to the device what all domains can spare; called without a lock
      */
@@ -73,6 +75,7 @@ final class DomainHeap {
             DomainSettings settings,
             Reservation reservation,
             SlabTable table,
+            Arena arena,
             Runnable reclaim,
             Runnable relieve) {
         this.device = device;
@@ -80,12 +83,13 @@ final class DomainHeap {
         this.settings = settings;
         this.reservation = reservation;
         this.table = table;
+        this.arena = arena;
         this.reclaim = reclaim;
         this.relieve = relieve;
         int processors = Math.min(Runtime.getRuntime().availableProcessors(), MOST_STRIPES / 2);
         this.stripes = new Stripe[Integer.highestOneBit(2 * processors - 1) * 2];
         for (int i = 0; i < stripes.length; i++) {
-            stripes[i] = new Stripe(usedBytes);
+            stripes[i] = new Stripe(numbers, usedBytes);
         }
     }
 
@@ -107,11 +111,8 @@ final class DomainHeap {
     }
 
     private static void touch(Slab slab, long bytes) {
-        try (Arena arena = Arena.ofConfined()) {
-            MemorySegment memory = DeviceMemory.segment(slab.address, bytes, arena);
-            for (long at = 0; at < bytes; at += PAGE) {
-                memory.set(ValueLayout.JAVA_BYTE, at, (byte) 0);
-            }
+        for (long at = 0; at < bytes; at += PAGE) {
+            slab.memory.set(ValueLayout.JAVA_BYTE, at, (byte) 0);
         }
     }
 
@@ -133,7 +134,7 @@ final class DomainHeap {
         try {
             Block block = isSmall ? stripe.takeSmall(sizeClass) : stripe.takeLarge(blockBytes, alignment);
             if (block != null) {
-                stripe.countTaken(counted(bytes), blockBytes);
+                stripe.countTaken(block, counted(bytes));
                 return block;
             }
         } finally {
@@ -141,26 +142,58 @@ final class DomainHeap {
         }
         Block block = takeSlowly(blockBytes, alignment, sizeClass, whenFull);
         stripe = Stripe.hold(stripes);
-        stripe.countTaken(counted(bytes), blockBytes);
+        stripe.countTaken(block, counted(bytes));
         stripe.countMiss();
         stripe.release();
         return block;
     }
 
-    /** Gives back a block, of which {@code bytes} bytes were asked for, and which has no owner any more. */
-    void give(Block block, long bytes) {
+    /**
+     * Takes a block back, of which {@code bytes} bytes were asked for.
+     *
+     * @return false if {@code owner} does not own it, or not any more
+     */
+    static boolean give(Block block, Object owner, long bytes) {
+        DomainHeap heap = block.slab.heap;
         Block surplus = block;
-        Stripe stripe = Stripe.hold(stripes);
+        Stripe stripe = block.home;
+        if (stripe == null) {
+            return false; // it was never handed out
+        }
+        stripe.hold();
         try {
+            if (block.owner != owner) {
+                return false;
+            }
+            block.owner = null;
             stripe.countGiven(counted(bytes), block.bytes);
-            if (!block.slab.own && waiting == 0) {
+            if (!block.slab.own && heap.waiting == 0) {
                 surplus = stripe.give(block);
             }
         } finally {
             stripe.release();
         }
         if (surplus != null) {
-            giveSlowly(surplus);
+            heap.giveSlowly(surplus);
+        }
+        return true;
+    }
+
+    /** Passes a block from one owner to another, or returns false if the first does not own it. */
+    static boolean pass(Block block, Object owner, Object next) {
+        Stripe stripe = block.home;
+        if (stripe == null) {
+            return false;
+        }
+        stripe.hold();
+        try {
+            if (block.owner != owner) {
+                return false;
+            }
+            block.owner = next;
+            return true;
+        } finally {
+            stripe.release();
         }
     }
 
@@ -172,6 +205,7 @@ final class DomainHeap {
             }
             for (Block block = list; block != null; ) {
                 Block next = block.next;
+                block.next = null;
                 release(block);
                 block = next;
             }
@@ -263,8 +297,9 @@ final class DomainHeap {
         try {
             for (int i = 1; i < Stripe.batch(sizeClass) && runs[sizeClass] != null; i++) {
                 Block surplus = stripe.give(takeFrom(runs[sizeClass]));
-                for (; surplus != null; ) {
+                while (surplus != null) {
                     Block next = surplus.next;
+                    surplus.next = null;
                     release(surplus);
                     surplus = next;
                 }
@@ -276,7 +311,7 @@ final class DomainHeap {
     }
 
     private Block takeFrom(Run run) {
-        Block block = run.take();
+        Block block = run.take(numbers);
         if (run.isFull()) {
             unlink(run);
         }
@@ -296,6 +331,7 @@ final class DomainHeap {
         free.take(range, first, granules);
         Slab slab = range.slab();
         Block block = new Block(slab, null, slab.address + (long) first * Slab.GRANULE, bytes);
+        numbers.add(block);
         slab.put(first, block);
         return block;
     }
@@ -330,12 +366,14 @@ final class DomainHeap {
         } else if (slab.own) {
             drop(slab);
         } else {
+            numbers.remove(block);
             free.give(slab, (int) ((block.address - slab.address) / Slab.GRANULE), (int) (block.bytes / Slab.GRANULE));
         }
     }
 
     private void dissolve(Run run) {
         unlink(run);
+        run.forget(numbers);
         free.give(run.slab, run.first, run.granules);
     }
 
@@ -422,7 +460,7 @@ final class DomainHeap {
         }
         PoolEvents.Growth event = new PoolEvents.Growth();
         event.begin();
-        Slab slab = new Slab(this, reservation.reserve(bytes), bytes, own, cold);
+        Slab slab = new Slab(this, reservation.reserve(bytes), bytes, arena, own, cold);
         slabs.add(slab);
         table.add(slab);
         reserved += bytes;
@@ -496,9 +534,7 @@ final class DomainHeap {
     private Stripe.Counts counts() {
         Stripe.Counts counts = new Stripe.Counts();
         for (Stripe stripe : stripes) {
-            stripe.hold();
             stripe.count(counts);
-            stripe.release();
         }
         return counts;
     }
@@ -511,8 +547,9 @@ final class DomainHeap {
             for (Slab slab : slabs) {
                 busy += slab.isFree() ? 0 : slab.bytes;
             }
-            return new MemoryPool.Statistics(usedBytes.now(), counts.occupied, busy, reserved, usedBytes.peak(),
-                    peakReserved, counts.blocks, slabs.size(), counts.requests, counts.hits);
+            long used = usedBytes.now();
+            return new MemoryPool.Statistics(used + counts.used, counts.occupied, busy, reserved,
+                    Math.max(usedBytes.peak(), used + counts.mostUsed), peakReserved, counts.blocks, slabs.size(), counts.requests, counts.hits);
         } finally {
             lock.unlock();
         }
@@ -525,7 +562,7 @@ final class DomainHeap {
             for (Slab slab : slabs) {
                 if (address - slab.address >= 0 && address - slab.address < slab.bytes) {
                     Block block = slab.containing(address);
-                    return block != null && block.isOwned() ? block : null;
+                    return block != null && block.owner != null ? block : null;
                 }
             }
             return null;

@@ -1,5 +1,6 @@
 package io.gatun;
 
+import java.lang.foreign.Arena;
 import java.util.Comparator;
 import java.util.NavigableSet;
 import java.util.TreeSet;
@@ -29,7 +30,7 @@ final class FreeRanges {
     private final Slab nowhere;
 
     FreeRanges(DomainHeap heap) {
-        nowhere = new Slab(heap, 0, 0, true, false);
+        nowhere = new Slab(heap, 0, 0, Arena.global(), true, false);
     }
 
     /** Returns the smallest range with room for {@code count} granules. */

@@ -43,7 +43,7 @@ final class Run {
     }
 
     /** Takes a free block; there is one. */
-    Block take() {
+    Block take(BlockNumbers numbers) {
         freeBlocks--;
         Block block = free;
         if (block != null) {
@@ -52,8 +52,16 @@ final class Run {
             return block;
         }
         block = new Block(slab, this, address + (long) made * blockBytes, blockBytes);
+        numbers.add(block);
         blocks[made++] = block;
         return block;
+    }
+
+    /** Takes the numbers back from the blocks of a run that is given up. */
+    void forget(BlockNumbers numbers) {
+        for (int i = 0; i < made; i++) {
+            numbers.remove(blocks[i]);
+        }
     }
 
     void give(Block block) {

@@ -1,5 +1,8 @@
 package io.gatun;
 
+import io.gatun.bindings.memory.DeviceMemory;
+import java.lang.foreign.Arena;
+import java.lang.foreign.MemorySegment;
 import java.util.Arrays;
 import org.jspecify.annotations.Nullable;
 
@@ -18,6 +21,9 @@ final class Slab {
     final long address;
     final long bytes;
 
+    /** All of it, with the lifetime of the pool. */
+    final MemorySegment memory;
+
     /** Whether it was made for one block larger than a slab, and goes back to the device with it. */
     final boolean own;
 
@@ -32,10 +38,11 @@ final class Slab {
     // A large block is at its first granule, a run at all of its own, a free range at its first and last.
     private final @Nullable Object[] at;
 
-    Slab(DomainHeap heap, long address, long bytes, boolean own, boolean cold) {
+    Slab(DomainHeap heap, long address, long bytes, Arena arena, boolean own, boolean cold) {
         this.heap = heap;
         this.address = address;
         this.bytes = bytes;
+        this.memory = DeviceMemory.segment(address, bytes, arena);
         this.own = own;
         this.cold = cold;
         this.at = new Object[own ? 1 : granules()];

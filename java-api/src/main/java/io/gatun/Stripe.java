@@ -9,6 +9,10 @@ import org.jspecify.annotations.Nullable;
  * The free blocks of a heap that threads reach without its lock, and their share of its counters. A thread takes the
  * stripe of its id, or another one while that is held; nothing belongs to a thread, so threads, virtual ones above all,
  * can come and go. A stripe is held for some loads and stores, never across anything that blocks.
+ *
+ * <p>To hold one costs a compare-and-set. A stripe of a thread's own, which others get by stopping all threads for a
+ * moment (closing a shared arena that its owner writes to), was tried and is slower: a look at a thread-local variable
+ * and two checked stores take more instructions than the compare-and-set takes cycles.
  */
 final class Stripe {
     /** The largest block that is kept. */
@@ -25,6 +29,9 @@ final class Stripe {
     /** How often to look at what is held before its holder, which may have lost the processor, is let run. */
     private static final int SPINS = 256;
 
+    /** Where the stacks of the classes begin in {@link #small}. */
+    private static final int[] FIRST = new int[SizeClasses.COUNT + 1];
+
     private static final VarHandle HELD;
 
     static {
@@ -32,6 +39,9 @@ final class Stripe {
             HELD = MethodHandles.lookup().findVarHandle(Stripe.class, "held", int.class);
         } catch (ReflectiveOperationException e) {
             throw new ExceptionInInitializerError(e);
+        }
+        for (int i = 0; i < SizeClasses.COUNT; i++) {
+            FIRST[i + 1] = FIRST[i] + most(i);
         }
     }
 
@@ -41,10 +51,12 @@ final class Stripe {
 
     private int held;
 
+    private final BlockNumbers numbers;
     private final UsedBytes total;
-    private final @Nullable Block[] small = new Block[SizeClasses.COUNT];
+    private final int[] small = new int[FIRST[SizeClasses.COUNT]]; // for each class a stack of numbers of blocks
     private final byte[] counts = new byte[SizeClasses.COUNT];
-    private final @Nullable Block[] large = new Block[LARGE_SLOTS];
+    private final int[] large = new int[LARGE_SLOTS]; // numbers of blocks
+    private final long[] largeBytes = new long[LARGE_SLOTS]; // of these blocks
 
     private long used; // not yet in the total
     private long mostUsed;
@@ -53,11 +65,12 @@ final class Stripe {
     private long given;
     private long misses;
 
-    Stripe(UsedBytes total) {
+    Stripe(BlockNumbers numbers, UsedBytes total) {
+        this.numbers = numbers;
         this.total = total;
     }
 
-    /** Returns a stripe that the caller holds. */
+    /** Returns one of some stripes, which the caller holds. */
     static Stripe hold(Stripe[] stripes) {
         int first = (int) Thread.currentThread().threadId();
         for (int i = 0;; i++) {
@@ -94,53 +107,68 @@ final class Stripe {
     // All that follows is for who holds the stripe.
 
     @Nullable Block takeSmall(int sizeClass) {
-        Block block = small[sizeClass];
-        if (block != null) {
-            small[sizeClass] = block.next;
-            counts[sizeClass]--;
-            block.next = null;
+        int count = counts[sizeClass];
+        if (count == 0) {
+            return null;
         }
-        return block;
+        counts[sizeClass] = (byte) (count - 1);
+        return numbers.get(small[FIRST[sizeClass] + count - 1]);
     }
 
     @Nullable Block takeLarge(long bytes, long alignment) {
         int slot = slot(bytes);
-        Block block = large[slot];
-        if (block == null || block.bytes != bytes || (block.address & alignment - 1) != 0) {
+        if (largeBytes[slot] != bytes) {
             return null;
         }
-        large[slot] = null;
+        Block block = numbers.get(large[slot]);
+        if ((block.address & alignment - 1) != 0) {
+            return null;
+        }
+        largeBytes[slot] = 0;
         return block;
     }
 
     /** Keeps a free block. Returns a list of those that are too many, or null. */
     @Nullable Block give(Block block) {
-        if (block.run == null) {
-            if (block.bytes > LARGEST) {
-                return block;
-            }
-            int slot = slot(block.bytes);
-            Block displaced = large[slot];
-            large[slot] = block;
-            return displaced;
+        Run run = block.run;
+        if (run == null) {
+            return giveLarge(block);
         }
-        int sizeClass = block.run.sizeClass;
-        block.next = small[sizeClass];
-        small[sizeClass] = block;
-        int most = most(sizeClass);
-        if (++counts[sizeClass] <= most) {
-            return null;
+        int sizeClass = run.sizeClass;
+        int count = counts[sizeClass];
+        int first = FIRST[sizeClass];
+        Block surplus = null;
+        if (count == FIRST[sizeClass + 1] - first) {
+            // The half that was used last stays.
+            int stay = count / 2;
+            surplus = list(first, count - stay);
+            System.arraycopy(small, first + count - stay, small, first, stay);
+            count = stay;
         }
-        // The half that was used last stays.
-        Block last = block;
-        int stay = most / 2;
-        for (int i = 1; i < stay; i++) {
-            last = last.next;
-        }
-        Block surplus = last.next;
-        last.next = null;
-        counts[sizeClass] = (byte) stay;
+        small[first + count] = block.number;
+        counts[sizeClass] = (byte) (count + 1);
         return surplus;
+    }
+
+    private @Nullable Block giveLarge(Block block) {
+        if (block.bytes > LARGEST) {
+            return block;
+        }
+        int slot = slot(block.bytes);
+        Block displaced = largeBytes[slot] == 0 ? null : numbers.get(large[slot]);
+        large[slot] = block.number;
+        largeBytes[slot] = block.bytes;
+        return displaced;
+    }
+
+    private @Nullable Block list(int first, int count) {
+        Block list = null;
+        for (int i = first; i < first + count; i++) {
+            Block block = numbers.get(small[i]);
+            block.next = list;
+            list = block;
+        }
+        return list;
     }
 
     /** Returns how many blocks of a class to take from the heap at once. */
@@ -158,28 +186,28 @@ final class Stripe {
 
     /** Gives up all blocks. */
     void drain(Consumer<Block> to) {
-        for (int i = 0; i < small.length; i++) {
-            for (Block block = small[i]; block != null; ) {
-                Block next = block.next;
-                to.accept(block);
-                block = next;
+        for (int sizeClass = 0; sizeClass < SizeClasses.COUNT; sizeClass++) {
+            for (int i = 0; i < counts[sizeClass]; i++) {
+                to.accept(numbers.get(small[FIRST[sizeClass] + i]));
             }
-            small[i] = null;
-            counts[i] = 0;
+            counts[sizeClass] = 0;
         }
-        for (int i = 0; i < large.length; i++) {
-            Block block = large[i];
-            if (block != null) {
-                large[i] = null;
-                to.accept(block);
+        for (int slot = 0; slot < LARGE_SLOTS; slot++) {
+            if (largeBytes[slot] != 0) {
+                largeBytes[slot] = 0;
+                to.accept(numbers.get(large[slot]));
             }
         }
     }
 
-    void countTaken(long bytes, long blockBytes) {
+    /** Counts a block that this stripe hands out. */
+    void countTaken(Block block, long bytes) {
+        if (block.home != this) { // the collector's barrier is dear
+            block.home = this;
+        }
         used += bytes;
         mostUsed = Math.max(mostUsed, used);
-        occupied += blockBytes;
+        occupied += block.bytes;
         taken++;
         if (used > SLACK) {
             flush();
@@ -205,9 +233,13 @@ final class Stripe {
         mostUsed = 0;
     }
 
-    /** Adds the counters to {@code sums}, and its bytes in use to the total. */
+    /**
+     * Adds the counters to {@code sums}. Needs no hold: what is counted meanwhile may or may not be in it, and a thread
+     * that waits for those who count sees it all.
+     */
     void count(Counts sums) {
-        flush();
+        sums.used += used;
+        sums.mostUsed += Math.max(mostUsed, 0);
         sums.occupied += occupied;
         sums.blocks += taken - given;
         sums.requests += taken;
@@ -216,6 +248,8 @@ final class Stripe {
 
     /** Sums of the counters of stripes. */
     static final class Counts {
+        long used;
+        long mostUsed;
         long occupied;
         long blocks;
         long requests;
