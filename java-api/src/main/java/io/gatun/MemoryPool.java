@@ -1,9 +1,10 @@
 package io.gatun;
 
-import io.gatun.bindings.memory.DeviceMemory;
+import java.io.UncheckedIOException;
 import java.lang.foreign.Arena;
 import java.lang.foreign.MemorySegment;
 import java.lang.foreign.SegmentAllocator;
+import java.nio.file.Path;
 import java.time.Duration;
 import java.util.Arrays;
 import java.util.EnumMap;
@@ -43,6 +44,7 @@ import org.jspecify.annotations.Nullable;
 public final class MemoryPool implements SegmentAllocator, AutoCloseable {
     private static final Duration TRIM_AFTER = Duration.ofMinutes(1);
     private static final int MAP_CELLS = 64;
+    private static final int RECENT_BITS = 10;
 
     private final Device device;
     private final Reservation reservation;
@@ -50,7 +52,12 @@ public final class MemoryPool implements SegmentAllocator, AutoCloseable {
     private final DomainHeap[] heaps; // by ordinal of the domain
     private final PendingFrees pending = new PendingFrees();
     private final @Nullable CheckedBlocks checked;
+    final @Nullable PoolTrace trace;
     private final Arena arena = Arena.ofShared();
+
+    // By a hash of their addresses, blocks that were handed out: most frees find theirs here, without the table. Races
+    // do no harm, as a block is given back by its owner alone.
+    private final @Nullable Block[] recent = new Block[1 << RECENT_BITS];
     private final Leaks.Watch watch;
     private int arenas;
     private boolean closed;
@@ -124,11 +131,17 @@ public final class MemoryPool implements SegmentAllocator, AutoCloseable {
         private final Device device;
         private final Map<MemoryDomain, DomainSettings> domains;
         private final Duration trimAfter;
+        private final @Nullable Path trace;
 
-        private Builder(Device device, Map<MemoryDomain, DomainSettings> domains, Duration trimAfter) {
+        private Builder(
+                Device device,
+                Map<MemoryDomain, DomainSettings> domains,
+                Duration trimAfter,
+                @Nullable Path trace) {
             this.device = device;
             this.domains = domains;
             this.trimAfter = trimAfter;
+            this.trace = trace;
         }
 
         private DomainSettings of(MemoryDomain domain) {
@@ -142,7 +155,7 @@ public final class MemoryPool implements SegmentAllocator, AutoCloseable {
             Map<MemoryDomain, DomainSettings> changed = new EnumMap<>(MemoryDomain.class);
             changed.putAll(domains);
             changed.put(domain, settings);
-            return new Builder(device, changed, trimAfter);
+            return new Builder(device, changed, trimAfter, trace);
         }
 
         /**
@@ -220,7 +233,22 @@ public final class MemoryPool implements SegmentAllocator, AutoCloseable {
             if (time.isNegative() || time.isZero()) {
                 throw new IllegalArgumentException("time: " + time + ", expected more than 0");
             }
-            return new Builder(device, domains, time);
+            return new Builder(device, domains, time, trace);
+        }
+
+        /**
+         * Records all that is asked of the pool, until it is closed, in a text file that {@code ./gatun memory} replays.
+         * What an arena hands out is recorded as a request, which ends with its reset or close. That costs time: it is
+         * for finding out.
+         *
+         * @param file is written, or overwritten
+         * @return a builder with this
+         */
+        public Builder trace(Path file) {
+            if (file == null) {
+                throw new NullPointerException("file");
+            }
+            return new Builder(device, domains, trimAfter, file);
         }
 
         /**
@@ -230,6 +258,7 @@ public final class MemoryPool implements SegmentAllocator, AutoCloseable {
          * @throws IllegalArgumentException if a domain starts with more than its limit
          * @throws IllegalStateException if the device is closed and something was declared
          * @throws GatunException if the device has not what was declared; nothing is taken from it then
+         * @throws UncheckedIOException if a trace cannot be written
          */
         public MemoryPool build() {
             long most = device.info().memoryBytes() < 0 ? Long.MAX_VALUE : device.info().memoryBytes();
@@ -263,12 +292,13 @@ public final class MemoryPool implements SegmentAllocator, AutoCloseable {
 
     private MemoryPool(Builder builder) {
         this.device = builder.device;
+        this.trace = builder.trace == null ? null : new PoolTrace(builder.trace);
         Reservation reservation = new Reservation(device);
         this.reservation = reservation;
         this.checked = Boolean.getBoolean("io.gatun.pool.check") ? new CheckedBlocks(device) : null;
         this.heaps = Arrays.stream(MemoryDomain.values())
                 .map(domain -> new DomainHeap(
-                        device, domain, builder.of(domain), reservation, table, this::reclaim, this::trim))
+                        device, domain, builder.of(domain), reservation, table, arena, this::reclaim, this::trim))
                 .toArray(DomainHeap[]::new);
         // The scope is reachable from the pool and from each of its segments: all of them must be forgotten.
         this.watch = Leaks.watch(arena.scope(), "the memory pool on " + device, reservation::close);
@@ -310,7 +340,7 @@ public final class MemoryPool implements SegmentAllocator, AutoCloseable {
         if (device == null) {
             throw new NullPointerException("device");
         }
-        return new Builder(device, Map.of(), TRIM_AFTER);
+        return new Builder(device, Map.of(), TRIM_AFTER, null);
     }
 
     Device device() {
@@ -343,6 +373,14 @@ public final class MemoryPool implements SegmentAllocator, AutoCloseable {
      *     reached, and what was chosen for that did not help
      */
     public MemorySegment allocate(MemoryDomain domain, long bytes, long alignment) {
+        MemorySegment segment = take(domain, bytes, alignment);
+        if (trace != null) {
+            trace.take(segment.address(), domain, bytes, alignment);
+        }
+        return segment;
+    }
+
+    private MemorySegment take(MemoryDomain domain, long bytes, long alignment) {
         check(bytes, alignment);
         DomainHeap heap = heaps[domain.ordinal()];
         if (checked != null) {
@@ -350,14 +388,17 @@ public final class MemoryPool implements SegmentAllocator, AutoCloseable {
             return checked.allocate(heap, bytes, alignment, arena);
         }
         Block block = heap.take(bytes, alignment);
-        MemorySegment segment;
-        try {
-            segment = DeviceMemory.segment(block.address, bytes, arena);
-        } catch (IllegalStateException e) {
-            throw new IllegalStateException(this + " is closed", e);
+        MemorySegment segment = block.segment(bytes);
+        block.owner = segment;
+        int place = recent(block.address);
+        if (recent[place] != block) { // a store costs the garbage collector's barrier
+            recent[place] = block;
         }
-        block.own(segment);
         return segment;
+    }
+
+    private static int recent(long address) {
+        return (int) ((address >>> 6) * 0x9e3779b97f4a7c15L >>> 64 - RECENT_BITS);
     }
 
     static void check(long bytes, long alignment) {
@@ -409,12 +450,29 @@ public final class MemoryPool implements SegmentAllocator, AutoCloseable {
      *     or if something was written around it
      */
     public void free(MemorySegment block) {
+        if (trace == null) {
+            give(block);
+            return;
+        }
+        synchronized (trace) {
+            give(block);
+            trace.give(block.address());
+        }
+    }
+
+    private void give(MemorySegment block) {
         if (checked != null) {
             freeChecked(block).run();
             return;
         }
-        Block place = disown(block);
-        place.slab.heap.give(place, block.byteSize());
+        Block place = recent[recent(block.address())];
+        if (place != null && DomainHeap.give(place, block, block.byteSize())) {
+            return;
+        }
+        place = find(block);
+        if (place == null || !DomainHeap.give(place, block, block.byteSize())) {
+            throw misuse(block);
+        }
     }
 
     /**
@@ -470,9 +528,16 @@ public final class MemoryPool implements SegmentAllocator, AutoCloseable {
         if (checked != null) {
             give = freeChecked(block);
         } else {
-            Block place = disown(block);
+            Block place = find(block);
+            Object waits = new Object(); // the owner until the block is given back
+            if (place == null || !DomainHeap.pass(place, block, waits)) {
+                throw misuse(block);
+            }
             long bytes = block.byteSize();
-            give = () -> place.slab.heap.give(place, bytes);
+            give = () -> DomainHeap.give(place, waits, bytes);
+        }
+        if (trace != null) {
+            trace.give(block.address()); // nobody else has it before that is reached
         }
         pending.add(reached, () -> {
             done.run();
@@ -480,13 +545,10 @@ public final class MemoryPool implements SegmentAllocator, AutoCloseable {
         });
     }
 
-    private Block disown(MemorySegment segment) {
+    /** Returns the block that starts where a segment does. */
+    private @Nullable Block find(MemorySegment segment) {
         Slab slab = table.find(segment.address());
-        Block block = slab == null ? null : slab.block(segment.address());
-        if (block == null || !block.disown(segment)) {
-            throw misuse(segment);
-        }
-        return block;
+        return slab == null ? null : slab.block(segment.address());
     }
 
     private Runnable freeChecked(MemorySegment segment) {
@@ -546,7 +608,7 @@ public final class MemoryPool implements SegmentAllocator, AutoCloseable {
             checkOpen();
             arenas++;
         }
-        return new PoolArena(this, heap);
+        return new PoolArena(this, heap, domain);
     }
 
     /** Gives back all that an arena took. */
@@ -557,9 +619,7 @@ public final class MemoryPool implements SegmentAllocator, AutoCloseable {
 
     void giveBack(List<PoolArena.Chunk> chunks) {
         for (PoolArena.Chunk chunk : chunks) {
-            if (chunk.block().disown(Block.ARENA)) {
-                chunk.block().slab.heap.give(chunk.block(), chunk.bytes());
-            }
+            DomainHeap.give(chunk.block(), Block.ARENA, chunk.bytes());
         }
         chunks.clear();
     }
@@ -678,7 +738,11 @@ public final class MemoryPool implements SegmentAllocator, AutoCloseable {
         for (DomainHeap heap : heaps) {
             heap.close();
         }
+        Arrays.fill(recent, null); // a later free is told that the pool is closed
         reservation.close();
+        if (trace != null) {
+            trace.close();
+        }
         watch.end();
     }
 

@@ -24,17 +24,21 @@ public final class PoolArena implements Arena {
 
     private final MemoryPool pool;
     private final DomainHeap heap;
+    private final MemoryDomain domain;
     private final List<Chunk> chunks = new ArrayList<>();
     private Arena lifetime;
     private Leaks.Watch watch;
     private long at; // the next free byte of the chunk that segments are laid in, and its end
     private long end;
     private long held;
+    private int request; // in the pool's trace, or 0 before the first segment
+    private final List<Integer> traced = new ArrayList<>();
     private long heldBefore; // at the last reset, if that was in several chunks
 
-    PoolArena(MemoryPool pool, DomainHeap heap) {
+    PoolArena(MemoryPool pool, DomainHeap heap, MemoryDomain domain) {
         this.pool = pool;
         this.heap = heap;
+        this.domain = domain;
         this.lifetime = Arena.ofShared();
         this.watch = watch(pool, lifetime, chunks);
     }
@@ -77,6 +81,22 @@ public final class PoolArena implements Arena {
     private synchronized MemorySegment take(long bytes, long alignment) {
         MemoryPool.check(bytes, alignment);
         checkOpen();
+        MemorySegment segment = place(bytes, alignment);
+        if (pool.trace != null) {
+            request = traced.isEmpty() ? pool.trace.request() : request;
+            traced.add(pool.trace.take(domain, bytes, alignment, request));
+        }
+        return segment;
+    }
+
+    private void endTrace() {
+        if (pool.trace != null && !traced.isEmpty()) {
+            pool.trace.end(request, traced);
+            traced.clear();
+        }
+    }
+
+    private MemorySegment place(long bytes, long alignment) {
         long start = up(at, alignment);
         if (bytes <= end - start) {
             at = start + bytes;
@@ -104,7 +124,7 @@ public final class PoolArena implements Arena {
             }
         }
         Chunk chunk = block != null ? new Chunk(block, usual) : new Chunk(heap.take(bytes, aligned), bytes);
-        chunk.block.own(Block.ARENA);
+        chunk.block.owner = Block.ARENA;
         chunks.add(chunk);
         held += chunk.bytes;
         return chunk;
@@ -121,6 +141,7 @@ public final class PoolArena implements Arena {
         checkOpen();
         lifetime.close();
         watch.end();
+        endTrace();
         at = 0;
         end = 0;
         if (chunks.size() == 1) {
@@ -155,6 +176,7 @@ public final class PoolArena implements Arena {
     @Override
     public synchronized void close() {
         lifetime.close();
+        endTrace();
         pool.arenaClosed(chunks);
         watch.end();
     }

@@ -16,7 +16,7 @@ import picocli.CommandLine.Spec;
         mixinStandardHelpOptions = true,
         versionProvider = GatunCommand.Version.class,
         description = "Looks at and validates the devices that Gatun's kernels run on.",
-        subcommands = {ValidateCommand.class, DevicesCommand.class})
+        subcommands = {ValidateCommand.class, DevicesCommand.class, MemoryCommand.class})
 public final class GatunCommand implements Runnable {
     static final int FAILED = 1;
     static final int MISUSED = 2;
