@@ -1,0 +1,12 @@
+// Plans of attention.
+#pragma once
+
+#include "backend/backend.h"
+
+namespace gatun::gpu {
+
+gtn_status attention_plan(Device& device, const gtn_attention_desc& desc, Plan** plan, gtn_plan_info* info,
+                          gtn_message* message);
+bool attention_serves(const Device& device, int32_t q_dtype);
+
+}  // namespace gatun::gpu

@@ -1,0 +1,60 @@
+// The objects behind the handles of a GPU backend, and what a family's plans are made of.
+#pragma once
+
+#include <gatun/backend.h>
+
+#include <cstdint>
+#include <mutex>
+#include <unordered_map>
+
+#include "core/message.h"
+#include "gpu/runtime.h"
+
+namespace gatun::gpu {
+
+struct Device {
+  int index;
+  Properties properties;
+  // Blocks of memory whose alignment is above the runtime's own: where the runtime's block starts.
+  std::mutex lock;
+  std::unordered_map<void*, void*> aligned;
+};
+
+// A queue, and the scratch memory of the plans that run on it.
+struct Stream {
+  Device* device;
+  Queue* queue;
+  void* workspace = nullptr;
+  int64_t workspace_bytes = 0;
+
+  // At least `bytes` of the device's memory, 256-byte aligned, for the kernels of one run; null when memory is out. It waits for
+  // the queue where it must grow.
+  void* scratch(int64_t bytes);
+};
+
+// A plan of one operator family. run() is called from one thread per stream, with arguments that the core has checked.
+class Plan {
+ public:
+  virtual ~Plan() = default;
+  virtual gtn_status run(Stream& stream, const void* args, gtn_message* message) const = 0;
+};
+
+// Fills info->kernel with "<backend>.<arch>.<rest>", as "cuda.sm_90.norm.rms.bf16".
+void name_kernel(gtn_plan_info* info, const Device& device, const char* rest);
+
+inline int64_t element_bytes(int32_t dtype) {
+  switch (dtype) {
+    case GTN_S8:
+    case GTN_U8:
+      return 1;
+    case GTN_BF16:
+    case GTN_F16:
+      return 2;
+    case GTN_S64:
+      return 8;
+    default:
+      return 4;
+  }
+}
+
+}  // namespace gatun::gpu

@@ -1,0 +1,65 @@
+// What a kernel includes: one of the halves of the layer that kernels are written against, and the mathematics they share.
+// Kernels are in namespace gatun::gpu, whose exp, fma and others hide those of the C library.
+//
+// A half is a header that provides the names below in gatun::gpu, the same ones with the same meaning:
+//   nvidia.h   NVIDIA, compute capability 8.0 and up, by nvcc
+//   model.h    the host model, by any C++ compiler, with GATUN_GPU_MODEL defined
+// AMD is a third one. What one architecture alone has (wgmma and TMA of sm_90a, FP8) belongs into a header of its own beside
+// these, for the tiles that use it.
+//
+//   GPU_KERNEL(threads, min_blocks) void name(Args args)   a kernel: one argument, a structure that can be copied bitwise
+//   GPU_DEVICE                       before a function of the device's
+//   GPU_HOST_DEVICE                  before a function of both sides
+//   thread()  block_x/y/z()  grid_x/y/z()  lane()  warp()  kWarp    one-dimensional blocks, three-dimensional grids
+//   shared()                         the block's dynamic shared memory, 128-byte aligned; there is no other
+//   sync_threads()  sync_warp(mask)  sync_group(id, threads)        the last: a named barrier of 1 to 15, whole warps
+//   shuffle(v, from)  shuffle_xor(v, mask)  shuffle_up(v, n)  shuffle_down(v, n)  ballot(p)  any(p)  all(p)
+//                                    by all threads of a warp; of 4-byte values
+//   atomic_add(p, v)  atomic_max(p, v)  fence()                     global or shared memory
+//   copy_async_16(shared, global, valid)  copy_async_commit()  copy_async_wait<N>()
+//                                    16 bytes, 16-byte aligned on both sides, of which the first `valid` are read and the
+//                                    others become 0; wait leaves the N latest groups of this thread under way
+//   load_matrix_x4/x2(r, row)  load_matrix_x4/x2_transposed(r, row) ldmatrix: lane i's pointer is row i % 8 of matrix i / 8
+//   mma_bf16(c, a, b)  mma_f16       c += a b, m16n8k16, FP32 sums
+//   mma_s8(c, a, b)  mma_u8s8        m16n8k32, 32-bit sums
+//   exp2_approx(x)                   2^x to about 2 ulp, results below the normal range are 0
+//   fma(a, b, c)  sqrt(x)  rint(x)   FP32, rounded once; nothing else is contracted: FMA only where written
+//   Bf16  Half  to_float(h)  to_bf16(f)  to_half(f)  pack_bf16(lo, hi)  pack_half(lo, hi)    ties to even, NaN kept
+//   Bytes16  Bytes8  load_16(p)  load_8(p)  load_4(p)  store_16(p, v)  store_8(p, v)  store_4(p, v)    aligned to their size
+//   trap()                           ends the launch with an error
+#pragma once
+
+#include <stdint.h>
+
+#if defined(__CUDACC__)
+#include "gpu/nvidia.h"
+#elif defined(GATUN_GPU_MODEL)
+#include "gpu/model.h"
+#else
+#error "kernels are compiled by nvcc, or for the host model with GATUN_GPU_MODEL"
+#endif
+
+namespace gatun::gpu {
+
+GPU_DEVICE int warp() { return thread() / kWarp; }
+
+// Of all threads of a warp; the order of the sums is that of a tree.
+GPU_DEVICE float warp_sum(float v) {
+  for (int mask = kWarp / 2; mask > 0; mask /= 2) v += shuffle_xor(v, mask);
+  return v;
+}
+
+// NaN where any is NaN.
+GPU_DEVICE float max_or_nan(float a, float b) { return a > b || a != a ? a : b; }
+
+GPU_DEVICE float warp_max(float v) {
+  for (int mask = kWarp / 2; mask > 0; mask /= 2) v = max_or_nan(v, shuffle_xor(v, mask));
+  return v;
+}
+
+GPU_HOST_DEVICE constexpr int64_t round_up(int64_t n, int64_t to) { return (n + to - 1) / to * to; }
+GPU_HOST_DEVICE constexpr int64_t blocks_of(int64_t n, int64_t size) { return (n + size - 1) / size; }
+
+}  // namespace gatun::gpu
+
+#include "gpu/math.h"
