@@ -1,0 +1,219 @@
+// The two products of attention, on matrix units and on FP32 units, with one layout of sums, so that all else is written once.
+//
+// A warp has 16 rows of a tile. Its sums are those of mma m16n8k16 (PTX ISA 9.0, section 9.7.14.5.8): of columns 8 n to 8 n + 7
+// lane l holds c[n][0] and c[n][1] in row l / 4 and columns 8 n + 2 (l % 4) and the one after, and c[n][2] and c[n][3] in row
+// l / 4 + 8. For scores columns are keys, for outputs they are elements of the head. As the left operand of the second product
+// the scores already lie where the unit wants them.
+//
+// Weights on matrix units. The unit takes 16-bit operands, and a weight rounded to BF16 errs by 2^-9 of itself, far more than
+// FP32 arithmetic does. So a weight is split into a sum of 16-bit terms, each the rounding of what the ones before left: BF16
+// takes two, for 2^-17, which is far below the rounding of a 16-bit output, and three where the output is FP32; F16 takes two,
+// for 2^-22, and weights are scaled by 2^12 so that small ones are no denormals. The sums of weights are of the FP32 values.
+// That costs 2 dk + 4 dv matrix operations for a pair of a query and a key, in place of 2 dk + 2 dv.
+//
+// Shared memory. A row is a whole number of chunks of 16 bytes. Chunk c of row r lies at c ^ (r & 7) where rows are multiples of
+// 128 bytes, and else rows are an odd number of chunks apart: in both cases eight rows' chunks of one number lie in all 32 banks.
+#pragma once
+
+#include "gpu/gpu.h"
+
+namespace gatun::gpu::attention {
+
+struct Rows {
+  char* data;
+  int chunks, stride, swizzle;
+
+  GPU_DEVICE char* at(int row, int chunk) const { return data + (row * stride + (chunk ^ (row & swizzle))) * 16; }
+};
+
+GPU_HOST_DEVICE constexpr int row_stride(int chunks) { return chunks % 8 == 0 ? chunks : chunks | 1; }
+
+GPU_DEVICE Rows rows_at(char* data, int chunks) { return {data, chunks, row_stride(chunks), chunks % 8 == 0 ? 7 : 0}; }
+
+GPU_DEVICE float convert_to(float x, float*) { return x; }
+GPU_DEVICE Bf16 convert_to(float x, Bf16*) { return to_bf16(x); }
+GPU_DEVICE Half convert_to(float x, Half*) { return to_half(x); }
+
+// ---- Matrix units --------------------------------------------------------------------------------------------------
+
+GPU_DEVICE void multiply(float (&c)[4], const uint32_t (&a)[4], const uint32_t (&b)[2], Bf16*) { mma_bf16(c, a, b); }
+GPU_DEVICE void multiply(float (&c)[4], const uint32_t (&a)[4], const uint32_t (&b)[2], Half*) { mma_f16(c, a, b); }
+
+// Takes what a pair of 16-bit numbers holds of x and y from them.
+GPU_DEVICE uint32_t take_pair(float& x, float& y, Bf16*) {
+  const uint32_t pair = pack_bf16(x, y);
+  x -= float_of(pair << 16);
+  y -= float_of(pair & 0xffff0000u);
+  return pair;
+}
+GPU_DEVICE uint32_t take_pair(float& x, float& y, Half*) {
+  const uint32_t pair = pack_half(x, y);
+  x -= to_float(Half{static_cast<uint16_t>(pair)});
+  y -= to_float(Half{static_cast<uint16_t>(pair >> 16)});
+  return pair;
+}
+
+// The terms of a weight at most, and the power of two that weights are scaled by.
+struct Split {
+  int terms;
+  float shift;
+};
+template <typename T>
+constexpr Split kSplit = {3, 0.0f};
+template <>
+constexpr Split kSplit<Half> = {2, 12.0f};
+
+template <typename T, int kColumnsOfTile>
+struct MatrixProducts {
+  using Element = T;
+  static constexpr int kColumns = kColumnsOfTile;
+  static constexpr int kKeys = kColumns > 128 ? 32 : 64;
+  static constexpr int kPerChunk = 8;   // elements
+  static constexpr int kChunkStep = 2;  // chunks of a row are a multiple of this
+  static constexpr int kTerms = kSplit<T>.terms;
+  static constexpr float kShift = kSplit<T>.shift;
+
+  // s = q k^T for the warp's 16 rows from `row` on.
+  static GPU_DEVICE void scores(const Rows& q, int row, const Rows& k, float (&s)[kKeys / 8][4]) {
+    GPU_UNROLL
+    for (int n = 0; n < kKeys / 8; ++n) {
+      GPU_UNROLL
+      for (int i = 0; i < 4; ++i) s[n][i] = 0.0f;
+    }
+    const int l = lane();
+    const int q_row = row + (l & 15), q_chunk = l >> 4;
+    const int k_row = (l & 7) + ((l >> 4) << 3), k_chunk = (l >> 3) & 1;
+    for (int c = 0; c < q.chunks; c += 2) {
+      uint32_t a[4];
+      load_matrix_x4(a, q.at(q_row, c + q_chunk));
+      GPU_UNROLL
+      for (int n = 0; n < kKeys / 8; n += 2) {
+        uint32_t b[4];
+        load_matrix_x4(b, k.at(n * 8 + k_row, c + k_chunk));
+        const uint32_t b0[2] = {b[0], b[1]}, b1[2] = {b[2], b[3]};
+        multiply(s[n], a, b0, static_cast<T*>(nullptr));
+        multiply(s[n + 1], a, b1, static_cast<T*>(nullptr));
+      }
+    }
+  }
+
+  // o += p v, for the `columns` first columns. Bit 4 n + i of `used` (i = 0, 1) says whether a row of the warp sees the key of
+  // p[n][i]; where kMasked, values of the others are taken to be 0, whatever they hold.
+  template <bool kMasked>
+  static GPU_DEVICE void weigh(float (&p)[kKeys / 8][4], const Rows& v, int columns, uint32_t used, bool exact,
+                               float (&o)[kColumns / 8][4]) {
+    const int l = lane();
+    const int v_row = l & 15, v_chunk = l >> 4;
+    constexpr T* kType = nullptr;
+    GPU_UNROLL
+    for (int n = 0; n < kKeys / 8; n += 2) {
+      uint32_t high[4], low[4], rest[4];
+      GPU_UNROLL
+      for (int i = 0; i < 4; ++i) high[i] = take_pair(p[n + i / 2][i % 2 * 2], p[n + i / 2][i % 2 * 2 + 1], kType);
+      GPU_UNROLL
+      for (int i = 0; i < 4; ++i) low[i] = take_pair(p[n + i / 2][i % 2 * 2], p[n + i / 2][i % 2 * 2 + 1], kType);
+      if (kTerms > 2 && exact) {
+        GPU_UNROLL
+        for (int i = 0; i < 4; ++i) rest[i] = take_pair(p[n + i / 2][i % 2 * 2], p[n + i / 2][i % 2 * 2 + 1], kType);
+      }
+      uint32_t keep0 = 0, keep1 = 0;
+      if (kMasked) {
+        const uint32_t bits = used >> (4 * n);
+        keep0 = ((bits & 1) != 0 ? 0x0000ffffu : 0u) | ((bits & 2) != 0 ? 0xffff0000u : 0u);
+        keep1 = ((bits & 16) != 0 ? 0x0000ffffu : 0u) | ((bits & 32) != 0 ? 0xffff0000u : 0u);
+      }
+      GPU_UNROLL
+      for (int d = 0; d < kColumns / 8; d += 2) {
+        if (d * 8 < columns) {
+          uint32_t b[4];
+          load_matrix_x4_transposed(b, v.at(n * 8 + v_row, d + v_chunk));
+          uint32_t b0[2] = {b[0], b[1]}, b1[2] = {b[2], b[3]};
+          if (kMasked) {
+            b0[0] &= keep0;
+            b0[1] &= keep1;
+            b1[0] &= keep0;
+            b1[1] &= keep1;
+          }
+          multiply(o[d], high, b0, kType);
+          multiply(o[d + 1], high, b1, kType);
+          multiply(o[d], low, b0, kType);
+          multiply(o[d + 1], low, b1, kType);
+          if (kTerms > 2 && exact) {
+            multiply(o[d], rest, b0, kType);
+            multiply(o[d + 1], rest, b1, kType);
+          }
+        }
+      }
+    }
+  }
+};
+
+// ---- FP32 units ----------------------------------------------------------------------------------------------------
+
+template <int kColumnsOfTile>
+struct ScalarProducts {
+  using Element = float;
+  static constexpr int kColumns = kColumnsOfTile;
+  static constexpr int kKeys = kColumns > 128 ? 16 : kColumns > 64 ? 32 : 64;
+  static constexpr int kPerChunk = 4;
+  static constexpr int kChunkStep = 1;
+  static constexpr float kShift = 0.0f;
+
+  static GPU_DEVICE void add_products(float& sum, const Bytes16& x, const Bytes16& y) {
+    GPU_UNROLL
+    for (int i = 0; i < 4; ++i) sum = fma(float_of(x.word[i]), float_of(y.word[i]), sum);
+  }
+
+  static GPU_DEVICE void scores(const Rows& q, int row, const Rows& k, float (&s)[kKeys / 8][4]) {
+    GPU_UNROLL
+    for (int n = 0; n < kKeys / 8; ++n) {
+      GPU_UNROLL
+      for (int i = 0; i < 4; ++i) s[n][i] = 0.0f;
+    }
+    const int q_row = row + lane() / 4, k_row = lane() % 4 * 2;
+    for (int c = 0; c < q.chunks; ++c) {
+      const Bytes16 q0 = load_16(q.at(q_row, c)), q1 = load_16(q.at(q_row + 8, c));
+      GPU_UNROLL
+      for (int n = 0; n < kKeys / 8; ++n) {
+        GPU_UNROLL
+        for (int i = 0; i < 2; ++i) {
+          const Bytes16 key = load_16(k.at(n * 8 + k_row + i, c));
+          add_products(s[n][i], q0, key);
+          add_products(s[n][2 + i], q1, key);
+        }
+      }
+    }
+  }
+
+  template <bool kMasked>
+  static GPU_DEVICE void weigh(float (&p)[kKeys / 8][4], const Rows& v, int columns, uint32_t used, bool,
+                               float (&o)[kColumns / 8][4]) {
+    const int l = lane(), column = l % 4 * 2;
+    GPU_UNROLL
+    for (int n = 0; n < kKeys / 8; ++n) {
+      GPU_ROLLED
+      for (int t = 0; t < 4; ++t) {
+        const int from = (l & ~3) + t;
+        const uint32_t bits = kMasked ? shuffle(used, from) : 0u;
+        GPU_UNROLL
+        for (int i = 0; i < 2; ++i) {
+          const float p0 = shuffle(p[n][i], from), p1 = shuffle(p[n][2 + i], from);
+          if (kMasked && (bits >> (4 * n + i) & 1) == 0) continue;  // the same for all lanes
+          const int key = n * 8 + t * 2 + i;
+          GPU_UNROLL
+          for (int d = 0; d < kColumns / 8; ++d) {
+            if (d * 8 < columns) {
+              const Bytes8 value = load_8(v.at(key, d * 2 + column / 4) + column % 4 * 4);
+              o[d][0] = fma(p0, float_of(value.word[0]), o[d][0]);
+              o[d][1] = fma(p0, float_of(value.word[1]), o[d][1]);
+              o[d][2] = fma(p1, float_of(value.word[0]), o[d][2]);
+              o[d][3] = fma(p1, float_of(value.word[1]), o[d][3]);
+            }
+          }
+        }
+      }
+    }
+  }
+};
+
+}  // namespace gatun::gpu::attention
