@@ -1,0 +1,34 @@
+// Kernels that are right, and the same ones with a fault each, for faults_test.cc.
+#pragma once
+
+#include <cstdint>
+
+namespace gatun::simt_test {
+
+struct Args {
+  float* out;
+  const float* in;
+  int64_t n;
+  uint32_t* counter;
+};
+typedef void (*Kernel)(Args);
+
+struct Case {
+  const char* name;
+  Kernel kernel;
+  int blocks, threads, shared_bytes;
+  // What a report must say, or nullptr for a kernel that is right; its output is then out[i] = in[i] + 1 where `checked`.
+  const char* report;
+  bool checked;
+};
+extern const Case kCases[];
+extern const int kCaseCount;
+
+// A kernel that is right as long as its barrier, at this line of faults.cc, is there.
+extern const Kernel kRemovable;
+extern const unsigned kRemovableLine;
+
+// Known requests to the memories: 1 warp reads in[0..31], in[0..31] with stride 2, and the banks with the given stride.
+extern const Kernel kCounted;
+
+}  // namespace gatun::simt_test
