@@ -1,0 +1,15 @@
+// GEMM with FP32 weights: see kernels.cu.
+#include "gemm/products.h"
+
+namespace gatun::gpu::gemm {
+
+VariantTable f32_variants() {
+  static const Variant variants[] = {
+      variant_of<F32Products<Tile<16, 64, 1, 1, 4, 2>>, true>(GTN_F32, false),
+      variant_of<F32Products<Tile<64, 64, 2, 1, 2, 3>>, true>(GTN_F32, false),
+      variant_of<F32Products<Tile<128, 128, 4, 2, 1, 2>>, true>(GTN_F32, false),
+  };
+  return {variants, sizeof variants / sizeof variants[0]};
+}
+
+}  // namespace gatun::gpu::gemm

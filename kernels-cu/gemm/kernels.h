@@ -1,0 +1,146 @@
+// What the host and the kernels of GEMM share: the layout of packed weights, the arguments of each kernel, and the table of tiles.
+#pragma once
+
+#include <cstdint>
+
+#include "gpu/runtime.h"
+
+namespace gatun::gpu::gemm {
+
+// k is cut into blocks of 128 bytes: 32 elements of F32, 64 of BF16, 128 of S8. That is a line of the caches, what a swizzled row
+// of shared memory holds, and what wgmma takes as one (its 128-byte swizzle).
+constexpr int kBlockBytes = 128;
+
+// Packed weights: panels of 64 columns, filled up with zeros, each a run of blocks of k:
+//   BF16, S8  [64 columns][128 bytes of k], where the 16-byte chunk c of column n lies at chunk c ^ (n % 8): a copy that keeps
+//             the order leaves it in shared memory as ldmatrix reads it without bank conflicts
+//   F32       [32 of k][64 columns]
+// A block is 8 KB without gaps, so any unit that copies can take it, cp.async as well as a bulk copy.
+constexpr int kPanelColumns = 64;
+constexpr int kPanelBlockBytes = kPanelColumns * kBlockBytes;
+
+// One matrix, or one after the other those of a grouped product; all pointers lead to the device's memory.
+struct PackedWeights {
+  int device;
+  int32_t format;
+  int64_t panels, blocks;  // of one matrix: of columns, of k
+  char* data;
+  float* scales;  // S8: of each column, filled up to whole panels
+  int32_t* sums;  // S8: sum of each column's quantized weights
+};
+
+// Rows to prepare: converted, copied to where 16-byte copies can read them, gathered, or quantized. One block for each row.
+struct RowsArgs {
+  const void* a;
+  int64_t a_stride;      // elements
+  const int32_t* index;  // the rows to take of `a`, each 0 to rows_a - 1; null: all, in order
+  int64_t rows_a, k;
+  char* to;
+  int64_t to_stride;  // bytes, a multiple of kBlockBytes
+  float* scales;      // S8
+  int32_t* zeros;     // S8
+  int32_t vector;     // 1: rows of `a` are aligned to 4 elements
+};
+
+// Where the tiles of each group start.
+struct ScheduleArgs {
+  const int64_t* offsets;
+  int64_t groups, first, rows;  // the rows of this part are `first` to first + rows - 1
+  int64_t rows_total;
+  int32_t tile_rows;
+  int32_t* starts;  // [groups + 1]
+};
+
+// The first product of a low-rank pair, to[rows, stride] = scale * (a * lora_a).
+struct ProjectArgs {
+  const void* a;
+  int64_t a_stride, rows, k;
+  const void* lora_a;  // [k, rank]
+  int32_t rank;
+  float scale;
+  float* to;
+  int64_t stride;
+  int32_t vector;  // 1: rows of `a` are aligned to 4 elements
+};
+
+// What becomes of sums; see epilogue.h.
+struct FinishArgs {
+  int64_t n;
+  const float* column_scales;  // S8
+  const int32_t* column_sums;  // S8
+  const float* row_scales;     // S8
+  const int32_t* row_zeros;    // S8
+  const float* bias;           // may be null
+  const void* residual;        // may be null
+  void* out;
+  int64_t out_stride;          // elements, of residual too
+  int32_t out_bf16, activation;
+  int32_t vector;  // out and residual are aligned to so many elements, 1, 2 or 4
+};
+
+struct GemmArgs {
+  FinishArgs finish;
+  const char* a;  // rows of the format's elements, aligned to 16 bytes
+  int64_t a_stride, k_bytes;  // bytes
+  const int32_t* index;       // rows to take of `a`, null: all, in order
+  int64_t rows_a, rows;
+  const char* weights;
+  int64_t panels, blocks;
+  int64_t tiles_m, tiles_n;  // tiles_m: at most
+  // Rows in groups.
+  const int64_t* offsets;  // null: one matrix
+  const int32_t* starts;
+  int64_t groups, first, rows_total;
+  // Low rank.
+  const float* projected;  // [rows, projected_stride]
+  int64_t projected_stride;
+  const void* lora_b;  // [rank, n]
+  int32_t rank, lora_bf16;
+  // Splits of k: the grid's y; a split has so many blocks.
+  int64_t split_blocks;
+  void* partial;  // [splits][rows][panels * 64] sums; null: one split
+};
+
+struct ReduceArgs {
+  FinishArgs finish;
+  const void* partial;
+  int64_t rows, stride;  // stride: elements of a row of partial
+  int32_t splits, s8;
+};
+
+// One tile shape of one format. The plan takes the one that its estimate says is the fastest for the rows of a run.
+struct Variant {
+  int32_t format;
+  int rows, columns;           // of a tile
+  int warps_m, warps_n, warps_k;
+  int stages, threads, shared_bytes;
+  bool rounded;   // BF16 sums that are fit for a BF16 output alone
+  bool low_rank;  // adds a low-rank product
+  KernelPointer kernel;
+};
+
+struct VariantTable {
+  const Variant* variants;
+  int count;
+};
+VariantTable f32_variants();
+VariantTable bf16_variants();
+VariantTable int8_variants();
+
+constexpr int kRowsThreads = 128;
+constexpr int kScheduleThreads = 256;
+constexpr int kProjectThreads = 256;
+constexpr int kProjectRows = 8;
+constexpr int kReduceThreads = 256;
+
+// Kernels of rows: from `a_dtype` for `format`.
+KernelPointer rows_kernel(int32_t a_dtype, int32_t format);
+KernelPointer schedule_kernel();
+KernelPointer project_kernel(int32_t a_dtype, int32_t lora_dtype);
+KernelPointer reduce_kernel();
+
+constexpr int kQuantizeShared = kRowsThreads / 32 * 16;
+constexpr int kScheduleShared = kScheduleThreads / 32 * 4;
+constexpr int kProjectShared = kProjectThreads * kProjectRows * 4;
+
+}  // namespace gatun::gpu::gemm

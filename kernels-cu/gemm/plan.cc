@@ -1,0 +1,370 @@
+// GEMM plans: which tile for how many rows, the workspace, and the launches of a run.
+#include "gemm/plan.h"
+
+#include <cstdio>
+#include <new>
+
+#include "gemm/kernels.h"
+
+namespace gatun::gpu {
+namespace {
+
+using namespace gemm;
+
+// Rows are prepared in parts of about this size, so that the workspace does not grow with their number.
+constexpr int64_t kPreparedBytes = int64_t{256} << 20;
+constexpr int64_t kPartRows = int64_t{1} << 22;
+constexpr int64_t kMaxSize = int64_t{1} << 40;
+constexpr int kMaxVariants = 16;
+
+int64_t ceil_div(int64_t value, int64_t by) { return (value + by - 1) / by; }
+int64_t round_to(int64_t value, int64_t to) { return ceil_div(value, to) * to; }
+bool aligned(const void* p, int64_t to) { return reinterpret_cast<uintptr_t>(p) % static_cast<uintptr_t>(to) == 0; }
+
+VariantTable variants_of(int32_t format) {
+  return format == GTN_S8 ? int8_variants() : format == GTN_BF16 ? bf16_variants() : f32_variants();
+}
+
+// What a multiprocessor does in a cycle. From data sheets, and for mma.sync on 9.0 what is known of it: 0.62 of the peak.
+struct Rates {
+  double multiply_adds;  // of the format
+  double shared = 128, l2 = 32, memory = 12;  // bytes
+
+  Rates(int arch, int32_t format) {
+    const double bf16 = arch >= 100 && arch < 120 ? 2048 : arch >= 90 && arch < 100 ? 1270 : arch == 80 || arch == 87 ? 1024 : 512;
+    const double f32 = arch == 80 ? 64 : 128;
+    multiply_adds = format == GTN_F32 ? 0.8 * f32 : format == GTN_BF16 ? bf16 : 2 * bf16;
+  }
+};
+
+// How many cycles a block of k takes in a tile, as far as throughput goes.
+double block_cycles(const Variant& v, const Rates& rates) {
+  const double depth = v.format == GTN_S8 ? kBlockBytes : v.format == GTN_BF16 ? kBlockBytes / 2 : kBlockBytes / 4;
+  const double products = v.rows * v.columns * depth / rates.multiply_adds;
+  const double copied = (v.rows + v.columns) * kBlockBytes;
+  // Matrix units: each warp reads its rows and columns. FP32: a warp of 32 x 64 reads 16 times 512 bytes for each 4 of k.
+  const double warps = v.warps_m * v.warps_n;
+  const double read = v.format == GTN_F32
+                          ? 0
+                          : warps * (v.rows / v.warps_m + v.columns / v.warps_n) * kBlockBytes;
+  const double shared = (copied + read) / rates.shared, l2 = copied / rates.l2;
+  const double most = products > shared ? products : shared;
+  return most > l2 ? most : l2;
+}
+
+struct Choice {
+  const Variant* variant;
+  int64_t splits, split_blocks;
+  int64_t tiles_m, tiles_n;
+};
+
+class GemmPlan final : public Plan {
+ public:
+  GemmPlan(const Device& device, const gtn_gemm_desc& desc) : device_(device) {
+    format_ = desc.format;
+    a_dtype_ = desc.a.dtype;
+    out_dtype_ = desc.out.dtype;
+    activation_ = desc.activation;
+    m_ = desc.out.shape[0];
+    m_a_ = desc.a.shape[0];
+    groups_ = desc.groups;
+    rank_ = desc.rank;
+    lora_dtype_ = desc.lora_dtype;
+    lora_scale_ = desc.lora_scale;
+    indexed_ = desc.has_row_index != 0;
+    k_ = desc.a.shape[1];
+    n_ = desc.out.shape[1];
+    a_stride_ = k_ == 0 ? 0 : desc.a.strides[0];
+    out_stride_ = desc.out.strides[0];
+    element_ = element_bytes(format_);
+    blocks_ = ceil_div(k_ * element_, kBlockBytes);
+    panels_ = ceil_div(n_, kPanelColumns);
+  }
+
+  // Makes the kernels ready that a run may choose.
+  gtn_status prepare_kernels(gtn_message* message) {
+    const VariantTable table = variants_of(format_);
+    for (int i = 0; i < table.count && count_ < kMaxVariants; ++i) {
+      const Variant& v = table.variants[i];
+      if (v.shared_bytes > device_.properties.shared_bytes || (v.rounded && out_dtype_ != GTN_BF16) ||
+          (rank_ > 0 && !v.low_rank)) {
+        continue;
+      }
+      int resident = 1;
+      gtn_status status = gpu::prepare(device_.index, v.kernel, v.shared_bytes, message);
+      if (status == GTN_OK) status = occupancy(device_.index, v.kernel, v.threads, v.shared_bytes, &resident, message);
+      if (status != GTN_OK) return status;
+      candidates_[count_++] = {&v, resident};
+    }
+    rows_kernel_ = rows_kernel(a_dtype_, format_);
+    gtn_status status = gpu::prepare(device_.index, rows_kernel_, kQuantizeShared, message);
+    if (status == GTN_OK && groups_ > 0) {
+      status = gpu::prepare(device_.index, schedule_kernel(), kScheduleShared, message);
+    }
+    if (status == GTN_OK && rank_ > 0) {
+      project_kernel_ = project_kernel(a_dtype_, lora_dtype_);
+      status = gpu::prepare(device_.index, project_kernel_, kProjectShared, message);
+    }
+    if (status == GTN_OK) status = gpu::prepare(device_.index, reduce_kernel(), 0, message);
+    return status;
+  }
+
+  void describe(const gtn_gemm_desc& desc, gtn_plan_info* info) const {
+    const auto real = [](int64_t value) { return static_cast<double>(value); };
+    const double m = real(m_), n = real(n_), k = real(k_), rank = real(rank_);
+    const double a_bytes = real(element_bytes(a_dtype_)), out_bytes = real(element_bytes(out_dtype_));
+    const double lora_bytes = lora_dtype_ == GTN_F32 ? 4 : 2;
+    // A row reads one matrix and one row of `a`, so of more than there are rows some are not read.
+    const double matrices = groups_ == 0 ? 1 : real(groups_ < m_ ? groups_ : m_);
+    const double rows_a = real(m_a_ < m_ ? m_a_ : m_);
+    info->op = GTN_OP_GEMM;
+    char name[48];
+    const char* format = format_ == GTN_S8 ? "int8" : format_ == GTN_BF16 ? "bf16" : "f32";
+    const Choice choice = choose(m_);
+    std::snprintf(name, sizeof name, "gemm.%s%s.%dx%d", format, groups_ > 0 ? ".grouped" : rank_ > 0 ? ".lora" : "",
+                  choice.variant->rows, choice.variant->columns);
+    name_kernel(info, device_, name);
+    info->flops = 2 * m * n * k + 2 * m * rank * (k + n);
+    info->bytes = rows_a * k * a_bytes + matrices * k * n * real(element_) + m * n * out_bytes * (desc.has_residual ? 2 : 1) +
+                  (desc.has_bias ? 4 * matrices * n : 0) + (format_ == GTN_S8 ? 8 * matrices * n : 0) +
+                  (groups_ > 0 ? 8 * (real(groups_) + 1) : 0) + (indexed_ ? 4 * m : 0) + rank * (k + n) * lora_bytes;
+    info->workspace_bytes = Workspace(*this, m_, in_place(nullptr, m_), choice).bytes;
+  }
+
+  gtn_status run(Stream& stream, const void* arguments, gtn_message* message) const override {
+    const gtn_gemm_args& args = *static_cast<const gtn_gemm_args*>(arguments);
+    const PackedWeights& weights = *static_cast<const PackedWeights*>(args.weights);
+    if (args.rows == 0 || n_ == 0) return GTN_OK;
+    const bool as_it_is = in_place(args.a, args.rows);
+    Choice choice = choose(args.rows < kPartRows ? args.rows : kPartRows);
+    const Workspace workspace(*this, args.rows, as_it_is, choice);
+    char* scratch = workspace.bytes == 0 ? nullptr : static_cast<char*>(stream.scratch(workspace.bytes));
+    if (scratch == nullptr && workspace.bytes > 0) {
+      return fail(message, GTN_OUT_OF_MEMORY, "no memory for %lld bytes of workspace", static_cast<long long>(workspace.bytes));
+    }
+    const int64_t a_bytes = element_bytes(a_dtype_), out_bytes = element_bytes(out_dtype_);
+    const bool vector_a = aligned(args.a, 4 * a_bytes) && (a_stride_ % 4 == 0 || (args.rows == 1 && !indexed_));
+
+    GemmArgs tiles = {};
+    tiles.finish.n = n_;
+    tiles.finish.column_scales = weights.scales;
+    tiles.finish.column_sums = weights.sums;
+    tiles.finish.row_scales = reinterpret_cast<float*>(scratch + workspace.scales_at);
+    tiles.finish.row_zeros = reinterpret_cast<int32_t*>(scratch + workspace.zeros_at);
+    tiles.finish.bias = static_cast<const float*>(args.bias);
+    tiles.finish.out_stride = out_stride_;
+    tiles.finish.out_bf16 = out_dtype_ == GTN_BF16;
+    tiles.finish.activation = activation_;
+    tiles.finish.vector = 1;
+    for (int v = 2; v <= 4; v *= 2) {
+      if (aligned(args.out, v * out_bytes) && aligned(args.residual, v * out_bytes) &&
+          (out_stride_ % v == 0 || args.rows == 1)) {
+        tiles.finish.vector = v;
+      }
+    }
+    tiles.k_bytes = k_ * element_;
+    tiles.weights = weights.data;
+    tiles.panels = panels_;
+    tiles.blocks = blocks_;
+    tiles.offsets = args.group_offsets;
+    tiles.groups = groups_;
+    tiles.rows_total = args.rows;
+    tiles.starts = reinterpret_cast<int32_t*>(scratch + workspace.starts_at);
+    tiles.rank = static_cast<int32_t>(rank_);
+    tiles.lora_b = args.lora_b;
+    tiles.lora_bf16 = lora_dtype_ == GTN_BF16;
+    tiles.projected_stride = rank_;
+    tiles.projected = reinterpret_cast<float*>(scratch + workspace.projected_at);
+
+    for (int64_t first = 0; first < args.rows; first += workspace.rows_at_once) {
+      const int64_t left = args.rows - first, here = left < workspace.rows_at_once ? left : workspace.rows_at_once;
+      if (here != args.rows) choice = choose(here, false);
+      const Variant& variant = *choice.variant;
+      const char* a = static_cast<const char*>(args.a);
+      const int32_t* index = args.row_index == nullptr ? nullptr : args.row_index + first;
+      if (index == nullptr) a += first * a_stride_ * a_bytes;
+      gtn_status status = GTN_OK;
+      if (as_it_is) {
+        tiles.a = a;
+        tiles.a_stride = a_stride_ * a_bytes;
+        tiles.index = index;
+        tiles.rows_a = index == nullptr ? here : args.rows_a;
+      } else {
+        RowsArgs rows = {};
+        rows.a = a;
+        rows.a_stride = a_stride_;
+        rows.index = index;
+        rows.rows_a = args.rows_a;
+        rows.k = k_;
+        rows.to = scratch;
+        rows.to_stride = prepared_stride();
+        rows.scales = reinterpret_cast<float*>(scratch + workspace.scales_at);
+        rows.zeros = reinterpret_cast<int32_t*>(scratch + workspace.zeros_at);
+        rows.vector = vector_a;
+        status = gpu::launch(stream.queue, rows_kernel_, {here}, kRowsThreads, kQuantizeShared, &rows, message);
+        tiles.a = scratch;
+        tiles.a_stride = prepared_stride();
+        tiles.index = nullptr;
+        tiles.rows_a = here;
+      }
+      if (status == GTN_OK && groups_ > 0) {
+        const ScheduleArgs schedule = {args.group_offsets, groups_, first, here, args.rows, variant.rows,
+                                       reinterpret_cast<int32_t*>(scratch + workspace.starts_at)};
+        status = gpu::launch(stream.queue, schedule_kernel(), {1}, kScheduleThreads, kScheduleShared, &schedule, message);
+      }
+      if (status == GTN_OK && rank_ > 0) {
+        const ProjectArgs project = {a, a_stride_, here, k_, args.lora_a, static_cast<int32_t>(rank_), lora_scale_,
+                                     reinterpret_cast<float*>(scratch + workspace.projected_at), rank_, vector_a};
+        status = gpu::launch(stream.queue, project_kernel_, {ceil_div(here, kProjectRows), ceil_div(rank_, 32)}, kProjectThreads,
+                             kProjectShared, &project, message);
+      }
+      if (status != GTN_OK) return status;
+      tiles.finish.out = static_cast<char*>(args.out) + first * out_stride_ * out_bytes;
+      tiles.finish.residual =
+          args.residual == nullptr ? nullptr : static_cast<const char*>(args.residual) + first * out_stride_ * out_bytes;
+      tiles.rows = here;
+      tiles.first = first;
+      tiles.tiles_m = choice.tiles_m;
+      tiles.tiles_n = choice.tiles_n;
+      tiles.split_blocks = choice.split_blocks;
+      tiles.partial = choice.splits > 1 ? scratch + workspace.partial_at : nullptr;
+      const int64_t count = choice.tiles_m * choice.tiles_n;
+      status = gpu::launch(stream.queue, variant.kernel, {count < INT32_MAX ? count : INT32_MAX, choice.splits}, variant.threads,
+                           variant.shared_bytes, &tiles, message);
+      if (status == GTN_OK && choice.splits > 1) {
+        const ReduceArgs reduce = {tiles.finish, tiles.partial, here, panels_ * kPanelColumns, static_cast<int32_t>(choice.splits),
+                                   format_ == GTN_S8};
+        status = gpu::launch(stream.queue, reduce_kernel(), {ceil_div(n_, kReduceThreads), here < 65535 ? here : 65535},
+                             kReduceThreads, 0, &reduce, message);
+      }
+      if (status != GTN_OK) return status;
+    }
+    return GTN_OK;
+  }
+
+ private:
+  struct Candidate {
+    const Variant* variant;
+    int resident;  // blocks of threads on a multiprocessor
+  };
+
+  int64_t prepared_stride() const { return blocks_ * kBlockBytes; }
+
+  // Whether tiles read `a` itself: it has the format's elements, and copies of 16 bytes find their alignment.
+  bool in_place(const void* a, int64_t rows) const {
+    return format_ != GTN_S8 && format_ == a_dtype_ && aligned(a, 16) &&
+           (a_stride_ * element_ % 16 == 0 || (rows == 1 && !indexed_));
+  }
+
+  // The variant and the number of splits that should take the fewest cycles: an estimate from Rates, whose purpose is to be
+  // right about the order. It depends on sizes and the device alone.
+  Choice choose(int64_t rows, bool may_split = true) const {
+    const Rates rates(device_.properties.arch, format_);
+    const double processors = device_.properties.multiprocessors;
+    constexpr double kLatency = 800, kStart = 2500, kSecondLaunch = 4000;
+    const double weights = static_cast<double>(blocks_ * panels_) * kPanelBlockBytes;
+    Choice best = {};
+    double fewest = 0;
+    for (int i = 0; i < count_; ++i) {
+      const Variant& v = *candidates_[i].variant;
+      Choice choice = {&v, 1, blocks_, ceil_div(rows, v.rows), ceil_div(n_, v.columns)};
+      int64_t likely = choice.tiles_m;
+      if (groups_ > 0) {
+        // At most one tile of each group is not full.
+        const int64_t some = groups_ < rows ? groups_ : rows;
+        choice.tiles_m = rows / v.rows + some;
+        if (some > 0) likely = some * ceil_div(ceil_div(rows, some), v.rows);
+      }
+      const double matrices = groups_ > 0 ? static_cast<double>(groups_ < rows ? groups_ : rows) : 1;
+      const double streamed = matrices * weights / (processors * rates.memory);
+      for (int64_t splits = 1; splits <= (may_split ? 16 : 1); ++splits) {
+        choice.split_blocks = ceil_div(blocks_, splits);
+        if (splits > 1) {
+          // Splits that are worth it, and none of which is empty.
+          if (groups_ > 0 || rank_ > 0 || choice.split_blocks < 2 * v.warps_k || rows > 512 ||
+              ceil_div(blocks_, choice.split_blocks) != splits) {
+            continue;
+          }
+        }
+        choice.splits = splits;
+        const double work = static_cast<double>(likely) * static_cast<double>(choice.tiles_n) * static_cast<double>(splits);
+        const double each = static_cast<double>(static_cast<int64_t>((work + processors - 1) / processors));
+        const double resident = each < candidates_[i].resident ? each : candidates_[i].resident;
+        const double rounds = static_cast<double>(static_cast<int64_t>((each + resident - 1) / resident));
+        double step = resident * block_cycles(v, rates) * v.warps_k;
+        if (step < kLatency / (v.stages - 1)) step = kLatency / (v.stages - 1);
+        double cycles = rounds * static_cast<double>(ceil_div(choice.split_blocks, v.warps_k)) * step;
+        if (cycles < streamed) cycles = streamed;
+        cycles += rounds * kStart;
+        if (splits > 1) {
+          cycles += kSecondLaunch + static_cast<double>(rows * n_ * splits) * 8 / (processors * rates.l2);
+        }
+        if (best.variant == nullptr || cycles < fewest) {
+          best = choice;
+          fewest = cycles;
+        }
+      }
+    }
+    return best;
+  }
+
+  // The workspace of a run: rows as they are prepared, their scales and zero points, where groups' tiles start, projected rows,
+  // and the sums of splits. Every offset is a multiple of 256.
+  struct Workspace {
+    int64_t rows_at_once, scales_at, zeros_at, starts_at, projected_at, partial_at, bytes;
+
+    Workspace(const GemmPlan& plan, int64_t rows, bool in_place, const Choice& choice) {
+      const int64_t row_bytes = in_place ? 0 : plan.prepared_stride(), projected_bytes = plan.rank_ * 4;
+      rows_at_once = rows < kPartRows ? rows : kPartRows;
+      if (row_bytes + projected_bytes > 0) {
+        int64_t most = kPreparedBytes / (row_bytes + projected_bytes) / 256 * 256;
+        if (most < 256) most = 256;
+        if (rows_at_once > most) rows_at_once = most;
+      }
+      const bool scales = plan.format_ == GTN_S8;
+      scales_at = round_to(rows_at_once * row_bytes, 256);
+      zeros_at = scales_at + (scales ? round_to(rows_at_once * 4, 256) : 0);
+      starts_at = zeros_at + (scales ? round_to(rows_at_once * 4, 256) : 0);
+      projected_at = starts_at + (plan.groups_ > 0 ? round_to((plan.groups_ + 1) * 4, 256) : 0);
+      partial_at = projected_at + round_to(rows_at_once * projected_bytes, 256);
+      bytes = partial_at + (choice.splits > 1 ? choice.splits * rows * plan.panels_ * kPanelColumns * 4 : 0);
+    }
+  };
+
+  const Device& device_;
+  int32_t format_, a_dtype_, out_dtype_, activation_, lora_dtype_;
+  int64_t m_, m_a_, k_, n_, a_stride_, out_stride_;
+  int64_t groups_, rank_;  // 0: none
+  float lora_scale_;
+  bool indexed_;  // rows of `a` are taken by number
+  int64_t element_, blocks_, panels_;
+  Candidate candidates_[kMaxVariants];
+  int count_ = 0;
+  KernelPointer rows_kernel_ = {}, project_kernel_ = {};
+};
+
+}  // namespace
+
+bool gemm_serves(const Device&, int32_t format) { return format == GTN_F32 || format == GTN_BF16 || format == GTN_S8; }
+
+gtn_status gemm_plan(Device& device, const gtn_gemm_desc& desc, Plan** plan, gtn_plan_info* info, gtn_message* message) {
+  const int64_t k = desc.a.shape[1], n = desc.out.shape[1];
+  if (k > kMaxSize || n > kMaxSize) {
+    return fail(message, GTN_UNSUPPORTED, "weights of %lld x %lld: this backend takes up to 2^40 each way",
+                static_cast<long long>(k), static_cast<long long>(n));
+  }
+  if (desc.groups > kMaxSize) {
+    return fail(message, GTN_UNSUPPORTED, "groups: is %lld, this backend takes up to 2^40", static_cast<long long>(desc.groups));
+  }
+  GemmPlan* created = new (std::nothrow) GemmPlan(device, desc);
+  if (created == nullptr) return fail(message, GTN_OUT_OF_MEMORY, "no memory for a plan");
+  if (const gtn_status status = created->prepare_kernels(message); status != GTN_OK) {
+    delete created;
+    return status;
+  }
+  created->describe(desc, info);
+  *plan = created;
+  return GTN_OK;
+}
+
+}  // namespace gatun::gpu

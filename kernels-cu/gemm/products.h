@@ -1,0 +1,221 @@
+// A warp's part of a tile's sums, and how a block of k adds to them.
+//
+// A policy has: T, the tile; Sum; kRowCount rows and kColumnCount groups of kWidth neighbouring columns that a thread has, with
+// row(i) and column(j) within the tile and sum(i, j, w); multiply(rows, columns), which takes a block of k of both from shared
+// memory; complete(), after the last; for_each(f), over all sums in one order.
+#pragma once
+
+#include "gemm/tile.h"
+#include "gpu/gpu.h"
+
+namespace gatun::gpu::gemm {
+
+// mma.sync, m16n8 and 32 bytes of k. Fragments by ldmatrix: of rows 16 x 32 bytes at once, of columns 16 x 32 bytes as well,
+// which are two of the instruction's. A warp of 64 x 32 sums reads 96 bytes of shared memory for each 1024 multiply-adds of BF16.
+template <typename Tile, typename SumType>
+struct MmaTile {
+  using T = Tile;
+  using Sum = SumType;
+  static constexpr int kM = T::kWarpRows / 16, kN = T::kWarpColumns / 8;
+  static constexpr int kRowCount = 2 * kM, kColumnCount = kN, kWidth = 2;
+  static constexpr int kSteps = kBlockBytes / 32;
+  static_assert(T::kWarpRows % 16 == 0 && T::kWarpColumns % 16 == 0);
+
+  int warp_k, row_base, column_base;
+  int row_at, column_at;  // of this thread's ldmatrix rows, at step 0
+  Sum sums[kM][kN][4];
+
+  GPU_DEVICE MmaTile() {
+    const int w = warp();
+    warp_k = w / (T::kWarpsM * T::kWarpsN);
+    const int m = w / T::kWarpsN % T::kWarpsM, n = w % T::kWarpsN;
+    row_base = m * T::kWarpRows;
+    column_base = n * T::kWarpColumns;
+    // Step s takes chunks 2 s and 2 s + 1: an exclusive or with 2 s, since the rest of the address is aligned.
+    const int swizzle = lane() % 8;
+    row_at = (row_base + lane() % 16) * kBlockBytes + ((lane() / 16) ^ swizzle) * 16;
+    column_at = (column_base + lane() / 16 * 8 + lane() % 8) * kBlockBytes + ((lane() / 8 % 2) ^ swizzle) * 16;
+    clear(sums);
+  }
+
+  template <typename X>
+  GPU_DEVICE static void clear(X (&x)[kM][kN][4]) {
+    GPU_UNROLL
+    for (int i = 0; i < kM; ++i) {
+      GPU_UNROLL
+      for (int j = 0; j < kN; ++j) {
+        GPU_UNROLL
+        for (int e = 0; e < 4; ++e) x[i][j][e] = 0;
+      }
+    }
+  }
+
+  GPU_DEVICE int row(int i) const { return row_base + i / 2 * 16 + i % 2 * 8 + lane() / 4; }
+  GPU_DEVICE int column(int j) const { return column_base + j * 8 + lane() % 4 * 2; }
+  GPU_DEVICE Sum& sum(int i, int j, int w) { return sums[i / 2][j][i % 2 * 2 + w]; }
+
+  template <typename F>
+  GPU_DEVICE void for_each(F f) {
+    GPU_UNROLL
+    for (int i = 0; i < kM; ++i) {
+      GPU_UNROLL
+      for (int j = 0; j < kN; ++j) {
+        GPU_UNROLL
+        for (int e = 0; e < 4; ++e) f((i * kN + j) * 4 + e, sums[i][j][e]);
+      }
+    }
+  }
+
+  // The fragments of step s + 1 are on their way while those of step s are multiplied.
+  template <typename Mma>
+  GPU_DEVICE void multiply_block(const char* rows, const char* columns, Sum (&to)[kM][kN][4], Mma mma) const {
+    uint32_t a[2][kM][4], b[2][kN / 2][4];
+    const auto load = [&](int step) __attribute__((always_inline)) {
+      GPU_UNROLL
+      for (int i = 0; i < kM; ++i) load_matrix_x4(a[step % 2][i], rows + ((row_at + i * 16 * kBlockBytes) ^ (step * 32)));
+      GPU_UNROLL
+      for (int j = 0; j < kN / 2; ++j) {
+        load_matrix_x4(b[step % 2][j], columns + ((column_at + j * 16 * kBlockBytes) ^ (step * 32)));
+      }
+    };
+    load(0);
+    GPU_UNROLL
+    for (int s = 0; s < kSteps; ++s) {
+      if (s + 1 < kSteps) load(s + 1);
+      GPU_UNROLL
+      for (int j = 0; j < kN; ++j) {
+        const uint32_t pair[2] = {b[s % 2][j / 2][j % 2 * 2], b[s % 2][j / 2][j % 2 * 2 + 1]};
+        GPU_UNROLL
+        for (int i = 0; i < kM; ++i) mma(to[i][j], a[s % 2][i], pair);
+      }
+    }
+  }
+};
+
+struct MmaBf16 {
+  GPU_DEVICE void operator()(float (&c)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) const { mma_bf16(c, a, b); }
+};
+
+struct MmaU8S8 {
+  GPU_DEVICE void operator()(int32_t (&c)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) const { mma_u8s8(c, a, b); }
+};
+
+template <typename Tile>
+struct S8Products : MmaTile<Tile, int32_t> {
+  GPU_DEVICE void multiply(const char* rows, const char* columns) { this->multiply_block(rows, columns, this->sums, MmaU8S8()); }
+  GPU_DEVICE void complete() {}
+};
+
+// For a BF16 output, whose rounding hides what the matrix unit does to long sums.
+template <typename Tile>
+struct Bf16RoundedProducts : MmaTile<Tile, float> {
+  GPU_DEVICE void multiply(const char* rows, const char* columns) { this->multiply_block(rows, columns, this->sums, MmaBf16()); }
+  GPU_DEVICE void complete() {}
+};
+
+// As exact as FP32 sums are: the matrix unit adds to its sums by cutting off what does not fit (Ootomo and Yokota 2022,
+// "Recovering single precision accuracy from Tensor Cores"), and always towards zero, so over k / 16 additions the errors pile up
+// instead of averaging out: at k = 4096 some 6 times the error of a plain FP32 loop (a prediction). So chains of 128 begin
+// at zero, where sums are small, and are added by the FP32 units, which round. It costs a second set of registers.
+template <typename Tile>
+struct Bf16Products : MmaTile<Tile, float> {
+  using Base = MmaTile<Tile, float>;
+  static constexpr int kChainBlocks = 2;
+
+  float chain[Base::kM][Base::kN][4];
+  int blocks = 0;
+
+  GPU_DEVICE Bf16Products() { Base::clear(chain); }
+
+  GPU_DEVICE void multiply(const char* rows, const char* columns) {
+    this->multiply_block(rows, columns, chain, MmaBf16());
+    if (++blocks == kChainBlocks) complete();
+  }
+
+  GPU_DEVICE void complete() {
+    GPU_UNROLL
+    for (int i = 0; i < Base::kM; ++i) {
+      GPU_UNROLL
+      for (int j = 0; j < Base::kN; ++j) {
+        GPU_UNROLL
+        for (int e = 0; e < 4; ++e) this->sums[i][j][e] += chain[i][j][e];
+      }
+    }
+    Base::clear(chain);
+    blocks = 0;
+  }
+};
+
+// FP32 units: a warp has 64 columns, a thread every fourth row of the warp and two runs of 4 columns. For each 4 of k it
+// reads its rows (the same for 8 threads) and its columns 16 bytes at a time: 8 rows take 16 reads for 256 multiply-adds.
+template <typename Tile>
+struct F32Products {
+  using T = Tile;
+  using Sum = float;
+  static constexpr int kRowCount = T::kWarpRows / 4, kColumnCount = 2, kWidth = 4;
+  static_assert(T::kWarpColumns == kPanelColumns && T::kWarpRows % 4 == 0);
+
+  int warp_k, row_base, column_base;
+  float sums[kRowCount][kColumnCount * kWidth];
+
+  GPU_DEVICE F32Products() {
+    const int w = warp();
+    warp_k = w / (T::kWarpsM * T::kWarpsN);
+    const int m = w / T::kWarpsN % T::kWarpsM, n = w % T::kWarpsN;
+    row_base = m * T::kWarpRows + lane() / 8;
+    column_base = n * T::kWarpColumns + lane() % 8 * 4;
+    for_each([](int, float& x) { x = 0.0f; });
+  }
+
+  GPU_DEVICE int row(int i) const { return row_base + i * 4; }
+  GPU_DEVICE int column(int j) const { return column_base + j * 32; }
+  GPU_DEVICE float& sum(int i, int j, int w) { return sums[i][j * kWidth + w]; }
+
+  template <typename F>
+  GPU_DEVICE void for_each(F f) {
+    GPU_UNROLL
+    for (int i = 0; i < kRowCount; ++i) {
+      GPU_UNROLL
+      for (int c = 0; c < kColumnCount * kWidth; ++c) f(i * kColumnCount * kWidth + c, sums[i][c]);
+    }
+  }
+
+  GPU_DEVICE void multiply(const char* rows, const char* columns) {
+    // Column n of the tile is column n % 64 of panel n / 64, and row k of the panel's block has 256 bytes.
+    const char* panel = columns + column_base / kPanelColumns * kPanelBlockBytes + column_base % kPanelColumns * 4;
+    GPU_UNROLL
+    for (int chunk = 0; chunk < kBlockBytes / 16; ++chunk) {
+      float a[kRowCount][4];
+      GPU_UNROLL
+      for (int i = 0; i < kRowCount; ++i) {
+        load_pack(reinterpret_cast<const float*>(rows + row(i) * kBlockBytes + (chunk ^ (row(i) % 8)) * 16), a[i]);
+      }
+      GPU_UNROLL
+      for (int p = 0; p < 4; ++p) {
+        float b[kColumnCount][4];
+        GPU_UNROLL
+        for (int j = 0; j < kColumnCount; ++j) {
+          load_pack(reinterpret_cast<const float*>(panel + (chunk * 4 + p) * kPanelColumns * 4 + j * 128), b[j]);
+        }
+        GPU_UNROLL
+        for (int i = 0; i < kRowCount; ++i) {
+          GPU_UNROLL
+          for (int c = 0; c < kColumnCount * kWidth; ++c) sums[i][c] = fma(a[i][p], b[c / kWidth][c % kWidth], sums[i][c]);
+        }
+      }
+    }
+  }
+
+  GPU_DEVICE void complete() {}
+};
+
+// A line of the table of variants.
+template <typename Products, bool kLowRank>
+Variant variant_of(int32_t format, bool rounded) {
+  using T = typename Products::T;
+  return {format,       T::kRows,          T::kColumns, T::kWarpsM, T::kWarpsN,
+          T::kWarpsK,   T::kStages,        T::kThreads, T::kSharedBytes,
+          rounded,      kLowRank,          kernel_pointer(multiply_tiles<Products, kLowRank>)};
+}
+
+}  // namespace gatun::gpu::gemm
