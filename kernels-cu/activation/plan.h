@@ -5,6 +5,6 @@
 namespace gatun::gpu {
 
 gtn_status activation_plan(Device& device, const gtn_activation_desc& desc, Plan** plan, gtn_plan_info* info, gtn_message* message);
-bool activation_serves(int32_t dtype);
+bool activation_serves(const Device& device, int32_t dtype);
 
 }  // namespace gatun::gpu

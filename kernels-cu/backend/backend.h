@@ -4,7 +4,9 @@
 #include <gatun/backend.h>
 
 #include <cstdint>
+#include <memory>
 #include <mutex>
+#include <new>
 #include <unordered_map>
 
 #include "core/message.h"
@@ -39,6 +41,14 @@ class Plan {
   virtual gtn_status run(Stream& stream, const void* args, gtn_message* message) const = 0;
 };
 
+// A new plan of type P, or null and a message.
+template <typename P, typename... Arguments>
+std::unique_ptr<P> make_plan(gtn_message* message, const Arguments&... arguments) {
+  std::unique_ptr<P> plan(new (std::nothrow) P(arguments...));
+  if (plan == nullptr) say(message, "no memory for a plan");
+  return plan;
+}
+
 // Fills info->kernel with "<backend>.<arch>.<rest>", as "cuda.sm_90.norm.rms.bf16".
 void name_kernel(gtn_plan_info* info, const Device& device, const char* rest);
 
@@ -54,6 +64,24 @@ inline int64_t element_bytes(int32_t dtype) {
       return 8;
     default:
       return 4;
+  }
+}
+
+// The place of a float type in a table of kernels.
+inline int type_index(int32_t dtype) { return dtype == GTN_F32 ? 0 : dtype == GTN_BF16 ? 1 : 2; }
+
+inline const char* type_name(int32_t dtype) {
+  switch (dtype) {
+    case GTN_F32:
+      return "f32";
+    case GTN_BF16:
+      return "bf16";
+    case GTN_F16:
+      return "f16";
+    case GTN_S8:
+      return "s8";
+    default:
+      return "u8";
   }
 }
 

@@ -10,6 +10,8 @@
 //   GPU_KERNEL(threads, min_blocks) void name(Args args)   a kernel: one argument, a structure that can be copied bitwise
 //   GPU_DEVICE                       before a function of the device's
 //   GPU_HOST_DEVICE                  before a function of both sides
+//   GPU_UNROLL                       before a loop that indexes registers
+//   GPU_ROLLED                       before a loop that is to stay one
 //   thread()  block_x/y/z()  grid_x/y/z()  lane()  warp()  kWarp    one-dimensional blocks, three-dimensional grids
 //   shared()                         the block's dynamic shared memory, 128-byte aligned; there is no other
 //   sync_threads()  sync_warp(mask)  sync_group(id, threads)        the last: a named barrier of 1 to 15, whole warps

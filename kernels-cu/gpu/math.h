@@ -5,7 +5,7 @@
 // degree 6. tanh: from expm1. erf and GELU: the lower tail of the normal distribution as exp(-t^2/2) times a rational
 // function, with t^2 carried in two floats; GELU and SiLU as max(x, 0) - |x| F(-|x|), which never cancels.
 //
-// Errors at most, in units of the last place: exp 1.2, exp2 1.2, tanh 2.6, sigmoid 2.3, erf 2.3, gelu_erf 7.5, silu 3.5;
+// Errors at most, in units of the last place: exp 1.2, exp2 1.2, log 2, tanh 2.6, sigmoid 2.3, erf 2.3, gelu_erf 7.5, silu 3.5;
 // gelu_tanh: relative (7 + 3 |v|) 2^-24 with v its negative argument of exp. NaN propagates through all of them; results below the
 // normal range round gradually. An exp is 11 operations beside the memory traffic of an element; kernels that a matrix unit
 // bounds take exp2_approx.
@@ -80,6 +80,24 @@ GPU_DEVICE float exp2(float x) {
   return x < 0.0f ? p * power_of_two<32>(k) * 0x1p-32f : p * power_of_two<-32>(k) * 0x1p32f;
 }
 
+
+// log(x) = e ln2 + 2 atanh((m - 1) / (m + 1)) for x = 2^e m with m in [sqrt(1/2), sqrt 2), to 2 units in the last place; ln2 in two
+// parts, the first times e exact. log 0 is -infinity, that of a negative number NaN.
+GPU_DEVICE float log(float x) {
+  if (!(x > 0.0f) || !finite(x)) return x == 0.0f ? -infinity() : x > 0.0f ? x : not_a_number();
+  const bool denormal = x < 0x1p-126f;
+  const uint32_t bits = bits_of(denormal ? x * 0x1p24f : x);
+  // 0x3f3504f3 is sqrt(1/2): the difference in the exponent field is e.
+  const uint32_t above = bits - 0x3f3504f3u;
+  const float e = static_cast<float>(static_cast<int32_t>(above) >> 23) - (denormal ? 24.0f : 0.0f);
+  const float m = float_of((above & 0x007fffffu) + 0x3f3504f3u);
+  const float s = (m - 1.0f) / (m + 1.0f);
+  const float z = s * s;
+  float q = fma(z, 0.222222222f, 0.285714286f);
+  q = fma(q, z, 0.4f);
+  q = fma(q, z, 0.666666667f);
+  return fma(e, 0x1.62e4p-1f, fma(s * z, q, fma(e, 0x1.7f7d1cp-20f, 2.0f * s)));
+}
 
 // tanh |x| = -m / (2 + m) with m = expm1(-2 |x|) = 2^n expm1(r) + (2^n - 1), whose parts do not cancel.
 GPU_DEVICE float tanh(float x) {

@@ -7,6 +7,8 @@
 #define GPU_KERNEL(threads, min_blocks) __global__ __launch_bounds__(threads, min_blocks)
 #define GPU_DEVICE __device__ __forceinline__
 #define GPU_HOST_DEVICE __host__ __device__ __forceinline__
+#define GPU_UNROLL _Pragma("unroll")
+#define GPU_ROLLED _Pragma("unroll 1")
 
 namespace gatun::gpu {
 
@@ -137,9 +139,7 @@ GPU_DEVICE void mma_u8s8(int32_t (&c)[4], const uint32_t (&a)[4], const uint32_t
 
 // Arithmetic. Files are compiled with --fmad=false.
 GPU_DEVICE float fma(float a, float b, float c) { return __fmaf_rn(a, b, c); }
-GPU_DEVICE double fma(double a, double b, double c) { return __fma_rn(a, b, c); }
 GPU_DEVICE float sqrt(float x) { return __fsqrt_rn(x); }
-GPU_DEVICE double sqrt(double x) { return __dsqrt_rn(x); }
 GPU_DEVICE float rint(float x) {
   float y;
   asm("cvt.rni.f32.f32 %0, %1;" : "=f"(y) : "f"(x));

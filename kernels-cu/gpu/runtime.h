@@ -14,6 +14,9 @@ namespace gatun::gpu {
 // As in libgatun_<name>.so.
 extern const char* const kBackendName;
 
+// Whether times mean anything.
+extern const bool kIsHardware;
+
 struct Properties {
   char selector[16];             // what follows the colon of the device's name: "0", "sm_80"
   char description[192];         // the device's own name, and what is behind it

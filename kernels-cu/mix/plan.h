@@ -5,6 +5,6 @@
 namespace gatun::gpu {
 
 gtn_status mix_plan(Device& device, const gtn_mix_desc& desc, Plan** plan, gtn_plan_info* info, gtn_message* message);
-bool mix_serves(int32_t dtype);
+bool mix_serves(const Device& device, int32_t dtype);
 
 }  // namespace gatun::gpu

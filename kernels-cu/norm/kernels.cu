@@ -1,0 +1,165 @@
+// Residual and LayerNorm or RMSNorm over rows.
+//
+//   h = x + residual, in FP32; sum = h
+//   LayerNorm: out = (h - mean h) / sqrt(var h + epsilon) * gamma + beta
+//   RMSNorm:   out = h / sqrt(mean h^2 + epsilon) * gamma
+//
+// Bytes: x, residual, out and sum once each; gamma and beta come from the cache. FLOPs: 10 an element for LayerNorm, 4 for
+// RMSNorm. What binds it: memory. So a row is held in registers from its only reading to its only writing, by a warp up to some
+// hundred elements and by a block beyond; a row that does not fit is read again, from the L2 cache where that holds it.
+// Everything is written in the last pass, after all of the row was read, which makes it right in place.
+//
+// The variance takes two passes and a correction (Chan, Golub and LeVeque, "Algorithms for computing the sample variance", 1983):
+// c = h - m with m the rounded mean, then var = mean c^2 - (mean c)^2, and mean c also corrects the mean. The first sum is of
+// h - h_0, so that it does not lose the digits that an offset has in common.
+//
+// Where squares or sums leave FP32's range, and the mean square is not a number from 2^-100 to 2^127, the row is done again times a
+// power of two that brings the largest of its elements, or sqrt(epsilon), to 1 to 2. The formula gives the rest: NaN for a
+// LayerNorm of a row with an infinity, 0 with NaN at the infinities for RMSNorm, NaN for a row with NaN.
+#include "norm/kernels.h"
+
+#include "gpu/pack.h"
+#include "gpu/rows.h"
+
+namespace gatun::gpu {
+namespace {
+
+// Whether a mean square came from squares inside FP32's range. False for NaN.
+GPU_DEVICE bool in_range(float mean_square) { return mean_square >= 0x1p-100f && mean_square < 0x1p127f; }
+
+// 2^-e for 2^e <= x < 2^(e + 1) and e within -126 to 126.
+GPU_DEVICE float inverse_power(float x) {
+  const uint32_t exponent = bits_of(x) >> 23;
+  return float_of((254u - (exponent < 1u ? 1u : exponent > 253u ? 253u : exponent)) << 23);
+}
+
+struct Moments {
+  float mean, rest, mean_square;
+};
+
+template <bool kLayer, typename X, typename Y, int N, int kThreads, int kPacks>
+GPU_KERNEL(kBlockOf<kThreads>, 1) void norm_rows(const NormArgs a) {
+  const int64_t row = group_row<kThreads>();
+  if (row >= a.rows) return;
+  const X* x = static_cast<const X*>(a.x) + row * a.x_stride;
+  const X* residual = a.residual == nullptr ? nullptr : static_cast<const X*>(a.residual) + row * a.x_stride;
+  X* sum = a.sum == nullptr ? nullptr : static_cast<X*>(a.sum) + row * a.x_stride;
+  Y* out = static_cast<Y*>(a.out) + row * a.out_stride;
+  const int64_t n = a.n;
+  const float count = static_cast<float>(n);
+
+  const auto load = [&](float(&v)[N], int64_t i) {
+    load_pack(x + i, v);
+    if (residual == nullptr) return;
+    float r[N];
+    load_pack(residual + i, r);
+#pragma unroll
+    for (int j = 0; j < N; ++j) v[j] += r[j];
+  };
+  float kept[kPacks > 0 ? kPacks : 1][N];
+  if constexpr (kPacks > 0) each_kept<N, kThreads>(kept, n, load);
+  const auto each = [&](auto body) {
+    if constexpr (kPacks > 0) {
+      each_kept<N, kThreads>(kept, n, body);
+    } else {
+      each_loaded<N, kThreads>(n, load, body);
+    }
+  };
+
+  Group<kThreads> group;
+  float first = 0.0f;
+  if constexpr (kLayer) {
+    first = to_float(x[0]);
+    if (residual != nullptr) first += to_float(residual[0]);
+  }
+  const auto moments = [&](float scale) {
+    Moments m = {0.0f, 0.0f, 0.0f};
+    float s = 0.0f, squares = 0.0f;
+    if constexpr (kLayer) {
+      each([&](const float(&v)[N], int64_t) {
+#pragma unroll
+        for (int j = 0; j < N; ++j) s += (v[j] - first) * scale;
+      });
+      m.mean = first * scale + group.sum(s) / count;
+      s = 0.0f;
+    }
+    each([&](const float(&v)[N], int64_t) {
+#pragma unroll
+      for (int j = 0; j < N; ++j) {
+        const float c = v[j] * scale - m.mean;
+        if constexpr (kLayer) s += c;
+        squares = fma(c, c, squares);
+      }
+    });
+    if constexpr (kLayer) {
+      group.sum(&s, &squares);
+      m.rest = s / count;
+      m.mean_square = squares / count - m.rest * m.rest;
+    } else {
+      m.mean_square = group.sum(squares) / count;
+    }
+    return m;
+  };
+
+  float scale = 1.0f, epsilon = a.epsilon;
+  Moments m = moments(scale);
+  if (!in_range(m.mean_square + epsilon)) {
+    float most = 0.0f;
+    each([&](const float(&v)[N], int64_t) {
+#pragma unroll
+      for (int j = 0; j < N; ++j) most = absolute(v[j]) > most ? absolute(v[j]) : most;
+    });
+    most = group.max(most);
+    const float root = sqrt(epsilon);
+    most = root > most ? root : most;
+    if (most > 0.0f && finite(most)) {
+      scale = inverse_power(most);
+      epsilon = epsilon * scale * scale;
+      m = moments(scale);
+    }
+  }
+  const float factor = 1.0f / sqrt(m.mean_square + epsilon);
+
+  each([&](const float(&v)[N], int64_t i) {
+    float gamma[N], y[N];
+    load_pack(a.gamma + i, gamma);
+#pragma unroll
+    for (int j = 0; j < N; ++j) {
+      const float h = v[j] * scale;
+      y[j] = kLayer ? (h - m.mean - m.rest) * factor : h * factor;
+    }
+    if (kLayer && a.beta != nullptr) {
+      float beta[N];
+      load_pack(a.beta + i, beta);
+#pragma unroll
+      for (int j = 0; j < N; ++j) y[j] = fma(y[j], gamma[j], beta[j]);
+    } else {
+#pragma unroll
+      for (int j = 0; j < N; ++j) y[j] *= gamma[j];
+    }
+    if (sum != nullptr) store_pack(sum + i, v);
+    store_pack(out + i, y);
+  });
+}
+
+template <bool kLayer, typename X, typename Y>
+RowKernel<NormArgs> kernel_for(int64_t n, bool aligned) {
+  constexpr int N = kPackOf<X, Y>;
+  return row_kernel<NormArgs, N>(n, aligned, [](auto shape) {
+    using Shape = decltype(shape);
+    return norm_rows<kLayer, X, Y, Shape::kPack, Shape::kThreads, Shape::kPacks>;
+  });
+}
+
+}  // namespace
+
+RowKernel<NormArgs> norm_kernel(bool layer, bool x_bf16, bool out_bf16, int64_t n, bool aligned) {
+  if (layer) {
+    if (x_bf16) return out_bf16 ? kernel_for<true, Bf16, Bf16>(n, aligned) : kernel_for<true, Bf16, float>(n, aligned);
+    return out_bf16 ? kernel_for<true, float, Bf16>(n, aligned) : kernel_for<true, float, float>(n, aligned);
+  }
+  if (x_bf16) return out_bf16 ? kernel_for<false, Bf16, Bf16>(n, aligned) : kernel_for<false, Bf16, float>(n, aligned);
+  return out_bf16 ? kernel_for<false, float, Bf16>(n, aligned) : kernel_for<false, float, float>(n, aligned);
+}
+
+}  // namespace gatun::gpu
