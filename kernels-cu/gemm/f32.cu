@@ -3,13 +3,16 @@
 
 namespace gatun::gpu::gemm {
 
-VariantTable f32_variants() {
-  static const Variant variants[] = {
-      variant_of<F32Products<Tile<16, 64, 1, 1, 4, 2>>, true>(GTN_F32, false),
-      variant_of<F32Products<Tile<64, 64, 2, 1, 2, 3>>, true>(GTN_F32, false),
-      variant_of<F32Products<Tile<128, 128, 4, 2, 1, 2>>, true>(GTN_F32, false),
-  };
-  return {variants, sizeof variants / sizeof variants[0]};
-}
+namespace {
+
+const Variant kVariants[] = {
+    variant_of<F32Products<Tile<16, 64, 1, 1, 4, 2>>, true>(GTN_F32, false),
+    variant_of<F32Products<Tile<64, 64, 2, 1, 2, 3>>, true>(GTN_F32, false),
+    variant_of<F32Products<Tile<128, 128, 4, 2, 1, 2>>, true>(GTN_F32, false),
+};
+
+}  // namespace
+
+VariantTable f32_variants() { return {kVariants, sizeof kVariants / sizeof kVariants[0]}; }
 
 }  // namespace gatun::gpu::gemm

@@ -3,17 +3,20 @@
 
 namespace gatun::gpu::gemm {
 
-VariantTable int8_variants() {
-  static const Variant variants[] = {
-      variant_of<S8Products<Tile<16, 32, 1, 1, 4, 3>>, true>(GTN_S8, false),
-      variant_of<S8Products<Tile<32, 64, 1, 2, 2, 3>>, true>(GTN_S8, false),
-      variant_of<S8Products<Tile<64, 64, 2, 2, 1, 4>>, true>(GTN_S8, false),
-      variant_of<S8Products<Tile<128, 64, 2, 2, 1, 3>>, true>(GTN_S8, false),
-      variant_of<S8Products<Tile<128, 128, 2, 4, 1, 3>>, true>(GTN_S8, false),
-      variant_of<S8Products<Tile<128, 128, 2, 2, 1, 3>>, false>(GTN_S8, false),
-      variant_of<S8Products<Tile<128, 256, 2, 4, 1, 3>>, false>(GTN_S8, false),
-  };
-  return {variants, sizeof variants / sizeof variants[0]};
-}
+namespace {
+
+const Variant kVariants[] = {
+    variant_of<S8Products<Tile<16, 32, 1, 1, 4, 3>>, true>(GTN_S8, false),
+    variant_of<S8Products<Tile<32, 64, 1, 2, 2, 3>>, true>(GTN_S8, false),
+    variant_of<S8Products<Tile<64, 64, 2, 2, 1, 4>>, true>(GTN_S8, false),
+    variant_of<S8Products<Tile<128, 64, 2, 2, 1, 3>>, true>(GTN_S8, false),
+    variant_of<S8Products<Tile<128, 128, 2, 4, 1, 3>>, true>(GTN_S8, false),
+    variant_of<S8Products<Tile<128, 128, 2, 2, 1, 3>>, false>(GTN_S8, false),
+    variant_of<S8Products<Tile<128, 256, 2, 4, 1, 3>>, false>(GTN_S8, false),
+};
+
+}  // namespace
+
+VariantTable int8_variants() { return {kVariants, sizeof kVariants / sizeof kVariants[0]}; }
 
 }  // namespace gatun::gpu::gemm
