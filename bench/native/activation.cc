@@ -49,7 +49,7 @@ std::vector<Benchmark> activation_benchmarks() {
         all.push_back({std::string("activation/") + name + "/" + type_name(dtype) + "/" + rows.name(),
                        GTN_OP_ACTIVATION, dtype, GTN_LIMIT_F32, [=, which = activation](const Device& device) {
                          return std::make_unique<Activation>(device, which, dtype, rows);
-                       }});
+                       }, rows.large});
       }
     }
   }

@@ -11,6 +11,7 @@ struct Shape {
   int64_t left, right;  // the window
   int64_t dilation = 1;
   int64_t globals = 0;  // global tokens, evenly spread
+  bool large = false;
 };
 
 constexpr Shape kShapes[] = {
@@ -27,6 +28,12 @@ constexpr Shape kShapes[] = {
     {"dense_16384x128", 1, 16384, 16384, 2, 2, 128, -1, -1},
     {"dilated_16384", 1, 16384, 16384, 2, 2, 64, 1023, 0, 4},
     {"globals_16384", 1, 16384, 16384, 2, 2, 64, 2047, 0, 1, 64},
+    // What fills an accelerator: prompts, a window in a long one, and a batch of decoders.
+    {"causal_4x4096x32x128", 4, 4096, 4096, 32, 32, 128, -1, 0, 1, 0, true},
+    {"dense_4x4096x32x128", 4, 4096, 4096, 32, 32, 128, -1, -1, 1, 0, true},
+    {"causal_4x4096x32x64", 4, 4096, 4096, 32, 32, 64, -1, 0, 1, 0, true},
+    {"window_32768x32x128", 1, 32768, 32768, 32, 8, 128, 4095, 0, 1, 0, true},
+    {"decode_64x8192x32x128", 64, 1, 8192, 32, 8, 128, -1, 0, 1, 0, true},
 };
 
 class Attention final : public Problem {
@@ -82,7 +89,7 @@ std::vector<Benchmark> attention_benchmarks() {
     for (const Shape& shape : kShapes) {
       all.push_back({std::string("attention/") + type_name(dtype) + "/" + shape.name, GTN_OP_ATTENTION, dtype,
                      limit_of(dtype),
-                     [=](const Device& device) { return std::make_unique<Attention>(device, dtype, shape); }});
+                     [=](const Device& device) { return std::make_unique<Attention>(device, dtype, shape); }, shape.large});
     }
   }
   return all;

@@ -45,11 +45,19 @@ class Device {
   // Checks the status of a run on the stream, and waits for the stream.
   void finish(gtn_status run) const;
 
+  // Whether the host computes: a run is then done when it returns, and the host's clock tells how long it took.
+  bool is_host() const { return host_; }
+
+  // Seconds between two points of the stream, by the device's own clock.
+  double seconds(const std::function<void()>& between) const;
+
   const std::string name;
   gtn_device handle = 0;
   gtn_stream stream = 0;
 
  private:
+  bool host_ = true;
+  gtn_event start_ = 0, end_ = 0;
   struct Measured {
     double per_second;
     std::chrono::steady_clock::time_point when;
@@ -97,11 +105,13 @@ class Problem {
   // Runs on a set of operands, and waits for the result.
   void run(size_t set) const { device_.finish(start(set)); }
 
+  // Gives the run to the stream.
+  virtual gtn_status start(size_t set) const = 0;
+
   gtn_plan_info info() const;
 
  protected:
   explicit Problem(const Device& device) : device_(device) {}
-  virtual gtn_status start(size_t set) const = 0;
 
   const Device& device_;
   gtn_plan plan_ = 0;
@@ -112,6 +122,7 @@ struct Benchmark {
   int32_t op, dtype;  // what a device must claim
   int32_t limit;      // the ceiling of its arithmetic: GTN_LIMIT_*
   std::function<std::unique_ptr<Problem>(const Device&)> make;
+  bool large = false;  // too large for a processor: for accelerators alone
 };
 
 // Words for types in names, as in those of kernels: "f32", "bf16", "f16", "int8".
@@ -132,11 +143,13 @@ std::vector<Benchmark> select_benchmarks();
 std::vector<Benchmark> route_benchmarks();
 std::vector<Benchmark> softmax_benchmarks();
 
-// Shapes of row-wise operators. The first stays in a core's nearest caches, the second is in none of them.
+// Shapes of row-wise operators. The first stays in a core's nearest caches, the second is in none of them, the third in none of an
+// accelerator.
 struct Rows {
   int64_t rows, n;
+  bool large = false;
   std::string name() const { return std::to_string(rows) + "x" + std::to_string(n); }
 };
-inline constexpr Rows kRows[] = {{64, 1024}, {4096, 4096}};
+inline constexpr Rows kRows[] = {{64, 1024}, {4096, 4096}, {32768, 8192, true}};
 
 }  // namespace gatun::bench

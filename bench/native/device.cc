@@ -74,9 +74,18 @@ Device::Device(const std::string& device, int threads) : name(device) {
   gtn_device_options options = {sizeof options, threads};
   check(gtn_device_open(name.c_str(), &options, &handle, &message), message);
   check(gtn_stream_create(handle, &stream, &message), message);
+  gtn_device_info info = {};
+  info.size = sizeof info;
+  check(gtn_device_describe(handle, &info, &message), message);
+  host_ = info.host_memory != 0;
+  if (host_) return;
+  check(gtn_event_create(handle, &start_, &message), message);
+  check(gtn_event_create(handle, &end_, &message), message);
 }
 
 Device::~Device() {
+  if (start_ != 0) gtn_event_close(start_, nullptr);
+  if (end_ != 0) gtn_event_close(end_, nullptr);
   gtn_stream_close(stream, nullptr);
   gtn_device_close(handle, nullptr);
 }
@@ -107,6 +116,17 @@ void Device::finish(gtn_status run) const {
     check(run, message);
   }
   check(gtn_stream_synchronize(stream, &message), message);
+}
+
+double Device::seconds(const std::function<void()>& between) const {
+  Message message;
+  check(gtn_event_record(start_, stream, &message), message);
+  between();
+  check(gtn_event_record(end_, stream, &message), message);
+  check(gtn_event_synchronize(end_, &message), message);
+  double milliseconds = 0;
+  check(gtn_event_elapsed(start_, end_, &milliseconds, &message), message);
+  return milliseconds / 1e3;
 }
 
 Buffer::Buffer(const Device& device, int32_t dtype, int64_t elements) : device_(device.handle) {

@@ -5,13 +5,15 @@ namespace {
 
 struct Shape {
   int64_t m, n, k;
+  bool large = false;
   std::string name() const { return std::to_string(m) + "x" + std::to_string(n) + "x" + std::to_string(k); }
 };
 
 // From one token of a decoder, where reading the weights binds, to a batch, where the products do; then a layer whose
 // weights are in few caches.
 constexpr Shape kShapes[] = {{1, 1024, 1024},    {32, 1024, 1024}, {128, 1024, 1024},
-                             {1024, 1024, 1024}, {1, 4096, 4096},  {32, 4096, 4096}};
+                             {1024, 1024, 1024}, {1, 4096, 4096},  {32, 4096, 4096},
+                             {128, 4096, 4096, true}, {4096, 4096, 4096, true}, {8192, 8192, 8192, true}};
 
 // What a product has beside its shape: rows in equal groups, an expert each, or an adapter.
 struct Further {
@@ -104,7 +106,7 @@ std::vector<Benchmark> gemm_benchmarks() {
       all.push_back({std::string("gemm/") + type_name(format) + "/" + shape.name() + further.name, GTN_OP_GEMM, format,
                      limit_of(format), [=](const Device& device) {
                        return std::make_unique<Gemm>(device, format, shape, further);
-                     }});
+                     }, shape.large});
     };
     for (const Shape& shape : kShapes) add(shape, kPlain);
     for (const auto& more : kFurther) add(more.shape, more.further);

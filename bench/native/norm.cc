@@ -48,7 +48,8 @@ std::vector<Benchmark> norm_benchmarks() {
       for (const Rows& rows : kRows) {
         const std::string name = kind == GTN_NORM_LAYER ? "norm/layer/" : "norm/rms/";
         all.push_back({name + type_name(dtype) + "/" + rows.name(), GTN_OP_NORM, dtype, GTN_LIMIT_F32,
-                       [=](const Device& device) { return std::make_unique<Norm>(device, kind, dtype, rows); }});
+                       [=](const Device& device) { return std::make_unique<Norm>(device, kind, dtype, rows); },
+                       rows.large});
       }
     }
   }

@@ -37,7 +37,7 @@ std::vector<Benchmark> softmax_benchmarks() {
     for (const Rows& rows : kRows) {
       all.push_back({std::string("softmax/") + type_name(dtype) + "/" + rows.name(), GTN_OP_SOFTMAX, dtype,
                      GTN_LIMIT_F32,
-                     [=](const Device& device) { return std::make_unique<Softmax>(device, dtype, rows); }});
+                     [=](const Device& device) { return std::make_unique<Softmax>(device, dtype, rows); }, rows.large});
     }
   }
   return all;

@@ -71,6 +71,8 @@ GPU_KERNEL(kBlockOf<kThreads>, 1) void norm_rows(const NormArgs a) {
   if constexpr (kLayer) {
     first = to_float(x[0]);
     if (residual != nullptr) first += to_float(residual[0]);
+    // In place, the first thread writes there in the end. A block's barriers are in the sums.
+    if constexpr (kThreads == kWarp) sync_warp();
   }
   const auto moments = [&](float scale) {
     Moments m = {0.0f, 0.0f, 0.0f};
