@@ -73,8 +73,9 @@ GPU_DEVICE void reduce(const ReduceArgs& args) {
   for (int64_t row = block_y(); row < args.rows; row += grid_y()) {
     Sum sum[1] = {0};
     for (int s = 0; s < args.splits; ++s) sum[0] += partial[(s * args.rows + row) * args.stride + column];
-    constexpr bool kInt8 = std::is_same_v<Sum, int32_t>;
-    finish.write(row, sum, kInt8 ? args.finish.row_scales[row] : 0.0f, kInt8 ? args.finish.row_zeros[row] : 0, nullptr);
+    float x[1];
+    finish.scale(row, sum, x);
+    finish.write(row, x);
   }
 }
 

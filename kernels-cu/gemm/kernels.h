@@ -75,10 +75,10 @@ struct FinishArgs {
   void* out;
   int64_t out_stride;          // elements, of residual too
   int32_t out_bf16, activation;
-  int32_t vector;  // out and residual are aligned to so many elements, 1, 2 or 4
+  int32_t vector;  // 1: rows of out and residual are aligned to 4 elements
 };
 
-struct GemmArgs {
+struct TilesArgs {
   FinishArgs finish;
   const char* a;  // rows of the format's elements, aligned to 16 bytes
   int64_t a_stride, k_bytes;  // bytes
@@ -92,7 +92,7 @@ struct GemmArgs {
   const int32_t* starts;
   int64_t groups, first, rows_total;
   // Low rank.
-  const float* projected;  // [rows, projected_stride]
+  const float* projected;  // [rows, projected_stride], the latter a multiple of 4
   int64_t projected_stride;
   const void* lora_b;  // [rank, n]
   int32_t rank, lora_bf16;
@@ -114,8 +114,7 @@ struct Variant {
   int rows, columns;           // of a tile
   int warps_m, warps_n, warps_k;
   int stages, threads, shared_bytes;
-  bool rounded;   // BF16 sums that are fit for a BF16 output alone
-  bool low_rank;  // adds a low-rank product
+  bool rounded;  // BF16 sums that are fit for a BF16 output alone
   KernelPointer kernel;
 };
 

@@ -86,10 +86,7 @@ class GemmPlan final : public Plan {
     const VariantTable table = variants_of(format_);
     for (int i = 0; i < table.count && count_ < kMaxVariants; ++i) {
       const Variant& v = table.variants[i];
-      if (v.shared_bytes > device_.properties.shared_bytes || (v.rounded && out_dtype_ != GTN_BF16) ||
-          (rank_ > 0 && !v.low_rank)) {
-        continue;
-      }
+      if (v.shared_bytes > device_.properties.shared_bytes || (v.rounded && out_dtype_ != GTN_BF16)) continue;
       int resident = 1;
       gtn_status status = gpu::prepare(device_.index, v.kernel, v.shared_bytes, message);
       if (status == GTN_OK) status = occupancy(device_.index, v.kernel, v.threads, v.shared_bytes, &resident, message);
@@ -145,7 +142,7 @@ class GemmPlan final : public Plan {
     const int64_t a_bytes = element_bytes(a_dtype_), out_bytes = element_bytes(out_dtype_);
     const bool vector_a = aligned(args.a, 4 * a_bytes) && (a_stride_ % 4 == 0 || (args.rows == 1 && !indexed_));
 
-    GemmArgs tiles = {};
+    TilesArgs tiles = {};
     tiles.finish.n = n_;
     tiles.finish.column_scales = weights.scales;
     tiles.finish.column_sums = weights.sums;
@@ -155,13 +152,8 @@ class GemmPlan final : public Plan {
     tiles.finish.out_stride = out_stride_;
     tiles.finish.out_bf16 = out_dtype_ == GTN_BF16;
     tiles.finish.activation = activation_;
-    tiles.finish.vector = 1;
-    for (int v = 2; v <= 4; v *= 2) {
-      if (aligned(args.out, v * out_bytes) && aligned(args.residual, v * out_bytes) &&
-          (out_stride_ % v == 0 || args.rows == 1)) {
-        tiles.finish.vector = v;
-      }
-    }
+    tiles.finish.vector = aligned(args.out, 4 * out_bytes) && aligned(args.residual, 4 * out_bytes) &&
+                          (out_stride_ % 4 == 0 || args.rows == 1);
     tiles.k_bytes = k_ * element_;
     tiles.weights = weights.data;
     tiles.panels = panels_;
@@ -173,7 +165,7 @@ class GemmPlan final : public Plan {
     tiles.rank = static_cast<int32_t>(rank_);
     tiles.lora_b = args.lora_b;
     tiles.lora_bf16 = lora_dtype_ == GTN_BF16;
-    tiles.projected_stride = rank_;
+    tiles.projected_stride = projected_stride();
     tiles.projected = reinterpret_cast<float*>(scratch + workspace.projected_at);
 
     for (int64_t first = 0; first < args.rows; first += workspace.rows_at_once) {
@@ -214,7 +206,8 @@ class GemmPlan final : public Plan {
       }
       if (status == GTN_OK && rank_ > 0) {
         const ProjectArgs project = {a, a_stride_, here, k_, args.lora_a, static_cast<int32_t>(rank_), lora_scale_,
-                                     reinterpret_cast<float*>(scratch + workspace.projected_at), rank_, vector_a};
+                                     reinterpret_cast<float*>(scratch + workspace.projected_at), projected_stride(),
+                                     vector_a};
         status = gpu::launch(stream.queue, project_kernel_, {ceil_div(here, kProjectRows), ceil_div(rank_, 32)}, kProjectThreads,
                              kProjectShared, &project, message);
       }
@@ -249,6 +242,7 @@ class GemmPlan final : public Plan {
   };
 
   int64_t prepared_stride() const { return blocks_ * kBlockBytes; }
+  int64_t projected_stride() const { return round_to(rank_, 4); }
 
   // Whether tiles read `a` itself: it has the format's elements, and copies of 16 bytes find their alignment.
   bool in_place(const void* a, int64_t rows) const {
@@ -314,7 +308,7 @@ class GemmPlan final : public Plan {
     int64_t rows_at_once, scales_at, zeros_at, starts_at, projected_at, partial_at, bytes;
 
     Workspace(const GemmPlan& plan, int64_t rows, bool in_place, const Choice& choice) {
-      const int64_t row_bytes = in_place ? 0 : plan.prepared_stride(), projected_bytes = plan.rank_ * 4;
+      const int64_t row_bytes = in_place ? 0 : plan.prepared_stride(), projected_bytes = plan.projected_stride() * 4;
       rows_at_once = rows < kPartRows ? rows : kPartRows;
       if (row_bytes + projected_bytes > 0) {
         int64_t most = kPreparedBytes / (row_bytes + projected_bytes) / 256 * 256;

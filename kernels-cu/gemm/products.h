@@ -1,8 +1,8 @@
 // A warp's part of a tile's sums, and how a block of k adds to them.
 //
-// A policy has: T, the tile; Sum; kRowCount rows and kColumnCount groups of kWidth neighbouring columns that a thread has, with
-// row(i) and column(j) within the tile and sum(i, j, w); multiply(rows, columns), which takes a block of k of both from shared
-// memory; complete(), after the last; for_each(f), over all sums in one order.
+// A policy has: T, the tile; Sum; warp_k, the group of warps that the thread is in; multiply(rows, columns), which takes a block of
+// k of both from shared memory; complete(), after the last; store(to, stride), which puts the sums of the tile's rows into
+// shared memory.
 #pragma once
 
 #include "gemm/tile.h"
@@ -17,7 +17,6 @@ struct MmaTile {
   using T = Tile;
   using Sum = SumType;
   static constexpr int kM = T::kWarpRows / 16, kN = T::kWarpColumns / 8;
-  static constexpr int kRowCount = 2 * kM, kColumnCount = kN, kWidth = 2;
   static constexpr int kSteps = kBlockBytes / 32;
   static_assert(T::kWarpRows % 16 == 0 && T::kWarpColumns % 16 == 0);
 
@@ -50,18 +49,14 @@ struct MmaTile {
     }
   }
 
-  GPU_DEVICE int row(int i) const { return row_base + i / 2 * 16 + i % 2 * 8 + lane() / 4; }
-  GPU_DEVICE int column(int j) const { return column_base + j * 8 + lane() % 4 * 2; }
-  GPU_DEVICE Sum& sum(int i, int j, int w) { return sums[i / 2][j][i % 2 * 2 + w]; }
-
-  template <typename F>
-  GPU_DEVICE void for_each(F f) {
+  GPU_DEVICE void store(Sum* to, int stride) const {
+    to += (row_base + lane() / 4) * stride + column_base + lane() % 4 * 2;
     GPU_UNROLL
-    for (int i = 0; i < kM; ++i) {
+    for (int i = 0; i < 2 * kM; ++i) {
       GPU_UNROLL
       for (int j = 0; j < kN; ++j) {
-        GPU_UNROLL
-        for (int e = 0; e < 4; ++e) f((i * kN + j) * 4 + e, sums[i][j][e]);
+        const Sum(&s)[4] = sums[i / 2][j];
+        store_8(to + i * 8 * stride + j * 8, {{bits_of_sum(s[i % 2 * 2]), bits_of_sum(s[i % 2 * 2 + 1])}});
       }
     }
   }
@@ -152,11 +147,11 @@ template <typename Tile>
 struct F32Products {
   using T = Tile;
   using Sum = float;
-  static constexpr int kRowCount = T::kWarpRows / 4, kColumnCount = 2, kWidth = 4;
+  static constexpr int kRowCount = T::kWarpRows / 4, kColumnCount = 2;
   static_assert(T::kWarpColumns == kPanelColumns && T::kWarpRows % 4 == 0);
 
   int warp_k, row_base, column_base;
-  float sums[kRowCount][kColumnCount * kWidth];
+  float sums[kRowCount][kColumnCount * 4];
 
   GPU_DEVICE F32Products() {
     const int w = warp();
@@ -164,19 +159,25 @@ struct F32Products {
     const int m = w / T::kWarpsN % T::kWarpsM, n = w % T::kWarpsN;
     row_base = m * T::kWarpRows + lane() / 8;
     column_base = n * T::kWarpColumns + lane() % 8 * 4;
-    for_each([](int, float& x) { x = 0.0f; });
-  }
-
-  GPU_DEVICE int row(int i) const { return row_base + i * 4; }
-  GPU_DEVICE int column(int j) const { return column_base + j * 32; }
-  GPU_DEVICE float& sum(int i, int j, int w) { return sums[i][j * kWidth + w]; }
-
-  template <typename F>
-  GPU_DEVICE void for_each(F f) {
     GPU_UNROLL
     for (int i = 0; i < kRowCount; ++i) {
       GPU_UNROLL
-      for (int c = 0; c < kColumnCount * kWidth; ++c) f(i * kColumnCount * kWidth + c, sums[i][c]);
+      for (int c = 0; c < kColumnCount * 4; ++c) sums[i][c] = 0.0f;
+    }
+  }
+
+  GPU_DEVICE int row(int i) const { return row_base + i * 4; }
+
+  GPU_DEVICE void store(float* to, int stride) const {
+    GPU_UNROLL
+    for (int i = 0; i < kRowCount; ++i) {
+      GPU_UNROLL
+      for (int j = 0; j < kColumnCount; ++j) {
+        float x[4];
+        GPU_UNROLL
+        for (int w = 0; w < 4; ++w) x[w] = sums[i][j * 4 + w];
+        store_pack(to + row(i) * stride + column_base + j * 32, x);
+      }
     }
   }
 
@@ -200,7 +201,7 @@ struct F32Products {
         GPU_UNROLL
         for (int i = 0; i < kRowCount; ++i) {
           GPU_UNROLL
-          for (int c = 0; c < kColumnCount * kWidth; ++c) sums[i][c] = fma(a[i][p], b[c / kWidth][c % kWidth], sums[i][c]);
+          for (int c = 0; c < kColumnCount * 4; ++c) sums[i][c] = fma(a[i][p], b[c / 4][c % 4], sums[i][c]);
         }
       }
     }
@@ -209,13 +210,13 @@ struct F32Products {
   GPU_DEVICE void complete() {}
 };
 
-// A line of the table of variants.
-template <typename Products, bool kLowRank>
+// A line of the table of variants. kBlocks: of threads on a multiprocessor, for which registers must suffice.
+template <typename Products, int kBlocks>
 Variant variant_of(int32_t format, bool rounded) {
   using T = typename Products::T;
-  return {format,       T::kRows,          T::kColumns, T::kWarpsM, T::kWarpsN,
-          T::kWarpsK,   T::kStages,        T::kThreads, T::kSharedBytes,
-          rounded,      kLowRank,          kernel_pointer(multiply_tiles<Products, kLowRank>)};
+  return {format,     T::kRows,   T::kColumns, T::kWarpsM,      T::kWarpsN,
+          T::kWarpsK, T::kStages, T::kThreads, T::kSharedBytes, rounded,
+          kernel_pointer(multiply_tiles<Products, kBlocks>)};
 }
 
 }  // namespace gatun::gpu::gemm

@@ -6,9 +6,12 @@
 //   rows     lie in shared memory as weights are packed, chunk c of row r at chunk c ^ (r % 8). Where each starts is looked up
 //            in a table in shared memory, so that gathered, grouped and missing rows (zeros) cost the same.
 //   product  by warps, warps_m x warps_n of them side by side, each with its part of the sums in registers; products.h.
-//   warps_k  groups of warps take every warps_k-th block of k, and the first adds the others' sums in order. That keeps many
-//            bytes under way where there are few rows and the weights' way from memory is all that counts.
-//   finish   epilogue.h, in registers; or the sums themselves, where k is split over several blocks of threads.
+//   warps_k  groups of warps take every warps_k-th block of k. That keeps many bytes under way where there are few rows and the
+//            weights' way from memory is all that counts.
+//   finish   sums go to shared memory, where each thread takes runs of 4 columns of one place in all rows: it adds those of the
+//            groups of warps in order, and what is the columns' own it reads once (epilogue.h). Rows of `out` are written in whole
+//            sectors, and the code is there once instead of once for each sum of a thread. Where k is split over several blocks
+//            of threads, the sums themselves are written.
 //
 // Sums depend on the shape of the tile and on where k is cut, which follow from sizes alone: no result depends on timing.
 #pragma once
@@ -27,14 +30,17 @@ struct Tile {
   static constexpr int kThreads = kWarp * warps_m * warps_n * warps_k;
   static constexpr int kRowsBytes = rows * kBlockBytes, kColumnsBytes = columns * kBlockBytes;
   static constexpr int kStageBytes = warps_k * (kRowsBytes + kColumnsBytes);
-  static constexpr int kTableAt = stages * kStageBytes;
+  // Sums: a row has 8 more than columns, so that the 8 rows that a fragment of mma.sync has side by side share no bank.
+  static constexpr int kSumsStride = columns + 8;
+  static constexpr int kSumsBytes = warps_k * rows * kSumsStride * 4;
+  static constexpr int kTableAt = stages * kStageBytes > kSumsBytes ? stages * kStageBytes : kSumsBytes;
   static constexpr int kSharedBytes = kTableAt + rows * static_cast<int>(sizeof(int64_t));
 
   // What the copies and the exchange of sums take for granted.
   static_assert(rows * 8 % kThreads == 0 && columns * 8 % kThreads == 0, "threads share chunks evenly");
   static_assert(kThreads % 64 == 0, "a thread copies into the same chunk of rows that are alike modulo 8");
   static_assert(columns % kPanelColumns == 0 || kPanelColumns % columns == 0, "tiles and panels have common edges");
-  static_assert((warps_k - 1) * rows * columns * 4 <= kTableAt, "the sums of the other groups of warps fit the stages");
+  static_assert(kThreads % (columns / 4) == 0, "a thread finishes the same columns in all rows");
 };
 
 // Rows of one group, as rows of this part.
@@ -52,23 +58,18 @@ GPU_DEVICE GroupRows rows_of_group(const int64_t* offsets, int64_t group, int64_
 // Tiles go in bands of so many, down the rows and then to the right: those that run side by side share rows and weights in L2.
 constexpr int64_t kBandTiles = 8;
 
-// A low-rank product goes through shared memory in slices of this many of its rank. A row of the first factor has one more
-// element, so that a column of it is free of bank conflicts.
-constexpr int kRankSlice = 32;
-
 template <typename Products>
 struct TileRun {
   using T = typename Products::T;
   using Sum = typename Products::Sum;
-  static constexpr int kWidth = Products::kWidth;
 
-  const GemmArgs& args;
+  const TilesArgs& args;
   char* const memory = shared();
   int64_t* const table = reinterpret_cast<int64_t*>(shared() + T::kTableAt);
   int64_t group = 0, row_begin, row_end, column;  // of the tile; columns from `column` on
   int64_t block_begin, block_end;                 // of k
 
-  GPU_DEVICE explicit TileRun(const GemmArgs& gemm) : args(gemm) {
+  GPU_DEVICE explicit TileRun(const TilesArgs& gemm) : args(gemm) {
     block_begin = block_y() * args.split_blocks;
     block_end = block_begin + args.split_blocks;
     if (block_end > args.blocks) block_end = args.blocks;
@@ -142,8 +143,9 @@ struct TileRun {
     }
   }
 
-  // The sums of this tile, in `products` of the first group of warps.
-  GPU_DEVICE void multiply(Products& products) const {
+  // Leaves the sums of this tile in shared memory.
+  GPU_DEVICE void multiply() const {
+    Products products;
     const int64_t steps = block_end > block_begin ? (block_end - block_begin + T::kWarpsK - 1) / T::kWarpsK : 0;
     GPU_UNROLL
     for (int s = 0; s < T::kStages - 1; ++s) {
@@ -164,154 +166,129 @@ struct TileRun {
     }
     products.complete();
     copy_async_wait<0>();
-    if constexpr (T::kWarpsK > 1) add_groups(products);
+    sync_threads();  // everyone is done with the stages
+    products.store(reinterpret_cast<Sum*>(memory) + products.warp_k * T::kRows * T::kSumsStride, T::kSumsStride);
+    sync_threads();
   }
 
-  GPU_DEVICE void add_groups(Products& products) const {
-    constexpr int kSums = Products::kRowCount * Products::kColumnCount * kWidth;
-    constexpr int kGroupWarps = T::kWarpsM * T::kWarpsN;
-    Sum* sums = reinterpret_cast<Sum*>(memory);
-    const int place = warp() % kGroupWarps * kSums * kWarp + lane();
-    sync_threads();
-    if (products.warp_k > 0) {
-      Sum* to = sums + (products.warp_k - 1) * kGroupWarps * kSums * kWarp + place;
-      products.for_each([&](int s, Sum& sum) { to[s * kWarp] = sum; });
-    }
-    sync_threads();
-    if (products.warp_k == 0) {
-      for (int g = 0; g < T::kWarpsK - 1; ++g) {
-        const Sum* from = sums + g * kGroupWarps * kSums * kWarp + place;
-        products.for_each([&](int s, Sum& sum) { sum += from[s * kWarp]; });
-      }
+  // Four sums of the tile, from column c on.
+  GPU_DEVICE void load_sums(int row, int c, Sum (&x)[4]) const {
+    const Sum* from = reinterpret_cast<const Sum*>(memory) + row * T::kSumsStride + c;
+    GPU_UNROLL
+    for (int g = 0; g < T::kWarpsK; ++g) {
+      const Bytes16 v = load_16(from + g * T::kRows * T::kSumsStride);
+      GPU_UNROLL
+      for (int w = 0; w < 4; ++w) x[w] = g == 0 ? sum_of<Sum>(v.word[w]) : x[w] + sum_of<Sum>(v.word[w]);
     }
   }
 
-  GPU_DEVICE void store_partial(Products& products) const {
+  GPU_DEVICE void store_partial() const {
+    const int c = thread() % (T::kColumns / 4) * 4;
     const int64_t stride = args.panels * kPanelColumns;
-    Sum* partial = static_cast<Sum*>(args.partial) + block_y() * args.rows * stride;
-    GPU_UNROLL
-    for (int j = 0; j < Products::kColumnCount; ++j) {
-      const int64_t c = column + products.column(j);
-      GPU_UNROLL
-      for (int i = 0; i < Products::kRowCount; ++i) {
-        const int64_t row = row_begin + products.row(i);
-        if (row >= row_end || c >= stride) continue;
-        float x[kWidth];
-        GPU_UNROLL
-        for (int w = 0; w < kWidth; ++w) {
-          if constexpr (std::is_same_v<Sum, int32_t>) {
-            x[w] = float_of(static_cast<uint32_t>(products.sum(i, j, w)));
-          } else {
-            x[w] = products.sum(i, j, w);
-          }
-        }
-        store_pack(reinterpret_cast<float*>(partial) + row * stride + c, x);
-      }
+    if (column + c >= stride) return;
+    char* partial = static_cast<char*>(args.partial) + ((block_y() * args.rows + row_begin) * stride + column + c) * 4;
+    GPU_ROLLED
+    for (int r = thread() / (T::kColumns / 4); row_begin + r < row_end; r += T::kThreads / (T::kColumns / 4)) {
+      Sum x[4];
+      load_sums(r, c, x);
+      store_16(partial + r * stride * 4, {{bits_of_sum(x[0]), bits_of_sum(x[1]), bits_of_sum(x[2]), bits_of_sum(x[3])}});
     }
   }
 
-  GPU_DEVICE void finish(Products& products, const float* low_rank) const {
-    const int64_t columns = args.panels * kPanelColumns;
-    float scales[Products::kRowCount];
-    int32_t zeros[Products::kRowCount];
-    GPU_UNROLL
-    for (int i = 0; i < Products::kRowCount; ++i) {
-      const int64_t row = row_begin + products.row(i);
-      const bool there = std::is_same_v<Sum, int32_t> && row < row_end;
-      scales[i] = there ? args.finish.row_scales[row] : 0.0f;
-      zeros[i] = there ? args.finish.row_zeros[row] : 0;
-    }
-    GPU_UNROLL
-    for (int j = 0; j < Products::kColumnCount; ++j) {
-      const int64_t c = column + products.column(j);
-      if (c >= args.finish.n) continue;
-      const ColumnFinish<Sum, kWidth> finish_columns(args.finish, group, columns, c);
-      GPU_UNROLL
-      for (int i = 0; i < Products::kRowCount; ++i) {
-        const int64_t row = row_begin + products.row(i);
-        if (row >= row_end) continue;
-        Sum sums[kWidth];
-        GPU_UNROLL
-        for (int w = 0; w < kWidth; ++w) sums[w] = products.sum(i, j, w);
-        const float* added = low_rank == nullptr ? nullptr : low_rank + (i * Products::kColumnCount + j) * kWidth;
-        finish_columns.write(row, sums, scales[i], zeros[i], added);
+  GPU_DEVICE void finish() const {
+    const int c = thread() % (T::kColumns / 4) * 4;
+    if (column + c >= args.finish.n) return;
+    const ColumnFinish<Sum, 4> columns(args.finish, group, args.panels * kPanelColumns, column + c);
+    GPU_ROLLED
+    for (int r = thread() / (T::kColumns / 4); row_begin + r < row_end; r += T::kThreads / (T::kColumns / 4)) {
+      float x[4];
+      if (args.rank > 0) {
+        load_pack(reinterpret_cast<const float*>(memory) + r * T::kSumsStride + c, x);
+      } else {
+        Sum sums[4];
+        load_sums(r, c, sums);
+        columns.scale(row_begin + r, sums, x);
       }
+      columns.write(row_begin + r, x);
     }
   }
 
-  // The rows of `projected` times lora_b, slice by slice of the rank, then what finish() does.
-  GPU_DEVICE void finish_low_rank(Products& products) const {
-    constexpr int kRowStride = kRankSlice + 1;
-    static_assert((T::kRows * kRowStride + 3 + kRankSlice * T::kColumns) * 4 <= T::kTableAt, "both factors fit the stages");
-    float* left = reinterpret_cast<float*>(memory);
-    float* right = left + (T::kRows * kRowStride + 3) / 4 * 4;
-    float added[Products::kRowCount * Products::kColumnCount * kWidth];
-    GPU_UNROLL
-    for (float& x : added) x = 0.0f;
-    for (int first = 0; first < args.rank; first += kRankSlice) {
-      sync_threads();
-      for (int i = thread(); i < T::kRows * kRankSlice; i += T::kThreads) {
-        const int r = i / kRankSlice, p = i % kRankSlice;
-        const bool there = row_begin + r < row_end && first + p < args.rank;
-        left[r * kRowStride + p] = there ? args.projected[(row_begin + r) * args.projected_stride + first + p] : 0.0f;
-      }
-      for (int i = thread(); i < kRankSlice * T::kColumns; i += T::kThreads) {
-        const int p = i / T::kColumns;
-        const int64_t c = column + i % T::kColumns, at = (first + p) * args.finish.n + c;
-        float x = 0.0f;
-        if (first + p < args.rank && c < args.finish.n) {
-          x = args.lora_bf16 != 0 ? to_float(static_cast<const Bf16*>(args.lora_b)[at]) : static_cast<const float*>(args.lora_b)[at];
-        }
-        right[i] = x;
-      }
-      sync_threads();
-      if (products.warp_k > 0) continue;
-      const int slice = args.rank - first < kRankSlice ? args.rank - first : kRankSlice;
-      for (int p = 0; p < slice; ++p) {
-        float l[Products::kRowCount];
+  // Turns sums into what they stand for, plus the rows of `projected` times lora_b, in their places. A thread has 8 rows of 4
+  // columns at a time: 4 of the rank are 8 reads of rows, which all threads of a warp share, and 16 of columns for 128 multiply-adds.
+  GPU_DEVICE void add_low_rank() const {
+    constexpr int kStrip = 8, kQuads = T::kColumns / 4;
+    GPU_ROLLED
+    for (int s = thread(); s < T::kRows / kStrip * kQuads; s += T::kThreads) {
+      const int c = s % kQuads * 4, first = s / kQuads * kStrip;
+      const int64_t rows = row_end - row_begin - first, n = args.finish.n;
+      if (rows <= 0 || column + c >= n) continue;
+      const ColumnFinish<Sum, 4> columns(args.finish, group, args.panels * kPanelColumns, column + c);
+      float added[kStrip][4];
+      GPU_UNROLL
+      for (int r = 0; r < kStrip; ++r) {
         GPU_UNROLL
-        for (int i = 0; i < Products::kRowCount; ++i) l[i] = left[products.row(i) * kRowStride + p];
+        for (int w = 0; w < 4; ++w) added[r][w] = 0.0f;
+      }
+      // The stride of `projected` is a multiple of 4, and zeros fill it up. Rows beyond the last are the last once more.
+      const float* projected = args.projected + (row_begin + first) * args.projected_stride;
+      for (int p = 0; p < args.rank; p += 4) {
+        float up[4][4];
         GPU_UNROLL
-        for (int j = 0; j < Products::kColumnCount; ++j) {
-          float r[kWidth];
-          load_pack(right + p * T::kColumns + products.column(j), r);
+        for (int e = 0; e < 4; ++e) {
+          const int64_t at = (p + e) * n + column + c;
           GPU_UNROLL
-          for (int i = 0; i < Products::kRowCount; ++i) {
+          for (int w = 0; w < 4; ++w) {
+            const bool there = p + e < args.rank && w < columns.count;
+            up[e][w] = !there ? 0.0f
+                       : args.lora_bf16 != 0 ? to_float(static_cast<const Bf16*>(args.lora_b)[at + w])
+                                             : static_cast<const float*>(args.lora_b)[at + w];
+          }
+        }
+        GPU_UNROLL
+        for (int r = 0; r < kStrip; ++r) {
+          float down[4];
+          load_pack(projected + (r < rows ? r : rows - 1) * args.projected_stride + p, down);
+          GPU_UNROLL
+          for (int e = 0; e < 4; ++e) {
             GPU_UNROLL
-            for (int w = 0; w < kWidth; ++w) {
-              float& x = added[(i * Products::kColumnCount + j) * kWidth + w];
-              x = fma(l[i], r[w], x);
-            }
+            for (int w = 0; w < 4; ++w) added[r][w] = fma(down[e], up[e][w], added[r][w]);
           }
         }
       }
+      GPU_UNROLL
+      for (int r = 0; r < kStrip; ++r) {
+        if (r >= rows) break;
+        Sum sums[4];
+        float x[4];
+        load_sums(first + r, c, sums);
+        columns.scale(row_begin + first + r, sums, x);
+        GPU_UNROLL
+        for (int w = 0; w < 4; ++w) x[w] = x[w] + added[r][w];
+        store_pack(reinterpret_cast<float*>(memory) + (first + r) * T::kSumsStride + c, x);
+      }
     }
-    if (products.warp_k == 0) finish(products, added);
+    sync_threads();
   }
 };
 
-template <typename Products, bool kLowRank>
-GPU_KERNEL(Products::T::kThreads, 1)
-void multiply_tiles(GemmArgs args) {
+template <typename Products, int kBlocks>
+GPU_KERNEL(Products::T::kThreads, kBlocks)
+void multiply_tiles(TilesArgs args) {
   TileRun<Products> run(args);
   int64_t tiles_m = args.tiles_m;
   if (args.offsets != nullptr && args.starts[args.groups] < tiles_m) tiles_m = args.starts[args.groups];
   const int64_t tiles = tiles_m * args.tiles_n;
   for (int64_t tile = block_x(); tile < tiles; tile += grid_x()) {
     run.find(tile, tiles_m);
-    sync_threads();  // the tile before is done with the stages and the table
+    sync_threads();  // the tile before is done with the sums and the table
     run.fill_table();
     sync_threads();
-    Products products;
-    run.multiply(products);
-    if (kLowRank && args.rank > 0) {
-      run.finish_low_rank(products);
-    } else if (products.warp_k == 0) {
-      if (args.partial != nullptr) {
-        run.store_partial(products);
-      } else {
-        run.finish(products, nullptr);
-      }
+    run.multiply();
+    if (args.partial != nullptr) {
+      run.store_partial();
+    } else {
+      if (args.rank > 0) run.add_low_rank();
+      run.finish();
     }
   }
 }
