@@ -59,11 +59,19 @@ GPU_HOST_DEVICE constexpr int columns_of(int dv, int column, int most) { return 
 
 
 
+// When all products are made, the warps' outputs lie over the rows of q, k and v: of each row kColumns values, then its maximum
+// and sum, with a distance that spreads what a warp writes over all banks.
+template <typename Products>
+constexpr int kOutputStride = Products::kColumns + 8;
+
 template <typename Products>
 constexpr int shared_bytes(int dk, int dv) {
+  using Shape = typename Products::Shape;
   const int k = row_stride(chunks_of<Products>(dk, Products::kChunkStep)) * 16;
   const int v = row_stride(chunks_of<Products>(columns_of(dv, 0, Products::kColumns), 2)) * 16;
-  return kTileBytes + 2 * static_cast<int>(sizeof(KeyInfo<Products::kKeys>)) + kTileRows * k + Products::kKeys * (k + v);
+  const int inputs = Shape::kRows * k + Shape::kKeys * (k + v);
+  const int outputs = kTileWarps * 16 * kOutputStride<Products> * 4;
+  return kTileBytes + 2 * static_cast<int>(sizeof(KeyInfo<Shape::kKeys>)) + (inputs > outputs ? inputs : outputs);
 }
 
 // ---- Reading -------------------------------------------------------------------------------------------------------
@@ -134,7 +142,7 @@ GPU_DEVICE void load_chunk(char* to, const char* data, int dtype, bool copies, i
 template <typename Products>
 GPU_DEVICE void load_queries(const Args& a, const Tile& t, const Rows& to) {
   const int64_t first = (a.packed_q ? 0 : t.sequence * a.q.sequence) + t.first_q * a.q.row;
-  for_chunks(kTileRows, to.chunks, [&](int row, int chunk) {
+  for_chunks(Products::Shape::kRows, to.chunks, [&](int row, int chunk) {
     int64_t at = -1;
     if (row < t.rows) {
       at = first + query_of(a, t, row) * a.q.row + (t.head + (t.first_row + row) % a.group) * a.q.head;
@@ -150,7 +158,7 @@ GPU_DEVICE void load_keys(const Args& a, const Tile& t, const KeyBlock& block, c
   const bool paged = a.block_table != nullptr;
   const int64_t first =
       (paged || a.packed_k ? 0 : t.sequence * from.sequence) + t.first_k * from.row + t.key_head * from.head + column;
-  for_chunks(Products::kKeys, to.chunks, [&](int row, int chunk) {
+  for_chunks(Products::Shape::kKeys, to.chunks, [&](int row, int chunk) {
     int64_t at = -1;
     if (places != nullptr) {
       const Place place = places[row];
@@ -165,9 +173,9 @@ GPU_DEVICE void load_keys(const Args& a, const Tile& t, const KeyBlock& block, c
 // Where the keys of a block lie, and their scales.
 template <typename Products>
 GPU_DEVICE void look_up_keys(const Args& a, const Tile& t, const KeyBlock& block, int index,
-                             KeyInfo<Products::kKeys>* info) {
+                             KeyInfo<Products::Shape::kKeys>* info) {
   const int i = thread();
-  if (i >= Products::kKeys) return;
+  if (i >= Products::Shape::kKeys) return;
   int token = i < block.count ? block.first + i * block.step : -1;
   if (block.gathered) token = token_of(a, t, block, index, i);
   Place place = {token < 0 ? -1 : 0, token};
@@ -209,13 +217,13 @@ GPU_DEVICE RowState state_of(const Args& a, const Tile& t, int row) {
   return state;
 }
 
-// Bit 4 n + 2 r + i is that of row r of the thread and its key of columns 8 n + 2 (lane % 4) + i.
-GPU_DEVICE int column_of(int bit) { return bit / 4 * 8 + lane() % 4 * 2 + bit % 2; }
+// Bit 4 n + 2 r + i is that of row r of the thread and its key 8 n + 2 (lane % 4) + i of the warp's, which is this one of the block.
+GPU_DEVICE int column_of(int first, int bit) { return first + bit / 4 * 8 + lane() % 4 * 2 + bit % 2; }
 
-// Which of its pairs a thread's rows see.
-template <int kKeys>
-GPU_DEVICE uint32_t visible_pairs(const Args& a, const Tile& t, const KeyBlock& block, int index,
-                                  const KeyInfo<kKeys>& info, const RowState (&rows)[2]) {
+// Which of its pairs a thread's rows see; `key` is the warp's first.
+template <int kKeys, typename Info>
+GPU_DEVICE uint32_t visible_pairs(const Args& a, const Tile& t, const KeyBlock& block, int index, const Info& info,
+                                  const RowState (&rows)[2], int key) {
   uint32_t bits = 0;
   if (block.kind != KeyBlock::kGeneral) {
     int first[2], last[2];
@@ -231,14 +239,14 @@ GPU_DEVICE uint32_t visible_pairs(const Args& a, const Tile& t, const KeyBlock& 
     }
     GPU_UNROLL
     for (int bit = 0; bit < kKeys / 2; ++bit) {
-      const int column = column_of(bit), r = bit / 2 % 2;
+      const int column = column_of(key, bit), r = bit / 2 % 2;
       if (column >= first[r] && column < last[r]) bits |= 1u << bit;
     }
     return bits;
   }
   GPU_ROLLED
   for (int bit = 0; bit < kKeys / 2; ++bit) {
-    const int column = column_of(bit);
+    const int column = column_of(key, bit);
     const RowState row = bit / 2 % 2 == 0 ? rows[0] : rows[1];
     if (column >= block.count || !row.there) continue;
     const int token = block.gathered ? info.token[column] : block.first + column * block.step;
@@ -250,13 +258,12 @@ GPU_DEVICE uint32_t visible_pairs(const Args& a, const Tile& t, const KeyBlock& 
 }
 
 // The scores of a block in units of log2, from the products of q and k. Clears the bits of pairs that a bias masks.
-template <int kKeys>
-GPU_DEVICE void finish_scores(const Args& a, const Tile& t, const KeyBlock& block, int index,
-                              const KeyInfo<kKeys>& info, const RowState (&rows)[2], float (&s)[kKeys / 8][4],
-                              uint32_t* bits) {
+template <int kKeys, typename Info>
+GPU_DEVICE void finish_scores(const Args& a, const Tile& t, const KeyBlock& block, int index, const Info& info,
+                              const RowState (&rows)[2], int key, float (&s)[kKeys / 8][4], uint32_t* bits) {
   if (a.k_scales != nullptr) {
     GPU_UNROLL
-    for (int bit = 0; bit < kKeys / 2; ++bit) s[bit / 4][bit % 4] *= info.k_scale[column_of(bit)];
+    for (int bit = 0; bit < kKeys / 2; ++bit) s[bit / 4][bit % 4] *= info.k_scale[column_of(key, bit)];
   }
   const bool adds = a.bias != nullptr || a.self_bias != 0.0f || (t.listed && a.block_bias != nullptr);
   if (a.softcap <= 0.0f && a.slopes == nullptr && !adds) {
@@ -277,7 +284,7 @@ GPU_DEVICE void finish_scores(const Args& a, const Tile& t, const KeyBlock& bloc
     const float slope[2] = {rows[0].there ? a.slopes[rows[0].head] : 0.0f, rows[1].there ? a.slopes[rows[1].head] : 0.0f};
     GPU_UNROLL
     for (int bit = 0; bit < kKeys / 2; ++bit) {
-      const int column = column_of(bit), r = bit / 2 % 2;
+      const int column = column_of(key, bit), r = bit / 2 % 2;
       const int token = block.gathered ? info.token[column] : block.first + column * block.step;
       const int apart = rows[r].query.position - token;
       s[bit / 4][bit % 4] = fma(-slope[r], static_cast<float>(apart < 0 ? -apart : apart), s[bit / 4][bit % 4]);
@@ -287,7 +294,7 @@ GPU_DEVICE void finish_scores(const Args& a, const Tile& t, const KeyBlock& bloc
     GPU_UNROLL
     for (int bit = 0; bit < kKeys / 2; ++bit) {
       if ((*bits >> bit & 1) != 0) {
-        const int column = column_of(bit), r = bit / 2 % 2;
+        const int column = column_of(key, bit), r = bit / 2 % 2;
         const int token = block.gathered ? info.token[column] : block.first + column * block.step;
         float& score = s[bit / 4][bit % 4];
         if (a.bias != nullptr && token < a.bias_keys && rows[r].query.query < a.bias_queries) {
@@ -361,42 +368,99 @@ GPU_DEVICE float finish_row(const Args& a, const Tile& t, const RowState& row, f
   return scale / (sum * scale + exp2(sink - top));
 }
 
+// Writes a row of the tile from `count` shares of it, up to 64: o = sum of o_i 2^(m_i - m), the same for the sums of weights, with m
+// the greatest maximum. share(i) are the values of a share; its maximum and sum are `tail` behind. All lanes of a warp; to
+// `partial` unless it is null.
+template <typename Share>
+GPU_DEVICE void write_row(const Args& a, const Tile& t, const RowState& row, int columns, int count, int tail,
+                          float* partial, Share share) {
+  float maxima[2], sums[2], factors[2];
+  GPU_UNROLL
+  for (int i = 0; i < 2; ++i) {
+    const bool there = lane() + i * kWarp < count;
+    const float* its = share(there ? lane() + i * kWarp : 0) + tail;
+    maxima[i] = there ? its[0] : -infinity();
+    sums[i] = there ? its[1] : 0.0f;
+  }
+  const float maximum = warp_max(maxima[0] > maxima[1] ? maxima[0] : maxima[1]);
+  const float base = maximum == -infinity() ? 0.0f : maximum;
+  // A share of nothing has no part in it, whatever it holds; a NaN is not nothing.
+  GPU_UNROLL
+  for (int i = 0; i < 2; ++i) factors[i] = sums[i] == 0.0f ? 0.0f : exp2(maxima[i] - base);
+  const float sum = warp_sum(sums[0] * factors[0] + sums[1] * factors[1]);
+  float factor = 1.0f;
+  if (partial == nullptr) {
+    factor = finish_row(a, t, row, maximum, sum, lane() == 0 && t.column == 0);
+  } else if (lane() == 0 && t.column == 0) {
+    partial[a.dv] = maximum;
+    partial[a.dv + 1] = sum;
+  }
+  const int64_t to = out_row(a, t, row) + t.column;
+  for (int base_column = 0; base_column < columns; base_column += kWarp) {
+    const int column = base_column + lane();
+    const int safe = column < columns ? column : 0;
+    float o = 0.0f;
+    for (int i = 0; i < count; ++i) {
+      const float its = shuffle(i < kWarp ? factors[0] : factors[1], i % kWarp);
+      if (its != 0.0f) o = fma(share(i)[safe], its, o);
+    }
+    if (column >= columns) continue;
+    if (partial != nullptr) {
+      partial[t.column + column] = o;
+    } else {
+      store_value(a, to + column, sum == 0.0f ? 0.0f : o * factor);
+    }
+  }
+}
+
 // ---- The kernel ----------------------------------------------------------------------------------------------------
 
+// Warp 0 finds the tile, and leaves it in shared memory for all; false where there is none.
 template <typename Products>
-GPU_DEVICE void attend(const Args& a) {
-  constexpr int kKeys = Products::kKeys, kColumns = Products::kColumns;
-  constexpr int kTilesOfKeys = kKeys / 8, kTilesOfColumns = kColumns / 8;
-  static_assert(sizeof(Tile) + 16 <= kTileBytes && kKeys <= 64);
-
-  Tile& t = *reinterpret_cast<Tile*>(shared());
+GPU_DEVICE bool find_tile_together(const Args& a, bool parts) {
+  using Shape = typename Products::Shape;
+  static_assert(sizeof(Tile) + 16 <= kTileBytes);
   int& found = *reinterpret_cast<int*>(shared() + kTileBytes - 16);
   if (warp() == 0) {
-    Tile mine;
-    const bool is = find_tile<kTileRows, kKeys, kColumns>(a, a.parts > 1, &mine);
+    Tile tile;
+    const bool is = find_tile<Shape::kRows, Shape::kKeys, Shape::kColumns>(a, parts, &tile);
     if (lane() == 0) {
-      if (is) t = mine;
+      if (is) *reinterpret_cast<Tile*>(shared()) = tile;
       found = is ? 1 : 0;
     }
   }
   sync_threads();
-  if (found == 0) return;
+  return found != 0;
+}
+
+template <typename Products>
+GPU_DEVICE void attend(const Args& a) {
+  using Shape = typename Products::Shape;
+  constexpr int kKeys = Shape::kWarpKeys, kColumns = Shape::kColumns;  // of a warp
+  constexpr int kTilesOfKeys = kKeys / 8, kTilesOfColumns = kColumns / 8;
+  static_assert(kKeys <= 64 && Shape::kKeys <= kTileThreads);
+  using Info = KeyInfo<Shape::kKeys>;
+
+  if (!find_tile_together<Products>(a, a.parts > 1)) return;
+  const Tile& t = *reinterpret_cast<const Tile*>(shared());
   int part_blocks;
-  const int parts = parts_of(a, t, kTileRows, &part_blocks);
+  const int parts = parts_of(a, t, Shape::kRows, &part_blocks);
   if (t.part >= parts) return;
   int index = t.part * part_blocks;
   const int end = at_most(index + part_blocks, t.blocks);
 
   const int columns = at_least(columns_of(a.dv, t.column, kColumns), 0);
-  KeyInfo<kKeys>* const infos = reinterpret_cast<KeyInfo<kKeys>*>(shared() + kTileBytes);
-  char* memory = shared() + kTileBytes + 2 * sizeof(KeyInfo<kKeys>);
+  Info* const infos = reinterpret_cast<Info*>(shared() + kTileBytes);
+  char* memory = shared() + kTileBytes + 2 * sizeof(Info);
+  float* const outputs = reinterpret_cast<float*>(memory);
   const Rows q = rows_at(memory, chunks_of<Products>(a.dk, Products::kChunkStep));
-  memory += kTileRows * q.stride * 16;
+  memory += Shape::kRows * q.stride * 16;
   const Rows k = rows_at(memory, q.chunks);
-  memory += kKeys * k.stride * 16;
+  memory += Shape::kKeys * k.stride * 16;
   const Rows v = rows_at(memory, chunks_of<Products>(columns, 2));
 
-  const int first_row = warp() * 16;
+  const int first_row = warp() / Shape::kKeyWarps * 16, first_key = warp() % Shape::kKeyWarps * kKeys;
+  const bool active = first_row < t.rows;  // else the warp copies, and waits for the others
   const RowState rows[2] = {state_of(a, t, first_row + lane() / 4), state_of(a, t, first_row + lane() / 4 + 8)};
   float o[kTilesOfColumns][4];
   GPU_UNROLL
@@ -410,7 +474,7 @@ GPU_DEVICE void attend(const Args& a) {
   const auto find_block = [&]() {
     KeyBlock block = {};
     for (; index < end; ++index) {
-      block = block_at<kKeys>(a, t, index);
+      block = block_at<Shape::kKeys>(a, t, index);
       if (block.count > 0) break;
     }
     return block;
@@ -432,7 +496,7 @@ GPU_DEVICE void attend(const Args& a) {
   copy_async_commit();
 
   while (index < end) {
-    KeyInfo<kKeys>& info = infos[turn];
+    const Info& info = infos[turn];
     copy_async_wait<0>();
     sync_threads();  // the keys are there, and all are done with the values before
     load_keys<Products>(a, t, block, is_looked_up(block) ? info.place : nullptr, a.v, a.v_copies != 0, t.column, columns,
@@ -440,64 +504,64 @@ GPU_DEVICE void attend(const Args& a) {
     copy_async_commit();
 
     float s[kTilesOfKeys][4];
-    Products::scores(q, first_row, k, s);
-
-    const bool whole = block.kind == KeyBlock::kFull && block.count == kKeys;
-    uint32_t bits = 0xffffffffu;
-    if (!whole) bits = visible_pairs<kKeys>(a, t, block, index, info, rows);
-    finish_scores<kKeys>(a, t, block, index, info, rows, s, &bits);
     uint32_t used = 0;
-    const bool masked = !whole || a.bias != nullptr;
-    if (masked) {
-      GPU_UNROLL
-      for (int bit = 0; bit < kKeys / 2; ++bit) {
-        if ((bits >> bit & 1) == 0) s[bit / 4][bit % 4] = -infinity();
-      }
-      used = bits | bits >> 2;
-      GPU_UNROLL
-      for (int lanes = 4; lanes < kWarp; lanes *= 2) used |= shuffle_xor(used, lanes);
-    }
-
-    // Max loses a NaN; the weight of that key is NaN in any case, and with it the sum. A maximum of -inf would make -inf - -inf of
-    // masked scores: there 0 takes its place, and all weights are 0.
-    float alpha[2];
-    GPU_UNROLL
-    for (int r = 0; r < 2; ++r) {
-      float now = maximum[r];
-      GPU_UNROLL
-      for (int n = 0; n < kTilesOfKeys; ++n) {
-        now = s[n][2 * r] > now ? s[n][2 * r] : now;
-        now = s[n][2 * r + 1] > now ? s[n][2 * r + 1] : now;
-      }
-      GPU_UNROLL
-      for (int lanes = 1; lanes < 4; lanes *= 2) {
-        const float other = shuffle_xor(now, lanes);
-        now = other > now ? other : now;
-      }
-      const float base = (now == -infinity() ? 0.0f : now) - Products::kShift;
-      alpha[r] = exp2_approx(maximum[r] - Products::kShift - base);
-      maximum[r] = now;
-      float added = 0.0f;
-      GPU_UNROLL
-      for (int n = 0; n < kTilesOfKeys; ++n) {
-        s[n][2 * r] = exp2_approx(s[n][2 * r] - base);
-        s[n][2 * r + 1] = exp2_approx(s[n][2 * r + 1] - base);
-        added += s[n][2 * r] + s[n][2 * r + 1];
-      }
-      sum[r] = fma(sum[r], alpha[r], added);
-    }
-    if (a.v_scales != nullptr) {
-      GPU_UNROLL
-      for (int bit = 0; bit < kKeys / 2; ++bit) {
-        const bool sees = !masked || (used >> (bit & ~2) & 1) != 0;
-        s[bit / 4][bit % 4] *= sees ? info.v_scale[column_of(bit)] : 0.0f;
-      }
-    }
-    if (any(alpha[0] != 1.0f || alpha[1] != 1.0f)) {
-      GPU_UNROLL
-      for (int n = 0; n < kTilesOfColumns; ++n) {
+    const bool masked = block.kind != KeyBlock::kFull || block.count < Shape::kKeys || a.bias != nullptr;
+    if (active) {
+      Products::scores(q, first_row, k, first_key, s);
+      uint32_t bits = 0xffffffffu;
+      if (masked) bits = visible_pairs<kKeys>(a, t, block, index, info, rows, first_key);
+      finish_scores<kKeys>(a, t, block, index, info, rows, first_key, s, &bits);
+      if (masked) {
         GPU_UNROLL
-        for (int i = 0; i < 4; ++i) o[n][i] *= alpha[i / 2];
+        for (int bit = 0; bit < kKeys / 2; ++bit) {
+          if ((bits >> bit & 1) == 0) s[bit / 4][bit % 4] = -infinity();
+        }
+        used = bits | bits >> 2;
+        GPU_UNROLL
+        for (int lanes = 4; lanes < kWarp; lanes *= 2) used |= shuffle_xor(used, lanes);
+      }
+
+      // Max loses a NaN; the weight of that key is NaN in any case, and with it the sum. A maximum of -inf would make -inf - -inf
+      // of masked scores: there 0 takes its place, and all weights are 0.
+      float alpha[2];
+      GPU_UNROLL
+      for (int r = 0; r < 2; ++r) {
+        float now = maximum[r];
+        GPU_UNROLL
+        for (int n = 0; n < kTilesOfKeys; ++n) {
+          now = s[n][2 * r] > now ? s[n][2 * r] : now;
+          now = s[n][2 * r + 1] > now ? s[n][2 * r + 1] : now;
+        }
+        GPU_UNROLL
+        for (int lanes = 1; lanes < 4; lanes *= 2) {
+          const float other = shuffle_xor(now, lanes);
+          now = other > now ? other : now;
+        }
+        const float base = (now == -infinity() ? 0.0f : now) - Products::kShift;
+        alpha[r] = exp2_approx(maximum[r] - Products::kShift - base);
+        maximum[r] = now;
+        float added = 0.0f;
+        GPU_UNROLL
+        for (int n = 0; n < kTilesOfKeys; ++n) {
+          s[n][2 * r] = exp2_approx(s[n][2 * r] - base);
+          s[n][2 * r + 1] = exp2_approx(s[n][2 * r + 1] - base);
+          added += s[n][2 * r] + s[n][2 * r + 1];
+        }
+        sum[r] = fma(sum[r], alpha[r], added);
+      }
+      if (a.v_scales != nullptr) {
+        GPU_UNROLL
+        for (int bit = 0; bit < kKeys / 2; ++bit) {
+          const bool sees = !masked || (used >> (bit & ~2) & 1) != 0;
+          s[bit / 4][bit % 4] *= sees ? info.v_scale[column_of(first_key, bit)] : 0.0f;
+        }
+      }
+      if (any(alpha[0] != 1.0f || alpha[1] != 1.0f)) {
+        GPU_UNROLL
+        for (int n = 0; n < kTilesOfColumns; ++n) {
+          GPU_UNROLL
+          for (int i = 0; i < 4; ++i) o[n][i] *= alpha[i / 2];
+        }
       }
     }
 
@@ -511,97 +575,61 @@ GPU_DEVICE void attend(const Args& a) {
       load_keys<Products>(a, t, next, is_looked_up(next) ? infos[turn].place : nullptr, a.k, a.k_copies != 0, 0, a.dk, k);
     }
     copy_async_commit();
-    if (masked) {
-      Products::template weigh<true>(s, v, columns, used, a.exact != 0, o);
-    } else {
-      Products::template weigh<false>(s, v, columns, 0, a.exact != 0, o);
+    if (active && !masked) {
+      Products::template weigh<false>(s, v, first_key, columns, 0, a.exact != 0, o);
+    } else if (active && any((used & 0x33333333u) != 0)) {
+      Products::template weigh<true>(s, v, first_key, columns, used, a.exact != 0, o);
     }
     block = next;
   }
   copy_async_wait<0>();
 
+  sync_threads();  // all are done with q, k and v, which the outputs take the place of
+  GPU_UNROLL
+  for (int r = 0; r < 2; ++r) {
+    if (!rows[r].there) continue;
+    constexpr float kUnshift = Products::kShift == 0.0f ? 1.0f : 0x1p-12f;
+    static_assert(Products::kShift == 0.0f || Products::kShift == 12.0f);
+    float* row = outputs + (warp() * 16 + r * 8 + lane() / 4) * kOutputStride<Products>;
+    GPU_UNROLL
+    for (int n = 0; n < kTilesOfColumns; ++n) {
+      store_8(row + n * 8 + lane() % 4 * 2, {{bits_of(o[n][2 * r] * kUnshift), bits_of(o[n][2 * r + 1] * kUnshift)}});
+    }
+    sum[r] *= kUnshift;
+  }
   GPU_UNROLL
   for (int r = 0; r < 2; ++r) {
     GPU_UNROLL
     for (int lanes = 1; lanes < 4; lanes *= 2) sum[r] += shuffle_xor(sum[r], lanes);
-  }
-  const float unshift = exp2(-Products::kShift);
-  const int column = lane() % 4 * 2;
-  GPU_UNROLL
-  for (int r = 0; r < 2; ++r) {
-    const RowState& row = rows[r];
-    if (!row.there) continue;
-    if (parts > 1) {
-      float* to = partial_row(a, t, row, t.part);
-      GPU_UNROLL
-      for (int n = 0; n < kTilesOfColumns; ++n) {
-        GPU_UNROLL
-        for (int i = 0; i < 2; ++i) {
-          if (n * 8 + column + i < columns) to[t.column + n * 8 + column + i] = o[n][2 * r + i] * unshift;
-        }
-      }
-      if (lane() % 4 == 0 && t.column == 0) {
-        to[a.dv] = maximum[r];
-        to[a.dv + 1] = sum[r] * unshift;
-      }
-      continue;
-    }
-    const bool empty = sum[r] == 0.0f;
-    const float factor = finish_row(a, t, row, maximum[r], sum[r] * unshift, lane() % 4 == 0 && t.column == 0) * unshift;
-    const int64_t at = out_row(a, t, row) + t.column;
-    GPU_UNROLL
-    for (int n = 0; n < kTilesOfColumns; ++n) {
-      GPU_UNROLL
-      for (int i = 0; i < 2; ++i) {
-        const int c = n * 8 + column + i;
-        if (c < columns) store_value(a, at + c, empty ? 0.0f : o[n][2 * r + i] * factor);
-      }
-    }
-  }
-}
-
-// Puts the parts of a tile together, in their order: o = sum of o_i 2^(m_i - m), the same for the sums of weights, with m the
-// greatest maximum. A warp has every fourth row of the tile, and its lanes the columns.
-template <typename Products>
-GPU_DEVICE void merge_parts(const Args& a) {
-  Tile& t = *reinterpret_cast<Tile*>(shared());
-  int& found = *reinterpret_cast<int*>(shared() + kTileBytes - 16);
-  if (warp() == 0) {
-    Tile mine;
-    const bool is = find_tile<kTileRows, Products::kKeys, Products::kColumns>(a, false, &mine);
-    if (lane() == 0) {
-      if (is) t = mine;
-      found = is ? 1 : 0;
+    float* row = outputs + (warp() * 16 + r * 8 + lane() / 4) * kOutputStride<Products>;
+    if (lane() % 4 == 0) {
+      row[kColumns] = maximum[r];
+      row[kColumns + 1] = sum[r];
     }
   }
   sync_threads();
-  if (found == 0) return;
-  int part_blocks;
-  const int parts = parts_of(a, t, kTileRows, &part_blocks);
-  if (parts == 1) return;
-  const int columns = columns_of(a.dv, t.column, Products::kColumns);
-  for (int r = warp(); r < t.rows; r += kTileThreads / kWarp) {
+  for (int r = warp(); r < t.rows; r += kTileWarps) {
     const RowState row = state_of(a, t, r);
-    float maximum = -infinity();
-    for (int part = 0; part < parts; ++part) {
-      const float its = partial_row(a, t, row, part)[a.dv];
-      maximum = its > maximum ? its : maximum;
-    }
-    const float base = maximum == -infinity() ? 0.0f : maximum;
-    float sum = 0.0f;
-    for (int part = 0; part < parts; ++part) {
-      const float* its = partial_row(a, t, row, part) + a.dv;
-      if (its[1] != 0.0f) sum = fma(its[1], exp2(its[0] - base), sum);
-    }
-    const float factor = finish_row(a, t, row, maximum, sum, lane() == 0 && t.column == 0);
-    for (int c = lane(); c < columns; c += kWarp) {
-      float o = 0.0f;
-      for (int part = 0; part < parts; ++part) {
-        const float* its = partial_row(a, t, row, part);
-        if (its[a.dv + 1] != 0.0f) o = fma(its[t.column + c], exp2(its[a.dv] - base), o);
-      }
-      store_value(a, out_row(a, t, row) + t.column + c, sum == 0.0f ? 0.0f : o * factor);
-    }
+    const float* first = outputs + (r / 16 * Shape::kKeyWarps * 16 + r % 16) * kOutputStride<Products>;
+    write_row(a, t, row, columns, Shape::kKeyWarps, kColumns, parts > 1 ? partial_row(a, t, row, t.part) : nullptr,
+              [&](int i) { return first + i * 16 * kOutputStride<Products>; });
+  }
+}
+
+// Puts the parts of a tile together, in their order.
+template <typename Products>
+GPU_DEVICE void merge_parts(const Args& a) {
+  using Shape = typename Products::Shape;
+  if (!find_tile_together<Products>(a, false)) return;
+  const Tile& t = *reinterpret_cast<const Tile*>(shared());
+  int part_blocks;
+  const int parts = parts_of(a, t, Shape::kRows, &part_blocks);
+  if (parts == 1) return;
+  const int columns = at_least(columns_of(a.dv, t.column, Shape::kColumns), 0);
+  for (int r = warp(); r < t.rows; r += kTileWarps) {
+    const RowState row = state_of(a, t, r);
+    write_row(a, t, row, columns, parts, a.dv - t.column, nullptr,
+              [&](int part) { return partial_row(a, t, row, part) + t.column; });
   }
 }
 

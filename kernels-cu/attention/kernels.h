@@ -8,18 +8,18 @@ namespace gatun::gpu::attention {
 struct Kernel {
   void (*attend)(Args);
   void (*merge)(Args);
+  int rows;     // of a tile
   int columns;  // of the values that one thread block has
   int keys;     // of a block
   int (*shared_bytes)(int dk, int dv);
 };
 
-// By rising columns; the last has shared memory for any head size or none has.
+// By rising columns; with 64 rows, or with 16 for tiles of few.
 constexpr int kKernels = 3;
-const Kernel& bf16_kernel(int index);
-const Kernel& f16_kernel(int index);
-const Kernel& f32_kernel(int index);
+const Kernel& bf16_kernel(bool few_rows, int index);
+const Kernel& f16_kernel(bool few_rows, int index);
+const Kernel& f32_kernel(bool few_rows, int index);
 
-constexpr int kTileRows = 64;
 constexpr int kTileThreads = 128;
 constexpr int kTileBytes = 512;  // of shared memory, for what a tile is: all that merging needs
 

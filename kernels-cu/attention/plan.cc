@@ -11,7 +11,6 @@ namespace {
 
 using attention::Args;
 using attention::Kernel;
-using attention::kTileRows;
 using attention::kTileThreads;
 using attention::Operand;
 using attention::Pattern;
@@ -106,9 +105,11 @@ class AttentionPlan final : public Plan {
     if (status == GTN_OK) status = take_patterns(desc, message);
     if (status == GTN_OK) status = choose_kernel(device, desc, message);
     if (status != GTN_OK) return status;
-    status = prepare(device.index, kernel_->attend, shared_bytes_, message);
-    if (status == GTN_OK) status = prepare(device.index, kernel_->merge, attention::kTileBytes, message);
-    if (status != GTN_OK) return status;
+    for (const Choice& choice : {many_, few_}) {
+      status = prepare(device.index, choice.kernel->attend, choice.shared_bytes, message);
+      if (status == GTN_OK) status = prepare(device.index, choice.kernel->merge, attention::kTileBytes, message);
+      if (status != GTN_OK) return status;
+    }
     describe(device, desc, info);
     return GTN_OK;
   }
@@ -122,7 +123,8 @@ class AttentionPlan final : public Plan {
     }
     Args a = args_;
     take_arrays(from, &a);
-    const int64_t tiles = cut(&a);
+    const Choice& choice = choice_for(a);
+    const int64_t tiles = cut(*choice.kernel, &a);
     const int64_t blocks = tiles * a.units * a.columns;
     if (tiles > kMostBlocksOfGrid || blocks > kMostBlocksOfGrid || blocks * a.parts > kMostBlocksOfGrid) {
       return fail(message, GTN_UNSUPPORTED, "sequences and len_q: make %lld tiles, this backend takes up to %lld",
@@ -135,14 +137,20 @@ class AttentionPlan final : public Plan {
         return fail(message, GTN_OUT_OF_MEMORY, "no memory for %lld bytes of workspace", static_cast<long long>(bytes));
       }
     }
-    gtn_status status = launch(stream.queue, kernel_->attend, {blocks * a.parts}, kTileThreads, shared_bytes_, a, message);
+    gtn_status status = launch(stream.queue, choice.kernel->attend, {blocks * a.parts}, kTileThreads, choice.shared_bytes, a, message);
     if (status == GTN_OK && a.parts > 1) {
-      status = launch(stream.queue, kernel_->merge, {blocks}, kTileThreads, attention::kTileBytes, a, message);
+      status = launch(stream.queue, choice.kernel->merge, {blocks}, kTileThreads, attention::kTileBytes, a, message);
     }
     return status;
   }
 
  private:
+  // A kernel, and its shared memory for the plan's head sizes.
+  struct Choice {
+    const Kernel* kernel;
+    int shared_bytes;
+  };
+
   gtn_status take_shape(const gtn_attention_desc& desc, gtn_message* message) {
     Args& a = args_;
     const bool paged = desc.paged != 0;
@@ -250,18 +258,21 @@ class AttentionPlan final : public Plan {
     const auto& kernel = element == GTN_BF16  ? attention::bf16_kernel
                          : element == GTN_F16 ? attention::f16_kernel
                                               : attention::f32_kernel;
-    // The one with the fewest columns that takes all values at once, or else as many as there are.
-    int choice = 0;
-    while (choice + 1 < attention::kKernels && kernel(choice).columns < a.dv) ++choice;
-    while (choice > 0 && kernel(choice).shared_bytes(a.dk, a.dv) > device.properties.shared_bytes) --choice;
-    kernel_ = &kernel(choice);
-    shared_bytes_ = kernel_->shared_bytes(a.dk, a.dv);
-    if (shared_bytes_ > device.properties.shared_bytes) {
+    for (Choice* choice : {&many_, &few_}) {
+      // The one with the fewest columns that takes all values at once, or else as many as there are.
+      const auto of = [&](int index) -> const Kernel& { return kernel(choice == &few_, index); };
+      int index = 0;
+      while (index + 1 < attention::kKernels && of(index).columns < a.dv) ++index;
+      while (index > 0 && of(index).shared_bytes(a.dk, a.dv) > device.properties.shared_bytes) --index;
+      *choice = {&of(index), of(index).shared_bytes(a.dk, a.dv)};
+    }
+    if (many_.shared_bytes > device.properties.shared_bytes) many_ = few_;
+    if (few_.shared_bytes > device.properties.shared_bytes) few_ = many_;
+    if (many_.shared_bytes > device.properties.shared_bytes) {
       return fail(message, GTN_UNSUPPORTED,
                   "q and v: head sizes %d and %d in %s take %d bytes of shared memory, this device has %d", a.dk, a.dv,
-                  type_name(element), shared_bytes_, device.properties.shared_bytes);
+                  type_name(element), many_.shared_bytes, device.properties.shared_bytes);
     }
-    a.columns = narrow(ceil_div(a.dv > 0 ? a.dv : 1, kernel_->columns));
     a.exact = a.out_dtype == GTN_F32 ? 1 : 0;
     copies_q_ = copies_rows(desc.q, element);
     copies_k_ = copies_rows(desc.k, element);
@@ -304,8 +315,16 @@ class AttentionPlan final : public Plan {
     a->len_k = narrow(from.len_k);
   }
 
+  // Rows of a sequence, or, where the run's arrays say how many each has, of one on average.
+  static int64_t rows_of(const Args& a) {
+    return (a.packed_q ? ceil_div(a.len_q, a.sequences) : a.len_q) * a.group;
+  }
+
+  const Choice& choice_for(const Args& a) const { return rows_of(a) <= few_.kernel->rows ? few_ : many_; }
+
   // Segments, tiles and parts of a run; returns the tiles of a unit in all sequences.
-  int64_t cut(Args* a) const {
+  static int64_t cut(const Kernel& kernel, Args* a) {
+    a->columns = narrow(ceil_div(a->dv > 0 ? a->dv : 1, kernel.columns));
     a->search = a->packed_q;
     int64_t most = 0;
     for (int32_t i = 0; i < a->pattern_count; ++i) {
@@ -318,7 +337,7 @@ class AttentionPlan final : public Plan {
         segments = at_most(p.dilation, a->len_q);
         slots = ceil_div(a->len_q, p.dilation);
       }
-      const int64_t tiles = ceil_div(slots * a->group, kTileRows);
+      const int64_t tiles = ceil_div(slots * a->group, kernel.rows);
       p.segments = narrow(segments);
       p.tiles_per_segment = narrow(tiles);
       if (segments > 1 || (p.masks & GTN_MASK_BLOCKS) != 0) a->search = 0;
@@ -329,12 +348,11 @@ class AttentionPlan final : public Plan {
     const int64_t tiles = a->search ? most + a->sequences - 1 : most * a->sequences;
 
     a->parts = 1;
-    a->part_blocks = narrow(ceil_div(kPartKeys, kernel_->keys));
-    const int64_t rows = a->packed_q ? ceil_div(a->len_q, a->sequences) : a->len_q;
-    if (rows * a->group <= kTileRows) {
+    a->part_blocks = narrow(ceil_div(kPartKeys, kernel.keys));
+    if (rows_of(*a) <= kernel.rows) {
       int64_t blocks = 0;
       for (int32_t i = 0; i < a->pattern_count; ++i) {
-        const int64_t visited = blocks_of_row(*a, a->patterns[i]);
+        const int64_t visited = blocks_of_rows(*a, a->patterns[i], kernel.keys);
         blocks = visited > blocks ? visited : blocks;
       }
       a->parts = narrow(at_most(ceil_div(blocks, a->part_blocks), kMostParts));
@@ -344,14 +362,14 @@ class AttentionPlan final : public Plan {
   }
 
   // At most, of a tile that has all rows of a sequence.
-  int64_t blocks_of_row(const Args& a, const Pattern& p) const {
+  static int64_t blocks_of_rows(const Args& a, const Pattern& p, int64_t block) {
     if ((p.masks & GTN_MASK_BLOCKS) != 0) return 1;
     int64_t keys = a.len_k;
     if (p.left >= 0 && p.right >= 0 && p.dilation == 1 && a.order_heads == 0 &&
         (p.masks & (GTN_MASK_PREFIX | GTN_MASK_GLOBALS)) == 0) {
       keys = at_most(keys, int64_t{p.left} + p.right + a.len_q + p.sinks);
     }
-    return ceil_div(keys, kernel_->keys);
+    return ceil_div(keys, block);
   }
 
   static int64_t partial_bytes(const Args& a) {
@@ -361,11 +379,16 @@ class AttentionPlan final : public Plan {
 
   void describe(const Device& device, const gtn_attention_desc& desc, gtn_plan_info* info) {
     const Args& a = args_;
-    char name[64];
-    std::snprintf(name, sizeof name, "attention.%s%s%s%s%s%s.%dx%d", type_name(a.q_dtype), a.k_dtype != a.q_dtype ? "." : "",
+    Args most = a;
+    most.sequences = narrow(at_most(a.packed_q ? desc.max_sequences : desc.q.shape[0], kMostPositions - 1));
+    most.len_q = a.planned_q;
+    most.len_k = a.planned_k;
+    const Kernel& kernel = *(most.sequences > 0 ? choice_for(most) : many_).kernel;
+    char name[80];
+    std::snprintf(name, sizeof name, "attention.%s%s%s%s%s%s.%dx%dx%d", type_name(a.q_dtype), a.k_dtype != a.q_dtype ? "." : "",
                   a.k_dtype != a.q_dtype ? type_name(a.k_dtype) : "", desc.paged != 0 ? ".paged" : "",
-                  a.order_heads > 0 ? ".ordered" : "", a.block_heads > 0 ? ".blocks" : "", kernel_->keys,
-                  kernel_->columns);
+                  a.order_heads > 0 ? ".ordered" : "", a.block_heads > 0 ? ".blocks" : "", kernel.rows,
+                  kernel.keys, kernel.columns);
     name_kernel(info, device, name);
     // Packed, the most work is one sequence of all tokens.
     const double copies = a.packed_q ? (desc.max_sequences > 0 ? 1.0 : 0.0) : static_cast<double>(desc.q.shape[0]);
@@ -378,21 +401,20 @@ class AttentionPlan final : public Plan {
                   elements_of(desc.k) * static_cast<double>(element_bytes(desc.k.dtype)) +
                   elements_of(desc.v) * static_cast<double>(element_bytes(desc.v.dtype)) +
                   elements_of(desc.out) * static_cast<double>(element_bytes(desc.out.dtype));
-    info->blocks = static_cast<int64_t>(copies * pairs / kTileRows / kernel_->keys);
-    // At most what the fewest rows that are cut into parts take.
-    Args most = a;
-    most.sequences = narrow(at_most(a.packed_q ? desc.max_sequences : desc.q.shape[0], kMostPositions - 1));
-    if (most.sequences > 0 && a.group > 0) {
-      most.len_q = narrow(at_most(a.planned_q, kTileRows / a.group * (a.packed_q ? int64_t{most.sequences} : 1)));
-      most.len_k = a.planned_k;
-      if (most.len_q > 0) cut(&most);
-      info->workspace_bytes = most.parts > 1 ? partial_bytes(most) : 0;
+    info->blocks = static_cast<int64_t>(copies * pairs / kernel.rows / kernel.keys);
+    // Parts take the most where rows are as many as a tile has.
+    for (const Choice& choice : {many_, few_}) {
+      if (most.sequences == 0 || a.group == 0) break;
+      most.len_q = narrow(at_most(a.planned_q, choice.kernel->rows / a.group * int64_t{a.packed_q ? most.sequences : 1}));
+      if (most.len_q == 0) continue;
+      cut(*choice.kernel, &most);
+      const int64_t bytes = most.parts > 1 ? partial_bytes(most) : 0;
+      info->workspace_bytes = bytes > info->workspace_bytes ? bytes : info->workspace_bytes;
     }
   }
 
   Args args_ = {};
-  const Kernel* kernel_ = nullptr;
-  int shared_bytes_ = 0;
+  Choice many_ = {}, few_ = {};  // rows; the same where only one fits the device
   bool copies_q_ = false, copies_k_ = false, copies_v_ = false;
 };
 

@@ -63,18 +63,31 @@ constexpr Split kSplit = {3, 0.0f};
 template <>
 constexpr Split kSplit<Half> = {2, 12.0f};
 
-template <typename T, int kColumnsOfTile>
+// How the four warps of a thread block share a tile: each has 16 rows and all keys of a block, or all have the same 16 rows and each
+// a quarter of the keys.
+constexpr int kTileWarps = 4;
+
+template <int kRowWarps, int kColumnsOfTile, int kKeysOfBlock>
+struct TileShape {
+  static constexpr int kColumns = kColumnsOfTile;
+  static constexpr int kRows = 16 * kRowWarps;
+  static constexpr int kKeyWarps = kTileWarps / kRowWarps;
+  static constexpr int kKeys = kKeysOfBlock;
+  static constexpr int kWarpKeys = kKeys / kKeyWarps;
+};
+
+template <typename T, int kRowWarps, int kColumnsOfTile>
 struct MatrixProducts {
   using Element = T;
-  static constexpr int kColumns = kColumnsOfTile;
-  static constexpr int kKeys = kColumns > 128 ? 32 : 64;
+  using Shape = TileShape<kRowWarps, kColumnsOfTile, (kRowWarps > 1 && kColumnsOfTile > 128 ? 32 : 64)>;
+  static constexpr int kKeys = Shape::kWarpKeys, kColumns = Shape::kColumns;
   static constexpr int kPerChunk = 8;   // elements
   static constexpr int kChunkStep = 2;  // chunks of a row are a multiple of this
   static constexpr int kTerms = kSplit<T>.terms;
   static constexpr float kShift = kSplit<T>.shift;
 
-  // s = q k^T for the warp's 16 rows from `row` on.
-  static GPU_DEVICE void scores(const Rows& q, int row, const Rows& k, float (&s)[kKeys / 8][4]) {
+  // s = q k^T for the warp's 16 rows from `row` on and its keys from `key` on.
+  static GPU_DEVICE void scores(const Rows& q, int row, const Rows& k, int key, float (&s)[kKeys / 8][4]) {
     GPU_UNROLL
     for (int n = 0; n < kKeys / 8; ++n) {
       GPU_UNROLL
@@ -82,7 +95,7 @@ struct MatrixProducts {
     }
     const int l = lane();
     const int q_row = row + (l & 15), q_chunk = l >> 4;
-    const int k_row = (l & 7) + ((l >> 4) << 3), k_chunk = (l >> 3) & 1;
+    const int k_row = key + (l & 7) + ((l >> 4) << 3), k_chunk = (l >> 3) & 1;
     for (int c = 0; c < q.chunks; c += 2) {
       uint32_t a[4];
       load_matrix_x4(a, q.at(q_row, c + q_chunk));
@@ -97,13 +110,13 @@ struct MatrixProducts {
     }
   }
 
-  // o += p v, for the `columns` first columns. Bit 4 n + i of `used` (i = 0, 1) says whether a row of the warp sees the key of
+  // o += p v for the keys from `first` on and the `columns` first columns. Bit 4 n + i of `used` (i = 0, 1) says whether a row of the warp sees the key of
   // p[n][i]; where kMasked, values of the others are taken to be 0, whatever they hold.
   template <bool kMasked>
-  static GPU_DEVICE void weigh(float (&p)[kKeys / 8][4], const Rows& v, int columns, uint32_t used, bool exact,
+  static GPU_DEVICE void weigh(float (&p)[kKeys / 8][4], const Rows& v, int first, int columns, uint32_t used, bool exact,
                                float (&o)[kColumns / 8][4]) {
     const int l = lane();
-    const int v_row = l & 15, v_chunk = l >> 4;
+    const int v_row = first + (l & 15), v_chunk = l >> 4;
     constexpr T* kType = nullptr;
     GPU_UNROLL
     for (int n = 0; n < kKeys / 8; n += 2) {
@@ -150,11 +163,12 @@ struct MatrixProducts {
 
 // ---- FP32 units ----------------------------------------------------------------------------------------------------
 
-template <int kColumnsOfTile>
+template <int kRowWarps, int kColumnsOfTile>
 struct ScalarProducts {
   using Element = float;
-  static constexpr int kColumns = kColumnsOfTile;
-  static constexpr int kKeys = kColumns > 128 ? 16 : kColumns > 64 ? 32 : 64;
+  using Shape =
+      TileShape<kRowWarps, kColumnsOfTile, (kColumnsOfTile <= 64 ? 64 : kRowWarps == 1 || kColumnsOfTile <= 128 ? 32 : 16)>;
+  static constexpr int kKeys = Shape::kWarpKeys, kColumns = Shape::kColumns;
   static constexpr int kPerChunk = 4;
   static constexpr int kChunkStep = 1;
   static constexpr float kShift = 0.0f;
@@ -164,29 +178,29 @@ struct ScalarProducts {
     for (int i = 0; i < 4; ++i) sum = fma(float_of(x.word[i]), float_of(y.word[i]), sum);
   }
 
-  static GPU_DEVICE void scores(const Rows& q, int row, const Rows& k, float (&s)[kKeys / 8][4]) {
+  static GPU_DEVICE void scores(const Rows& q, int row, const Rows& k, int key, float (&s)[kKeys / 8][4]) {
     GPU_UNROLL
     for (int n = 0; n < kKeys / 8; ++n) {
       GPU_UNROLL
       for (int i = 0; i < 4; ++i) s[n][i] = 0.0f;
     }
-    const int q_row = row + lane() / 4, k_row = lane() % 4 * 2;
+    const int q_row = row + lane() / 4, k_row = key + lane() % 4 * 2;
     for (int c = 0; c < q.chunks; ++c) {
       const Bytes16 q0 = load_16(q.at(q_row, c)), q1 = load_16(q.at(q_row + 8, c));
       GPU_UNROLL
       for (int n = 0; n < kKeys / 8; ++n) {
         GPU_UNROLL
         for (int i = 0; i < 2; ++i) {
-          const Bytes16 key = load_16(k.at(n * 8 + k_row + i, c));
-          add_products(s[n][i], q0, key);
-          add_products(s[n][2 + i], q1, key);
+          const Bytes16 k0 = load_16(k.at(n * 8 + k_row + i, c));
+          add_products(s[n][i], q0, k0);
+          add_products(s[n][2 + i], q1, k0);
         }
       }
     }
   }
 
   template <bool kMasked>
-  static GPU_DEVICE void weigh(float (&p)[kKeys / 8][4], const Rows& v, int columns, uint32_t used, bool,
+  static GPU_DEVICE void weigh(float (&p)[kKeys / 8][4], const Rows& v, int first, int columns, uint32_t used, bool,
                                float (&o)[kColumns / 8][4]) {
     const int l = lane(), column = l % 4 * 2;
     GPU_UNROLL
@@ -199,7 +213,7 @@ struct ScalarProducts {
         for (int i = 0; i < 2; ++i) {
           const float p0 = shuffle(p[n][i], from), p1 = shuffle(p[n][2 + i], from);
           if (kMasked && (bits >> (4 * n + i) & 1) == 0) continue;  // the same for all lanes
-          const int key = n * 8 + t * 2 + i;
+          const int key = first + n * 8 + t * 2 + i;
           GPU_UNROLL
           for (int d = 0; d < kColumns / 8; ++d) {
             if (d * 8 < columns) {
