@@ -34,7 +34,7 @@ struct Tile {
   static constexpr int kSumsStride = columns + 8;
   static constexpr int kSumsBytes = warps_k * rows * kSumsStride * 4;
   static constexpr int kTableAt = stages * kStageBytes > kSumsBytes ? stages * kStageBytes : kSumsBytes;
-  static constexpr int kSharedBytes = kTableAt + rows * static_cast<int>(sizeof(int64_t));
+  static constexpr int kSharedBytes = kTableAt + rows * static_cast<int>(sizeof(const char*));
 
   // What the copies and the exchange of sums take for granted.
   static_assert(rows * 8 % kThreads == 0 && columns * 8 % kThreads == 0, "threads share chunks evenly");
@@ -65,14 +65,17 @@ struct TileRun {
 
   const TilesArgs& args;
   char* const memory = shared();
-  int64_t* const table = reinterpret_cast<int64_t*>(shared() + T::kTableAt);
+  const char** const table = reinterpret_cast<const char**>(shared() + T::kTableAt);
   int64_t group = 0, row_begin, row_end, column;  // of the tile; columns from `column` on
-  int64_t block_begin, block_end;                 // of k
+  int64_t block_begin, block_end, whole_end;      // of k; whole_end: of those that rows have all of
+  int panels_left;                                // that there are from the tile's first on
 
   GPU_DEVICE explicit TileRun(const TilesArgs& gemm) : args(gemm) {
     block_begin = block_y() * args.split_blocks;
     block_end = block_begin + args.split_blocks;
     if (block_end > args.blocks) block_end = args.blocks;
+    const int64_t whole = args.k_bytes / kBlockBytes;
+    whole_end = block_end < whole ? block_end : whole;
   }
 
   GPU_DEVICE void find(int64_t tile, int64_t tiles_m) {
@@ -96,67 +99,100 @@ struct TileRun {
       row_begin = rows.begin;
       row_end = rows.end;
     }
+    const int64_t left_panels = args.panels - column / kPanelColumns;
+    panels_left = left_panels < T::kColumns ? static_cast<int>(left_panels) : T::kColumns;
     row_begin += tile_m * T::kRows;
     if (row_end > row_begin + T::kRows) row_end = row_begin + T::kRows;
   }
 
-  GPU_DEVICE void fill_table() {
+  // Where the tile's rows start, null for those that there are not: they are zeros, written here once for all stages.
+  GPU_DEVICE void fill_table() const {
     for (int r = thread(); r < T::kRows; r += T::kThreads) {
       int64_t row = row_begin + r;
-      const bool there = row < row_end;
-      if (there && args.index != nullptr) row = args.index[row];
-      table[r] = there && row >= 0 && row < args.rows_a ? row * args.a_stride : -1;
+      const bool listed = row < row_end;
+      if (listed && args.index != nullptr) row = args.index[row];
+      table[r] = listed && row >= 0 && row < args.rows_a ? args.a + row * args.a_stride : nullptr;
+    }
+    sync_threads();
+    const int row = thread() / 8, at = row * kBlockBytes + thread() % 8 * 16;
+    for (int r = 0; r < T::kRows; r += T::kThreads / 8) {
+      if (table[row + r] != nullptr) continue;
+      for (int s = 0; s < T::kStages; ++s) {
+        for (int b = 0; b < T::kWarpsK; ++b) {
+          store_16(memory + s * T::kStageBytes + b * T::kRowsBytes + r * kBlockBytes + at, {{0, 0, 0, 0}});
+        }
+      }
     }
   }
 
-  // Blocks `block` to block + kWarpsK - 1 of k; zeros from block_end on, and from the end of a row on.
-  GPU_DEVICE void copy(int slot, int64_t block) const {
+  // Blocks `block` to block + kWarpsK - 1 of k. kWhole: all of them are there, all of each; else zeros from block_end on, and
+  // from the end of a row on.
+  template <bool kWhole>
+  GPU_DEVICE void copy_blocks(int slot, int64_t block, const char* weights) const {
     constexpr int kStep = T::kThreads / 8;
     const int chunk = thread() % 8, row = thread() / 8;
     const int at = row * kBlockBytes + (chunk ^ (row % 8)) * 16;
     char* to = memory + slot * T::kStageBytes;
-    const int64_t end = block_end * kBlockBytes < args.k_bytes ? block_end * kBlockBytes : args.k_bytes;
     GPU_UNROLL
     for (int b = 0; b < T::kWarpsK; ++b, to += T::kRowsBytes) {
       const int64_t from = (block + b) * kBlockBytes + chunk * 16;
-      const int64_t left = end - from;
-      const int valid = left >= 16 ? 16 : left > 0 ? static_cast<int>(left) : 0;
+      const int64_t left = block + b < block_end ? args.k_bytes - from : 0;
+      const int valid = kWhole || left >= 16 ? 16 : left > 0 ? static_cast<int>(left) : 0;
       GPU_UNROLL
       for (int r = 0; r < T::kRows; r += kStep) {
-        const int64_t offset = table[row + r];
-        const bool there = offset >= 0 && valid > 0;
-        copy_async_16(to + at + r * kBlockBytes, there ? args.a + offset + from : args.weights, there ? valid : 0);
+        const char* start = table[row + r];
+        if (start == nullptr) continue;
+        if constexpr (kWhole) {
+          copy_async_16(to + at + r * kBlockBytes, start + from);
+        } else {
+          copy_async_16(to + at + r * kBlockBytes, valid > 0 ? start + from : start, valid);
+        }
       }
     }
-    const int64_t panel = column / kPanelColumns;
-    const int inside = static_cast<int>(column % kPanelColumns) * kBlockBytes;  // panels wider than tiles
-    const char* weights = args.weights + (group * args.panels + panel) * args.blocks * kPanelBlockBytes + inside;
+    weights += block * kPanelBlockBytes + thread() * 16;
+    to += thread() * 16;
+    const int64_t panel_bytes = args.blocks * kPanelBlockBytes;
     GPU_UNROLL
-    for (int b = 0; b < T::kWarpsK; ++b, to += T::kColumnsBytes) {
+    for (int b = 0; b < T::kWarpsK; ++b, to += T::kColumnsBytes, weights += kPanelBlockBytes) {
       GPU_UNROLL
       for (int i = 0; i < T::kColumnsBytes; i += T::kThreads * 16) {
-        const int p = i / kPanelBlockBytes, byte = i % kPanelBlockBytes + thread() * 16;
-        const bool there = block + b < block_end && panel + p < args.panels;
-        const char* from = weights + (p * args.blocks + block + b) * kPanelBlockBytes + byte;
-        copy_async_16(to + i + thread() * 16, there ? from : args.weights, there ? 16 : 0);
+        // A panel beyond the last is the last once more: nobody takes those columns.
+        const int64_t panel = i / kPanelBlockBytes < panels_left ? i / kPanelBlockBytes : panels_left - 1;
+        const char* from = weights + panel * panel_bytes + i % kPanelBlockBytes;
+        if (kWhole || block + b < block_end) {
+          copy_async_16(to + i, from);
+        } else {
+          copy_async_16(to + i, args.weights, 0);
+        }
       }
+    }
+  }
+
+  GPU_DEVICE void copy(int slot, int64_t block, const char* weights) const {
+    if (block + T::kWarpsK <= whole_end) {
+      copy_blocks<true>(slot, block, weights);
+    } else {
+      copy_blocks<false>(slot, block, weights);
     }
   }
 
   // Leaves the sums of this tile in shared memory.
   GPU_DEVICE void multiply() const {
     Products products;
+    // A tile narrower than a panel has a part of each of its blocks.
+    const char* weights = args.weights + (group * args.panels + column / kPanelColumns) * args.blocks * kPanelBlockBytes +
+                          column % kPanelColumns * kBlockBytes;
     const int64_t steps = block_end > block_begin ? (block_end - block_begin + T::kWarpsK - 1) / T::kWarpsK : 0;
     GPU_UNROLL
     for (int s = 0; s < T::kStages - 1; ++s) {
-      if (s < steps) copy(s, block_begin + s * T::kWarpsK);
+      if (s < steps) copy(s, block_begin + s * T::kWarpsK, weights);
       copy_async_commit();
     }
     int slot = 0, next = T::kStages - 1;
     for (int64_t step = 0; step < steps; ++step) {
       copy_async_wait<T::kStages - 2>();
       sync_threads();
-      if (step + T::kStages - 1 < steps) copy(next, block_begin + (step + T::kStages - 1) * T::kWarpsK);
+      if (step + T::kStages - 1 < steps) copy(next, block_begin + (step + T::kStages - 1) * T::kWarpsK, weights);
       copy_async_commit();
       const char* stage = memory + slot * T::kStageBytes;
       products.multiply(stage + products.warp_k * T::kRowsBytes,
