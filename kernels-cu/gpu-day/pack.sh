@@ -44,9 +44,10 @@ say "Java modules"
 say "the folder"
 rm -rf -- "$folder"
 mkdir -p "$folder/lib" "$folder/modules"
-# What Gatun, Jackson and picocli ask for; java.base alone would do for Gatun.
-"$java_home/bin/jlink" --add-modules java.base,java.logging,java.management,java.sql,java.xml,jdk.unsupported \
+# What Gatun, Jackson and picocli ask for.
+"$java_home/bin/jlink" --add-modules java.base,java.logging,java.management,java.xml,jdk.jfr,jdk.unsupported \
   --strip-debug --no-header-files --no-man-pages --compress zip-9 --output "$folder/runtime"
+find "$folder/runtime" -name '*.so' -exec strip --strip-unneeded {} +
 # The natives are taken from lib/, as files.
 for jar in "$root"/bench/target/modules/*.jar; do
   [[ $(basename "$jar") == gatun-*-linux-* ]] || cp -- "$jar" "$folder/modules/"
@@ -61,5 +62,5 @@ printf '%s\n' "$arch" >"$folder/architectures"
 git -C "$root" describe --always --dirty >"$folder/revision" 2>/dev/null || echo unknown >"$folder/revision"
 
 kib=$(du -sk -- "$folder" | cut -f1)
-say "$folder: $((kib / 1024)) MiB"
+say "$folder: $((kib / 1024)) MiB, $(tar -C "$folder" -cz . | wc -c | awk '{print int($1 / 1048576)}') as an archive"
 ((kib <= 60 * 1024)) || { say "that is above 60 MiB"; exit 1; }
