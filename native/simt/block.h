@@ -132,7 +132,7 @@ struct Block {
 };
 
 // The block that this thread of the operating system runs; nullptr outside.
-extern thread_local Block* running __attribute__((tls_model("initial-exec")));
+extern constinit thread_local Block* running __attribute__((tls_model("initial-exec")));
 
 // Ends the block with a message, on a fiber.
 [[noreturn]] __attribute__((format(printf, 2, 3))) void fail(Block& block, const char* format, ...);

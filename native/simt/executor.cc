@@ -20,7 +20,7 @@
 
 namespace gatun::simt {
 
-thread_local Block* running = nullptr;
+constinit thread_local Block* running = nullptr;
 
 namespace {
 

@@ -563,6 +563,8 @@ void __tsan_func_entry(void*) {}
 void __tsan_func_exit() {}
 void __tsan_vptr_update(void**, void*) {}
 void __tsan_vptr_read(void**) {}
+// The guard of a static in a function of the host's, beside the kernels of a file.
+uint8_t __tsan_atomic8_load(const volatile uint8_t* p, int) { return __atomic_load_n(p, __ATOMIC_ACQUIRE); }
 GATUN_HOOKS(1)
 GATUN_HOOKS(2)
 GATUN_HOOKS(4)
