@@ -49,6 +49,13 @@ struct Copy {
   uintptr_t pc;
 };
 
+// An access that is to be counted.
+struct Touch {
+  uintptr_t pc, at;
+  uint16_t bytes;
+  bool shared;
+};
+
 enum class State : uint8_t { kReady, kInWarp, kInBarrier, kLeft };
 enum class Op : uint8_t { kSync, kShuffle, kBallot, kLoadMatrix, kMmaBf16, kMmaF16, kMmaS8, kMmaU8S8 };
 
@@ -73,6 +80,7 @@ struct alignas(64) Fiber {
   } c;
   uint32_t a[4], b[2];
   // Asynchronous copies: those before `first_copy` are done, those of group `committed` not yet committed.
+  std::vector<Touch> touches;
   std::vector<Copy> copies;
   size_t first_copy;
   uint32_t committed;
@@ -117,6 +125,7 @@ struct Block {
   uintptr_t image;  // where the kernel's library begins
   uint64_t place;   // launch and block, for cells of global memory
   bool check, check_uninitialized, counting;
+  Counters counters;
   std::vector<bool> seen;  // blocks that this one comes after, by atomic operations and fences
 
   Warp warp[kWarps];
@@ -167,6 +176,9 @@ void end_copy(Block& block, Fiber& fiber, const Copy& copy);
 // An atomic operation after a fence gives away what the block did; a fence after an atomic operation takes what was given there.
 void publish(Block& block, const void* p);
 void subscribe(Block& block, const void* p);
+// counters.cc: writes an access down, and counts those of a warp whose lanes have met.
+void touch(Fiber& fiber, uintptr_t at, size_t bytes, bool is_shared, uintptr_t pc);
+void meet(Block& block, int warp);
 // A launch begins: no access of an earlier one matters any more. Gives its number, from 1 on, below 2^12.
 uint32_t next_launch();
 

@@ -33,7 +33,7 @@ struct Settings {
   int schedules = 1;
   int threads = 1;
   bool check = true, check_uninitialized = true, counting = false;
-  std::string sites, remove;
+  std::string count, sites, remove;
 };
 
 int64_t number(const char* name, int64_t otherwise) {
@@ -54,7 +54,8 @@ Settings& settings() {
     s->threads = static_cast<int>(std::clamp<int64_t>(number("GATUN_SIMT_THREADS", std::min(processors(), 8)), 1, 64));
     s->check = number("GATUN_SIMT_CHECK", 1) != 0;
     s->check_uninitialized = number("GATUN_SIMT_UNINITIALIZED", 1) != 0;
-    s->counting = number("GATUN_SIMT_COUNT", 0) != 0;
+    if (const char* count = std::getenv("GATUN_SIMT_COUNT")) s->count = count;
+    s->counting = !s->count.empty();
     if (const char* sites = std::getenv("GATUN_SIMT_SITES")) s->sites = sites;
     if (const char* remove = std::getenv("GATUN_SIMT_REMOVE")) s->remove = remove;
     return s;
@@ -366,6 +367,7 @@ void in_warp(Block& block, Fiber& fiber, Op op, uint32_t mask, const Where& wher
       case Op::kLoadMatrix: run_matrix(block, lanes); break;
       default: run_mma(lanes); break;
     }
+    if (block.counting && mask == kAll) meet(block, fiber.warp);
     warp.waiting &= ~mask;
     make_ready(block, fiber.warp, mask);
     block.last = -1;
@@ -395,6 +397,7 @@ void release(Block& block, int id) {
   for (uint32_t rest = barrier.warps; rest != 0; rest &= rest - 1) {
     const int w = std::countr_zero(rest);
     std::memcpy(block.known[w], joined, sizeof joined);
+    if (block.counting) meet(block, w);
     make_ready(block, w, barrier.lanes[w]);
     barrier.lanes[w] = 0;
   }
@@ -440,6 +443,7 @@ void in_barrier(Block& block, Fiber& fiber, int id, int threads, const Where& wh
 void leave(Block& block, Fiber& fiber) {
   fiber.state = State::kLeft;
   block.warp[fiber.warp].left |= 1u << fiber.lane;
+  if (block.counting && block.warp[fiber.warp].left == kAll) meet(block, fiber.warp);
   if (--block.live == 0) {
     gatun_simt_switch(&fiber.stack, block.main);
     __builtin_unreachable();
@@ -491,6 +495,7 @@ void run_block(Block& block, int64_t linear, uint64_t seed) {
     f.lane = static_cast<uint8_t>(t % kWarp);
     f.warp = static_cast<uint8_t>(t / kWarp);
     f.state = State::kReady;
+    f.touches.clear();
     f.copies.clear();
     f.first_copy = 0;
     f.committed = 0;
@@ -539,6 +544,7 @@ class Executor {
  private:
   bool run_once(const Launch& launch, uint64_t seed, char* message, size_t capacity);
   void work(Worker& worker);
+  void sum(const Launch& launch, int workers);
   bool enlist(int workers);
   void loop(size_t index);
 
@@ -567,6 +573,7 @@ void Executor::work(Worker& worker) {
   block.check = s.check;
   block.check_uninitialized = s.check_uninitialized;
   block.counting = s.counting;
+  block.counters = {};
   block.failed = false;
   for (int i = 0; i < 3; ++i) block.grid[i] = static_cast<int>(launch_->grid[i]);
   while (failed_.load(std::memory_order_relaxed) == nullptr) {
@@ -604,6 +611,37 @@ bool Executor::enlist(int workers) {
     if (workers_.size() > 1) std::thread(&Executor::loop, this, workers_.size() - 1).detach();
   }
   return true;
+}
+
+std::mutex counted_mutex;
+std::map<const void*, Counters>& counted() {
+  static auto* counted = new std::map<const void*, Counters>;
+  return *counted;
+}
+
+void Executor::sum(const Launch& launch, int workers) {
+  Counters here;
+  const auto plus = [](Counters& a, const Counters& b) {
+    a.shared_requests += b.shared_requests;
+    a.shared_passes += b.shared_passes;
+    a.shared_ideal += b.shared_ideal;
+    a.global_requests += b.global_requests;
+    a.global_sectors += b.global_sectors;
+    a.global_ideal += b.global_ideal;
+  };
+  for (int w = 0; w < workers; ++w) plus(here, workers_[static_cast<size_t>(w)]->block.counters);
+  {
+    const std::lock_guard lock(counted_mutex);
+    plus(counted()[launch.function], here);
+  }
+  if (settings().count.empty()) return;
+  if (std::FILE* file = std::fopen(settings().count.c_str(), "a")) {
+    std::fprintf(file, "%lld %lld %lld %lld %lld %lld %s\n", static_cast<long long>(here.shared_requests),
+                 static_cast<long long>(here.shared_passes), static_cast<long long>(here.shared_ideal),
+                 static_cast<long long>(here.global_requests), static_cast<long long>(here.global_sectors),
+                 static_cast<long long>(here.global_ideal), function_name(launch.function).c_str());
+    std::fclose(file);
+  }
 }
 
 std::string with_symbols(const Block& block) {
@@ -646,6 +684,7 @@ bool Executor::run_once(const Launch& launch, uint64_t seed, char* message, size
     done_.wait(lock, [&] { return busy_ == 0; });
     wanted_ = 0;
   }
+  if (settings().counting) sum(launch, helpers + 1);
   if (Worker* failed = failed_.load()) {
     const Block& block = failed->block;
     std::snprintf(message, capacity, "%s, block (%d, %d, %d) of %d threads, seed %llu: %s", function_name(launch.function).c_str(),
@@ -735,6 +774,11 @@ void set_seed(uint64_t seed) { settings().seed = seed; }
 void set_remove(const char* site) { settings().remove = site == nullptr ? "" : site; }
 void set_threads(int threads) { settings().threads = threads; }
 void count(bool on) { settings().counting = on; }
+
+Counters counters(const void* function) {
+  const std::lock_guard lock(counted_mutex);
+  return counted()[function];
+}
 
 // ---- What a kernel calls.
 

@@ -423,9 +423,13 @@ inline void access(Block& block, Fiber& fiber, const void* pointer, size_t bytes
   const uintptr_t offset = p - reinterpret_cast<uintptr_t>(block.shared);
   if (offset < block.shared_bytes) {
     if (bytes > block.shared_bytes - offset) outside(block, fiber, p, bytes, kAccess, pc);
+    if (__builtin_expect(block.counting, false)) touch(fiber, offset, bytes, true, pc);
     return shared_access<kAccess>(block, fiber, static_cast<uint32_t>(offset), bytes, pc);
   }
-  if (arena().has(p)) return global_access<kAccess>(block, fiber, p, bytes, pc);
+  if (arena().has(p)) {
+    if (__builtin_expect(block.counting, false)) touch(fiber, p, bytes, false, pc);
+    return global_access<kAccess>(block, fiber, p, bytes, pc);
+  }
   if (kAccess == Access::kRead) {
     const uintptr_t argument = p - reinterpret_cast<uintptr_t>(block.launch->args);
     if (argument < static_cast<uintptr_t>(block.launch->args_bytes)) return;
@@ -504,6 +508,7 @@ void check_matrix_row(Block& block, Fiber& fiber, const void* row, uintptr_t pc)
     fail(block, "thread %d gives load_matrix at {0} a row at byte %zu of shared memory, which is not a multiple of 16", fiber.thread,
          static_cast<size_t>(offset));
   }
+  if (block.counting) touch(fiber, offset, 16, true, pc);
   if (block.check) shared_access<Access::kRead>(block, fiber, static_cast<uint32_t>(offset), 16, pc, true);
 }
 
@@ -515,6 +520,10 @@ void begin_copy(Block& block, Fiber& fiber, const Copy& copy) {
     block.failed_at[0] = copy.pc - 1;
     fail(block, "thread %d: copy_async_16 at {0} to byte %zu of shared memory, from byte %zu after a multiple of 16: both must be aligned",
          fiber.thread, static_cast<size_t>(offset), static_cast<size_t>(from % 16));
+  }
+  if (block.counting) {
+    touch(fiber, offset, 16, true, copy.pc);
+    if (copy.valid != 0) touch(fiber, from, static_cast<size_t>(copy.valid), false, copy.pc);
   }
   if (copy.valid != 0) {
     if (!arena().has(from)) outside(block, fiber, from, static_cast<size_t>(copy.valid), Access::kRead, copy.pc);

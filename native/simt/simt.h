@@ -18,7 +18,7 @@
 //   GATUN_SIMT_THREADS=n     how many threads of the operating system; by default as many as the process may run on, at most 8
 //   GATUN_SIMT_CHECK=0       leaves out all checks of memory
 //   GATUN_SIMT_UNINITIALIZED=0  allows reads of shared memory that nothing wrote (it holds NaN)
-//   GATUN_SIMT_COUNT=1       counts bank conflicts and sectors per request, kernel by kernel
+//   GATUN_SIMT_COUNT=file    appends to a file a line for each launch, of the numbers of Counters and the kernel's name
 //   GATUN_SIMT_SITES=file    appends to a file each barrier, fence and wait that a kernel reached: "line:column file kind"
 //   GATUN_SIMT_REMOVE=line:column:file   removes that one (`file` is the end of its path)
 #pragma once
@@ -65,11 +65,11 @@ struct Launch {
 // Runs a kernel to its end. False, and a message of at most `capacity` bytes, where it went wrong.
 bool launch(const Limits& device, const Launch& launch, char* message, size_t capacity);
 
-// What a kernel's warps asked of the memories, summed over all launches while GATUN_SIMT_COUNT=1 (or count(true)).
+// What a kernel's warps asked of the memories, summed over its launches while GATUN_SIMT_COUNT is set or count(true).
 struct Counters {
   int64_t shared_requests = 0;   // of a warp
-  int64_t shared_passes = 0;     // over the banks; as many as requests where there is no conflict and no vector access
-  int64_t shared_ideal = 0;      // passes that the same bytes take without conflicts
+  int64_t shared_passes = 0;     // over the banks
+  int64_t shared_ideal = 0;      // passes that as many different words take without conflicts
   int64_t global_requests = 0;
   int64_t global_sectors = 0;    // of 32 bytes
   int64_t global_ideal = 0;      // sectors that the same number of bytes fits into

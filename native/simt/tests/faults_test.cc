@@ -121,6 +121,28 @@ TEST(Launches, LimitsAreThoseOfTheDevice) {
   EXPECT_NE(run(kRemovable, 0, 128, 512, 1).message.find("grid"), std::string::npos);
 }
 
+// A warp reads in[t] and in[2 t] and writes every stride-th word of shared memory.
+TEST(Counters, OfKnownRequests) {
+  set_threads(1);
+  const void* function = reinterpret_cast<const void*>(kCounted);
+  const struct {
+    int64_t stride, passes;
+  } cases[] = {{1, 1}, {2, 2}, {4, 4}, {32, 32}, {33, 1}};
+  for (const auto& c : cases) {
+    const simt::Counters before = simt::counters(function);
+    simt::count(true);
+    ASSERT_EQ(run(kCounted, 1, 32, 32 * 33 * 4, 1, c.stride).message, "");
+    simt::count(false);
+    const simt::Counters after = simt::counters(function);
+    EXPECT_EQ(after.shared_requests - before.shared_requests, 1);
+    EXPECT_EQ(after.shared_passes - before.shared_passes, c.passes) << c.stride;
+    EXPECT_EQ(after.shared_ideal - before.shared_ideal, 1);
+    EXPECT_EQ(after.global_requests - before.global_requests, 2);
+    EXPECT_EQ(after.global_sectors - before.global_sectors, 4 + 8);
+    EXPECT_EQ(after.global_ideal - before.global_ideal, 4 + 4);
+  }
+}
+
 TEST(DeviceMemory, IsExactAndIsReused) {
   for (int round = 0; round < 1000; ++round) {
     const Memory a(1 + round * 37), b(4096), c(0);
