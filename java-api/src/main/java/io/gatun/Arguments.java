@@ -97,16 +97,37 @@ final class Arguments {
     }
 
     /** An input of a run; its first {@code leading} dimensions may be smaller than planned. */
-    static void input(String name, Tensor tensor, TensorSpec planned, int leading) {
+    static void input(Device device, String name, Tensor tensor, TensorSpec planned, int leading) {
+        reach(device, name, tensor);
         TensorSpec spec = tensor.spec;
         if (spec != planned && !spec.fits(planned, leading)) {
             throw unfit(name, spec, planned, leading);
         }
     }
 
+    /** A device can compute on the memory of a tensor: a wrong address would end the process, or the device's work for it. */
+    static void reach(Device device, String name, Tensor tensor) {
+        Device owner = tensor.device;
+        boolean reached = owner == null
+                ? device.info().hostMemory()
+                : owner == device || owner.name().equals(device.name());
+        if (!reached) {
+            throw new IllegalArgumentException(name + ": memory of " + (owner == null ? "the host" : owner.name())
+                    + ", expected memory of a pool of " + device.name());
+        }
+    }
+
+    /** The host can read and write a tensor. */
+    static void onHost(String name, Tensor tensor) {
+        if (tensor.device != null) {
+            throw new IllegalArgumentException(
+                    name + ": memory of " + tensor.device.name() + ", expected memory that the host can reach");
+        }
+    }
+
     /** An output of a run. */
-    static void output(String name, Tensor tensor, TensorSpec planned, int leading) {
-        input(name, tensor, planned, leading);
+    static void output(Device device, String name, Tensor tensor, TensorSpec planned, int leading) {
+        input(device, name, tensor, planned, leading);
         writable(name, tensor.memory);
     }
 
@@ -119,8 +140,8 @@ final class Arguments {
 
     /** The memory of an input that is there exactly when the plan says so. */
     static MemorySegment optional(
-            String name, @Nullable Tensor tensor, @Nullable TensorSpec planned, int leading, long rows) {
-        MemorySegment memory = optional(name, tensor, planned, leading);
+            Device device, String name, @Nullable Tensor tensor, @Nullable TensorSpec planned, int leading, long rows) {
+        MemorySegment memory = optional(device, name, tensor, planned, leading);
         if (leading > 0 && tensor != null) {
             rows(name, tensor, rows);
         }
@@ -129,7 +150,7 @@ final class Arguments {
 
     /** The same where the caller checks what the leading dimensions are. */
     static MemorySegment optional(
-            String name, @Nullable Tensor tensor, @Nullable TensorSpec planned, int leading) {
+            Device device, String name, @Nullable Tensor tensor, @Nullable TensorSpec planned, int leading) {
         if (tensor == null) {
             if (planned != null) {
                 throw new IllegalArgumentException(name + ": null, expected " + planned + " as planned");
@@ -140,7 +161,7 @@ final class Arguments {
             throw new IllegalArgumentException(name + ": " + tensor.spec
                     + ", expected null, because the plan has none");
         }
-        input(name, tensor, planned, leading);
+        input(device, name, tensor, planned, leading);
         return tensor.memory;
     }
 

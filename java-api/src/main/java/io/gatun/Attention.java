@@ -688,8 +688,8 @@ public final class Attention {
         }
 
         /** The memory of one that is there exactly when the plan wants it. */
-        MemorySegment memory(@Nullable Tensor tensor, long sequences) {
-            MemorySegment memory = Arguments.optional(name, tensor, spec, perSequence > 0 ? 1 : 0);
+        MemorySegment memory(Device device, @Nullable Tensor tensor, long sequences) {
+            MemorySegment memory = Arguments.optional(device, name, tensor, spec, perSequence > 0 ? 1 : 0);
             if (perSequence > 0 && tensor != null && tensor.spec.size(0) != sequences * perSequence + more) {
                 throw Arguments.wrong(name, tensor.spec, sequences * perSequence + more
                         + " in dimension 0, for the run's " + sequences + " sequences");
@@ -1205,10 +1205,10 @@ public final class Attention {
             check(stream);
             int leading = sizes.packed ? 1 : 2;
             int leadingK = sizes.paged ? 0 : leading;
-            Arguments.input("q", q, this.q, leading);
-            Arguments.input("k", k, this.k, leadingK);
-            Arguments.input("v", v, this.v, leadingK);
-            Arguments.output("out", out, this.out, leading);
+            Arguments.input(device, "q", q, this.q, leading);
+            Arguments.input(device, "k", k, this.k, leadingK);
+            Arguments.input(device, "v", v, this.v, leadingK);
+            Arguments.output(device, "out", out, this.out, leading);
             int length = leading - 1;
             long lenQ = q.spec.size(length);
             Arguments.size("out", out.spec, length, lenQ, "the length of q");
@@ -1218,31 +1218,31 @@ public final class Attention {
             MemorySegment kIndexMemory = kIndex == null ? MemorySegment.NULL : kIndex.memory;
             MemorySegment lseMemory = MemorySegment.NULL;
             if (lse != null) {
-                Arguments.output("lse", lse, further.lse, sizes.packed ? 0 : 1);
+                Arguments.output(device, "lse", lse, further.lse, sizes.packed ? 0 : 1);
                 if (!sizes.packed) {
                     Arguments.size("lse", lse.spec, 0, sequences, "the batch of q");
                 }
                 lseMemory = lse.memory;
             }
             Further f = further;
-            MemorySegment kScales = f.kScales.memory(arrays.kScales, sequences);
-            MemorySegment vScales = f.vScales.memory(arrays.vScales, sequences);
-            MemorySegment blockTable = f.blockTable.memory(arrays.blockTable, sequences);
-            MemorySegment sinkLogits = f.sinkLogits.memory(arrays.sinkLogits, sequences);
-            MemorySegment slopes = f.slopes.memory(arrays.slopes, sequences);
+            MemorySegment kScales = f.kScales.memory(device, arrays.kScales, sequences);
+            MemorySegment vScales = f.vScales.memory(device, arrays.vScales, sequences);
+            MemorySegment blockTable = f.blockTable.memory(device, arrays.blockTable, sequences);
+            MemorySegment sinkLogits = f.sinkLogits.memory(device, arrays.sinkLogits, sequences);
+            MemorySegment slopes = f.slopes.memory(device, arrays.slopes, sequences);
             MemorySegment bias = bias(arrays.bias, sequences);
-            MemorySegment prefixes = f.prefixes.memory(arrays.prefixes, sequences);
-            MemorySegment globals = f.globals.memory(arrays.globals, sequences);
-            MemorySegment qDocuments = f.qDocuments.memory(arrays.qDocuments, sequences);
-            MemorySegment kDocuments = f.kDocuments.memory(arrays.kDocuments, sequences);
-            MemorySegment tree = f.tree.memory(arrays.tree, sequences);
-            MemorySegment blockOffsets = f.blockOffsets.memory(arrays.blockOffsets, sequences);
-            MemorySegment blockColumns = f.blockColumns.memory(arrays.blockColumns, sequences);
-            MemorySegment blockMaskIndex = f.blockMaskIndex.memory(arrays.blockMaskIndex, sequences);
-            MemorySegment blockMasks = f.blockMasks.memory(arrays.blockMasks, sequences);
-            MemorySegment blockBias = f.blockBias.memory(arrays.blockBias, sequences);
-            MemorySegment qOrder = f.qOrder.memory(arrays.qOrder, sequences);
-            MemorySegment kOrder = f.kOrder.memory(arrays.kOrder, sequences);
+            MemorySegment prefixes = f.prefixes.memory(device, arrays.prefixes, sequences);
+            MemorySegment globals = f.globals.memory(device, arrays.globals, sequences);
+            MemorySegment qDocuments = f.qDocuments.memory(device, arrays.qDocuments, sequences);
+            MemorySegment kDocuments = f.kDocuments.memory(device, arrays.kDocuments, sequences);
+            MemorySegment tree = f.tree.memory(device, arrays.tree, sequences);
+            MemorySegment blockOffsets = f.blockOffsets.memory(device, arrays.blockOffsets, sequences);
+            MemorySegment blockColumns = f.blockColumns.memory(device, arrays.blockColumns, sequences);
+            MemorySegment blockMaskIndex = f.blockMaskIndex.memory(device, arrays.blockMaskIndex, sequences);
+            MemorySegment blockMasks = f.blockMasks.memory(device, arrays.blockMasks, sequences);
+            MemorySegment blockBias = f.blockBias.memory(device, arrays.blockBias, sequences);
+            MemorySegment qOrder = f.qOrder.memory(device, arrays.qOrder, sequences);
+            MemorySegment kOrder = f.kOrder.memory(device, arrays.kOrder, sequences);
             int status = f.none
                     ? gatun_h.gtn_attention_run(
                             handle, stream.handle, sequences, lenQ, lenK, qIndexMemory, kIndexMemory,
@@ -1261,7 +1261,7 @@ public final class Attention {
         }
 
         private MemorySegment bias(@Nullable Tensor bias, long sequences) {
-            MemorySegment memory = Arguments.optional("bias", bias, further.bias, 1);
+            MemorySegment memory = Arguments.optional(device, "bias", bias, further.bias, 1);
             if (bias != null && bias.spec.size(0) < sequences) {
                 throw Arguments.wrong("bias", bias.spec,
                         sequences + " or more in dimension 0, for the run's " + sequences + " sequences");
@@ -1294,11 +1294,11 @@ public final class Attention {
             }
             Arguments.size("out", out.spec, 0, batch, "the batch of q");
             if (qIndex != null) {
-                Arguments.input("qIndex", qIndex, further.lengths, 1);
+                Arguments.input(device, "qIndex", qIndex, further.lengths, 1);
                 Arguments.size("qIndex", qIndex.spec, 0, batch, "the batch of q");
             }
             if (kIndex != null) {
-                Arguments.input("kIndex", kIndex, further.lengths, 1);
+                Arguments.input(device, "kIndex", kIndex, further.lengths, 1);
                 Arguments.size("kIndex", kIndex.spec, 0, batch, "the batch of q");
             } else if (sizes.paged) {
                 throw new IllegalArgumentException(
@@ -1314,8 +1314,8 @@ public final class Attention {
                         : (qIndex == null ? "qIndex" : "kIndex")
                                 + ": null, expected S64 offsets [sequences + 1], because the plan is packed");
             }
-            Arguments.input("qIndex", qIndex, further.offsets, 1);
-            Arguments.input("kIndex", kIndex, sizes.paged ? further.lengths : further.offsets, 1);
+            Arguments.input(device, "qIndex", qIndex, further.offsets, 1);
+            Arguments.input(device, "kIndex", kIndex, sizes.paged ? further.lengths : further.offsets, 1);
             long count = qIndex.spec.size(0);
             if (count == 0) {
                 throw Arguments.wrong("qIndex", qIndex.spec, "at least 1 offset");

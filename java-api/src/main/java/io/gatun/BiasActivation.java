@@ -90,11 +90,11 @@ public final class BiasActivation {
          */
         public void run(Stream stream, Tensor x, @Nullable Tensor bias, Tensor out) {
             check(stream);
-            Arguments.input("x", x, this.x, 1);
-            Arguments.output("out", out, this.out, 1);
+            Arguments.input(device, "x", x, this.x, 1);
+            Arguments.output(device, "out", out, this.out, 1);
             long rows = x.spec.size(0);
             Arguments.rows("out", out, rows);
-            MemorySegment biasMemory = Arguments.optional("bias", bias, this.bias, 0, rows);
+            MemorySegment biasMemory = Arguments.optional(device, "bias", bias, this.bias, 0, rows);
             int status = gatun_h.gtn_activation_run(handle, stream.handle, rows, x.memory, biasMemory, out.memory);
             Reference.reachabilityFence(this);
             Reference.reachabilityFence(stream);

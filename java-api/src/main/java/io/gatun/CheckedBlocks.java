@@ -37,14 +37,18 @@ final class CheckedBlocks {
         final Throwable allocated = new Throwable("allocated here");
         @Nullable Throwable freed;
 
-        Checked(Block block, long bytes, long before, long all, Object pool) {
+        Checked(
+                Block block, long bytes, long before, long all, Object pool, @Nullable Device hiddenFrom) {
             this.block = block;
             this.before = before;
             this.whole = DeviceMemory.segment(block.address, all, Arena.global());
             this.life = Arena.ofShared();
             // The pool's own scope must be reachable from the segment, or the pool could be taken for forgotten.
-            this.segment = DeviceMemory.segment(
+            MemorySegment real = DeviceMemory.segment(
                     block.address + before, bytes, life, () -> Reference.reachabilityFence(pool));
+            this.segment = hiddenFrom == null
+                    ? real
+                    : DeviceMemory.hidden(life, hiddenFrom).asSlice(real.address(), bytes);
         }
 
         String describe() {
@@ -52,6 +56,7 @@ final class CheckedBlocks {
         }
     }
 
+    private final Device device;
     private final boolean hostMemory;
     private final Map<Long, Checked> live = new ConcurrentHashMap<>();
     private final Deque<Checked> waiting = new ArrayDeque<>(); // freed, not yet given back
@@ -59,6 +64,7 @@ final class CheckedBlocks {
     private final List<String> reports = new ArrayList<>();
 
     CheckedBlocks(Device device) {
+        this.device = device;
         this.hostMemory = device.info().hostMemory();
     }
 
@@ -68,7 +74,7 @@ final class CheckedBlocks {
         long all = before + (bytes + ZONE - 1) / ZONE * ZONE + ZONE;
         Block block = heap.take(all, alignment);
         block.owner = this;
-        Checked checked = new Checked(block, bytes, before, all, pool);
+        Checked checked = new Checked(block, bytes, before, all, pool, hostMemory ? null : device);
         if (hostMemory) {
             checked.whole.fill(RED);
             checked.segment.fill(POISON);
@@ -91,7 +97,7 @@ final class CheckedBlocks {
         try {
             checked.life.close();
         } catch (IllegalStateException e) {
-            if (!segment.scope().isAlive()) {
+            if (!checked.life.scope().isAlive()) {
                 return null; // another thread was faster
             }
             throw new IllegalStateException("block: " + checked.describe() + " cannot be freed: a run uses it", e);
@@ -165,7 +171,7 @@ final class CheckedBlocks {
 
     /** Says whether a segment is of a block in use, or of none any more. */
     boolean mayBeOurs(MemorySegment segment) {
-        return !segment.scope().isAlive()
+        return !DeviceMemory.behind(segment).scope().isAlive()
                 || live.values().stream().anyMatch(checked -> checked.segment.scope().equals(segment.scope()));
     }
 

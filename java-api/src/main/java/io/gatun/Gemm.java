@@ -284,22 +284,22 @@ public final class Gemm {
                 @Nullable Tensor loraB) {
             check(stream);
             check(weights);
-            Arguments.input("a", a, this.a, 1);
-            Arguments.output("out", out, this.out, 1);
+            Arguments.input(device, "a", a, this.a, 1);
+            Arguments.output(device, "out", out, this.out, 1);
             long rowsA = a.spec.size(0);
             long rows = out.spec.size(0);
             if (this.rowIndex == null) {
                 Arguments.rows("out", out, rowsA);
             }
-            MemorySegment biasMemory = Arguments.optional("bias", bias, this.bias, 0);
-            MemorySegment residualMemory = Arguments.optional("residual", residual, this.residual, 1, rows);
-            MemorySegment offsetsMemory = Arguments.optional("groupOffsets", groupOffsets, this.groupOffsets, 0);
-            MemorySegment indexMemory = Arguments.optional("rowIndex", rowIndex, this.rowIndex, 1);
+            MemorySegment biasMemory = Arguments.optional(device, "bias", bias, this.bias, 0);
+            MemorySegment residualMemory = Arguments.optional(device, "residual", residual, this.residual, 1, rows);
+            MemorySegment offsetsMemory = Arguments.optional(device, "groupOffsets", groupOffsets, this.groupOffsets, 0);
+            MemorySegment indexMemory = Arguments.optional(device, "rowIndex", rowIndex, this.rowIndex, 1);
             if (rowIndex != null) {
                 Arguments.size("rowIndex", rowIndex.spec, 0, rows, "the rows of out");
             }
-            MemorySegment loraAMemory = Arguments.optional("loraA", loraA, this.loraA, 0);
-            MemorySegment loraBMemory = Arguments.optional("loraB", loraB, this.loraB, 0);
+            MemorySegment loraAMemory = Arguments.optional(device, "loraA", loraA, this.loraA, 0);
+            MemorySegment loraBMemory = Arguments.optional(device, "loraB", loraB, this.loraB, 0);
             int status = plain
                     ? gatun_h.gtn_gemm_run(
                             handle,

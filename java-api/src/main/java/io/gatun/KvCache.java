@@ -405,6 +405,7 @@ public final class KvCache implements AutoCloseable {
     private static void checkRows(String name, Tensor tensor, long at, int count) {
         Arguments.rank(name, tensor.spec, 1, "[tokens]");
         Arguments.type(name, tensor.spec, DType.S64);
+        Arguments.onHost(name, tensor);
         Arguments.writable(name, tensor.memory);
         if (at < 0 || at > tensor.spec.size(0) - count) {
             throw new IllegalArgumentException(
@@ -426,7 +427,7 @@ public final class KvCache implements AutoCloseable {
             long row = block.spec.stride(1) * block.spec.dtype().bytes();
             long page = row * pageSize;
             stream.copyOnDevice(
-                    block.memory.asSlice(from * page, rows * row), block.memory.asSlice(to * page, rows * row));
+                    block.memory().asSlice(from * page, rows * row), block.memory().asSlice(to * page, rows * row));
         }
     }
 
@@ -477,9 +478,11 @@ public final class KvCache implements AutoCloseable {
         Arguments.rank("blockTable", blockTable.spec, 2, "[sequences, pages]");
         Arguments.type("blockTable", blockTable.spec, DType.S32);
         Arguments.unitStride("blockTable", blockTable.spec);
+        Arguments.onHost("blockTable", blockTable);
         Arguments.writable("blockTable", blockTable.memory);
         Arguments.rank("lengths", lengths.spec, 1, "[sequences]");
         Arguments.type("lengths", lengths.spec, DType.S64);
+        Arguments.onHost("lengths", lengths);
         Arguments.writable("lengths", lengths.memory);
         long rows = Math.min(blockTable.spec.size(0), lengths.spec.size(0));
         if (row < 0 || row >= rows) {

@@ -148,14 +148,14 @@ public final class LayerNorm {
                 Tensor out,
                 @Nullable Tensor sum) {
             check(stream);
-            Arguments.input("x", x, this.x, 1);
-            Arguments.input("gamma", gamma, this.gamma, 0);
-            Arguments.output("out", out, this.out, 1);
+            Arguments.input(device, "x", x, this.x, 1);
+            Arguments.input(device, "gamma", gamma, this.gamma, 0);
+            Arguments.output(device, "out", out, this.out, 1);
             long rows = x.spec.size(0);
             Arguments.rows("out", out, rows);
-            MemorySegment residualMemory = Arguments.optional("residual", residual, this.residual, 1, rows);
-            MemorySegment betaMemory = Arguments.optional("beta", beta, this.beta, 0, rows);
-            MemorySegment sumMemory = Arguments.optional("sum", sum, this.sum, 1, rows);
+            MemorySegment residualMemory = Arguments.optional(device, "residual", residual, this.residual, 1, rows);
+            MemorySegment betaMemory = Arguments.optional(device, "beta", beta, this.beta, 0, rows);
+            MemorySegment sumMemory = Arguments.optional(device, "sum", sum, this.sum, 1, rows);
             Arguments.writable("sum", sumMemory);
             int status = gatun_h.gtn_norm_run(
                     handle, stream.handle, rows, x.memory, residualMemory, gamma.memory, betaMemory, out.memory,

@@ -32,6 +32,11 @@ import org.jspecify.annotations.Nullable;
  * memory is the host's, all pools together take no more than a container allows the process beside its heap (control
  * groups 2, {@code memory.max}).
  *
+ * <p>The memory of a device that is not the host's ({@link DeviceInfo#hostMemory}) cannot be read or written by Java: any access
+ * to its segments is an {@link IllegalStateException}, as if their arena were closed, and the accessors of its tensors throw
+ * {@link UnsupportedOperationException}. {@link Stream#copyToDevice} and {@link Stream#copyToHost} move its content; such
+ * segments can be sliced, and have their size and address.
+ *
  * <p>All segments can be used by any thread. They cost a run about 20 ns each more than those of a confined arena. An
  * allocation makes one object on the Java heap, the segment, and a free makes none; a block that a thread freed is
  * handed out to the next request for its size without a lock.
@@ -58,6 +63,7 @@ public final class MemoryPool implements SegmentAllocator, AutoCloseable {
     // By a hash of their addresses, blocks that were handed out: most frees find theirs here, without the table. Races
     // do no harm, as a block is given back by its owner alone.
     private final @Nullable Block[] recent = new Block[1 << RECENT_BITS];
+    private final @Nullable MemorySegment hidden; // what segments are sliced from where the host cannot reach them
     private final Leaks.Watch watch;
     private int arenas;
     private boolean closed;
@@ -301,6 +307,7 @@ public final class MemoryPool implements SegmentAllocator, AutoCloseable {
                         device, domain, builder.of(domain), reservation, table, arena, this::reclaim, this::trim))
                 .toArray(DomainHeap[]::new);
         // The scope is reachable from the pool and from each of its segments: all of them must be forgotten.
+        this.hidden = device.info().hostMemory() ? null : DeviceMemory.hidden(arena, device);
         this.watch = Leaks.watch(arena.scope(), "the memory pool on " + device, reservation::close);
     }
 
@@ -388,7 +395,7 @@ public final class MemoryPool implements SegmentAllocator, AutoCloseable {
             return checked.allocate(heap, bytes, alignment, arena);
         }
         Block block = heap.take(bytes, alignment);
-        MemorySegment segment = block.segment(bytes);
+        MemorySegment segment = hidden == null ? block.segment(bytes) : hidden.asSlice(block.address, bytes);
         block.owner = segment;
         int place = recent(block.address);
         if (recent[place] != block) { // a store costs the garbage collector's barrier
@@ -483,7 +490,7 @@ public final class MemoryPool implements SegmentAllocator, AutoCloseable {
      * @throws IllegalStateException as in {@link #free(MemorySegment)}
      */
     public void free(Tensor block) {
-        free(block.memory);
+        free(block.memory());
     }
 
     /**
@@ -520,7 +527,7 @@ public final class MemoryPool implements SegmentAllocator, AutoCloseable {
      * @throws IllegalStateException as in {@link #free(MemorySegment, Event)}
      */
     public void free(Tensor block, Event after) {
-        free(block.memory, after);
+        free(block.memory(), after);
     }
 
     void freeAfter(MemorySegment block, BooleanSupplier reached, Runnable done) {
@@ -561,7 +568,8 @@ public final class MemoryPool implements SegmentAllocator, AutoCloseable {
 
     /** Says why a segment is no block to be freed. */
     private RuntimeException misuse(MemorySegment segment) {
-        boolean ours = segment.scope().equals(arena.scope()) || checked != null && checked.mayBeOurs(segment);
+        boolean ours = DeviceMemory.behind(segment).scope().equals(arena.scope())
+                || checked != null && checked.mayBeOurs(segment);
         String described = "block: " + segment.byteSize() + " bytes at 0x" + Long.toHexString(segment.address());
         synchronized (this) {
             if (closed && ours) {

@@ -157,15 +157,15 @@ public final class Merge {
                 Tensor out,
                 @Nullable Tensor lse) {
             check(stream);
-            Arguments.input("x", x, this.x, 3);
-            Arguments.input("xLse", xLse, this.xLse, 4);
-            Arguments.output("out", out, this.out, 2);
+            Arguments.input(device, "x", x, this.x, 3);
+            Arguments.input(device, "xLse", xLse, this.xLse, 4);
+            Arguments.output(device, "out", out, this.out, 2);
             MemorySegment lseMemory = MemorySegment.NULL;
             if (lse != null) {
-                Arguments.output("lse", lse, this.lse, 3);
+                Arguments.output(device, "lse", lse, this.lse, 3);
                 lseMemory = lse.memory;
             }
-            MemorySegment sinkMemory = Arguments.optional("sinkLogits", sinkLogits, this.sinkLogits, 0);
+            MemorySegment sinkMemory = Arguments.optional(device, "sinkLogits", sinkLogits, this.sinkLogits, 0);
             long parts = x.spec.size(0);
             long batch = x.spec.size(1);
             long length = x.spec.size(2);

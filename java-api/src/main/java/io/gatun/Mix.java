@@ -164,20 +164,20 @@ public final class Mix {
                 Tensor out) {
             check(stream);
             boolean indexed = this.rowIndex != null;
-            Arguments.input("x", x, this.x, indexed ? 1 : 2);
-            Arguments.input("gates", gates, this.gates, 1);
-            Arguments.output("out", out, this.out, 1);
+            Arguments.input(device, "x", x, this.x, indexed ? 1 : 2);
+            Arguments.input(device, "gates", gates, this.gates, 1);
+            Arguments.output(device, "out", out, this.out, 1);
             long tokens = out.spec.size(0);
             Arguments.size("gates", gates.spec, 0, tokens, "the tokens of out");
             if (!indexed) {
                 Arguments.size("x", x.spec, 0, this.x.size(0), "the parts of the plan");
                 Arguments.size("x", x.spec, 1, tokens, "the tokens of out");
             }
-            MemorySegment rowMemory = Arguments.optional("rowIndex", rowIndex, this.rowIndex, 1);
+            MemorySegment rowMemory = Arguments.optional(device, "rowIndex", rowIndex, this.rowIndex, 1);
             if (rowIndex != null) {
                 Arguments.size("rowIndex", rowIndex.spec, 0, tokens, "the tokens of out");
             }
-            MemorySegment residualMemory = Arguments.optional("residual", residual, this.residual, 1);
+            MemorySegment residualMemory = Arguments.optional(device, "residual", residual, this.residual, 1);
             if (residual != null) {
                 Arguments.size("residual", residual.spec, 0, tokens, "the tokens of out");
             }

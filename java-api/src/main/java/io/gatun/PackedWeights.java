@@ -65,6 +65,7 @@ public final class PackedWeights implements AutoCloseable {
         if (spec.dtype() != DType.F32 && spec.dtype() != DType.BF16) {
             throw Arguments.wrong("source", spec, "F32 or BF16");
         }
+        Arguments.onHost("source", source);
         try (Arena arena = Arena.ofConfined()) {
             MemorySegment message = Status.message(arena);
             MemorySegment desc = gtn_weights_desc.allocate(arena);

@@ -5,6 +5,7 @@ import java.lang.foreign.Arena;
 import java.lang.foreign.MemorySegment;
 import java.util.ArrayList;
 import java.util.List;
+import org.jspecify.annotations.Nullable;
 
 /**
  * An {@link Arena} in a {@link MemoryPool}, for one request or step. It lays its segments one after the other in chunks
@@ -27,6 +28,7 @@ public final class PoolArena implements Arena {
     private final MemoryDomain domain;
     private final List<Chunk> chunks = new ArrayList<>();
     private Arena lifetime;
+    private @Nullable MemorySegment hidden;
     private Leaks.Watch watch;
     private long at; // the next free byte of the chunk that segments are laid in, and its end
     private long end;
@@ -40,6 +42,7 @@ public final class PoolArena implements Arena {
         this.heap = heap;
         this.domain = domain;
         this.lifetime = Arena.ofShared();
+        this.hidden = hide();
         this.watch = watch(pool, lifetime, chunks);
     }
 
@@ -100,7 +103,7 @@ public final class PoolArena implements Arena {
         long start = up(at, alignment);
         if (bytes <= end - start) {
             at = start + bytes;
-            return DeviceMemory.segment(start, bytes, lifetime);
+            return segment(start, bytes);
         }
         Chunk chunk = newChunk(bytes, alignment);
         start = up(chunk.block.address, alignment);
@@ -109,7 +112,17 @@ public final class PoolArena implements Arena {
             at = start + bytes;
             end = at + left;
         }
-        return DeviceMemory.segment(start, bytes, lifetime);
+        return segment(start, bytes);
+    }
+
+    private MemorySegment segment(long start, long bytes) {
+        return hidden == null ? DeviceMemory.segment(start, bytes, lifetime) : hidden.asSlice(start, bytes);
+    }
+
+    /** What segments are sliced from where the host cannot reach the device's memory. */
+    private @Nullable MemorySegment hide() {
+        Device device = pool.device();
+        return device.info().hostMemory() ? null : DeviceMemory.hidden(lifetime, device);
     }
 
     private Chunk newChunk(long bytes, long alignment) {
@@ -154,6 +167,7 @@ public final class PoolArena implements Arena {
             pool.giveBack(chunks);
         }
         lifetime = Arena.ofShared();
+        hidden = hide();
         watch = watch(pool, lifetime, chunks);
     }
 

@@ -198,6 +198,7 @@ public final class Rope {
         if (spec.size(1) % 2 != 0 || spec.size(1) / 2 > Integer.MAX_VALUE - 8) {
             throw Arguments.wrong("table", spec, "an even number in dimension 1");
         }
+        Arguments.onHost("table", table);
         Arguments.writable("table", table.memory);
         return (int) (spec.size(1) / 2);
     }
@@ -325,23 +326,23 @@ public final class Rope {
                 @Nullable Tensor kScales,
                 @Nullable Tensor vScales) {
             check(stream);
-            Arguments.input("positions", positions, this.positions, 1);
-            Arguments.input("table", table, this.table, 0);
+            Arguments.input(device, "positions", positions, this.positions, 1);
+            Arguments.input(device, "table", table, this.table, 0);
             long tokens = positions.spec.size(0);
             MemorySegment slotMemory = MemorySegment.NULL;
             if (slots != null) {
                 boolean stores = this.k != null || this.v != null;
-                slotMemory = Arguments.optional("slots", slots, stores ? this.positions : null, 1);
+                slotMemory = Arguments.optional(device, "slots", slots, stores ? this.positions : null, 1);
                 Arguments.size("slots", slots.spec, 0, tokens, "the tokens of positions");
             }
             MemorySegment qMemory = tokens("q", q, this.q, tokens);
             MemorySegment qOutMemory = tokens("qOut", qOut, this.qOut, tokens);
             MemorySegment kMemory = tokens("k", k, this.k, tokens);
-            MemorySegment kCacheMemory = Arguments.optional("kCache", kCache, this.kCache, 0);
+            MemorySegment kCacheMemory = Arguments.optional(device, "kCache", kCache, this.kCache, 0);
             MemorySegment vMemory = tokens("v", v, this.v, tokens);
-            MemorySegment vCacheMemory = Arguments.optional("vCache", vCache, this.vCache, 0);
-            MemorySegment kScaleMemory = Arguments.optional("kScales", kScales, this.kScales, 0);
-            MemorySegment vScaleMemory = Arguments.optional("vScales", vScales, this.vScales, 0);
+            MemorySegment vCacheMemory = Arguments.optional(device, "vCache", vCache, this.vCache, 0);
+            MemorySegment kScaleMemory = Arguments.optional(device, "kScales", kScales, this.kScales, 0);
+            MemorySegment vScaleMemory = Arguments.optional(device, "vScales", vScales, this.vScales, 0);
             Arguments.writable("qOut", qOutMemory);
             Arguments.writable("kCache", kCacheMemory);
             Arguments.writable("vCache", vCacheMemory);
@@ -369,9 +370,9 @@ public final class Rope {
             }
         }
 
-        private static MemorySegment tokens(
+        private MemorySegment tokens(
                 String name, @Nullable Tensor tensor, @Nullable TensorSpec planned, long tokens) {
-            MemorySegment memory = Arguments.optional(name, tensor, planned, 1);
+            MemorySegment memory = Arguments.optional(device, name, tensor, planned, 1);
             if (tensor != null) {
                 Arguments.size(name, tensor.spec, 0, tokens, "the tokens of positions");
             }

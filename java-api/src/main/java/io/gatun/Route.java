@@ -200,13 +200,13 @@ public final class Route {
                 Tensor rows,
                 Tensor slots) {
             check(stream);
-            Arguments.input("x", x, this.x, 1);
-            MemorySegment biasMemory = Arguments.optional("bias", bias, this.bias, 0);
-            Arguments.output("experts", experts, choices, 1);
-            Arguments.output("weights", weights, this.weights, 1);
-            Arguments.output("offsets", offsets, this.offsets, 0);
-            Arguments.output("rows", rows, this.rows, 1);
-            Arguments.output("slots", slots, choices, 1);
+            Arguments.input(device, "x", x, this.x, 1);
+            MemorySegment biasMemory = Arguments.optional(device, "bias", bias, this.bias, 0);
+            Arguments.output(device, "experts", experts, choices, 1);
+            Arguments.output(device, "weights", weights, this.weights, 1);
+            Arguments.output(device, "offsets", offsets, this.offsets, 0);
+            Arguments.output(device, "rows", rows, this.rows, 1);
+            Arguments.output(device, "slots", slots, choices, 1);
             long tokens = x.spec.size(0);
             Arguments.rows("experts", experts, tokens);
             Arguments.rows("weights", weights, tokens);

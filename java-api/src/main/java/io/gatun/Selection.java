@@ -665,8 +665,8 @@ public final class Selection {
                 Stream stream, Tensor q, Tensor k, @Nullable Tensor qIndex, @Nullable Tensor kIndex, Lists out) {
             check(stream);
             int length = packed ? 0 : 1;
-            Arguments.input("q", q, this.q, length + 1);
-            Arguments.input("k", k, this.k, length + 1);
+            Arguments.input(device, "q", q, this.q, length + 1);
+            Arguments.input(device, "k", k, this.k, length + 1);
             long sequences = packed ? offsets(qIndex, kIndex) : q.spec.size(0);
             MemorySegment qIndexMemory = MemorySegment.NULL;
             MemorySegment kIndexMemory = MemorySegment.NULL;
@@ -703,8 +703,8 @@ public final class Selection {
             }
         }
 
-        private static MemorySegment output(Attention.Array array, @Nullable Tensor tensor, long sequences) {
-            MemorySegment memory = array.memory(tensor, sequences);
+        private MemorySegment output(Attention.Array array, @Nullable Tensor tensor, long sequences) {
+            MemorySegment memory = array.memory(device, tensor, sequences);
             if (tensor != null) {
                 Arguments.writable(array.name(), memory);
             }
@@ -712,7 +712,7 @@ public final class Selection {
         }
 
         private MemorySegment index(String name, Tensor index, long sequences) {
-            Arguments.input(name, index, this.index, 1);
+            Arguments.input(device, name, index, this.index, 1);
             Arguments.size(name, index.spec, 0, packed ? sequences + 1 : sequences,
                     packed ? "the offsets of qIndex" : "the batch of q");
             return index.memory;

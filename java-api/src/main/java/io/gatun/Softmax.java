@@ -85,8 +85,8 @@ public final class Softmax {
          */
         public void run(Stream stream, Tensor x, Tensor out) {
             check(stream);
-            Arguments.input("x", x, this.x, 1);
-            Arguments.output("out", out, this.out, 1);
+            Arguments.input(device, "x", x, this.x, 1);
+            Arguments.output(device, "out", out, this.out, 1);
             long rows = x.spec.size(0);
             Arguments.rows("out", out, rows);
             int status = gatun_h.gtn_softmax_run(handle, stream.handle, rows, x.memory, out.memory);

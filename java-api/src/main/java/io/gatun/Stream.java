@@ -1,6 +1,7 @@
 package io.gatun;
 
 import io.gatun.bindings.c.gatun_h;
+import io.gatun.bindings.memory.DeviceMemory;
 import java.lang.foreign.Arena;
 import java.lang.foreign.MemorySegment;
 import java.lang.ref.Reference;
@@ -84,6 +85,8 @@ public final class Stream implements AutoCloseable {
     }
 
     private void copy(String toName, MemorySegment to, String fromName, MemorySegment from, int direction) {
+        boolean toDevice = direction != gatun_h.GTN_DEVICE_TO_HOST();
+        boolean fromDevice = direction != gatun_h.GTN_HOST_TO_DEVICE();
         checkNative(toName, to);
         checkNative(fromName, from);
         if (to.isReadOnly()) {
@@ -98,11 +101,23 @@ public final class Stream implements AutoCloseable {
         }
         try (Arena arena = Arena.ofConfined()) {
             MemorySegment message = Status.message(arena);
-            int status = gatun_h.gtn_memory_copy(handle, to, from, from.byteSize(), direction, message);
+            int status = gatun_h.gtn_memory_copy(
+                    handle, side(toName, to, toDevice), side(fromName, from, fromDevice), from.byteSize(), direction,
+                    message);
             Status.check(status, message, owned);
         } finally {
             Reference.reachabilityFence(this);
         }
+    }
+
+    /** What the native call takes for a segment of the host or of this stream's device. */
+    private MemorySegment side(String name, MemorySegment segment, boolean onDevice) {
+        Object owner = DeviceMemory.owner(segment);
+        if (onDevice ? owner == device || owner == null && device.info().hostMemory() : owner == null) {
+            return DeviceMemory.behind(segment);
+        }
+        throw new IllegalArgumentException(name + ": memory of " + (owner == null ? "the host" : owner)
+                + ", expected memory of " + (onDevice ? device : "the host"));
     }
 
     private static void checkNative(String name, MemorySegment segment) {

@@ -1,9 +1,11 @@
 package io.gatun;
 
+import io.gatun.bindings.memory.DeviceMemory;
 import java.lang.foreign.MemorySegment;
 import java.lang.foreign.SegmentAllocator;
 import java.lang.foreign.ValueLayout;
 import java.util.Arrays;
+import org.jspecify.annotations.Nullable;
 
 /**
  * A {@link TensorSpec} over off-heap memory of any arena. Nothing is copied, and closing the memory is its arena's
@@ -12,10 +14,14 @@ import java.util.Arrays;
  */
 public final class Tensor {
     final TensorSpec spec;
-    final MemorySegment memory;
+    final MemorySegment memory; // what native calls take
+    final @Nullable Device device; // whose memory it is, where the host cannot reach it
+    private final MemorySegment visible; // what the application sees
 
-    private Tensor(MemorySegment memory, TensorSpec spec) {
+    private Tensor(MemorySegment memory, MemorySegment visible, @Nullable Device device, TensorSpec spec) {
         this.memory = memory;
+        this.visible = visible;
+        this.device = device;
         this.spec = spec;
     }
 
@@ -41,7 +47,8 @@ public final class Tensor {
             throw new IllegalArgumentException("memory: address 0x" + Long.toHexString(memory.address())
                     + ", expected a multiple of " + spec.dtype().bytes() + " for " + spec.dtype());
         }
-        return new Tensor(memory, spec);
+        Device device = (Device) DeviceMemory.owner(memory);
+        return new Tensor(device == null ? memory : DeviceMemory.behind(memory), memory, device, spec);
     }
 
     /**
@@ -84,10 +91,11 @@ public final class Tensor {
     /**
      * Returns the memory.
      *
-     * @return the segment, whose start is the first element
+     * @return the segment, whose start is the first element; access to memory of a device that the host cannot reach throws, as
+     *     {@link MemoryPool} says
      */
     public MemorySegment memory() {
-        return memory;
+        return visible;
     }
 
     /**
@@ -122,7 +130,7 @@ public final class Tensor {
     public Tensor slice(int dim, long from, long to) {
         TensorSpec part = spec.slice(dim, from, to);
         long offset = part.elements() == 0 ? 0 : from * spec.stride(dim) * spec.dtype().bytes();
-        return new Tensor(memory.asSlice(offset, part.byteSpan()), part);
+        return with(offset, part);
     }
 
     /**
@@ -134,7 +142,12 @@ public final class Tensor {
      * @throws IndexOutOfBoundsException if there is no such dimension
      */
     public Tensor transpose(int d0, int d1) {
-        return new Tensor(memory, spec.transpose(d0, d1));
+        return new Tensor(memory, visible, device, spec.transpose(d0, d1));
+    }
+
+    private Tensor with(long offset, TensorSpec part) {
+        MemorySegment slice = memory.asSlice(offset, part.byteSpan());
+        return new Tensor(slice, device == null ? slice : visible.asSlice(offset, part.byteSpan()), device, part);
     }
 
     /**
@@ -153,7 +166,7 @@ public final class Tensor {
             throw new IllegalArgumentException("shape " + Arrays.toString(shape) + ": " + other.elements()
                     + " elements, expected the " + spec.elements() + " of " + spec);
         }
-        return new Tensor(memory, other);
+        return new Tensor(memory, visible, device, other);
     }
 
     /**
@@ -162,6 +175,7 @@ public final class Tensor {
      * @param index one index for each dimension
      * @return the value
      * @throws IndexOutOfBoundsException if the indices are not as many as the rank, or one is outside its dimension
+     * @throws UnsupportedOperationException if it is memory of a device that the host cannot reach
      */
     public float getFloat(long... index) {
         return get(offset(index));
@@ -174,6 +188,7 @@ public final class Tensor {
      * @param value the value
      * @param index one index for each dimension
      * @throws IndexOutOfBoundsException if the indices are not as many as the rank, or one is outside its dimension
+     * @throws UnsupportedOperationException if it is memory of a device that the host cannot reach
      * @throws IllegalArgumentException if the value is NaN and the type an integer, or the memory is read-only
      */
     public void setFloat(float value, long... index) {
@@ -234,8 +249,10 @@ public final class Tensor {
      *
      * @return a new array
      * @throws IllegalStateException if there are more elements than an array can hold
+     * @throws UnsupportedOperationException if it is memory of a device that the host cannot reach
      */
     public float[] toFloatArray() {
+        checkReachable();
         if (spec.elements() > Integer.MAX_VALUE - 8) {
             throw new IllegalStateException(spec + " has more elements than an array can hold");
         }
@@ -283,7 +300,16 @@ public final class Tensor {
         }
     }
 
+    /** The elements are there for the host to read and write. */
+    private void checkReachable() {
+        if (device != null) {
+            throw new UnsupportedOperationException("the host cannot reach the memory of " + device.name()
+                    + ": copy it with Stream.copyToHost or Stream.copyToDevice");
+        }
+    }
+
     private void checkCount(int count) {
+        checkReachable();
         if (count != spec.elements()) {
             throw new IllegalArgumentException(
                     "values: " + count + " of them, expected the " + spec.elements() + " of " + spec);
@@ -291,6 +317,7 @@ public final class Tensor {
     }
 
     private long offset(long[] index) {
+        checkReachable();
         if (index.length != spec.rank()) {
             throw new IndexOutOfBoundsException(
                     "index " + Arrays.toString(index) + ": expected " + spec.rank() + " indices for " + spec);

@@ -2,9 +2,25 @@ package io.gatun.bindings.memory;
 
 import java.lang.foreign.Arena;
 import java.lang.foreign.MemorySegment;
+import java.util.Collections;
+import java.util.Map;
+import java.util.WeakHashMap;
+import org.jspecify.annotations.Nullable;
 
-/** Memory that a device gave out, as segments with a lifetime. */
+/**
+ * Memory that a device gave out, as segments with a lifetime.
+ *
+ * <p>An address of memory that the host cannot reach would kill the process that reads it. What is handed out of such memory is
+ * {@link #hidden}: segments of an arena that was closed before, so that all access to them throws, while they can be measured and
+ * sliced as any. {@link #behind} gives what native calls take in their place.
+ */
 public final class DeviceMemory {
+    /** What hidden segments stand for, by their scope: each of them keeps it, and with it the real lifetime, reachable. */
+    private static final Map<MemorySegment.Scope, Behind> BEHIND = Collections.synchronizedMap(new WeakHashMap<>());
+
+    /** All of the address space with the real lifetime, and whose memory it is. */
+    private record Behind(MemorySegment all, Object owner) {}
+
     private DeviceMemory() {}
 
     /**
@@ -31,5 +47,47 @@ public final class DeviceMemory {
      */
     public static MemorySegment segment(long address, long bytes, Arena arena, Runnable closed) {
         return MemorySegment.ofAddress(address).reinterpret(bytes, arena, _ -> closed.run());
+    }
+
+    /**
+     * Returns the whole address space as a segment that cannot be accessed, to slice the memory of a device from.
+     *
+     * @param arena the lifetime of what is behind the segment
+     * @param owner what {@link #owner} gives for its slices
+     * @return the segment
+     */
+    public static MemorySegment hidden(Arena arena, Object owner) {
+        MemorySegment hidden;
+        try (Arena closed = Arena.ofConfined()) {
+            hidden = segment(0, Long.MAX_VALUE, closed);
+        }
+        BEHIND.put(hidden.scope(), new Behind(segment(0, Long.MAX_VALUE, arena), owner));
+        return hidden;
+    }
+
+    /**
+     * Returns what a segment stands for, for native calls alone.
+     *
+     * @param segment any segment
+     * @return for a hidden one the same bytes with their real lifetime, else {@code segment}
+     */
+    public static MemorySegment behind(MemorySegment segment) {
+        Behind behind = BEHIND.get(segment.scope());
+        if (behind == null) {
+            return segment;
+        }
+        MemorySegment real = behind.all.asSlice(segment.address(), segment.byteSize());
+        return segment.isReadOnly() ? real.asReadOnly() : real;
+    }
+
+    /**
+     * Returns whose memory a segment is.
+     *
+     * @param segment any segment
+     * @return the owner of a hidden one, else null
+     */
+    public static @Nullable Object owner(MemorySegment segment) {
+        Behind behind = BEHIND.get(segment.scope());
+        return behind == null ? null : behind.owner;
     }
 }
