@@ -249,10 +249,10 @@ struct TileRun {
     }
   }
 
-  // Turns sums into what they stand for, plus the rows of `projected` times lora_b, in their places. A thread has 8 rows of 4
-  // columns at a time: 4 of the rank are 8 reads of rows, which all threads of a warp share, and 16 of columns for 128 multiply-adds.
+  // Turns sums into what they stand for, plus the rows of `projected` times lora_b, in their places. A thread has 4 rows of 4
+  // columns at a time: 4 of the rank are 4 reads of rows, which many threads share, and 16 of columns for 64 multiply-adds.
   GPU_DEVICE void add_low_rank() const {
-    constexpr int kStrip = 8, kQuads = T::kColumns / 4;
+    constexpr int kStrip = 4, kQuads = T::kColumns / 4;
     GPU_ROLLED
     for (int s = thread(); s < T::kRows / kStrip * kQuads; s += T::kThreads) {
       const int c = s % kQuads * 4, first = s / kQuads * kStrip;
