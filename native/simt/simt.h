@@ -41,11 +41,11 @@ struct Limits {
   int multiprocessors;
   int64_t cache_bytes;
 };
-// CUDA C++ Programming Guide 13.0, "Technical Specifications per Compute Capability"; multiprocessors and cache, which plans
-// divide work by, as an A100 and an A40 have them.
+// CUDA C++ Programming Guide 13.0, "Technical Specifications per Compute Capability". Multiprocessors and cache are what plans
+// divide work by: those of an A100, and so few that the blocks of small cases already have several tiles each.
 inline constexpr Limits kDevices[] = {
     {"sm_80", 80, 163 << 10, 164 << 10, 1024, 2048, 108, 40 << 20},
-    {"sm_86", 86, 99 << 10, 100 << 10, 1024, 1536, 84, 6 << 20},
+    {"sm_86", 86, 99 << 10, 100 << 10, 1024, 1536, 2, 6 << 20},
 };
 
 // Device memory: exactly these bytes may be touched by kernels. nullptr where there is none left. All bytes start as 0xff.
