@@ -48,7 +48,7 @@ void prepare(const std::string& name, const Device& device, const Benchmark& ben
   Prepared made;
   made.problem = benchmark.make(device);
   const double cold_sets = std::ceil(kColdBytes / made.problem->info().bytes);
-  made.sets = cold ? static_cast<size_t>(std::clamp(cold_sets, 2.0, 4096.0)) : 1;
+  made.sets = cold ? static_cast<size_t>(std::clamp(cold_sets, 2.0, device.is_host() ? 4096.0 : 256.0)) : 1;
   for (size_t set = 0; set < made.sets; ++set) made.problem->add();
   made.name = name;
   prepared = std::move(made);

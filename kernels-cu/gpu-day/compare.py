@@ -1,23 +1,28 @@
-"""Prints a table of gatun_bench's results, warm and cold, with those of peers: compare.py BENCH.json [PEERS.json]"""
+"""Prints a table of gatun_bench's results, warm and cold, with those of peers: compare.py FOLDER, of run.sh's output"""
 
+import glob
 import json
 import os
 import sys
 
-text = open(sys.argv[1]).read()
-try:
-    bench = json.loads(text)
-except json.JSONDecodeError:  # ended by its time limit: what was written until then
-    bench = json.loads(text[: text.rindex("    }") + 5] + "]}")
-    print("these are not all: the run was ended by its time limit")
+folder = sys.argv[1]
+benchmarks = []
+for path in sorted(glob.glob(os.path.join(folder, "bench-*.json"))):
+    text = open(path).read()
+    try:
+        benchmarks += json.loads(text)["benchmarks"]
+    except json.JSONDecodeError:  # ended by its time limit: what was written until then
+        print(os.path.basename(path), "has not all: the run was ended by its time limit")
+        if "    }" in text:
+            benchmarks += json.loads(text[: text.rindex("    }") + 5] + "]}")["benchmarks"]
 peers = {}
-if len(sys.argv) > 2 and os.path.exists(sys.argv[2]):
-    found = json.load(open(sys.argv[2]))
+if os.path.exists(os.path.join(folder, "peers.json")):
+    found = json.load(open(os.path.join(folder, "peers.json")))
     peers = found["times"]
     print("peer: PyTorch", found["torch"], "on", found["device"])
 
 rows = {}
-for one in bench["benchmarks"]:
+for one in benchmarks:
     device, rest = one["name"].split("/", 1)
     parts = rest.split("/")
     end = next(i for i, part in enumerate(parts) if part in ("warm", "cold"))
