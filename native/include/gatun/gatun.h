@@ -16,6 +16,9 @@
  *   - All sizes, shapes and strides are 64-bit; strides count elements, not bytes.
  *   - Handles are safe to use from any thread. A stream serves one thread at a time: a second one gets GTN_BUSY.
  *     Closing an object while a run is inside it gives GTN_BUSY and closes nothing.
+ *   - Arrays of lengths, offsets, indices and masks lie in the device's memory. Where that is the host's, a run refuses content
+ *     that leads nowhere. Elsewhere no one has seen it when the run returns: what leads nowhere is then left out or taken to
+ *     be the nearest that does, and nothing outside of the tensors is read or written.
  *   - Data pointers must be aligned to their element and valid for the extent that the plan and the run arguments
  *     describe; the library cannot check that a pointer leads to memory.
  */

@@ -230,6 +230,15 @@ final class Operand {
                 : name + " was written " + (element - base) + " elements from its start, outside what is to be written";
     }
 
+    /** The same, but of what lies before and behind the elements of the shape. */
+    String differenceOutside(byte[] snapshot) {
+        byte[] inside = snapshot.clone();
+        long first = base * dtype.bytes();
+        long bytes = span(shape, strides) * dtype.bytes();
+        MemorySegment.copy(memory, first, MemorySegment.ofArray(inside), first, bytes);
+        return difference(inside);
+    }
+
     /** Puts an element of a snapshot back. */
     void restore(long element, byte[] snapshot) {
         long bytes = dtype.bytes();
