@@ -128,6 +128,7 @@ GPU_DEVICE float fma(float a, float b, float c) { return __builtin_fmaf(a, b, c)
 GPU_DEVICE double fma(double a, double b, double c) { return __builtin_fma(a, b, c); }
 GPU_DEVICE float sqrt(float x) { return __builtin_sqrtf(x); }
 GPU_DEVICE double sqrt(double x) { return __builtin_sqrt(x); }
+GPU_DEVICE float greater_of(float a, float b) { return std::fmax(a, b); }
 GPU_DEVICE float rint(float x) { return __builtin_rintf(x); }
 GPU_DEVICE uint32_t bits_of(float x) { return bits_as<uint32_t>(x); }
 GPU_DEVICE float float_of(uint32_t bits) { return bits_as<float>(bits); }
@@ -136,6 +137,13 @@ GPU_DEVICE float exp2_approx(float x) {
   const float y = __builtin_exp2f(x);
   return y < 0x1p-126f ? 0.0f : y;
 }
+
+// IEEE 754 binary16: GCC 12 knows it by one name on Arm and by another elsewhere.
+#if defined(__aarch64__)
+typedef __fp16 Binary16;
+#else
+typedef _Float16 Binary16;
+#endif
 
 // 16-bit numbers, as their bits.
 struct Bf16 {
@@ -147,7 +155,7 @@ struct Half {
 
 GPU_DEVICE float to_float(float x) { return x; }
 GPU_DEVICE float to_float(Bf16 x) { return float_of(static_cast<uint32_t>(x.bits) << 16); }
-GPU_DEVICE float to_float(Half x) { return static_cast<float>(bits_as<_Float16>(x.bits)); }
+GPU_DEVICE float to_float(Half x) { return static_cast<float>(bits_as<Binary16>(x.bits)); }
 GPU_DEVICE Bf16 to_bf16(float x) {
   const uint32_t bits = bits_of(x);
   if (x != x) return {0x7fff};
@@ -155,7 +163,7 @@ GPU_DEVICE Bf16 to_bf16(float x) {
 }
 GPU_DEVICE Half to_half(float x) {
   if (x != x) return {0x7fff};
-  return {bits_as<uint16_t>(static_cast<_Float16>(x))};
+  return {bits_as<uint16_t>(static_cast<Binary16>(x))};
 }
 // `lo` in the lower half.
 GPU_DEVICE uint32_t pack_bf16(float lo, float hi) {

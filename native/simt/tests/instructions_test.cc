@@ -86,8 +86,13 @@ uint16_t bf16(float x) {
   std::memcpy(&bits, &x, sizeof bits);
   return static_cast<uint16_t>(bits >> 16);
 }
+#if defined(__aarch64__)
+typedef __fp16 Binary16;
+#else
+typedef _Float16 Binary16;
+#endif
 uint16_t f16(float x) {
-  const _Float16 h = static_cast<_Float16>(x);
+  const Binary16 h = static_cast<Binary16>(x);
   uint16_t bits;
   std::memcpy(&bits, &h, sizeof bits);
   return bits;
@@ -143,7 +148,7 @@ float from_bf16(uint16_t bits) {
   return x;
 }
 float from_f16(uint16_t bits) {
-  _Float16 h;
+  Binary16 h;
   std::memcpy(&h, &bits, sizeof h);
   return static_cast<float>(h);
 }
