@@ -68,7 +68,7 @@ template <typename Products>
 constexpr int shared_bytes(int dk, int dv) {
   using Shape = typename Products::Shape;
   const int k = row_stride(chunks_of<Products>(dk, Products::kChunkStep)) * 16;
-  const int v = row_stride(chunks_of<Products>(columns_of(dv, 0, Products::kColumns), 2)) * 16;
+  const int v = row_stride(chunks_of<Products>(columns_of(dv, 0, Products::kColumns), Products::kValueStep)) * 16;
   const int inputs = Shape::kRows * k + Shape::kKeys * (k + v);
   const int outputs = kTileWarps * 16 * kOutputStride<Products> * 4;
   return kTileBytes + 2 * static_cast<int>(sizeof(KeyInfo<Shape::kKeys>)) + (inputs > outputs ? inputs : outputs);
@@ -457,7 +457,7 @@ GPU_DEVICE void attend(const Args& a) {
   memory += Shape::kRows * q.stride * 16;
   const Rows k = rows_at(memory, q.chunks);
   memory += Shape::kKeys * k.stride * 16;
-  const Rows v = rows_at(memory, chunks_of<Products>(columns, 2));
+  const Rows v = rows_at(memory, chunks_of<Products>(columns, Products::kValueStep));
 
   const int first_row = warp() / Shape::kKeyWarps * 16, first_key = warp() % Shape::kKeyWarps * kKeys;
   const bool active = first_row < t.rows;  // else the warp copies, and waits for the others
