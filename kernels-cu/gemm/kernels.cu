@@ -30,34 +30,43 @@
 
 namespace gatun::gpu::gemm {
 
-// Where the tiles of each group start: a prefix sum over groups, by one block of threads.
+// Where the tiles of each group start: a prefix sum over groups, by one block of threads. Offsets lie in device memory, where
+// nobody has checked them: where they do not begin at 0, fall, or go beyond the rows of the run, there are no tiles at all, and
+// `out` stays as it was.
 GPU_KERNEL(kScheduleThreads, 1)
 void schedule_tiles(ScheduleArgs args) {
   constexpr int kWarps = kScheduleThreads / kWarp;
-  constexpr int32_t kMost = 1 << 30;  // more than there can be, unless offsets are wrong
   int32_t* found = reinterpret_cast<int32_t*>(shared());
   int32_t carry = 0;
-  for (int64_t base = 0; base < args.groups; base += kScheduleThreads) {
-    const int64_t g = base + thread();
+  bool wrong = args.offsets[0] != 0;
+  for (int base = 0; base < args.groups; base += kScheduleThreads) {
+    const int g = base + thread();
     int32_t count = 0;
     if (g < args.groups) {
-      const GroupRows rows = rows_of_group(args.offsets, g, args.first, args.rows, args.rows_total);
-      count = static_cast<int32_t>(blocks_of(rows.end - rows.begin, args.tile_rows));
+      const bool here = args.offsets[g] <= args.offsets[g + 1] && args.offsets[g + 1] <= args.rows_total;
+      if (here) {
+        const GroupRows rows = rows_of_group(args.offsets, g, args.first, args.rows);
+        count = static_cast<int32_t>(blocks_of(rows.end - rows.begin, args.tile_rows));
+      }
+      wrong = wrong || !here;
     }
     int32_t upto = count;
     for (int n = 1; n < kWarp; n *= 2) {
       const int32_t before = shuffle_up(upto, n);
       if (lane() >= n) upto += before;
     }
-    if (lane() == kWarp - 1) found[warp()] = upto;
+    wrong = any(wrong);
+    // The count of a warp, or -1 where offsets are wrong.
+    if (lane() == kWarp - 1) found[warp()] = wrong ? -1 : upto;
     sync_threads();
     int32_t start = carry, total = 0;
     for (int w = 0; w < kWarps; ++w) {
+      wrong = wrong || found[w] < 0;
       if (w < warp()) start += found[w];
       total += found[w];
     }
     if (g < args.groups) args.starts[g] = start + upto - count;
-    carry = carry + total < kMost ? carry + total : kMost;
+    carry = wrong ? 0 : carry + total;
     sync_threads();
   }
   if (thread() == 0) args.starts[args.groups] = carry;

@@ -45,9 +45,8 @@ struct RowsArgs {
 // Where the tiles of each group start.
 struct ScheduleArgs {
   const int64_t* offsets;
-  int64_t groups, first, rows;  // the rows of this part are `first` to first + rows - 1
-  int64_t rows_total;
-  int32_t tile_rows;
+  int64_t first, rows_total;  // the rows of this part are `first` to first + rows - 1
+  int32_t groups, rows, tile_rows;
   int32_t* starts;  // [groups + 1]
 };
 
@@ -83,21 +82,23 @@ struct TilesArgs {
   const char* a;  // rows of the format's elements, aligned to 16 bytes
   int64_t a_stride, k_bytes;  // bytes
   const int32_t* index;       // rows to take of `a`, null: all, in order
-  int64_t rows_a, rows;
+  int64_t rows_a;
+  int32_t rows;
   const char* weights;
-  int64_t panels, blocks;
-  int64_t tiles_m, tiles_n;  // tiles_m: at most
+  int32_t panels, blocks;
+  int32_t tiles_m, tiles_n;  // tiles_m: at most
   // Rows in groups.
   const int64_t* offsets;  // null: one matrix
   const int32_t* starts;
-  int64_t groups, first, rows_total;
+  int64_t first;
+  int32_t groups;
   // Low rank.
   const float* projected;  // [rows, projected_stride], the latter a multiple of 4
   int64_t projected_stride;
   const void* lora_b;  // [rank, n]
   int32_t rank, lora_bf16;
   // Splits of k: the grid's y; a split has so many blocks.
-  int64_t split_blocks;
+  int32_t split_blocks;
   void* partial;  // [splits][rows][panels * 64] sums; null: one split
 };
 

@@ -14,7 +14,7 @@ using namespace gemm;
 // Rows are prepared in parts of about this size, so that the workspace does not grow with their number.
 constexpr int64_t kPreparedBytes = int64_t{256} << 20;
 constexpr int64_t kPartRows = int64_t{1} << 22;
-constexpr int64_t kMaxSize = int64_t{1} << 40;
+constexpr int64_t kMaxSize = INT32_MAX - 1024;  // of k, n and groups: the numbers of blocks, columns and tiles fit 32 bits
 constexpr int kMaxVariants = 16;
 
 int64_t ceil_div(int64_t value, int64_t by) { return (value + by - 1) / by; }
@@ -156,11 +156,10 @@ class GemmPlan final : public Plan {
                           (out_stride_ % 4 == 0 || args.rows == 1);
     tiles.k_bytes = k_ * element_;
     tiles.weights = weights.data;
-    tiles.panels = panels_;
-    tiles.blocks = blocks_;
+    tiles.panels = static_cast<int32_t>(panels_);
+    tiles.blocks = static_cast<int32_t>(blocks_);
     tiles.offsets = args.group_offsets;
-    tiles.groups = groups_;
-    tiles.rows_total = args.rows;
+    tiles.groups = static_cast<int32_t>(groups_);
     tiles.starts = reinterpret_cast<int32_t*>(scratch + workspace.starts_at);
     tiles.rank = static_cast<int32_t>(rank_);
     tiles.lora_b = args.lora_b;
@@ -200,7 +199,7 @@ class GemmPlan final : public Plan {
         tiles.rows_a = here;
       }
       if (status == GTN_OK && groups_ > 0) {
-        const ScheduleArgs schedule = {args.group_offsets, groups_, first, here, args.rows, variant.rows,
+        const ScheduleArgs schedule = {args.group_offsets, first, args.rows, static_cast<int32_t>(groups_), static_cast<int32_t>(here), variant.rows,
                                        reinterpret_cast<int32_t*>(scratch + workspace.starts_at)};
         status = gpu::launch(stream.queue, schedule_kernel(), {1}, kScheduleThreads, kScheduleShared, &schedule, message);
       }
@@ -215,11 +214,11 @@ class GemmPlan final : public Plan {
       tiles.finish.out = static_cast<char*>(args.out) + first * out_stride_ * out_bytes;
       tiles.finish.residual =
           args.residual == nullptr ? nullptr : static_cast<const char*>(args.residual) + first * out_stride_ * out_bytes;
-      tiles.rows = here;
+      tiles.rows = static_cast<int32_t>(here);
       tiles.first = first;
-      tiles.tiles_m = choice.tiles_m;
-      tiles.tiles_n = choice.tiles_n;
-      tiles.split_blocks = choice.split_blocks;
+      tiles.tiles_m = static_cast<int32_t>(choice.tiles_m);
+      tiles.tiles_n = static_cast<int32_t>(choice.tiles_n);
+      tiles.split_blocks = static_cast<int32_t>(choice.split_blocks);
       tiles.partial = choice.splits > 1 ? scratch + workspace.partial_at : nullptr;
       const int64_t count = choice.tiles_m * choice.tiles_n;
       status = gpu::launch(stream.queue, variant.kernel, {count < INT32_MAX ? count : INT32_MAX, choice.splits}, variant.threads,
@@ -343,12 +342,10 @@ bool gemm_serves(const Device&, int32_t format) { return format == GTN_F32 || fo
 
 gtn_status gemm_plan(Device& device, const gtn_gemm_desc& desc, Plan** plan, gtn_plan_info* info, gtn_message* message) {
   const int64_t k = desc.a.shape[1], n = desc.out.shape[1];
-  if (k > kMaxSize || n > kMaxSize) {
-    return fail(message, GTN_UNSUPPORTED, "weights of %lld x %lld: this backend takes up to 2^40 each way",
-                static_cast<long long>(k), static_cast<long long>(n));
-  }
-  if (desc.groups > kMaxSize) {
-    return fail(message, GTN_UNSUPPORTED, "groups: is %lld, this backend takes up to 2^40", static_cast<long long>(desc.groups));
+  if (k > kMaxSize || n > kMaxSize || desc.groups > kMaxSize) {
+    return fail(message, GTN_UNSUPPORTED, "weights of %lld times %lld x %lld: this backend takes up to %lld each way",
+                static_cast<long long>(desc.groups), static_cast<long long>(k), static_cast<long long>(n),
+                static_cast<long long>(kMaxSize));
   }
   GemmPlan* created = new (std::nothrow) GemmPlan(device, desc);
   if (created == nullptr) return fail(message, GTN_OUT_OF_MEMORY, "no memory for a plan");

@@ -184,7 +184,7 @@ struct F32Products {
   GPU_DEVICE void multiply(const char* rows, const char* columns) {
     // Column n of the tile is column n % 64 of panel n / 64, and row k of the panel's block has 256 bytes.
     const char* panel = columns + column_base / kPanelColumns * kPanelBlockBytes + column_base % kPanelColumns * 4;
-    GPU_ROLLED
+    GPU_UNROLL
     for (int chunk = 0; chunk < kBlockBytes / 16; ++chunk) {
       float a[kRowCount][4];
       GPU_UNROLL

@@ -45,18 +45,17 @@ struct Tile {
 
 // Rows of one group, as rows of this part.
 struct GroupRows {
-  int64_t begin, end;
+  int begin, end;
 };
 
-// Offsets lie in device memory, where nobody has checked them: whatever they hold, rows stay within the run's.
-GPU_DEVICE GroupRows rows_of_group(const int64_t* offsets, int64_t group, int64_t first, int64_t rows, int64_t total) {
-  const auto within = [](int64_t x, int64_t low, int64_t high) { return x < low ? low : x > high ? high : x; };
-  const int64_t begin = within(offsets[group], 0, total), end = within(offsets[group + 1], begin, total);
-  return {within(begin - first, 0, rows), within(end - first, 0, rows)};
+// Of offsets that schedule_tiles() found to be right.
+GPU_DEVICE GroupRows rows_of_group(const int64_t* offsets, int64_t group, int64_t first, int64_t rows) {
+  const auto here = [&](int64_t row) { return static_cast<int>(row < first ? 0 : row - first > rows ? rows : row - first); };
+  return {here(offsets[group]), here(offsets[group + 1])};
 }
 
 // Tiles go in bands of so many, down the rows and then to the right: those that run side by side share rows and weights in L2.
-constexpr int64_t kBandTiles = 8;
+constexpr int kBandTiles = 8;
 
 template <typename Products>
 struct TileRun {
@@ -66,41 +65,41 @@ struct TileRun {
   const TilesArgs& args;
   char* const memory = shared();
   const char** const table = reinterpret_cast<const char**>(shared() + T::kTableAt);
-  int64_t group = 0, row_begin, row_end, column;  // of the tile; columns from `column` on
-  int64_t block_begin, block_end, whole_end;      // of k; whole_end: of those that rows have all of
-  int panels_left;                                // that there are from the tile's first on
+  int group = 0, row_begin, row_end, column;  // of the tile; columns from `column` on
+  int block_begin, block_end, whole_end;      // of k; whole_end: of those that rows have all of
+  int panels_left;                            // that there are from the tile's first on
 
   GPU_DEVICE explicit TileRun(const TilesArgs& gemm) : args(gemm) {
     block_begin = block_y() * args.split_blocks;
     block_end = block_begin + args.split_blocks;
     if (block_end > args.blocks) block_end = args.blocks;
-    const int64_t whole = args.k_bytes / kBlockBytes;
+    const int whole = static_cast<int>(args.k_bytes / kBlockBytes);
     whole_end = block_end < whole ? block_end : whole;
   }
 
-  GPU_DEVICE void find(int64_t tile, int64_t tiles_m) {
-    const int64_t band = tile / (kBandTiles * args.tiles_n), within = tile - band * kBandTiles * args.tiles_n;
-    const int64_t left = tiles_m - band * kBandTiles, height = left < kBandTiles ? left : kBandTiles;
-    const int64_t tile_n = within / height;
-    int64_t tile_m = band * kBandTiles + within - tile_n * height;
+  GPU_DEVICE void find(int64_t tile, int tiles_m) {
+    const int64_t band_tiles = static_cast<int64_t>(kBandTiles) * args.tiles_n;
+    const int band = static_cast<int>(tile / band_tiles), within = static_cast<int>(tile - band * band_tiles);
+    const int left = tiles_m - band * kBandTiles, height = left < kBandTiles ? left : kBandTiles;
+    const int tile_n = within / height;
+    int tile_m = band * kBandTiles + within - tile_n * height;
     column = tile_n * T::kColumns;
+    panels_left = args.panels - column / kPanelColumns;
     row_begin = 0;
     row_end = args.rows;
     if (args.offsets != nullptr) {
       // The last group that does not start after the tile.
-      int64_t low = 0, high = args.groups;
+      int low = 0, high = args.groups;
       while (high - low > 1) {
-        const int64_t middle = low + (high - low) / 2;
+        const int middle = low + (high - low) / 2;
         (args.starts[middle] <= tile_m ? low : high) = middle;
       }
       group = low;
       tile_m -= args.starts[group];
-      const GroupRows rows = rows_of_group(args.offsets, group, args.first, args.rows, args.rows_total);
+      const GroupRows rows = rows_of_group(args.offsets, group, args.first, args.rows);
       row_begin = rows.begin;
       row_end = rows.end;
     }
-    const int64_t left_panels = args.panels - column / kPanelColumns;
-    panels_left = left_panels < T::kColumns ? static_cast<int>(left_panels) : T::kColumns;
     row_begin += tile_m * T::kRows;
     if (row_end > row_begin + T::kRows) row_end = row_begin + T::kRows;
   }
@@ -128,14 +127,14 @@ struct TileRun {
   // Blocks `block` to block + kWarpsK - 1 of k. kWhole: all of them are there, all of each; else zeros from block_end on, and
   // from the end of a row on.
   template <bool kWhole>
-  GPU_DEVICE void copy_blocks(int slot, int64_t block, const char* weights) const {
+  GPU_DEVICE void copy_blocks(int slot, int block, const char* weights) const {
     constexpr int kStep = T::kThreads / 8;
     const int chunk = thread() % 8, row = thread() / 8;
     const int at = row * kBlockBytes + (chunk ^ (row % 8)) * 16;
     char* to = memory + slot * T::kStageBytes;
     GPU_UNROLL
     for (int b = 0; b < T::kWarpsK; ++b, to += T::kRowsBytes) {
-      const int64_t from = (block + b) * kBlockBytes + chunk * 16;
+      const int64_t from = static_cast<int64_t>(block + b) * kBlockBytes + chunk * 16;
       const int64_t left = block + b < block_end ? args.k_bytes - from : 0;
       const int valid = kWhole || left >= 16 ? 16 : left > 0 ? static_cast<int>(left) : 0;
       GPU_UNROLL
@@ -149,15 +148,15 @@ struct TileRun {
         }
       }
     }
-    weights += block * kPanelBlockBytes + thread() * 16;
+    weights += static_cast<int64_t>(block) * kPanelBlockBytes + thread() * 16;
     to += thread() * 16;
-    const int64_t panel_bytes = args.blocks * kPanelBlockBytes;
+    const int64_t panel_bytes = static_cast<int64_t>(args.blocks) * kPanelBlockBytes;
     GPU_UNROLL
     for (int b = 0; b < T::kWarpsK; ++b, to += T::kColumnsBytes, weights += kPanelBlockBytes) {
       GPU_UNROLL
       for (int i = 0; i < T::kColumnsBytes; i += T::kThreads * 16) {
         // A panel beyond the last is the last once more: nobody takes those columns.
-        const int64_t panel = i / kPanelBlockBytes < panels_left ? i / kPanelBlockBytes : panels_left - 1;
+        const int panel = i / kPanelBlockBytes < panels_left ? i / kPanelBlockBytes : panels_left - 1;
         const char* from = weights + panel * panel_bytes + i % kPanelBlockBytes;
         if (kWhole || block + b < block_end) {
           copy_async_16(to + i, from);
@@ -168,7 +167,7 @@ struct TileRun {
     }
   }
 
-  GPU_DEVICE void copy(int slot, int64_t block, const char* weights) const {
+  GPU_DEVICE void copy(int slot, int block, const char* weights) const {
     if (block + T::kWarpsK <= whole_end) {
       copy_blocks<true>(slot, block, weights);
     } else {
@@ -180,16 +179,17 @@ struct TileRun {
   GPU_DEVICE void multiply() const {
     Products products;
     // A tile narrower than a panel has a part of each of its blocks.
-    const char* weights = args.weights + (group * args.panels + column / kPanelColumns) * args.blocks * kPanelBlockBytes +
+    const int64_t panel = static_cast<int64_t>(group) * args.panels + column / kPanelColumns;
+    const char* weights = args.weights + panel * args.blocks * kPanelBlockBytes +
                           column % kPanelColumns * kBlockBytes;
-    const int64_t steps = block_end > block_begin ? (block_end - block_begin + T::kWarpsK - 1) / T::kWarpsK : 0;
+    const int steps = block_end > block_begin ? (block_end - block_begin + T::kWarpsK - 1) / T::kWarpsK : 0;
     GPU_UNROLL
     for (int s = 0; s < T::kStages - 1; ++s) {
       if (s < steps) copy(s, block_begin + s * T::kWarpsK, weights);
       copy_async_commit();
     }
     int slot = 0, next = T::kStages - 1;
-    for (int64_t step = 0; step < steps; ++step) {
+    for (int step = 0; step < steps; ++step) {
       copy_async_wait<T::kStages - 2>();
       sync_threads();
       if (step + T::kStages - 1 < steps) copy(next, block_begin + (step + T::kStages - 1) * T::kWarpsK, weights);
@@ -220,9 +220,9 @@ struct TileRun {
 
   GPU_DEVICE void store_partial() const {
     const int c = thread() % (T::kColumns / 4) * 4;
-    const int64_t stride = args.panels * kPanelColumns;
+    const int64_t stride = static_cast<int64_t>(args.panels) * kPanelColumns;
     if (column + c >= stride) return;
-    char* partial = static_cast<char*>(args.partial) + ((block_y() * args.rows + row_begin) * stride + column + c) * 4;
+    char* partial = static_cast<char*>(args.partial) + ((static_cast<int64_t>(block_y()) * args.rows + row_begin) * stride + column + c) * 4;
     GPU_ROLLED
     for (int r = thread() / (T::kColumns / 4); row_begin + r < row_end; r += T::kThreads / (T::kColumns / 4)) {
       Sum x[4];
@@ -234,7 +234,7 @@ struct TileRun {
   GPU_DEVICE void finish() const {
     const int c = thread() % (T::kColumns / 4) * 4;
     if (column + c >= args.finish.n) return;
-    const ColumnFinish<Sum, 4> columns(args.finish, group, args.panels * kPanelColumns, column + c);
+    const ColumnFinish<Sum, 4> columns(args.finish, group, static_cast<int64_t>(args.panels) * kPanelColumns, column + c);
     GPU_ROLLED
     for (int r = thread() / (T::kColumns / 4); row_begin + r < row_end; r += T::kThreads / (T::kColumns / 4)) {
       float x[4];
@@ -256,9 +256,10 @@ struct TileRun {
     GPU_ROLLED
     for (int s = thread(); s < T::kRows / kStrip * kQuads; s += T::kThreads) {
       const int c = s % kQuads * 4, first = s / kQuads * kStrip;
-      const int64_t rows = row_end - row_begin - first, n = args.finish.n;
+      const int rows = row_end - row_begin - first;
+      const int64_t n = args.finish.n;
       if (rows <= 0 || column + c >= n) continue;
-      const ColumnFinish<Sum, 4> columns(args.finish, group, args.panels * kPanelColumns, column + c);
+      const ColumnFinish<Sum, 4> columns(args.finish, group, static_cast<int64_t>(args.panels) * kPanelColumns, column + c);
       float added[kStrip][4];
       GPU_UNROLL
       for (int r = 0; r < kStrip; ++r) {
@@ -266,12 +267,12 @@ struct TileRun {
         for (int w = 0; w < 4; ++w) added[r][w] = 0.0f;
       }
       // The stride of `projected` is a multiple of 4, and zeros fill it up. Rows beyond the last are the last once more.
-      const float* projected = args.projected + (row_begin + first) * args.projected_stride;
+      const float* projected = args.projected + static_cast<int64_t>(row_begin + first) * args.projected_stride;
       for (int p = 0; p < args.rank; p += 4) {
         float up[4][4];
         GPU_UNROLL
         for (int e = 0; e < 4; ++e) {
-          const int64_t at = (p + e) * n + column + c;
+          const int64_t at = static_cast<int64_t>(p + e) * n + column + c;
           GPU_UNROLL
           for (int w = 0; w < 4; ++w) {
             const bool there = p + e < args.rank && w < columns.count;
@@ -311,9 +312,9 @@ template <typename Products, int kBlocks>
 GPU_KERNEL(Products::T::kThreads, kBlocks)
 void multiply_tiles(TilesArgs args) {
   TileRun<Products> run(args);
-  int64_t tiles_m = args.tiles_m;
+  int tiles_m = args.tiles_m;
   if (args.offsets != nullptr && args.starts[args.groups] < tiles_m) tiles_m = args.starts[args.groups];
-  const int64_t tiles = tiles_m * args.tiles_n;
+  const int64_t tiles = static_cast<int64_t>(tiles_m) * args.tiles_n;
   for (int64_t tile = block_x(); tile < tiles; tile += grid_x()) {
     run.find(tile, tiles_m);
     sync_threads();  // the tile before is done with the sums and the table
