@@ -68,7 +68,7 @@ template <typename Products>
 constexpr int shared_bytes(int dk, int dv) {
   using Shape = typename Products::Shape;
   const int k = row_stride(chunks_of<Products>(dk, Products::kChunkStep)) * 16;
-  const int v = row_stride(chunks_of<Products>(columns_of(dv, 0, Products::kColumns), Products::kValueStep)) * 16;
+  const int v = row_stride(chunks_of<Products>(columns_of(dv, 0, Products::kColumns), 2)) * 16;
   const int inputs = Shape::kRows * k + Shape::kKeys * (k + v);
   const int outputs = kTileWarps * 16 * kOutputStride<Products> * 4;
   return kTileBytes + 2 * static_cast<int>(sizeof(KeyInfo<Shape::kKeys>)) + (inputs > outputs ? inputs : outputs);
@@ -108,14 +108,36 @@ GPU_DEVICE void convert_chunk(char* to, const char* data, int dtype, int64_t fro
   store_16(to, chunk);
 }
 
-// Calls visit(row, chunk) for the thread's share of rows times chunks, neighbours for neighbouring threads.
-template <typename Visit>
-GPU_DEVICE void for_chunks(int rows, int chunks, Visit visit) {
+// Copies or converts rows to shared memory; element_of(row) is where a row starts among the elements of `data`, or -1 for a row of
+// zeros. Neighbouring threads have neighbouring chunks; where that gives a thread one number of chunk in all of its rows, what
+// follows from it is found once.
+template <typename Element, typename To, typename ElementOf>
+GPU_DEVICE void load_rows(const To& to, int rows, const char* data, int dtype, bool copies, int size, ElementOf element_of) {
+  constexpr int kPerChunk = 16 / static_cast<int>(sizeof(Element));
+  const int chunks = to.chunks();
   if (chunks == 0) return;
   const int rows_on = kTileThreads / chunks, chunks_on = kTileThreads % chunks;
   int row = thread() / chunks, chunk = thread() % chunks;
+  if (copies && chunks_on == 0) {
+    const int valid = at_most(at_least(size - chunk * kPerChunk, 0) * static_cast<int>(sizeof(Element)), 16);
+    const char* from = data + (valid > 0 ? chunk * 16 : 0);
+    GPU_ROLLED
+    for (; row < rows; row += rows_on) {
+      const int64_t at = element_of(row);
+      copy_async_16(to.at(row, chunk), from + (at < 0 ? 0 : at) * static_cast<int64_t>(sizeof(Element)), at < 0 ? 0 : valid);
+    }
+    return;
+  }
   while (row < rows) {
-    visit(row, chunk);
+    const int64_t at = element_of(row);
+    const int left = at >= 0 ? at_least(size - chunk * kPerChunk, 0) : 0;
+    if (copies) {
+      const int valid = at_most(left * static_cast<int>(sizeof(Element)), 16);
+      copy_async_16(to.at(row, chunk), valid > 0 ? data + at * static_cast<int64_t>(sizeof(Element)) + chunk * 16 : data,
+                    valid);
+    } else {
+      convert_chunk(to.at(row, chunk), data, dtype, at + chunk * kPerChunk, left, static_cast<Element*>(nullptr));
+    }
     row += rows_on;
     chunk += chunks_on;
     if (chunk >= chunks) {
@@ -125,48 +147,54 @@ GPU_DEVICE void for_chunks(int rows, int chunks, Visit visit) {
   }
 }
 
-template <typename Element>
-GPU_DEVICE void load_chunk(char* to, const char* data, int dtype, bool copies, int64_t row, int chunk, int size) {
-  constexpr int kPerChunk = 16 / static_cast<int>(sizeof(Element));
-  const int from = chunk * kPerChunk;
-  const int left = row >= 0 ? at_least(size - from, 0) : 0;
-  if (copies) {
-    const int valid = at_most(left * static_cast<int>(sizeof(Element)), 16);
-    copy_async_16(to, valid > 0 ? data + (row + from) * static_cast<int64_t>(sizeof(Element)) : data, valid);
-  } else {
-    convert_chunk(to, data, dtype, row + from, left, static_cast<Element*>(nullptr));
-  }
-}
-
 // The rows of q.
 template <typename Products>
-GPU_DEVICE void load_queries(const Args& a, const Tile& t, const Rows& to) {
+GPU_DEVICE void load_queries(const Args& a, const Tile& t, const typename Products::InputRows& to) {
   const int64_t first = (a.packed_q ? 0 : t.sequence * a.q.sequence) + t.first_q * a.q.row;
-  for_chunks(Products::Shape::kRows, to.chunks, [&](int row, int chunk) {
-    int64_t at = -1;
-    if (row < t.rows) {
-      at = first + query_of(a, t, row) * a.q.row + (t.head + (t.first_row + row) % a.group) * a.q.head;
-    }
-    load_chunk<typename Products::Element>(to.at(row, chunk), a.q.data, a.q_dtype, a.q_copies != 0, at, chunk, a.dk);
-  });
+  load_rows<typename Products::Element>(
+      to, Products::Shape::kRows, a.q.data, a.q_dtype, a.q_copies != 0, a.dk, [&](int row) -> int64_t {
+        if (row >= t.rows) return -1;
+        return first + query_of(a, t, row) * a.q.row + (t.head + (t.first_row + row) % a.group) * a.q.head;
+      });
 }
 
 // A block of k or v; `size` elements of a row from `column` on.
 template <typename Products>
-GPU_DEVICE void load_keys(const Args& a, const Tile& t, const KeyBlock& block, const Place* places,
-                          const Operand& from, bool copies, int column, int size, const Rows& to) {
+GPU_DEVICE void load_keys(const Args& a, const Tile& t, const KeyBlock& block, const Place* places, const Operand& from,
+                          bool copies, int column, int size, const typename Products::InputRows& to) {
+  using Element = typename Products::Element;
+  constexpr int kKeys = Products::Shape::kKeys;
   const bool paged = a.block_table != nullptr;
   const int64_t first =
       (paged || a.packed_k ? 0 : t.sequence * from.sequence) + t.first_k * from.row + t.key_head * from.head + column;
-  for_chunks(Products::Shape::kKeys, to.chunks, [&](int row, int chunk) {
-    int64_t at = -1;
-    if (places != nullptr) {
+  if (places != nullptr) {
+    load_rows<Element>(to, kKeys, from.data, a.k_dtype, copies, size, [&](int row) -> int64_t {
       const Place place = places[row];
-      if (place.page >= 0) at = first + (paged ? place.page * from.sequence : 0) + place.row * from.row;
-    } else if (row < block.count) {
-      at = first + (block.first + static_cast<int64_t>(row) * block.step) * from.row;
+      if (place.page < 0) return -1;
+      return first + (paged ? place.page * from.sequence : 0) + place.row * from.row;
+    });
+    return;
+  }
+  if constexpr (Products::kExact) {
+    if (copies) {
+      // The usual case: rows at one distance, in memory and in shared memory.
+      constexpr int kChunks = Products::kColumns / Products::kPerChunk, kRowsOn = kTileThreads / kChunks;
+      static_assert(kRowsOn % 8 == 0 && kKeys % kRowsOn == 0);
+      const int row = thread() / kChunks, chunk = thread() % kChunks;
+      const int64_t step = block.step * from.row * static_cast<int64_t>(sizeof(Element));
+      const char* at = from.data + (first + block.first * from.row) * static_cast<int64_t>(sizeof(Element)) + row * step +
+                       chunk * 16;
+      char* target = to.at(row, chunk);
+      GPU_UNROLL
+      for (int i = 0; i < kKeys / kRowsOn; ++i) {
+        copy_async_16(target + i * kRowsOn * kChunks * 16, at, row + i * kRowsOn < block.count ? 16 : 0);
+        at += kRowsOn * step;
+      }
+      return;
     }
-    load_chunk<typename Products::Element>(to.at(row, chunk), from.data, a.k_dtype, copies, at, chunk, size);
+  }
+  load_rows<Element>(to, kKeys, from.data, a.k_dtype, copies, size, [&](int row) -> int64_t {
+    return row < block.count ? first + (block.first + static_cast<int64_t>(row) * block.step) * from.row : -1;
   });
 }
 
@@ -449,15 +477,15 @@ GPU_DEVICE void attend(const Args& a) {
   int index = t.part * part_blocks;
   const int end = at_most(index + part_blocks, t.blocks);
 
-  const int columns = at_least(columns_of(a.dv, t.column, kColumns), 0);
+  const int columns = Products::kExact ? kColumns : at_least(columns_of(a.dv, t.column, kColumns), 0);
   Info* const infos = reinterpret_cast<Info*>(shared() + kTileBytes);
   char* memory = shared() + kTileBytes + 2 * sizeof(Info);
   float* const outputs = reinterpret_cast<float*>(memory);
-  const Rows q = rows_at(memory, chunks_of<Products>(a.dk, Products::kChunkStep));
-  memory += Shape::kRows * q.stride * 16;
-  const Rows k = rows_at(memory, q.chunks);
-  memory += Shape::kKeys * k.stride * 16;
-  const Rows v = rows_at(memory, chunks_of<Products>(columns, Products::kValueStep));
+  const typename Products::InputRows q = {memory, chunks_of<Products>(a.dk, Products::kChunkStep)};
+  memory += Shape::kRows * q.stride() * 16;
+  const typename Products::InputRows k = {memory, q.given};
+  memory += Shape::kKeys * k.stride() * 16;
+  const typename Products::InputRows v = {memory, chunks_of<Products>(columns, 2)};
 
   const int first_row = warp() / Shape::kKeyWarps * 16, first_key = warp() % Shape::kKeyWarps * kKeys;
   const bool active = first_row < t.rows;  // else the warp copies, and waits for the others
@@ -529,8 +557,8 @@ GPU_DEVICE void attend(const Args& a) {
         float now = maximum[r];
         GPU_UNROLL
         for (int n = 0; n < kTilesOfKeys; ++n) {
-          now = s[n][2 * r] > now ? s[n][2 * r] : now;
-          now = s[n][2 * r + 1] > now ? s[n][2 * r + 1] : now;
+          now = greater_of(s[n][2 * r], now);
+          now = greater_of(s[n][2 * r + 1], now);
         }
         GPU_UNROLL
         for (int lanes = 1; lanes < 4; lanes *= 2) {

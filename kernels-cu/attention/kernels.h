@@ -10,15 +10,21 @@ struct Kernel {
   void (*merge)(Args);
   int rows;     // of a tile
   int columns;  // of the values that one thread block has
+  bool exact;   // it serves head sizes of k and v that equal its columns, and no others
   int keys;     // of a block
   int (*shared_bytes)(int dk, int dv);
 };
 
-// By rising columns; with 64 rows, or with 16 for tiles of few.
-constexpr int kKernels = 3;
-const Kernel& bf16_kernel(bool few_rows, int index);
-const Kernel& f16_kernel(bool few_rows, int index);
-const Kernel& f32_kernel(bool few_rows, int index);
+// By rising columns, what is exact first; the last serves all head sizes that shared memory has room for.
+struct KernelTable {
+  const Kernel* kernels;
+  int count;
+};
+
+// With 64 rows, or with 16 for tiles of few.
+KernelTable bf16_kernels(bool few_rows);
+KernelTable f16_kernels(bool few_rows);
+KernelTable f32_kernels(bool few_rows);
 
 constexpr int kTileThreads = 128;
 constexpr int kTileBytes = 512;  // of shared memory, for what a tile is: all that merging needs

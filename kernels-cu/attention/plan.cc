@@ -255,16 +255,19 @@ class AttentionPlan final : public Plan {
     Args& a = args_;
     const bool k_bf16 = a.k_dtype == GTN_BF16 || a.k_dtype == GTN_S8, k_f16 = a.k_dtype == GTN_F16;
     const int32_t element = a.q_dtype == GTN_BF16 && k_bf16 ? GTN_BF16 : a.q_dtype == GTN_F16 && k_f16 ? GTN_F16 : GTN_F32;
-    const auto& kernel = element == GTN_BF16  ? attention::bf16_kernel
-                         : element == GTN_F16 ? attention::f16_kernel
-                                              : attention::f32_kernel;
+    const auto& kernels = element == GTN_BF16  ? attention::bf16_kernels
+                          : element == GTN_F16 ? attention::f16_kernels
+                                               : attention::f32_kernels;
     for (Choice* choice : {&many_, &few_}) {
-      // The one with the fewest columns that takes all values at once, or else as many as there are.
-      const auto of = [&](int index) -> const Kernel& { return kernel(choice == &few_, index); };
-      int index = 0;
-      while (index + 1 < attention::kKernels && of(index).columns < a.dv) ++index;
-      while (index > 0 && of(index).shared_bytes(a.dk, a.dv) > device.properties.shared_bytes) --index;
-      *choice = {&of(index), of(index).shared_bytes(a.dk, a.dv)};
+      // Of those that fit, the first that takes all values at once, or else the one with the most columns.
+      const attention::KernelTable table = kernels(choice == &few_);
+      for (int i = 0; i < table.count; ++i) {
+        const Kernel& kernel = table.kernels[i];
+        if (kernel.exact && (kernel.columns != a.dk || kernel.columns != a.dv)) continue;
+        const int bytes = kernel.shared_bytes(a.dk, a.dv);
+        if (choice->kernel != nullptr && (choice->kernel->columns >= a.dv || bytes > device.properties.shared_bytes)) continue;
+        *choice = {&kernel, bytes};
+      }
     }
     if (many_.shared_bytes > device.properties.shared_bytes) many_ = few_;
     if (few_.shared_bytes > device.properties.shared_bytes) few_ = many_;

@@ -19,16 +19,19 @@
 
 namespace gatun::gpu::attention {
 
-struct Rows {
-  char* data;
-  int chunks, stride, swizzle;
-
-  GPU_DEVICE char* at(int row, int chunk) const { return data + (row * stride + (chunk ^ (row & swizzle))) * 16; }
-};
-
 GPU_HOST_DEVICE constexpr int row_stride(int chunks) { return chunks % 8 == 0 ? chunks : chunks | 1; }
 
-GPU_DEVICE Rows rows_at(char* data, int chunks) { return {data, chunks, row_stride(chunks), chunks % 8 == 0 ? 7 : 0}; }
+// kChunks: how many chunks a row has where that is known while compiling, else 0.
+template <int kChunks>
+struct Rows {
+  char* data;
+  int given;
+
+  GPU_DEVICE int chunks() const { return kChunks > 0 ? kChunks : given; }
+  GPU_DEVICE int stride() const { return row_stride(chunks()); }
+  GPU_DEVICE int swizzle() const { return chunks() % 8 == 0 ? 7 : 0; }
+  GPU_DEVICE char* at(int row, int chunk) const { return data + (row * stride() + (chunk ^ (row & swizzle()))) * 16; }
+};
 
 GPU_DEVICE float convert_to(float x, float*) { return x; }
 GPU_DEVICE Bf16 convert_to(float x, Bf16*) { return to_bf16(x); }
@@ -67,6 +70,7 @@ constexpr Split kSplit<Half> = {2, 12.0f};
 // a quarter of the keys.
 constexpr int kTileWarps = 4;
 
+// kExact: the head sizes of keys and values are both kColumns, which leaves addresses to the compiler.
 template <int kRowWarps, int kColumnsOfTile, int kKeysOfBlock>
 struct TileShape {
   static constexpr int kColumns = kColumnsOfTile;
@@ -76,41 +80,35 @@ struct TileShape {
   static constexpr int kWarpKeys = kKeys / kKeyWarps;
 };
 
-template <typename T, int kRowWarps, int kColumnsOfTile>
+template <typename T, int kRowWarps, int kColumnsOfTile, bool kExactSizes>
 struct MatrixProducts {
   using Element = T;
   using Shape = TileShape<kRowWarps, kColumnsOfTile, (kRowWarps > 1 && kColumnsOfTile > 128 ? 32 : 64)>;
   static constexpr int kKeys = Shape::kWarpKeys, kColumns = Shape::kColumns;
-  static constexpr int kPerChunk = 8;   // elements
-  static constexpr int kGroup = 8;      // tiles of columns between two branches
-  static constexpr int kChunkStep = 2;  // chunks of a row of q and k are a multiple of this, of v of the next
-  static constexpr int kValueStep = kGroup;
+  static constexpr int kPerChunk = 8;  // elements
+  static constexpr bool kExact = kExactSizes;
+  using InputRows = Rows<kExact ? kColumns / kPerChunk : 0>;
+  static constexpr int kChunkStep = 2;  // chunks of a row are a multiple of this
   static constexpr int kTerms = kSplit<T>.terms;
   static constexpr float kShift = kSplit<T>.shift;
 
   // s = q k^T for the warp's 16 rows from `row` on and its keys from `key` on.
-  static GPU_DEVICE void scores(const Rows& q, int row, const Rows& k, int key, float (&s)[kKeys / 8][4]) {
+  static GPU_DEVICE void scores(const InputRows& q, int row, const InputRows& k, int key, float (&s)[kKeys / 8][4]) {
     GPU_UNROLL
     for (int n = 0; n < kKeys / 8; ++n) {
       GPU_UNROLL
       for (int i = 0; i < 4; ++i) s[n][i] = 0.0f;
     }
-    // Rows that are eight apart are swizzled alike, so of a chunk's place only the exclusive or is left to the loop.
     const int l = lane();
-    const int q_row = row + (l & 15), k_row = key + (l & 7) + ((l >> 4) << 3);
-    const char* const q_at = q.data + q_row * q.stride * 16;
-    const char* const k_at = k.data + k_row * k.stride * 16;
-    const int q_turn = (l >> 4) ^ (q_row & q.swizzle), k_turn = (l >> 3 & 1) ^ (k_row & k.swizzle);
-    const int k_step = k.stride * 16 * 16;  // from one pair of tiles of keys to the next
-    GPU_UNROLL_BY(4)
-    for (int c = 0; c < q.chunks; c += 2) {
+    const int q_row = row + (l & 15), q_chunk = l >> 4;
+    const int k_row = key + (l & 7) + ((l >> 4) << 3), k_chunk = (l >> 3) & 1;
+    for (int c = 0; c < q.chunks(); c += 2) {
       uint32_t a[4];
-      load_matrix_x4(a, q_at + (c ^ q_turn) * 16);
-      const char* const k_chunk = k_at + (c ^ k_turn) * 16;
+      load_matrix_x4(a, q.at(q_row, c + q_chunk));
       GPU_UNROLL
       for (int n = 0; n < kKeys / 8; n += 2) {
         uint32_t b[4];
-        load_matrix_x4(b, k_chunk + n / 2 * k_step);
+        load_matrix_x4(b, k.at(n * 8 + k_row, c + k_chunk));
         const uint32_t b0[2] = {b[0], b[1]}, b1[2] = {b[2], b[3]};
         multiply(s[n], a, b0, static_cast<T*>(nullptr));
         multiply(s[n + 1], a, b1, static_cast<T*>(nullptr));
@@ -121,12 +119,11 @@ struct MatrixProducts {
   // o += p v for the keys from `first` on and the `columns` first columns. Bit 4 n + i of `used` (i = 0, 1) says whether a row of the warp sees the key of
   // p[n][i]; where kMasked, values of the others are taken to be 0, whatever they hold.
   template <bool kMasked>
-  static GPU_DEVICE void weigh(float (&p)[kKeys / 8][4], const Rows& v, int first, int columns, uint32_t used, bool exact,
+  static GPU_DEVICE void weigh(float (&p)[kKeys / 8][4], const InputRows& v, int first, int columns, uint32_t used, bool exact,
                                float (&o)[kColumns / 8][4]) {
+    const int l = lane();
+    const int v_row = first + (l & 15), v_chunk = l >> 4;
     constexpr T* kType = nullptr;
-    const int l = lane(), v_row = first + (l & 15);
-    const char* const v_at = v.data + v_row * v.stride * 16;
-    const int v_turn = (l >> 4) ^ (v_row & v.swizzle);
     GPU_UNROLL
     for (int n = 0; n < kKeys / 8; n += 2) {
       uint32_t high[4], low[4], rest[4];
@@ -138,32 +135,31 @@ struct MatrixProducts {
         GPU_UNROLL
         for (int i = 0; i < 4; ++i) rest[i] = take_pair(p[n + i / 2][i % 2 * 2], p[n + i / 2][i % 2 * 2 + 1], kType);
       }
-      uint32_t keep[2] = {0, 0};
+      uint32_t keep0 = 0, keep1 = 0;
       if (kMasked) {
         const uint32_t bits = used >> (4 * n);
-        keep[0] = ((bits & 1) != 0 ? 0x0000ffffu : 0u) | ((bits & 2) != 0 ? 0xffff0000u : 0u);
-        keep[1] = ((bits & 16) != 0 ? 0x0000ffffu : 0u) | ((bits & 32) != 0 ? 0xffff0000u : 0u);
+        keep0 = ((bits & 1) != 0 ? 0x0000ffffu : 0u) | ((bits & 2) != 0 ? 0xffff0000u : 0u);
+        keep1 = ((bits & 16) != 0 ? 0x0000ffffu : 0u) | ((bits & 32) != 0 ? 0xffff0000u : 0u);
       }
-      // Columns go in groups without a branch between them: each sum waits for its own products alone, and those of the others
-      // fill the time.
       GPU_UNROLL
-      for (int group = 0; group < kColumns / 8; group += kGroup) {
-        if (group * 8 < columns) {
-          uint32_t b[kGroup][2];
-          GPU_UNROLL
-          for (int d = 0; d < kGroup; d += 2) {
-            uint32_t four[4];
-            load_matrix_x4_transposed(four, v_at + n * 8 * v.stride * 16 + ((group + d) ^ v_turn) * 16);
-            GPU_UNROLL
-            for (int i = 0; i < 4; ++i) b[d + i / 2][i % 2] = kMasked ? four[i] & keep[i % 2] : four[i];
+      for (int d = 0; d < kColumns / 8; d += 2) {
+        if (kExact || d * 8 < columns) {
+          uint32_t b[4];
+          load_matrix_x4_transposed(b, v.at(n * 8 + v_row, d + v_chunk));
+          uint32_t b0[2] = {b[0], b[1]}, b1[2] = {b[2], b[3]};
+          if (kMasked) {
+            b0[0] &= keep0;
+            b0[1] &= keep1;
+            b1[0] &= keep0;
+            b1[1] &= keep1;
           }
-          GPU_UNROLL
-          for (int d = 0; d < kGroup; ++d) multiply(o[group + d], high, b[d], kType);
-          GPU_UNROLL
-          for (int d = 0; d < kGroup; ++d) multiply(o[group + d], low, b[d], kType);
+          multiply(o[d], high, b0, kType);
+          multiply(o[d + 1], high, b1, kType);
+          multiply(o[d], low, b0, kType);
+          multiply(o[d + 1], low, b1, kType);
           if (kTerms > 2 && exact) {
-            GPU_UNROLL
-            for (int d = 0; d < kGroup; ++d) multiply(o[group + d], rest, b[d], kType);
+            multiply(o[d], rest, b0, kType);
+            multiply(o[d + 1], rest, b1, kType);
           }
         }
       }
@@ -173,14 +169,16 @@ struct MatrixProducts {
 
 // ---- FP32 units ----------------------------------------------------------------------------------------------------
 
-template <int kRowWarps, int kColumnsOfTile>
+template <int kRowWarps, int kColumnsOfTile, bool kExactSizes>
 struct ScalarProducts {
   using Element = float;
   using Shape =
       TileShape<kRowWarps, kColumnsOfTile, (kColumnsOfTile <= 64 ? 64 : kRowWarps == 1 || kColumnsOfTile <= 128 ? 32 : 16)>;
   static constexpr int kKeys = Shape::kWarpKeys, kColumns = Shape::kColumns;
   static constexpr int kPerChunk = 4;
-  static constexpr int kChunkStep = 1, kValueStep = 2;
+  static constexpr bool kExact = kExactSizes;
+  using InputRows = Rows<kExact ? kColumns / kPerChunk : 0>;
+  static constexpr int kChunkStep = 1;
   static constexpr float kShift = 0.0f;
 
   static GPU_DEVICE void add_products(float& sum, const Bytes16& x, const Bytes16& y) {
@@ -188,14 +186,14 @@ struct ScalarProducts {
     for (int i = 0; i < 4; ++i) sum = fma(float_of(x.word[i]), float_of(y.word[i]), sum);
   }
 
-  static GPU_DEVICE void scores(const Rows& q, int row, const Rows& k, int key, float (&s)[kKeys / 8][4]) {
+  static GPU_DEVICE void scores(const InputRows& q, int row, const InputRows& k, int key, float (&s)[kKeys / 8][4]) {
     GPU_UNROLL
     for (int n = 0; n < kKeys / 8; ++n) {
       GPU_UNROLL
       for (int i = 0; i < 4; ++i) s[n][i] = 0.0f;
     }
     const int q_row = row + lane() / 4, k_row = key + lane() % 4 * 2;
-    for (int c = 0; c < q.chunks; ++c) {
+    for (int c = 0; c < q.chunks(); ++c) {
       const Bytes16 q0 = load_16(q.at(q_row, c)), q1 = load_16(q.at(q_row + 8, c));
       GPU_UNROLL
       for (int n = 0; n < kKeys / 8; ++n) {
@@ -210,7 +208,7 @@ struct ScalarProducts {
   }
 
   template <bool kMasked>
-  static GPU_DEVICE void weigh(float (&p)[kKeys / 8][4], const Rows& v, int first, int columns, uint32_t used, bool,
+  static GPU_DEVICE void weigh(float (&p)[kKeys / 8][4], const InputRows& v, int first, int columns, uint32_t used, bool,
                                float (&o)[kColumns / 8][4]) {
     const int l = lane(), column = l % 4 * 2;
     GPU_UNROLL
@@ -226,7 +224,7 @@ struct ScalarProducts {
           const int key = first + n * 8 + t * 2 + i;
           GPU_UNROLL
           for (int d = 0; d < kColumns / 8; ++d) {
-            if (d * 8 < columns) {
+            if (kExact || d * 8 < columns) {
               const Bytes8 value = load_8(v.at(key, d * 2 + column / 4) + column % 4 * 4);
               o[d][0] = fma(p0, float_of(value.word[0]), o[d][0]);
               o[d][1] = fma(p0, float_of(value.word[1]), o[d][1]);

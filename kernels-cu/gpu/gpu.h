@@ -11,6 +11,7 @@
 //   GPU_DEVICE                       before a function of the device's
 //   GPU_HOST_DEVICE                  before a function of both sides
 //   GPU_UNROLL                       before a loop that indexes registers
+//   GPU_UNROLL_BY(n)                 before a loop of which n turns are to be under way at once
 //   GPU_ROLLED                       before a loop that is to stay one
 //   thread()  block_x/y/z()  grid_x/y/z()  lane()  warp()  kWarp    one-dimensional blocks, three-dimensional grids
 //   shared()                         the block's dynamic shared memory, 128-byte aligned; there is no other
@@ -26,6 +27,7 @@
 //   mma_s8(c, a, b)  mma_u8s8        m16n8k32, 32-bit sums
 //   exp2_approx(x)                   2^x to about 2 ulp, results below the normal range are 0
 //   fma(a, b, c)  sqrt(x)  rint(x)   FP32, rounded once; nothing else is contracted: FMA only where written
+//   greater_of(a, b)                 of a NaN and a number, the number
 //   Bf16  Half  to_float(h)  to_bf16(f)  to_half(f)  pack_bf16(lo, hi)  pack_half(lo, hi)    ties to even, NaN kept
 //   Bytes16  Bytes8  load_16(p)  load_8(p)  load_4(p)  store_16(p, v)  store_8(p, v)  store_4(p, v)    aligned to their size
 //   trap()                           ends the launch with an error

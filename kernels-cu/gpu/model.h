@@ -12,6 +12,7 @@
 #define GPU_DEVICE inline __attribute__((always_inline))
 #define GPU_HOST_DEVICE inline __attribute__((always_inline))
 #define GPU_UNROLL
+#define GPU_UNROLL_BY(times)
 #define GPU_ROLLED
 
 namespace gatun::gpu {

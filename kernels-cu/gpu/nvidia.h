@@ -8,6 +8,8 @@
 #define GPU_DEVICE __device__ __forceinline__
 #define GPU_HOST_DEVICE __host__ __device__ __forceinline__
 #define GPU_UNROLL _Pragma("unroll")
+#define GPU_TEXT(words) #words
+#define GPU_UNROLL_BY(times) _Pragma(GPU_TEXT(unroll times))
 #define GPU_ROLLED _Pragma("unroll 1")
 
 namespace gatun::gpu {
@@ -140,6 +142,7 @@ GPU_DEVICE void mma_u8s8(int32_t (&c)[4], const uint32_t (&a)[4], const uint32_t
 // Arithmetic. Files are compiled with --fmad=false.
 GPU_DEVICE float fma(float a, float b, float c) { return __fmaf_rn(a, b, c); }
 GPU_DEVICE float sqrt(float x) { return __fsqrt_rn(x); }
+GPU_DEVICE float greater_of(float a, float b) { return fmaxf(a, b); }
 GPU_DEVICE float rint(float x) {
   float y;
   asm("cvt.rni.f32.f32 %0, %1;" : "=f"(y) : "f"(x));
