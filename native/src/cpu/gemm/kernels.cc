@@ -29,7 +29,7 @@ namespace {
 
 // The slice of a panel that row tiles pass over in turn, as a part of the L2 cache. It need not fit the L1 cache: it is
 // read in order, and 11 bytes a cycle from L2 keep two multiply-add units busy. It should leave most of the L2 cache to
-// the rows. Measured on Zen 3 and Zen 5, 12 to 128 KB differ by less than the noise.
+// the rows. Measured on Zen 3 and Zen 5, 12 to 96 KB differ by less than the noise.
 int64_t slice_bytes() { return caches().l2 / 8; }
 
 // A block's rows, over all of k, that are taken to stay in L2 while panels stream through it. Then a panel is finished
