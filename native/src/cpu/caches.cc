@@ -1,6 +1,6 @@
-// The kernel tells each cache's size as it found it in the processor's own tables (CPUID leaf 4, or 8000001D of AMD). Under
-// a hypervisor that hides those, sysconf has the sizes of older tables, in which AMD's largest cache is the sum of all in
-// the package: a core reaches its own alone.
+// Linux tells each cache's size as it found it in the processor's own tables (CPUID leaf 4, or 8000001D of AMD).
+// Under a hypervisor that hides those, sysconf has the sizes of older tables, in which AMD's largest cache is the sum
+// of all in the package: a core reaches its own alone.
 #include "cpu/caches.h"
 
 #include <unistd.h>

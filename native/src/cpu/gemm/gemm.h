@@ -1,18 +1,18 @@
 // GEMM: out[m, n] = activation(a[m, k] * w[k, n] + low-rank product + bias[n]) + residual[m, n], with weights packed once.
 //
 // A run has two steps. First the rows of `a` are prepared where the microkernels cannot read them as they are:
-// quantized (S8), rounded to BF16 (and widened, where the level has no BF16 products), widened (BF16 elements in an F32 product), copied out of a
-// stride that caches dislike, or gathered by number; and the rows of a low-rank product are projected. Then a grid of
-// blocks of `out`, rows by panels of packed weights, is computed, each block by one call of one worker. A level owns both
-// steps and the layout between them, so one with other units (tiles, say) replaces all three and nothing else.
+// quantized (S8), rounded to BF16 (and widened, where the level has no BF16 products), widened (BF16 elements in an
+// F32 product), copied out of a stride that caches dislike, or gathered by number; and the rows of a low-rank product
+// are projected. Then a grid of blocks of `out`, rows by panels of packed weights, is computed, each block by one call
+// of one worker. A level owns both steps and the layout between them, so one with other units (tiles, say) replaces
+// all three and nothing else.
 //
 // Rows of one group meet one matrix of weights, and a block never has rows of two groups. The blocks of all groups are
 // one grid: groups of a row or two cost no more than their weights do.
 //
-// Every element of `out` is one chain of multiply-adds over k in index order (of pairs, where one instruction sums two and
-// rounds between them), whatever the block, the register tile or
-// the thread it falls into: results do not depend on the number of rows, nor of threads, and those of a group are those
-// of a product with its matrix alone.
+// Every element of `out` is one chain of multiply-adds over k in index order (of pairs, where one instruction sums two
+// and rounds between them), whatever the block, the register tile or the thread it falls into: results do not depend
+// on the number of rows, nor of threads, and those of a group are those of a product with its matrix alone.
 #pragma once
 
 #include "cpu/backend.h"

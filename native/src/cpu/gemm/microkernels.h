@@ -100,10 +100,10 @@ struct FormatF32 {
   static HWY_INLINE V multiply_add(V row, V weights, V sum) { return hn::MulAdd(row, weights, sum); }
 };
 
-// BF16. vdpbf16ps multiplies a pair of rows' elements by one of weights: sum + upper * upper, then + lower * lower, each
-// rounded to nearest even, with denormals of operands and sums taken and given as zeros. Without it weights are widened
-// in registers: a pair of them fills a 32-bit lane, the upper is an FP32 once the lower is masked off, the lower once it is
-// shifted up; rows are then FP32 that hold BF16 values, so products are exact.
+// BF16. vdpbf16ps multiplies a pair of rows' elements by one of weights: sum + upper * upper, then + lower * lower,
+// each rounded to nearest even, with denormals of operands and sums taken and given as zeros. Without it weights are
+// widened in registers: a pair of them fills a 32-bit lane, the upper is an FP32 once the lower is masked off, the
+// lower once it is shifted up; rows are then FP32 that hold BF16 values, so products are exact.
 struct FormatBf16 {
   using Weight = bf16;
   using Sum = float;

@@ -4,7 +4,8 @@
 // z, 0, 255), all in FP32 with true divisions and ties to even; s = 0 gives q = z = 0; a row with an element that is
 // not finite, or whose hi - lo overflows, gets the scale NaN, which makes its outputs NaN, and q = z = 0. One pass
 // finds the range and one divides: 8 to 16 bytes and about 10 operations an element, once per row and run, against n
-// multiply-adds. A division takes as long as ten of them, so x * (1 / s) does where it cannot round to another integer. z may exceed 255 where s is so small (hi - lo below about 2^-140) that it has but a few bits.
+// multiply-adds. A division takes as long as ten of them, so x * (1 / s) does where it cannot round to another
+// integer. z may exceed 255 where s is so small (hi - lo below about 2^-140) that it has but a few bits.
 #pragma once
 
 #include "cpu/gemm/gemm.h"

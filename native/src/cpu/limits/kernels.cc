@@ -1,12 +1,12 @@
 // Loops that do nothing but what a ceiling counts. Compiled once per level.
 //
 // Multiply-adds: a GEMM's tile, its operands in the L1 cache: two loads of weights, a broadcast for each row, and a
-// multiply-add for each of both. So the units bind, as there are more chains than latency times units (12 for vdpbf16ps,
-// 8 for the others on today's cores), as long as the loads keep up; a GEMM can do no better. FP32 is FMA (a multiplication
-// and an addition at the scalar level, four lanes of each, which the compiler makes of the scalar kernels too). BF16 is
-// vdpbf16ps, which sums two products; else pairs of weights, widened to FP32 and multiplied. INT8 is vpdpbusd, which sums
-// four products, or vpmaddwd, which sums two and takes an addition more, of weights that are 16 bits already; the scalar
-// level does one by one.
+// multiply-add for each of both. So the units bind, as there are more chains than latency times units (12 for
+// vdpbf16ps, 8 for the others on today's cores), as long as the loads keep up; a GEMM can do no better. FP32 is FMA (a
+// multiplication and an addition at the scalar level, four lanes of each, which the compiler makes of the scalar
+// kernels too). BF16 is vdpbf16ps, which sums two products; else pairs of weights, widened to FP32 and multiplied.
+// INT8 is vpdpbusd, which sums four products, or vpmaddwd, which sums two and takes an addition more, of weights that
+// are 16 bits already; the scalar level does one by one.
 //
 // Reading: four streams a quarter of the range apart, as hardware prefetchers follow several; one addition for each vector,
 // so the memory binds, or the L2 cache's queue of misses when few threads read. Copying: the same four streams, with stores
@@ -83,8 +83,8 @@ HWY_INLINE uint32_t result(const V (&sums)[kCount]) {
   return all;
 }
 
-// A level's multiply-adds of one type: kParts of them take the words of rows and weights that belong together. Operands are
-// such that no sum leaves the normal numbers.
+// A level's multiply-adds of one type: kParts of them take the words of rows and weights that belong together.
+// Operands are such that no sum leaves the normal numbers.
 struct UnitF32 {
   using V = Floats;
   static constexpr int kParts = 1;
