@@ -26,7 +26,7 @@ record LeakCase(@Nullable OperatorCase inner, long seed) implements Case {
     private static final int ROUNDS = 20;
     private static final int ENOUGH = 10;
     private static final int MOST_WINDOWS = 200;
-    private static final int PAUSE_MS = 20;
+    private static final int PAUSE_MS = 50;
     private static final int WARM_UP = 40;
 
     /** Bytes per round that count as a change: no allocation takes fewer. */
