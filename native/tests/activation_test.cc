@@ -2,6 +2,8 @@
 // shapes, strides, aliasing, dtypes and thread counts for the loops around them.
 #include "device_test.h"
 
+#include <algorithm>
+
 #include <cstdio>
 
 namespace gatun::test {
@@ -394,6 +396,40 @@ TEST(Activation, ThreadsDoNotChangeBits) {
           EXPECT_TRUE(first.same_bytes(out)) << name << " " << p.text() << " threads=" << threads;
         }
       }
+    }
+  }
+}
+
+// More than the caches hold is stored past them, in lines: the result is that of a few rows at a time.
+TEST(Activation, LargeResultsAreThoseOfSmallRuns) {
+  constexpr int64_t kRows = 1203, kWidth = 4109, kStride = 4112, kFew = 100;
+  AlignedFloats x(kRows * kStride), large(kRows * kStride), small(kRows * kStride);
+  std::mt19937_64 random(5);
+  std::normal_distribution<float> normal;
+  for (int64_t i = 0; i < kRows * kStride; ++i) x[i] = normal(random);
+  for (const std::string& name : cpu_devices()) {
+    OpenDevice on(name, 2);
+    for (int32_t activation : {GTN_ACT_GELU_ERF, GTN_ACT_GELU_TANH, GTN_ACT_SILU}) {
+      Message message;
+      gtn_activation_desc desc = {};
+      desc.size = sizeof desc;
+      desc.activation = activation;
+      desc.x = tensor(GTN_F32, {kRows, kWidth});
+      desc.x.strides[0] = kStride;
+      desc.out = desc.x;
+      gtn_plan plan = 0;
+      ASSERT_EQ(GTN_OK, gtn_activation_plan(on.device, &desc, &plan, &message)) << message.text;
+      large.fill(-77.0f);
+      small.fill(-77.0f);
+      ASSERT_EQ(GTN_OK, gtn_activation_run(plan, on.stream, kRows, x.data(), nullptr, large.data()));
+      for (int64_t row = 0; row < kRows; row += kFew) {
+        ASSERT_EQ(GTN_OK, gtn_activation_run(plan, on.stream, std::min(kFew, kRows - row), x.data() + row * kStride,
+                                             nullptr, small.data() + row * kStride));
+      }
+      EXPECT_EQ(0, std::memcmp(large.data(), small.data(), kRows * kStride * sizeof(float))) << name << " " << activation;
+      EXPECT_EQ(-77.0f, large[kWidth]);
+      EXPECT_NE(-77.0f, large[kRows * kStride - 4]);
+      EXPECT_EQ(GTN_OK, gtn_plan_close(plan, &message)) << message.text;
     }
   }
 }

@@ -125,6 +125,26 @@ class Buffer {
   std::vector<unsigned char> bytes_;
 };
 
+// FP32 that begins on a cache line.
+class AlignedFloats {
+ public:
+  explicit AlignedFloats(int64_t count)
+      : count_(count), data_(static_cast<float*>(std::aligned_alloc(64, static_cast<size_t>(count * 4 + 63) / 64 * 64))) {}
+  ~AlignedFloats() { std::free(data_); }
+  AlignedFloats(const AlignedFloats&) = delete;
+  AlignedFloats& operator=(const AlignedFloats&) = delete;
+
+  float* data() { return data_; }
+  float& operator[](int64_t i) { return data_[i]; }
+  void fill(float value) {
+    for (int64_t i = 0; i < count_; ++i) data_[i] = value;
+  }
+
+ private:
+  const int64_t count_;
+  float* const data_;
+};
+
 // A row-major description; `row_stride` 0 means dense (only for rank 2).
 inline gtn_tensor_desc tensor(int32_t dtype, const std::vector<int64_t>& shape, int64_t row_stride = 0) {
   gtn_tensor_desc desc = {};

@@ -1,6 +1,8 @@
 // The norm family against double precision.
 #include "device_test.h"
 
+#include <algorithm>
+
 #include <cstdio>
 
 namespace gatun::test {
@@ -244,8 +246,8 @@ TEST(Norm, KernelsNameTheirLevelAndCountTheirBytes) {
         EXPECT_EQ(GTN_OP_NORM, info.op);
         EXPECT_EQ(35.0 * static_cast<double>(3 * Buffer::element_size(dtype) + 4) + 7 * 4, info.bytes);
         EXPECT_GE(info.flops, 35.0 * 5);
-        EXPECT_EQ(dtype == GTN_F32 ? 0 : 3 * 64,
-                  info.workspace_bytes);  // a row of FP32 for each thread, where one is needed
+        EXPECT_EQ(dtype == GTN_F32 ? 0 : 3 * 2 * 64,
+                  info.workspace_bytes);  // two rows of FP32 for each thread, where they are needed
         EXPECT_EQ(GTN_OK, gtn_plan_close(plan, &message)) << message.text;
       }
     }
@@ -481,6 +483,47 @@ TEST(Norm, ThreadsDoNotChangeBits) {
           }
         }
       }
+    }
+  }
+}
+
+// More than the caches hold is stored past them, in lines: the result is that of a few rows at a time.
+TEST(Norm, LargeResultsAreThoseOfSmallRuns) {
+  constexpr int64_t kRows = 1203, kWidth = 4109, kStride = 4112, kFew = 100;
+  AlignedFloats x(kRows * kStride), large(kRows * kStride), small(kRows * kStride);
+  std::vector<float> gamma(kWidth), beta(kWidth);
+  std::mt19937_64 random(5);
+  std::normal_distribution<float> normal;
+  for (int64_t i = 0; i < kRows * kStride; ++i) x[i] = normal(random);
+  for (float& g : gamma) g = normal(random);
+  for (float& b : beta) b = normal(random);
+  for (const std::string& name : cpu_devices()) {
+    OpenDevice on(name, 2);
+    for (int32_t kind : {GTN_NORM_LAYER, GTN_NORM_RMS}) {
+      Message message;
+      gtn_norm_desc desc = {};
+      desc.size = sizeof desc;
+      desc.kind = kind;
+      desc.x = tensor(GTN_F32, {kRows, kWidth});
+      desc.x.strides[0] = kStride;
+      desc.out = desc.x;
+      desc.epsilon = 1e-5f;
+      desc.has_beta = kind == GTN_NORM_LAYER;
+      gtn_plan plan = 0;
+      ASSERT_EQ(GTN_OK, gtn_norm_plan(on.device, &desc, &plan, &message)) << message.text;
+      const void* added = desc.has_beta != 0 ? beta.data() : nullptr;
+      large.fill(kSentinel);
+      small.fill(kSentinel);
+      ASSERT_EQ(GTN_OK, gtn_norm_run(plan, on.stream, kRows, x.data(), nullptr, gamma.data(), added, large.data(),
+                                     nullptr));
+      for (int64_t row = 0; row < kRows; row += kFew) {
+        ASSERT_EQ(GTN_OK, gtn_norm_run(plan, on.stream, std::min(kFew, kRows - row), x.data() + row * kStride, nullptr,
+                                       gamma.data(), added, small.data() + row * kStride, nullptr));
+      }
+      EXPECT_EQ(0, std::memcmp(large.data(), small.data(), kRows * kStride * sizeof(float))) << name << " " << kind;
+      EXPECT_EQ(kSentinel, large[kWidth]);
+      EXPECT_NE(kSentinel, large[kRows * kStride - 4]);
+      EXPECT_EQ(GTN_OK, gtn_plan_close(plan, &message)) << message.text;
     }
   }
 }

@@ -2,7 +2,8 @@
 // activations of gatun.h. All are lane-wise and branch-free, so a remainder vector may hold anything in its spare
 // lanes.
 //
-// Methods. exp: Cody-Waite reduction to |r| <= ln2/2 and a polynomial of degree 6. tanh: from expm1, without
+// Methods. exp: Cody-Waite reduction to |r| <= ln2/2 and a polynomial of degree 6, or with AVX-512 to |r| <= ln2/32, a
+// table of sixteen powers and a polynomial of degree 3 where the argument is not positive. tanh: from expm1, without
 // cancellation near 0. erf and GELU: the lower tail of the normal distribution as exp(-t^2/2) times a rational
 // function, with t^2 carried in two floats. Every coefficient here is a minimax fit of our own (weighted least
 // squares with Lawson's weights, relative error, at 40 digits; the rational one then improved by a search over
@@ -12,7 +13,7 @@
 // scalar one, which has no FMA, is a few tenths worse than the others). Results below the normal range round gradually.
 //   exp, exp_nonpositive  1.2
 //   tanh                  2.6; odd, the sign of zero kept
-//   sigmoid               2.3
+//   sigmoid               2.5
 //   erf                   2.3; odd, the sign of zero kept
 //   gelu_erf              7.5, the far negative tail included: it never cancels
 //   gelu_tanh             relative error (7 + 3 |v|) 2^-24 with v = min(0, 2 sqrt(2/pi) (x + 0.044715 x^3)): the tail
@@ -169,22 +170,75 @@ HWY_INLINE V exp_reduced(F32 d, const V& r) {
   return wide::mul_add(wide::mul_add(exp_polynomial(d, r), r, one), r, one);
 }
 
+#if HWY_TARGET <= HWY_AVX3
+// Where sixteen floats are a register, 2^(j/16) comes from one: the rest r, |r| <= ln2/32, takes a cubic polynomial, good to
+// 0.03 u, and a chain of 7 dependent operations becomes of 11.
+
+// x = (16 m + j) ln2/16 + r, `k` as in reduce_ln2 with n = 16 m + j.
+template <typename V>
+HWY_INLINE V reduce_ln2_16(F32 d, const V& x, V* k) {
+  *k = wide::mul_add(x, hn::Set(d, 0x1.715476p4f), hn::Set(d, 0x1.8p23f));
+  const V n = wide::sub(*k, hn::Set(d, 0x1.8p23f));
+  const V r = wide::neg_mul_add(n, hn::Set(d, 0x1.62e4p-5f), x);
+  return wide::neg_mul_add(n, hn::Set(d, 0x1.7f7d1cp-24f), r);
+}
+
+// 2^(32 + n/16). The entries' bits lack the j << 19 that shifting all of n into the exponent adds too much.
+HWY_INLINE VF vector_sixteenth_power(VF k) {
+  alignas(64) static constexpr uint32_t kPowers[16] = {
+      0x4f800000u, 0x4f7daac3u, 0x4f7b95c2u, 0x4f79c3d3u, 0x4f7837f0u, 0x4f76f532u, 0x4f75fed7u, 0x4f75583fu,
+      0x4f7504f3u, 0x4f7508a4u, 0x4f75672au, 0x4f76248cu, 0x4f7744fdu, 0x4f78ccdfu, 0x4f7ac0c7u, 0x4f7d257du};
+  const __m512i bits = _mm512_castps_si512(k.raw);
+  const __m512i power = _mm512_permutexvar_epi32(bits, _mm512_load_si512(kPowers));
+  return VF{_mm512_castsi512_ps(_mm512_add_epi32(power, _mm512_slli_epi32(bits, 19)))};
+}
+
+template <typename V>
+HWY_INLINE V sixteenth_power(const V& k) {
+  if constexpr (std::is_same_v<V, VF>) {
+    return vector_sixteenth_power(k);
+  } else {
+    return Four{vector_sixteenth_power(k.a), vector_sixteenth_power(k.b), vector_sixteenth_power(k.c),
+                vector_sixteenth_power(k.e)};
+  }
+}
+
+// 2^32 exp(n ln2/16 + r).
+template <typename V>
+HWY_INLINE V exp_from(F32 d, const V& r, const V& k) {
+  const V power = sixteenth_power(k);
+  V c = wide::mul_add(r, hn::Set(d, 0x1.55559ep-3f), hn::Set(d, 0x1.00022p-1f));
+  c = wide::mul_add(c, r, hn::Set(d, 1.0f));
+  return wide::mul_add(wide::mul(power, r), c, power);
+}
+#else
+template <typename V>
+HWY_INLINE V reduce_ln2_16(F32 d, const V& x, V* k) {
+  return reduce_ln2(d, x, k);
+}
+
+template <typename V>
+HWY_INLINE V exp_from(F32 d, const V& r, const V& k) {
+  return wide::mul(exp_reduced(d, r), wide::power_of_two<32>(k));
+}
+#endif
+
 // 2^32 exp(high + low) for -109 <= high <= 0 or NaN and |low| below 0.1. Scaled so that it is never denormal: the
 // caller takes 2^-32 back in its last operation, which then rounds into the denormals once. (Products keep NaN;
 // adding to the exponent field would not.)
 template <typename V>
 HWY_INLINE V exp_scaled(F32 d, const V& high, const V& low) {
   V k;
-  const V r = wide::add(reduce_ln2(d, high, &k), low);
-  return wide::mul(exp_reduced(d, r), wide::power_of_two<32>(k));
+  const V r = wide::add(reduce_ln2_16(d, high, &k), low);
+  return exp_from(d, r, k);
 }
 
 // 2^32 exp(x) for -109 <= x <= 0 or NaN.
 template <typename V>
 HWY_INLINE V exp_scaled(F32 d, const V& x) {
   V k;
-  const V r = reduce_ln2(d, x, &k);
-  return wide::mul(exp_reduced(d, r), wide::power_of_two<32>(k));
+  const V r = reduce_ln2_16(d, x, &k);
+  return exp_from(d, r, k);
 }
 
 // exp(x) for x <= 0 or NaN: cheaper than exp, and what a softmax needs.
@@ -359,13 +413,13 @@ HWY_INLINE Four load_four(F32 d, const T* from) {
   return Four{load(d, from), load(d, from + lanes), load(d, from + 2 * lanes), load(d, from + 3 * lanes)};
 }
 
-template <typename T>
+template <bool kPast = false, typename T>
 HWY_INLINE void store_four(F32 d, const Four& value, T* to) {
   const size_t lanes = hn::Lanes(d);
-  store(d, value.a, to);
-  store(d, value.b, to + lanes);
-  store(d, value.c, to + 2 * lanes);
-  store(d, value.e, to + 3 * lanes);
+  store<kPast>(d, value.a, to);
+  store<kPast>(d, value.b, to + lanes);
+  store<kPast>(d, value.c, to + 2 * lanes);
+  store<kPast>(d, value.e, to + 3 * lanes);
 }
 
 }  // namespace gatun::cpu::GATUN_LEVEL

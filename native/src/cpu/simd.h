@@ -7,6 +7,7 @@
 #error "simd.h is for files that are compiled once per level (GATUN_CPU_KERNEL_SOURCES)"
 #endif
 
+#include <hwy/cache_control.h>
 #include <hwy/highway.h>
 
 #include <cstddef>
@@ -142,6 +143,29 @@ HWY_INLINE void store(F32, VF value, f16* to) {
   const hn::Rebind<hwy::float16_t, F32> d16;
   hn::StoreU(hn::DemoteTo(d16, value), d16, reinterpret_cast<hwy::float16_t*>(to));
 #endif
+}
+
+// A store that, if kPast, leaves the caches as they are: for what is too much for them, and for whole cache lines, else
+// memory reads what it is about to overwrite. hwy::FlushStream() comes before anyone else may read it.
+template <bool kPast, typename T>
+HWY_INLINE void store(F32 d, VF value, T* to) {
+  if constexpr (kPast) {
+    hn::Stream(value, d, to);
+  } else {
+    store(d, value, to);
+  }
+}
+
+// Asks for what kVectors vectors of a stream are kPrefetchBytes further on, which hardware does not foresee at the ends of
+// pages of 4 KiB.
+constexpr int64_t kPrefetchBytes = 2048;
+
+template <int kVectors, typename T>
+HWY_INLINE void prefetch(F32 d, const T* from) {
+  constexpr int64_t kBytes = kVectors * HWY_LANES(float) * static_cast<int64_t>(sizeof(T));
+  (void)d;
+#pragma GCC unroll 8
+  for (int64_t i = 0; i < kBytes; i += 64) __builtin_prefetch(reinterpret_cast<const char*>(from) + kPrefetchBytes + i);
 }
 
 // The first `count` lanes (fewer than a vector); the others are `fill`, and memory beyond is not touched.

@@ -21,7 +21,7 @@ HWY_INLINE VF compute(F32 d, const X* x, const float* bias) {
   return activate<kActivation>(d, v);
 }
 
-template <int kActivation, bool kBias, typename X, typename Y>
+template <int kActivation, bool kBias, bool kPast, typename X, typename Y>
 HWY_INLINE void one_row(const X* x, const float* bias, Y* out, int64_t n) {
   const F32 d;
   const int64_t lanes = static_cast<int64_t>(hn::Lanes(d));
@@ -36,26 +36,39 @@ HWY_INLINE void one_row(const X* x, const float* bias, Y* out, int64_t n) {
   const VF end = compute<kActivation, kBias>(d, x + last, kBias ? bias + last : nullptr);
   int64_t i = 0;
   for (; i <= n - 4 * lanes; i += 4 * lanes) {
+    prefetch<4>(d, x + i);
     Four v = load_four(d, x + i);
     if constexpr (kBias) v = wide::add(v, load_four(d, bias + i));
-    store_four(d, activate<kActivation>(d, v), out + i);
+    store_four<kPast>(d, activate<kActivation>(d, v), out + i);
   }
-  for (; i <= last; i += lanes) store(d, compute<kActivation, kBias>(d, x + i, kBias ? bias + i : nullptr), out + i);
+  for (; i <= last; i += lanes) {
+    store<kPast>(d, compute<kActivation, kBias>(d, x + i, kBias ? bias + i : nullptr), out + i);
+  }
   if (i < n) store(d, end, out + last);
 }
 
-template <int kActivation, typename X, typename Y>
-void rows_of(const void* x, int64_t x_stride, const float* bias, void* out, int64_t out_stride, int64_t rows,
-             int64_t n) {
+template <int kActivation, bool kPast, typename X, typename Y>
+void rows_with(const void* x, int64_t x_stride, const float* bias, void* out, int64_t out_stride, int64_t rows,
+               int64_t n) {
   const X* from = static_cast<const X*>(x);
   Y* to = static_cast<Y*>(out);
   for (int64_t r = 0; r < rows; ++r) {
     if (bias != nullptr) {
-      one_row<kActivation, true>(from + r * x_stride, bias, to + r * out_stride, n);
+      one_row<kActivation, true, kPast>(from + r * x_stride, bias, to + r * out_stride, n);
     } else {
-      one_row<kActivation, false>(from + r * x_stride, bias, to + r * out_stride, n);
+      one_row<kActivation, false, kPast>(from + r * x_stride, bias, to + r * out_stride, n);
     }
   }
+  if constexpr (kPast) hwy::FlushStream();
+}
+
+template <int kActivation, typename X, typename Y>
+void rows_of(const void* x, int64_t x_stride, const float* bias, void* out, int64_t out_stride, int64_t rows,
+             int64_t n, bool past_caches) {
+  if constexpr (sizeof(Y) == sizeof(float)) {
+    if (past_caches) return rows_with<kActivation, true, X, Y>(x, x_stride, bias, out, out_stride, rows, n);
+  }
+  rows_with<kActivation, false, X, Y>(x, x_stride, bias, out, out_stride, rows, n);
 }
 
 }  // namespace

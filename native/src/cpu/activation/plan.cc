@@ -6,13 +6,15 @@
 
 #include "core/message.h"
 #include "cpu/levels.h"
+#include "cpu/rows.h"
 #include "cpu/threads.h"
 
 namespace gatun::cpu {
 namespace {
 
-// 32 KiB of FP32 in and as much out: long enough to hide the cost of handing out a task, short enough to balance.
-constexpr int64_t kTaskElements = 8192;
+// 32 KiB of FP32 in and as much out are long enough to hide the cost of handing out a task, and short enough to balance.
+// What passes the caches is in longer pieces: a task ends when its last stores have arrived.
+constexpr int64_t kTaskElements = 8192, kPastElements = 65536;
 
 class ActivationPlan final : public Plan {
  public:
@@ -32,8 +34,11 @@ class ActivationPlan final : public Plan {
     const int64_t rows = dense_ ? (args.rows > 0 ? 1 : 0) : args.rows;
     const int64_t n = dense_ ? args.rows * n_ : n_;
     if (rows == 0 || n == 0) return GTN_OK;
-    const int64_t width = n < kTaskElements ? n : kTaskElements;
-    const int64_t height = kTaskElements / width;  // 1 unless whole rows fit
+    const bool past = out_size_ == 4 && args.out != args.x &&
+                      past_caches(args.out, rows > 1 ? out_stride_ * out_size_ : 0, rows * n * out_size_, rows * n * x_size_);
+    const int64_t elements = past ? kPastElements : kTaskElements;
+    const int64_t width = n < elements ? n : elements;
+    const int64_t height = elements / width;  // 1 unless whole rows fit
     const int64_t across = (n + width - 1) / width;
     const int64_t down = (rows + height - 1) / height;
     const char* x = static_cast<const char*>(args.x);
@@ -44,7 +49,7 @@ class ActivationPlan final : public Plan {
       const int64_t column = task % across * width;
       kernel_(x + (row * x_stride_ + column) * x_size_, x_stride_, bias == nullptr ? nullptr : bias + column,
               out + (row * out_stride_ + column) * out_size_, out_stride_, rows - row < height ? rows - row : height,
-              n - column < width ? n - column : width);
+              n - column < width ? n - column : width, past);
     });
     return GTN_OK;
   }

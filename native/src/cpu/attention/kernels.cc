@@ -122,6 +122,13 @@ HWY_INLINE const char* query_at(const AttentionTile& t, int64_t row) {
 // more: at strides of a power of two few of them fit the sets of a cache.
 constexpr int64_t kAhead = 8;
 
+// The same of a pass of few rows over keys and values, which is bound by the memory alone: as many rows as are 4 KiB.
+template <typename T>
+HWY_INLINE int64_t rows_ahead(int64_t size) {
+  const int64_t row = size * static_cast<int64_t>(sizeof(T));
+  return row >= 512 ? 8 : row >= 256 ? 16 : 32;
+}
+
 template <typename T>
 HWY_INLINE void prefetch_row(const T* row, int64_t size) {
   for (int64_t i = 0; i < size; i += 64 / static_cast<int64_t>(sizeof(T))) __builtin_prefetch(row + i);
@@ -255,6 +262,7 @@ template <bool by_key, int ROWS, int NV, typename T>
 HWY_INLINE void weigh_block(const float* HWY_RESTRICT p, int64_t stride, const T* HWY_RESTRICT v, int64_t v_row,
                             int64_t keys, const float* HWY_RESTRICT alpha, float* HWY_RESTRICT o, int64_t o_row) {
   const F32 d;
+  const int64_t ahead = rows_ahead<T>(NV * kLanes);
   VF sum[ROWS][NV];
   HWY_UNROLL(8)
   for (int r = 0; r < ROWS; ++r) {
@@ -264,7 +272,7 @@ HWY_INLINE void weigh_block(const float* HWY_RESTRICT p, int64_t stride, const T
     }
   }
   for (int64_t key = 0; key < keys; ++key) {
-    if (!by_key && key + kAhead < keys) prefetch_row(v + (key + kAhead) * v_row, NV * kLanes);
+    if (!by_key && key + ahead < keys) prefetch_row(v + (key + ahead) * v_row, NV * kLanes);
     VF value[NV];
     HWY_UNROLL(8)
     for (int c = 0; c < NV; ++c) value[c] = load(d, v + key * v_row + c * kLanes);
@@ -839,9 +847,16 @@ void row_block(const AttentionTile& t, const KeyBlock& block, const T* k, int64_
   }
   const int64_t padded = round_up(keys, kLanes);
   int64_t j = 0;
+  // The first values are asked for while the last keys are at hand, and the first keys of a next block while the last
+  // values are: the memory would stand idle from one to the other.
+  const int64_t ahead = rows_ahead<T>(layout.dk_padded);
   for (; j + kKeys <= keys; j += kKeys) {
-    if (j + kAhead + kKeys <= keys) {
-      for (int64_t a = j + kAhead; a < j + kAhead + kKeys; ++a) prefetch_row(k + a * k_row, layout.dk_padded);
+    for (int64_t a = j + ahead; a < j + ahead + kKeys; ++a) {
+      if (a < keys) {
+        prefetch_row(k + a * k_row, layout.dk_padded);
+      } else if (a - keys < keys) {
+        prefetch_row(v + (a - keys) * v_row, layout.dv_padded);
+      }
     }
     dot_keys<ROWS, kKeys>(k + j * k_row, k_row, q, layout.dk_padded, t.scale, s + j, padded);
   }
@@ -893,6 +908,9 @@ void row_block(const AttentionTile& t, const KeyBlock& block, const T* k, int64_
     }
     l[r] = l[r] * alpha[r] + hn::GetLane(hn::SumOfLanes(d, sum));
     m[r] = hn::GetLane(maximum);
+  }
+  if (block.tokens == nullptr && t.block_table == nullptr) {
+    for (int64_t a = keys; a < keys + ahead; ++a) prefetch_row(k + a * k_row, layout.dk_padded);
   }
   weigh_used<false, ROWS, kVectors>(adds ? used : nullptr, s, padded, v, v_row, keys, alpha, ROWS,
                                     scratch + layout.outputs, layout.dv_padded, ROWS, layout.dv_padded / kLanes);

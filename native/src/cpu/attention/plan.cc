@@ -26,10 +26,11 @@ constexpr int64_t kLeastTileRows = 32;
 constexpr int64_t kAlikeRows = 16;
 
 // Few rows over many keys make few tiles, each of one long pass over the keys (decode): such passes are cut into parts
-// of this many blocks, which are merged by their log-sum-exps (split-KV, as in Flash-Decoding). It depends on the
-// sequence alone, so that its result does not depend on what else is in the batch.
+// of this many blocks or more, which are merged by their log-sum-exps (split-KV, as in Flash-Decoding). It depends on the
+// sequence alone, so that its result does not depend on what else is in the batch. The same part of all heads comes before
+// the next one: their keys lie side by side, in pages whose addresses the TLB then still has.
 constexpr int64_t kSplitRows = 64;
-constexpr int64_t kPartBlocks = 16;
+constexpr int64_t kPartBlocks = 4;
 constexpr int64_t kMostParts = 64;
 
 // Beyond these no index or size here is sure to fit 63 bits.
@@ -346,17 +347,25 @@ class AttentionPlan final : public Plan {
     return segment;
   }
 
-  // The parts that the keys of each tile of a head are cut into.
-  int64_t parts_of(const Sequence& of, int64_t head) const {
-    if (of.len_q * shape_.group > kSplitRows) return 1;
+  // The parts that the keys of each tile of a head are cut into, and how many blocks each has.
+  struct Parts {
+    int64_t count, blocks;
+  };
+
+  Parts cut_keys(const Sequence& of, int64_t head) const {
+    if (of.len_q == 0 || of.len_q * shape_.group > kSplitRows) return {1, 0};
     const Pattern& p = shape_.pattern(head);
     int64_t keys = of.len_k;
     const bool bounded =
         p.left >= 0 && p.right >= 0 && (p.masks & (GTN_MASK_PREFIX | GTN_MASK_GLOBALS)) == 0 && !shape_.ordered();
     if (bounded) keys = at_most(keys, (p.left + p.right + of.len_q) / p.dilation + 1 + p.sinks);
-    const int64_t parts = ceil_div(keys, kPartBlocks * tiling_.block_keys);
-    return parts < 1 ? 1 : at_most(parts, kMostParts);
+    const int64_t even = ceil_div(ceil_div(keys, tiling_.block_keys), kMostParts);
+    const int64_t blocks = even < kPartBlocks ? kPartBlocks : even;
+    const int64_t parts = ceil_div(keys, blocks * tiling_.block_keys);
+    return {parts < 1 ? 1 : at_most(parts, kMostParts), blocks};
   }
+
+  int64_t parts_of(const Sequence& of, int64_t head) const { return cut_keys(of, head).count; }
 
   // Floats of one part of a head's rows, those of global tokens included.
   int64_t part_floats(const Sequence& of) const {
@@ -383,7 +392,7 @@ class AttentionPlan final : public Plan {
     for (int64_t s = 0; s < c->args.sequences; ++s) {
       const Sequence of = shape_.sequence(c->args, s);
       for (int64_t unit = 0; unit < shape_.units; ++unit) {
-        const int64_t parts = of.len_q == 0 ? 1 : parts_of(of, unit * shape_.group);
+        const int64_t parts = parts_of(of, unit * shape_.group);
         c->first_item[s * shape_.units + unit] = items;
         c->first_partial[s * shape_.units + unit] = partial;
         items += cut_of(*c, of, s, unit * shape_.group).tiles() * parts;
@@ -561,31 +570,43 @@ class AttentionPlan final : public Plan {
       const int64_t middle = u + (after - u) / 2;
       (c.first_item[middle] <= item ? u : after) = middle;
     }
-    const int64_t s = u / shape_.units, unit = u % shape_.units;
+    const int64_t s = u / shape_.units;
     const Sequence of = shape_.sequence(c.args, s);
-    const int64_t parts = parts_of(of, unit * shape_.group);
-    const int64_t index = (item - c.first_item[u]) / parts, part = (item - c.first_item[u]) % parts;
+    const Parts parts = cut_keys(of, u % shape_.units * shape_.group);
+    const int64_t tiles = (c.first_item[u + 1] - c.first_item[u]) / parts.count;
+    int64_t index = item - c.first_item[u], part = index / tiles;
+    index %= tiles;
+    if (shape_.one_pattern) {  // all heads are cut alike: part by part, head by head
+      const int64_t place = item - c.first_item[s * shape_.units], all = tiles * shape_.units;
+      part = place / all;
+      u = s * shape_.units + place % all / tiles;
+      index = place % tiles;
+    }
+    const int64_t unit = u % shape_.units;
     AttentionTile tile;
     KeySet keys;
     make_tile(c, s, unit, index, &tile, &keys);
     const int64_t end = tile.first_row + tile.rows;
     while (tile.first_row < end) {
       tile.rows = alike(tile, end - tile.first_row);
-      if (parts > 1) tile.partial = partial(c, u, of, part, tile);
+      if (parts.count > 1) tile.partial = partial(c, u, of, part, tile);
       run_tile(tile, keys, part, parts, scratch);
       tile.first_row += tile.rows;
     }
   }
 
-  void run_tile(const AttentionTile& tile, const KeySet& keys, int64_t part, int64_t parts, char* scratch) const {
+  void run_tile(const AttentionTile& tile, const KeySet& keys, int64_t part, const Parts& parts,
+                char* scratch) const {
     const AttentionKernels& kernels = *device_.level->kernels->attention;
     int32_t* lists = reinterpret_cast<int32_t*>(scratch);
     void* memory = scratch + list_bytes_;
     kernels.begin(tile, memory);
     int64_t block = 0;
     const auto visit = [&](const KeyBlock& keys_of) {
-      const int64_t of_part = block++ / kPartBlocks;
-      if (of_part == part || (of_part >= parts && part == parts - 1)) kernels.block(tile, keys_of, memory);
+      const int64_t of_part = parts.count == 1 ? 0 : block++ / parts.blocks;
+      if (of_part == part || (of_part >= parts.count && part == parts.count - 1)) {
+        kernels.block(tile, keys_of, memory);
+      }
     };
     KeyBlocks(tile, rows_of(tile, keys), keys, tiling_, lists, visit).visit_all();
     kernels.finish(tile, memory);
@@ -621,7 +642,7 @@ class AttentionPlan final : public Plan {
   void merge_parts(const Call& c, int64_t u, char* scratch) const {
     const int64_t s = u / shape_.units, unit = u % shape_.units;
     const Sequence of = shape_.sequence(c.args, s);
-    const int64_t parts = of.len_q == 0 ? 1 : parts_of(of, unit * shape_.group);
+    const int64_t parts = parts_of(of, unit * shape_.group);
     if (parts == 1) return;
     const int64_t tiles = (c.first_item[u + 1] - c.first_item[u]) / parts;
     for (int64_t index = 0; index < tiles; ++index) {

@@ -11,10 +11,10 @@
 // h is kept in FP32 between the passes: in x itself where it is FP32 and has no residual, in `sum` where that is
 // FP32, else in a scratch row. So a BF16 `sum` is rounded, and the normalisation sees h before that rounding.
 //
-// The variance takes two passes and a correction (Chan, Golub and LeVeque, "Algorithms for computing the sample
-// variance", 1983, the corrected two-pass algorithm): c = h - m with m the rounded mean, then var = mean c^2 - (mean
-// c)^2, and mean c also corrects the mean. The first sum is of h - h_0, so that it does not lose the digits that an
-// offset has in common. The error then depends on the deviation of a row, not on its offset.
+// The variance is mean (h - s)^2 - (mean (h - s))^2, and the mean s + mean (h - s), with the shift s the average of the first
+// four vectors (Chan, Golub and LeVeque, "Algorithms for computing the sample variance", 1983, shifted data). Where s is
+// further from the mean than the deviation, a second pass takes the mean as the shift (their corrected two-pass algorithm).
+// The error then depends on the deviation of a row, not on its offset.
 //
 // Squares outside FP32's range (|h| above about 1e19, or a mean square below 2^-100 that epsilon does not lift),
 // overflowing sums, infinities and NaN send a row to a plain loop in double, which gives what the formula gives:
@@ -48,77 +48,124 @@ HWY_INLINE VF gather(F32 d, const T* x, const T* residual, T* sum, float* h) {
   return v;
 }
 
-// First pass: h, and its sum of squares or, relative to the first element, its sum.
-template <bool kSquares>
-HWY_INLINE VF accumulate(VF h, VF first, VF sum) {
-  return kSquares ? hn::MulAdd(h, h, sum) : hn::Add(hn::Sub(h, first), sum);
+// First pass: h, its sum of squares and, for LayerNorm, its sum, both of h - shift.
+template <bool kLayer>
+HWY_INLINE void accumulate(VF h, VF shift, VF* sum, VF* square) {
+  if constexpr (kLayer) {
+    h = hn::Sub(h, shift);
+    *sum = hn::Add(h, *sum);
+  }
+  *square = hn::MulAdd(h, h, *square);
 }
 
-template <bool kSquares, bool kResidual, bool kSum, bool kKeep, typename T>
-HWY_INLINE float first_pass_of(F32 d, const T* x, const T* residual, T* sum, float* h, int64_t n, VF first) {
+// A row before and during its first pass. Where the FP32 row h is after it, and how the pass gets it there: see the head
+// of this file. An FP32 `sum` is that row itself.
+template <typename T>
+struct Row {
+  const T* x;
+  const T* residual;
+  T* sum;
+  float* kept;     // where the pass writes h, or null
+  const float* h;  // where it is then
+  float shift;     // what LayerNorm's sums are relative to
+  VF sums[4], squares[4];
+};
+
+HWY_INLINE const float* as_row(const float* x) { return x; }
+HWY_INLINE const float* as_row(const bf16*) { return nullptr; }
+
+template <bool kLayer, typename T>
+HWY_INLINE void open_row(const NormRows& rows, int64_t r, float* scratch, Row<T>* row) {
+  const F32 d;
   const int64_t lanes = static_cast<int64_t>(hn::Lanes(d));
-  VF s0 = hn::Zero(d), s1 = hn::Zero(d), s2 = hn::Zero(d), s3 = hn::Zero(d);
-  int64_t i = 0;
+  row->x = static_cast<const T*>(rows.x) + r * rows.x_stride;
+  row->residual = rows.residual == nullptr ? nullptr : static_cast<const T*>(rows.residual) + r * rows.x_stride;
+  row->sum = rows.sum == nullptr ? nullptr : static_cast<T*>(rows.sum) + r * rows.x_stride;
+  const float* whole = row->sum != nullptr ? as_row(row->sum) : row->residual == nullptr ? as_row(row->x) : nullptr;
+  row->kept = whole != nullptr ? nullptr : scratch;
+  row->h = whole != nullptr ? whole : scratch;
+  for (VF& sum : row->sums) sum = hn::Zero(d);
+  for (VF& square : row->squares) square = hn::Zero(d);
+  if constexpr (kLayer) {
+    if (rows.n < 4 * lanes) {
+      row->shift = to_float(row->x[0]) + (row->residual != nullptr ? to_float(row->residual[0]) : 0.0f);
+      return;
+    }
+    Four h = load_four(d, row->x);
+    if (row->residual != nullptr) h = wide::add(h, load_four(d, row->residual));
+    row->shift = total(d, h.a, h.b, h.c, h.e) / static_cast<float>(4 * lanes);
+  }
+}
+
+// Elements `from` to `to` - 1 of the first pass, `from` a multiple of four vectors.
+template <bool kLayer, bool kResidual, bool kSum, bool kKeep, typename T>
+HWY_INLINE void first_pass_of(F32 d, Row<T>* row, int64_t from, int64_t to) {
+  const int64_t lanes = static_cast<int64_t>(hn::Lanes(d));
+  const T* x = row->x;
+  const T* residual = row->residual;
+  T* sum = row->sum;
+  float* h = row->kept;
+  const VF shift = kLayer ? hn::Set(d, row->shift) : hn::Zero(d);
+  VF s0 = row->sums[0], s1 = row->sums[1], s2 = row->sums[2], s3 = row->sums[3];
+  VF q0 = row->squares[0], q1 = row->squares[1], q2 = row->squares[2], q3 = row->squares[3];
+  int64_t i = from;
 #define GATUN_GATHER(at)                                                                                          \
   gather<kResidual, kSum, kKeep>(d, x + (at), kResidual ? residual + (at) : nullptr, kSum ? sum + (at) : nullptr, \
                                  kKeep ? h + (at) : nullptr)
-  for (; i <= n - 4 * lanes; i += 4 * lanes) {
+  for (; i <= to - 4 * lanes; i += 4 * lanes) {
+    prefetch<4>(d, x + i);
+    if constexpr (kResidual) prefetch<4>(d, residual + i);
     const VF v0 = GATUN_GATHER(i);
     const VF v1 = GATUN_GATHER(i + lanes);
     const VF v2 = GATUN_GATHER(i + 2 * lanes);
     const VF v3 = GATUN_GATHER(i + 3 * lanes);
-    s0 = accumulate<kSquares>(v0, first, s0);
-    s1 = accumulate<kSquares>(v1, first, s1);
-    s2 = accumulate<kSquares>(v2, first, s2);
-    s3 = accumulate<kSquares>(v3, first, s3);
+    accumulate<kLayer>(v0, shift, &s0, &q0);
+    accumulate<kLayer>(v1, shift, &s1, &q1);
+    accumulate<kLayer>(v2, shift, &s2, &q2);
+    accumulate<kLayer>(v3, shift, &s3, &q3);
   }
-  for (; i <= n - lanes; i += lanes) {
+  for (; i <= to - lanes; i += lanes) {
     const VF v0 = GATUN_GATHER(i);
-    s0 = accumulate<kSquares>(v0, first, s0);
+    accumulate<kLayer>(v0, shift, &s0, &q0);
   }
 #undef GATUN_GATHER
-  if (i < n) {
-    const size_t count = static_cast<size_t>(n - i);
+  if (i < to) {
+    const size_t count = static_cast<size_t>(to - i);
     VF v = load_some(d, x + i, count, 0.0f);
     if constexpr (kResidual) v = hn::Add(v, load_some(d, residual + i, count, 0.0f));
     if constexpr (kSum) store_some(d, v, sum + i, count);
     if constexpr (kKeep) store_some(d, v, h + i, count);
-    v = hn::IfThenElse(hn::FirstN(d, count), v, first);  // adds nothing
-    s1 = accumulate<kSquares>(v, first, s1);
+    v = hn::IfThenElse(hn::FirstN(d, count), v, shift);  // adds nothing
+    accumulate<kLayer>(v, shift, &s1, &q1);
   }
-  return total(d, s0, s1, s2, s3);
+  row->sums[0] = s0;
+  row->sums[1] = s1;
+  row->sums[2] = s2;
+  row->sums[3] = s3;
+  row->squares[0] = q0;
+  row->squares[1] = q1;
+  row->squares[2] = q2;
+  row->squares[3] = q3;
 }
 
-// Where the FP32 row h is after the first pass, and how the pass gets it there: see the head of this file. An FP32
-// `sum` is that row itself.
-HWY_INLINE const float* as_row(const float* x) { return x; }
-HWY_INLINE const float* as_row(const bf16*) { return nullptr; }
-
-template <bool kSquares, typename T>
-HWY_INLINE float first_pass(F32 d, const T* x, const T* residual, T* sum, float* scratch, int64_t n, VF first,
-                            const float** h) {
-  if (sum != nullptr) {
-    if (as_row(sum) != nullptr) {
-      *h = as_row(sum);
-      if (residual != nullptr)
-        return first_pass_of<kSquares, true, true, false>(d, x, residual, sum, scratch, n, first);
-      return first_pass_of<kSquares, false, true, false>(d, x, residual, sum, scratch, n, first);
-    }
-    *h = scratch;
-    if (residual != nullptr) return first_pass_of<kSquares, true, true, true>(d, x, residual, sum, scratch, n, first);
-    return first_pass_of<kSquares, false, true, true>(d, x, residual, sum, scratch, n, first);
+template <bool kLayer, typename T>
+HWY_INLINE void first_pass(F32 d, Row<T>* row, int64_t from, int64_t to) {
+  if (row->sum != nullptr && row->kept == nullptr) {
+    if (row->residual != nullptr) return first_pass_of<kLayer, true, true, false>(d, row, from, to);
+    return first_pass_of<kLayer, false, true, false>(d, row, from, to);
   }
-  if (residual == nullptr && as_row(x) != nullptr) {
-    *h = as_row(x);
-    return first_pass_of<kSquares, false, false, false>(d, x, residual, sum, scratch, n, first);
+  if (row->sum != nullptr) {
+    if (row->residual != nullptr) return first_pass_of<kLayer, true, true, true>(d, row, from, to);
+    return first_pass_of<kLayer, false, true, true>(d, row, from, to);
   }
-  *h = scratch;
-  if (residual != nullptr) return first_pass_of<kSquares, true, false, true>(d, x, residual, sum, scratch, n, first);
-  return first_pass_of<kSquares, false, false, true>(d, x, residual, sum, scratch, n, first);
+  if (row->kept == nullptr) return first_pass_of<kLayer, false, false, false>(d, row, from, to);
+  if (row->residual != nullptr) return first_pass_of<kLayer, true, false, true>(d, row, from, to);
+  return first_pass_of<kLayer, false, false, true>(d, row, from, to);
 }
 
-// Second pass of LayerNorm: the sums of c = h - mean and of c^2. (Prefetching the next rows here was slower.)
-HWY_INLINE Sums centred(F32 d, const float* h, float mean, int64_t n) {
+// LayerNorm where the shift is further from the mean than the deviation: the sums of c = h - mean and of c^2.
+HWY_NOINLINE Sums centred(const float* h, float mean, int64_t n) {
+  const F32 d;
   const int64_t lanes = static_cast<int64_t>(hn::Lanes(d));
   const VF m = hn::Set(d, mean);
   VF s0 = hn::Zero(d), s1 = hn::Zero(d), s2 = hn::Zero(d), s3 = hn::Zero(d);
@@ -153,6 +200,10 @@ HWY_INLINE Sums centred(F32 d, const float* h, float mean, int64_t n) {
 }
 
 // Last pass: ((h - mean) - rest) * factor * gamma + beta, the mean in two parts; RMSNorm has no mean and no beta.
+struct Scaling {
+  float mean, rest, factor;
+};
+
 template <bool kLayer, bool kBeta>
 HWY_INLINE VF scaled(F32 d, VF h, VF mean, VF rest, VF factor, VF gamma, VF beta) {
   if constexpr (kLayer) h = hn::Sub(hn::Sub(h, mean), rest);
@@ -162,34 +213,45 @@ HWY_INLINE VF scaled(F32 d, VF h, VF mean, VF rest, VF factor, VF gamma, VF beta
   return hn::Mul(unit, gamma);
 }
 
-template <bool kLayer, bool kBeta, typename Y>
-HWY_INLINE void last_pass(F32 d, const float* h, float mean, float rest, float factor, const float* gamma,
-                          const float* beta, Y* out, int64_t n) {
+template <bool kLayer, bool kBeta, bool kPast, typename Y>
+HWY_INLINE void last_pass_of(F32 d, const float* h, const Scaling& by, const float* gamma, const float* beta, Y* out,
+                             int64_t from, int64_t to) {
   const int64_t lanes = static_cast<int64_t>(hn::Lanes(d));
-  const VF m = hn::Set(d, mean), r = hn::Set(d, rest), f = hn::Set(d, factor);
-  int64_t i = 0;
+  const VF m = hn::Set(d, by.mean), r = hn::Set(d, by.rest), f = hn::Set(d, by.factor);
+  int64_t i = from;
 #define GATUN_SCALED(at)                                                                \
   scaled<kLayer, kBeta>(d, hn::LoadU(d, h + (at)), m, r, f, hn::LoadU(d, gamma + (at)), \
                         kBeta ? hn::LoadU(d, beta + (at)) : m)
-  for (; i <= n - 4 * lanes; i += 4 * lanes) {
+  for (; i <= to - 4 * lanes; i += 4 * lanes) {
     const VF v0 = GATUN_SCALED(i);
     const VF v1 = GATUN_SCALED(i + lanes);
     const VF v2 = GATUN_SCALED(i + 2 * lanes);
     const VF v3 = GATUN_SCALED(i + 3 * lanes);
-    store(d, v0, out + i);
-    store(d, v1, out + i + lanes);
-    store(d, v2, out + i + 2 * lanes);
-    store(d, v3, out + i + 3 * lanes);
+    store<kPast>(d, v0, out + i);
+    store<kPast>(d, v1, out + i + lanes);
+    store<kPast>(d, v2, out + i + 2 * lanes);
+    store<kPast>(d, v3, out + i + 3 * lanes);
   }
-  for (; i <= n - lanes; i += lanes) store(d, GATUN_SCALED(i), out + i);
+  for (; i <= to - lanes; i += lanes) store<kPast>(d, GATUN_SCALED(i), out + i);
 #undef GATUN_SCALED
-  if (i < n) {
-    const size_t count = static_cast<size_t>(n - i);
+  if (i < to) {
+    const size_t count = static_cast<size_t>(to - i);
     const VF b = kBeta ? load_some(d, beta + i, count, 0.0f) : m;
     const VF v =
         scaled<kLayer, kBeta>(d, load_some(d, h + i, count, 0.0f), m, r, f, load_some(d, gamma + i, count, 0.0f), b);
     store_some(d, v, out + i, count);
   }
+}
+
+template <bool kLayer, bool kPast, typename Y>
+HWY_INLINE void last_pass(F32 d, const NormRows& rows, const float* h, const Scaling& by, Y* out, int64_t from,
+                          int64_t to) {
+  if constexpr (kLayer) {
+    if (rows.beta != nullptr) {
+      return last_pass_of<kLayer, true, kPast>(d, h, by, rows.gamma, rows.beta, out, from, to);
+    }
+  }
+  last_pass_of<kLayer, false, kPast>(d, h, by, rows.gamma, nullptr, out, from, to);
 }
 
 // The whole formula in double: squares of FP32 numbers stay in its range.
@@ -216,61 +278,70 @@ HWY_NOINLINE void row_in_double(const float* h, const float* gamma, const float*
 // Whether a mean square came from squares inside FP32's range. False for NaN.
 HWY_INLINE bool in_range(float mean_square) { return mean_square >= 0x1p-100f && mean_square < 0x1p127f; }
 
-template <typename T, typename Y>
-void layer_rows(const NormRows& rows) {
+// How a row is scaled, from the sums of its first pass. Squares outside FP32's range give a factor of 0.
+template <bool kLayer, typename T>
+HWY_INLINE Scaling scaling_of(const Row<T>& row, float epsilon, int64_t n) {
   const F32 d;
-  const float count = static_cast<float>(rows.n);
-  for (int64_t r = 0; r < rows.rows; ++r) {
-    const T* x = static_cast<const T*>(rows.x) + r * rows.x_stride;
-    const T* residual = rows.residual == nullptr ? nullptr : static_cast<const T*>(rows.residual) + r * rows.x_stride;
-    T* sum = rows.sum == nullptr ? nullptr : static_cast<T*>(rows.sum) + r * rows.x_stride;
-    Y* out = static_cast<Y*>(rows.out) + r * rows.out_stride;
-    const float* h;
-    float first = to_float(x[0]);
-    if (residual != nullptr) first += to_float(residual[0]);
-    const float mean =
-        first + first_pass<false>(d, x, residual, sum, rows.scratch, rows.n, hn::Set(d, first), &h) / count;
-    const Sums c = centred(d, h, mean, rows.n);
-    const float rest = c.sum / count;
-    const float variance = c.squares / count - rest * rest;
-    if (!in_range(variance + rows.epsilon)) {
-      row_in_double<true>(h, rows.gamma, rows.beta, rows.epsilon, out, rows.n);
-      continue;
-    }
-    const float factor = 1.0f / __builtin_sqrtf(variance + rows.epsilon);
-    if (rows.beta != nullptr) {
-      last_pass<true, true>(d, h, mean, rest, factor, rows.gamma, rows.beta, out, rows.n);
-    } else {
-      last_pass<true, false>(d, h, mean, rest, factor, rows.gamma, rows.beta, out, rows.n);
+  const float count = static_cast<float>(n);
+  Scaling by = {};
+  float square = total(d, row.squares[0], row.squares[1], row.squares[2], row.squares[3]) / count;
+  if constexpr (kLayer) {
+    by.mean = row.shift;
+    by.rest = total(d, row.sums[0], row.sums[1], row.sums[2], row.sums[3]) / count;
+    square -= by.rest * by.rest;
+    if (!(by.rest * by.rest <= square)) {
+      by.mean += by.rest;
+      const Sums c = centred(row.h, by.mean, n);
+      by.rest = c.sum / count;
+      square = c.squares / count - by.rest * by.rest;
     }
   }
+  if (in_range(square + epsilon)) by.factor = 1.0f / __builtin_sqrtf(square + epsilon);
+  return by;
 }
 
-template <typename T, typename Y>
-void rms_rows(const NormRows& rows) {
+// The first pass over a row goes with the last one over the row before, a piece of each at a time: reading and writing
+// then share the memory, as in a copy. What is loaded is loaded before something is stored at the same place of a page:
+// stores hold up later loads that look alike in the lower bits of their addresses. (More rows at once, for one piece of
+// gamma and beta, run into just that.)
+constexpr int64_t kPiece = 512;  // a multiple of four vectors
+
+template <bool kLayer, bool kPast, typename T, typename Y>
+void rows_of(const NormRows& rows) {
   const F32 d;
-  const float count = static_cast<float>(rows.n);
+  const int64_t n = rows.n;
+  Row<T> next;
+  open_row<kLayer>(rows, 0, rows.scratch[0], &next);
+  first_pass<kLayer>(d, &next, 0, n);
   for (int64_t r = 0; r < rows.rows; ++r) {
-    const T* x = static_cast<const T*>(rows.x) + r * rows.x_stride;
-    const T* residual = rows.residual == nullptr ? nullptr : static_cast<const T*>(rows.residual) + r * rows.x_stride;
-    T* sum = rows.sum == nullptr ? nullptr : static_cast<T*>(rows.sum) + r * rows.x_stride;
+    const float* h = next.h;
+    const Scaling by = scaling_of<kLayer>(next, rows.epsilon, n);
     Y* out = static_cast<Y*>(rows.out) + r * rows.out_stride;
-    const float* h;
-    const float mean_square = first_pass<true>(d, x, residual, sum, rows.scratch, rows.n, hn::Zero(d), &h) / count;
-    if (!in_range(mean_square + rows.epsilon)) {
-      row_in_double<false>(h, rows.gamma, rows.beta, rows.epsilon, out, rows.n);
-      continue;
+    const bool plain = by.factor != 0.0f, more = r + 1 < rows.rows;
+    if (!plain) row_in_double<kLayer>(h, rows.gamma, rows.beta, rows.epsilon, out, n);
+    if (more) open_row<kLayer>(rows, r + 1, rows.scratch[(r + 1) % 2], &next);
+    for (int64_t from = 0; from < n; from += kPiece) {
+      const int64_t to = from + kPiece < n ? from + kPiece : n;
+      if (more) first_pass<kLayer>(d, &next, from, to);
+      if (plain) last_pass<kLayer, kPast>(d, rows, h, by, out, from, to);
     }
-    const float factor = 1.0f / __builtin_sqrtf(mean_square + rows.epsilon);
-    last_pass<false, false>(d, h, 0.0f, 0.0f, factor, rows.gamma, rows.beta, out, rows.n);
   }
+  if constexpr (kPast) hwy::FlushStream();
+}
+
+template <bool kLayer, typename T, typename Y>
+void norm_rows(const NormRows& rows) {
+  if constexpr (sizeof(Y) == sizeof(float)) {
+    if (rows.past_caches) return rows_of<kLayer, true, T, Y>(rows);
+  }
+  rows_of<kLayer, false, T, Y>(rows);
 }
 
 }  // namespace
 
 extern const NormKernels norm_kernels;
 const NormKernels norm_kernels = {
-    {{layer_rows<float, float>, layer_rows<float, bf16>}, {layer_rows<bf16, float>, layer_rows<bf16, bf16>}},
-    {{rms_rows<float, float>, rms_rows<float, bf16>}, {rms_rows<bf16, float>, rms_rows<bf16, bf16>}}};
+    {{norm_rows<true, float, float>, norm_rows<true, float, bf16>}, {norm_rows<true, bf16, float>, norm_rows<true, bf16, bf16>}},
+    {{norm_rows<false, float, float>, norm_rows<false, float, bf16>}, {norm_rows<false, bf16, float>, norm_rows<false, bf16, bf16>}}};
 
 }  // namespace gatun::cpu::GATUN_LEVEL

@@ -6,13 +6,13 @@
 
 #include "core/message.h"
 #include "cpu/levels.h"
+#include "cpu/rows.h"
 #include "cpu/threads.h"
 
 namespace gatun::cpu {
 namespace {
 
-// 32 KiB of FP32 in and as much out: long enough to hide the cost of handing out a task, short enough to balance.
-constexpr int64_t kTaskElements = 8192;
+int64_t row_bytes(int64_t n) { return (n * 4 + 63) / 64 * 64; }
 
 NormKernels::Rows kernel_of(const NormKernels& kernels, const gtn_norm_desc& desc) {
   const auto& table = desc.kind == GTN_NORM_LAYER ? kernels.layer : kernels.rms;
@@ -29,7 +29,7 @@ class NormPlan final : public Plan {
         out_stride_(desc.out.strides[0]),
         x_size_(desc.x.dtype == GTN_BF16 ? 2 : 4),
         out_size_(desc.out.dtype == GTN_BF16 ? 2 : 4),
-        scratch_bytes_(needs_scratch(desc) ? (n_ * 4 + 63) / 64 * 64 : 0) {}
+        scratch_bytes_(needs_scratch(desc) ? 2 * row_bytes(n_) : 0) {}
 
   int64_t workspace_bytes(int threads) const { return scratch_bytes_ * threads; }
 
@@ -42,7 +42,10 @@ class NormPlan final : public Plan {
       scratch = static_cast<char*>(stream.scratch(workspace_bytes(threads)));
       if (scratch == nullptr) return fail(message, GTN_OUT_OF_MEMORY, "no memory for the workspace of a norm");
     }
-    const int64_t height = n_ < kTaskElements ? kTaskElements / n_ : 1;
+    const int64_t height = task_rows(args.rows, n_, threads);
+    const int64_t elements = args.rows * n_;
+    const bool past = out_size_ == 4 && args.out != args.x && args.out != args.residual &&
+                      past_caches(args.out, out_stride_ * out_size_, elements * out_size_, elements * x_size_);
     const int64_t tasks = (args.rows + height - 1) / height;
     parallel(threads, tasks, [&](int64_t task, int worker) {
       const int64_t row = task * height;
@@ -59,7 +62,11 @@ class NormPlan final : public Plan {
       rows.rows = args.rows - row < height ? args.rows - row : height;
       rows.n = n_;
       rows.epsilon = epsilon_;
-      if (scratch != nullptr) rows.scratch = reinterpret_cast<float*>(scratch + worker * scratch_bytes_);
+      if (scratch != nullptr) {
+        rows.scratch[0] = reinterpret_cast<float*>(scratch + worker * scratch_bytes_);
+        rows.scratch[1] = reinterpret_cast<float*>(scratch + worker * scratch_bytes_ + row_bytes(n_));
+      }
+      rows.past_caches = past;
       kernel_(rows);
     });
     return GTN_OK;

@@ -6,13 +6,11 @@
 
 #include "core/message.h"
 #include "cpu/levels.h"
+#include "cpu/rows.h"
 #include "cpu/threads.h"
 
 namespace gatun::cpu {
 namespace {
-
-// 32 KiB of FP32 in and as much out: long enough to hide the cost of handing out a task, short enough to balance.
-constexpr int64_t kTaskElements = 8192;
 
 class SoftmaxPlan final : public Plan {
  public:
@@ -24,7 +22,7 @@ class SoftmaxPlan final : public Plan {
         out_stride_(desc.out.strides[0]),
         x_size_(desc.x.dtype == GTN_BF16 ? 2 : 4),
         out_size_(desc.out.dtype == GTN_BF16 ? 2 : 4),
-        scratch_bytes_(desc.out.dtype == GTN_BF16 ? (n_ * 4 + 63) / 64 * 64 : 0) {}
+        scratch_bytes_((n_ * 4 + 63) / 64 * 64) {}
 
   int64_t workspace_bytes(int threads) const { return scratch_bytes_ * threads; }
 
@@ -32,20 +30,26 @@ class SoftmaxPlan final : public Plan {
     const gtn_softmax_args& args = *static_cast<const gtn_softmax_args*>(arguments);
     if (args.rows == 0 || n_ == 0) return GTN_OK;
     const int threads = stream.device->threads;
-    char* scratch = nullptr;
-    if (scratch_bytes_ > 0) {
-      scratch = static_cast<char*>(stream.scratch(workspace_bytes(threads)));
-      if (scratch == nullptr) return fail(message, GTN_OUT_OF_MEMORY, "no memory for the workspace of a softmax");
-    }
-    const int64_t height = n_ < kTaskElements ? kTaskElements / n_ : 1;
+    char* scratch = static_cast<char*>(stream.scratch(workspace_bytes(threads)));
+    if (scratch == nullptr) return fail(message, GTN_OUT_OF_MEMORY, "no memory for the workspace of a softmax");
+    const int64_t height = task_rows(args.rows, n_, threads);
     const int64_t tasks = (args.rows + height - 1) / height;
-    const char* x = static_cast<const char*>(args.x);
-    char* out = static_cast<char*>(args.out);
+    const int64_t elements = args.rows * n_;
+    const bool past = out_size_ == 4 && args.out != args.x &&
+                      past_caches(args.out, out_stride_ * out_size_, elements * out_size_, elements * x_size_);
     parallel(threads, tasks, [&](int64_t task, int worker) {
       const int64_t row = task * height;
-      float* mine = scratch == nullptr ? nullptr : reinterpret_cast<float*>(scratch + worker * scratch_bytes_);
-      kernel_(scale_, x + row * x_stride_ * x_size_, x_stride_, out + row * out_stride_ * out_size_, out_stride_,
-              args.rows - row < height ? args.rows - row : height, n_, mine);
+      SoftmaxRows rows = {};
+      rows.x = static_cast<const char*>(args.x) + row * x_stride_ * x_size_;
+      rows.out = static_cast<char*>(args.out) + row * out_stride_ * out_size_;
+      rows.x_stride = x_stride_;
+      rows.out_stride = out_stride_;
+      rows.rows = args.rows - row < height ? args.rows - row : height;
+      rows.n = n_;
+      rows.scale = scale_;
+      rows.scratch = reinterpret_cast<float*>(scratch + worker * scratch_bytes_);
+      rows.past_caches = past;
+      kernel_(rows);
     });
     return GTN_OK;
   }

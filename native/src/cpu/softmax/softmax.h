@@ -5,11 +5,20 @@
 
 namespace gatun::cpu {
 
-// One level's kernels. A kernel computes rows [0, rows); out may equal x. Strides count elements. `scratch` holds n
-// floats, and is used only where out is BF16. Dtype indices: 0 is FP32, 1 is BF16.
+// The rows [0, rows) of a run, at least one, of at least one element. Strides count elements; out may equal x.
+struct SoftmaxRows {
+  const void* x;
+  void* out;
+  int64_t x_stride, out_stride;
+  int64_t rows, n;
+  float scale;
+  float* scratch;    // n floats, of this worker
+  bool past_caches;  // FP32 out begins rows on cache lines and is too large for the caches
+};
+
+// One level's kernels. Dtype indices: 0 is FP32, 1 is BF16.
 struct SoftmaxKernels {
-  using Rows = void (*)(float scale, const void* x, int64_t x_stride, void* out, int64_t out_stride, int64_t rows,
-                        int64_t n, float* scratch);
+  using Rows = void (*)(const SoftmaxRows& rows);
   Rows rows[2][2];  // [dtype of x][dtype of out]
 };
 
