@@ -27,7 +27,7 @@ final class DomainHeap {
     static final long SMALLEST_SLAB = 1L << 20;
 
     /** A new slab is about this part of what there is, so that about as much is free at a peak. */
-    private static final long GROWTH = 16;
+    private static final long GROWTH = 32;
 
     /** How long a request that waits relies on being told. Memory can also come from other pools and processes. */
     private static final long POLL_NANOS = TimeUnit.MILLISECONDS.toNanos(10);
@@ -423,6 +423,7 @@ final class DomainHeap {
     /** Adds a slab with room for {@code bytes}, in place of slabs that are free where it must be. */
     private Slab grow(long bytes, boolean own) {
         long chosen = own ? bytes : settings.slabBytes() > 0 ? settings.slabBytes() : slabBytes(bytes);
+        makeWay(chosen);
         try {
             return add(chosen, own, false);
         } catch (GatunException e) {
@@ -439,6 +440,19 @@ final class DomainHeap {
                 throw e;
             }
             return add(least, own, false);
+        }
+    }
+
+    /**
+     * Gives back slabs that are free, and too small for what a new slab is for, as long as they are no more than it. So
+     * requests of many sizes end in slabs that fit the largest of them, and not in some for each size.
+     */
+    private void makeWay(long bytes) {
+        for (Slab slab : List.copyOf(slabs)) {
+            if (slab.isFree() && !slab.cold && slab.bytes <= bytes) {
+                drop(slab);
+                bytes -= slab.bytes;
+            }
         }
     }
 
