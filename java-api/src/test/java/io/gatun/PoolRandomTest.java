@@ -8,6 +8,7 @@ import java.lang.foreign.ValueLayout;
 import java.util.ArrayList;
 import java.util.List;
 import java.util.SplittableRandom;
+import java.util.concurrent.CyclicBarrier;
 import java.util.concurrent.ExecutorService;
 import java.util.concurrent.Executors;
 import java.util.concurrent.Future;
@@ -41,6 +42,49 @@ class PoolRandomTest {
     @Test
     void virtualThreads() throws Exception {
         work(Executors.newVirtualThreadPerTaskExecutor(), 2);
+    }
+
+    /** Of several threads that free one block at the same time, one can, also while others take and give its place. */
+    @Test
+    void aBlockIsFreedOnceHoweverManyTry() throws Exception {
+        int rounds = 20_000;
+        CyclicBarrier together = new CyclicBarrier(4);
+        MemorySegment[] shared = new MemorySegment[1];
+        AtomicLong successes = new AtomicLong();
+        try (Device device = Device.open("cpu", 1);
+                MemoryPool pool = MemoryPool.of(device);
+                ExecutorService threads = Executors.newFixedThreadPool(4)) {
+            List<Future<?>> all = new ArrayList<>();
+            for (int t = 0; t < 4; t++) {
+                boolean first = t == 0;
+                all.add(threads.submit(() -> {
+                    for (int round = 0; round < rounds; round++) {
+                        if (first) {
+                            shared[0] = pool.allocate(256, 64);
+                        }
+                        together.await();
+                        try {
+                            pool.free(shared[0]);
+                            successes.incrementAndGet();
+                        } catch (IllegalStateException e) {
+                            assertTrue(e.getMessage().contains("freed"), e::getMessage);
+                        }
+                        MemorySegment mine = pool.allocate(256, 64); // most often the same place
+                        mine.set(ValueLayout.JAVA_LONG, 0, Thread.currentThread().threadId());
+                        Thread.onSpinWait();
+                        assertEquals(Thread.currentThread().threadId(), mine.get(ValueLayout.JAVA_LONG, 0));
+                        pool.free(mine);
+                        together.await();
+                    }
+                    return null;
+                }));
+            }
+            for (Future<?> future : all) {
+                future.get();
+            }
+            assertEquals(rounds, successes.get());
+            assertEquals(0, pool.statistics().blocks());
+        }
     }
 
     private void work(ExecutorService threads, long seed) throws Exception {
