@@ -118,8 +118,12 @@ class GemmPlan final : public Plan {
     char name[48];
     const char* format = format_ == GTN_S8 ? "int8" : format_ == GTN_BF16 ? "bf16" : "f32";
     const Choice choice = choose(m_);
-    std::snprintf(name, sizeof name, "gemm.%s%s.%dx%d", format, groups_ > 0 ? ".grouped" : rank_ > 0 ? ".lora" : "",
-                  choice.variant->rows, choice.variant->columns);
+    const int length = std::snprintf(name, sizeof name, "gemm.%s%s.%dx%d", format,
+                                     groups_ > 0 ? ".grouped" : rank_ > 0 ? ".lora" : "", choice.variant->rows,
+                                     choice.variant->columns);
+    if (choice.splits > 1) {
+      std::snprintf(name + length, sizeof name - static_cast<size_t>(length), ".split%d", static_cast<int>(choice.splits));
+    }
     name_kernel(info, device_, name);
     info->flops = 2 * m * n * k + 2 * m * rank * (k + n);
     info->bytes = rows_a * k * a_bytes + matrices * k * n * real(element_) + m * n * out_bytes * (desc.has_residual ? 2 : 1) +

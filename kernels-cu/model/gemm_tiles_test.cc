@@ -1,0 +1,180 @@
+// Every tile of the GEMM's tables, whichever the plan would choose: whole and partial tiles, k that ends anywhere within a block,
+// rows that are gathered, and k in splits. Operands are small integers, so that all sums are exact in every format and order.
+#include <gtest/gtest.h>
+
+#include <cstring>
+#include <random>
+#include <vector>
+
+#include "gemm/kernels.h"
+#include "gemm/plan.h"
+
+namespace gatun::gpu {
+namespace {
+
+using namespace gemm;
+
+template <typename T>
+class DeviceArray {
+ public:
+  explicit DeviceArray(const std::vector<T>& values) : count_(values.size()) {
+    void* memory = nullptr;
+    EXPECT_EQ(allocate(0, static_cast<int64_t>(count_ * sizeof(T)) + 1, &memory, nullptr), GTN_OK);
+    data_ = static_cast<T*>(memory);
+    if (count_ > 0) std::memcpy(data_, values.data(), count_ * sizeof(T));
+  }
+  ~DeviceArray() { release(0, data_); }
+  DeviceArray(const DeviceArray&) = delete;
+
+  T* data() const { return data_; }
+  T operator[](size_t i) const { return data_[i]; }
+
+ private:
+  T* data_;
+  size_t count_;
+};
+
+int64_t up(int64_t n, int64_t size) { return (n + size - 1) / size; }
+
+uint16_t bf16_of(float exact) {
+  uint32_t bits;
+  std::memcpy(&bits, &exact, sizeof bits);
+  return static_cast<uint16_t>(bits >> 16);
+}
+
+struct Product {
+  int64_t m, k, n;
+  bool gathered;
+  int splits;
+};
+
+void check(const Variant& variant, const Product& product) {
+  SCOPED_TRACE(testing::Message() << "format " << variant.format << ", tile " << variant.rows << "x" << variant.columns << ", m "
+                                  << product.m << ", k " << product.k << ", n " << product.n << ", splits " << product.splits);
+  std::minstd_rand random(7);
+  const auto [m, k, n, gathered, splits] = product;
+  const bool int8 = variant.format == GTN_S8;
+  const int64_t element = int8 ? 1 : variant.format == GTN_BF16 ? 2 : 4;
+  const int64_t rows_a = gathered ? m + 3 : m, stride = (k * element + 31) / 16 * 16;
+
+  // Columns of INT8 have a weight of 127, and so a scale of 1.
+  std::vector<float> w(static_cast<size_t>(k * n));
+  for (float& x : w) x = static_cast<float>(static_cast<int>(random() % 7) - 3);
+  for (int64_t c = 0; int8 && c < n; ++c) w[static_cast<size_t>(c)] = 127;
+  std::vector<int> a(static_cast<size_t>(rows_a * k));
+  std::vector<unsigned char> bytes(static_cast<size_t>(rows_a * stride), 0x7f);  // what lies between rows must not matter
+  for (size_t i = 0; i < a.size(); ++i) {
+    a[i] = static_cast<int>(random() % 5) - (int8 ? 0 : 2);
+    const size_t at = i / static_cast<size_t>(k) * static_cast<size_t>(stride) + i % static_cast<size_t>(k) * static_cast<size_t>(element);
+    const float x = static_cast<float>(a[i]);
+    const uint16_t half = bf16_of(x);
+    if (int8) bytes[at] = static_cast<unsigned char>(a[i]);
+    if (element == 2) std::memcpy(&bytes[at], &half, 2);
+    if (element == 4) std::memcpy(&bytes[at], &x, 4);
+  }
+  std::vector<int32_t> index(static_cast<size_t>(m)), zeros(static_cast<size_t>(m));
+  for (int32_t& i : index) i = static_cast<int32_t>(random() % static_cast<unsigned>(rows_a));
+  for (int32_t& z : zeros) z = static_cast<int32_t>(random() % 5);
+
+  Device device;
+  device.index = 0;
+  gtn_weights_desc desc = {};
+  desc.size = sizeof desc;
+  desc.format = variant.format;
+  desc.source.dtype = GTN_F32;
+  desc.source.rank = 2;
+  desc.source.shape[0] = k, desc.source.shape[1] = n;
+  desc.source.strides[0] = n, desc.source.strides[1] = 1;
+  void* packed = nullptr;
+  gtn_weights_info info = {};
+  gtn_message message = {sizeof message, ""};
+  ASSERT_EQ(gemm_weights_pack(device, desc, w.data(), &packed, &info, &message), GTN_OK) << message.text;
+  const PackedWeights& weights = *static_cast<PackedWeights*>(packed);
+
+  const DeviceArray<unsigned char> rows(bytes);
+  const DeviceArray<int32_t> numbers(index), row_zeros(zeros);
+  const DeviceArray<float> row_scales(std::vector<float>(static_cast<size_t>(m), 1.0f));
+  const DeviceArray<float> out(std::vector<float>(static_cast<size_t>(m * n), 0.5f));
+  const int64_t partial_stride = weights.panels * kPanelColumns;
+  const DeviceArray<int32_t> partial(std::vector<int32_t>(static_cast<size_t>(splits * m * partial_stride), 77));
+  TilesArgs args = {};
+  args.finish.n = n;
+  args.finish.column_scales = weights.scales;
+  args.finish.column_sums = weights.sums;
+  args.finish.row_scales = row_scales.data();
+  args.finish.row_zeros = row_zeros.data();
+  args.finish.out = out.data();
+  args.finish.out_stride = n;
+  args.finish.vector = n % 4 == 0;
+  args.a = reinterpret_cast<const char*>(rows.data());
+  args.a_stride = stride;
+  args.k_bytes = k * element;
+  args.index = gathered ? numbers.data() : nullptr;
+  args.rows_a = rows_a;
+  args.rows = static_cast<int32_t>(m);
+  args.weights = weights.data;
+  args.panels = static_cast<int32_t>(weights.panels);
+  args.blocks = static_cast<int32_t>(weights.blocks);
+  args.tiles_m = static_cast<int32_t>(up(m, variant.rows));
+  args.tiles_n = static_cast<int32_t>(up(n, variant.columns));
+  args.split_blocks = static_cast<int32_t>(up(weights.blocks, splits));
+  args.partial = splits > 1 ? partial.data() : nullptr;
+  Queue* queue = nullptr;
+  ASSERT_EQ(queue_create(0, &queue, &message), GTN_OK);
+  ASSERT_EQ(launch(queue, variant.kernel, {static_cast<int64_t>(args.tiles_m) * args.tiles_n, splits}, variant.threads,
+                   variant.shared_bytes, &args, &message),
+            GTN_OK)
+      << message.text;
+  queue_destroy(queue);
+
+  int wrong = 0;
+  for (int64_t r = 0; r < m; ++r) {
+    const int64_t source = gathered ? index[static_cast<size_t>(r)] : r;
+    for (int64_t c = 0; c < n; ++c) {
+      int64_t expected = 0, columns = 0;
+      for (int64_t p = 0; p < k; ++p) {
+        const int64_t weight = static_cast<int64_t>(w[static_cast<size_t>(p * n + c)]);
+        expected += a[static_cast<size_t>(source * k + p)] * weight;
+        columns += weight;
+      }
+      double actual = 0;
+      for (int s = 0; splits > 1 && s < splits; ++s) {
+        const int32_t word = partial[static_cast<size_t>((s * m + r) * partial_stride + c)];
+        float x;
+        std::memcpy(&x, &word, sizeof x);
+        actual += int8 ? static_cast<double>(word) : static_cast<double>(x);
+      }
+      if (splits == 1) {
+        actual = static_cast<double>(out[static_cast<size_t>(r * n + c)]);
+        if (int8) expected -= zeros[static_cast<size_t>(r)] * columns;
+      }
+      if (actual != static_cast<double>(expected) && wrong++ < 3) {
+        ADD_FAILURE() << "row " << r << ", column " << c << " is " << actual << ", expected " << expected;
+      }
+    }
+  }
+  EXPECT_EQ(wrong, 0);
+  gemm_weights_destroy(packed);
+}
+
+class GemmTiles : public testing::TestWithParam<VariantTable (*)()> {};
+
+TEST_P(GemmTiles, ComputeWhatTheyShould) {
+  const VariantTable table = GetParam()();
+  ASSERT_GT(table.count, 0);
+  for (int i = 0; i < table.count; ++i) {
+    const Variant& v = table.variants[i];
+    const int64_t depth = kBlockBytes / (v.format == GTN_S8 ? 1 : v.format == GTN_BF16 ? 2 : 4);
+    const int64_t round = depth * v.warps_k;
+    check(v, {v.rows + 3, round * (v.stages + 1) + depth + 5, v.columns + 17, false, 1});
+    check(v, {v.rows, round * v.stages, v.columns, false, 1});
+    check(v, {1, depth * 3, 2 * v.columns + 4, true, 1});
+    check(v, {2 * v.rows - 1, 1, 7, true, 1});
+    check(v, {5, round * 3 + 1, v.columns + 1, false, 2});
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Formats, GemmTiles, testing::Values(f32_variants, bf16_variants, int8_variants));
+
+}  // namespace
+}  // namespace gatun::gpu
