@@ -70,10 +70,15 @@ gtn_status device_info(int32_t index, gtn_device_info* info, gtn_message* messag
 gtn_status device_open(const char* selector, const gtn_device_options*, void** device, gtn_message* message) {
   int count = 0;
   if (gtn_status status = device_count(&count, message); status != GTN_OK) return status;
+  char there[128] = "";
   for (int i = 0; i < count; ++i) {
     Properties properties;
     if (gtn_status status = device_properties(i, &properties, message); status != GTN_OK) return status;
-    if (*selector != '\0' && std::strcmp(selector, properties.selector) != 0) continue;
+    if (*selector != '\0' && std::strcmp(selector, properties.selector) != 0) {
+      const size_t used = std::strlen(there);
+      std::snprintf(there + used, sizeof there - used, "%s%s:%s", i == 0 ? "" : ", ", kBackendName, properties.selector);
+      continue;
+    }
     gtn_device_info info = {};
     describe(properties, &info);
     if (info.status != GTN_OK) return fail(message, info.status, "device '%s': %s", info.name, info.reason);
@@ -84,8 +89,7 @@ gtn_status device_open(const char* selector, const gtn_device_options*, void** d
     *device = opened;
     return GTN_OK;
   }
-  return fail(message, GTN_NOT_AVAILABLE, "device '%s:%s': there are %d, from %s:%s on", kBackendName, selector, count,
-              kBackendName, "0");
+  return fail(message, GTN_NOT_AVAILABLE, "there is no device '%s:%s', only %s", kBackendName, selector, there);
 }
 
 void device_close(void* device) { delete static_cast<Device*>(device); }
@@ -98,7 +102,9 @@ gtn_status device_describe(void* device, gtn_device_info* info, gtn_message*) {
 gtn_status memory_alloc(void* device, int64_t bytes, int64_t alignment, void** memory, gtn_message* message) {
   Device& self = *static_cast<Device*>(device);
   if (alignment <= kAllocationAlignment) return allocate(self.index, bytes, memory, message);
-  if (bytes > INT64_MAX - alignment) return fail(message, GTN_OUT_OF_MEMORY, "no memory of %lld bytes", static_cast<long long>(bytes));
+  if (bytes > INT64_MAX - alignment) {
+    return fail(message, GTN_OUT_OF_MEMORY, "there is no memory of %lld bytes", static_cast<long long>(bytes));
+  }
   void* whole = nullptr;
   if (gtn_status status = allocate(self.index, bytes + alignment, &whole, message); status != GTN_OK) return status;
   const uintptr_t mask = static_cast<uintptr_t>(alignment) - 1;
@@ -224,7 +230,9 @@ const Operator* find(int32_t op) {
 gtn_status plan_create(void* device, int32_t op, const void* desc, void** plan, gtn_plan_info* info, gtn_message* message) {
   const Operator* found = find(op);
   if (found == nullptr) return fail(message, GTN_UNSUPPORTED, "the %s backend has no operator %d", kBackendName, op);
-  if (found->plan == nullptr) return fail(message, GTN_UNSUPPORTED, "%s: the %s backend does not have it yet", found->name, kBackendName);
+  if (found->plan == nullptr) {
+    return fail(message, GTN_UNSUPPORTED, "%s: the %s backend does not have it yet", found->name, kBackendName);
+  }
   Plan* created = nullptr;
   const gtn_status status = found->plan(*static_cast<Device*>(device), desc, &created, info, message);
   if (status == GTN_OK) {
