@@ -773,6 +773,7 @@ bool launch(const Limits& device, const Launch& launch, char* message, size_t ca
 void set_seed(uint64_t seed) { settings().seed = seed; }
 void set_remove(const char* site) { settings().remove = site == nullptr ? "" : site; }
 void set_threads(int threads) { settings().threads = threads; }
+void set_schedules(int schedules) { settings().schedules = schedules; }
 void count(bool on) { settings().counting = on; }
 
 Counters counters(const void* function) {

@@ -81,6 +81,7 @@ Counters counters(const void* function);
 void set_seed(uint64_t seed);
 void set_remove(const char* site);
 void set_threads(int threads);
+void set_schedules(int schedules);
 
 // ---- The kernel's side. Functions that may wait take where they are called.
 

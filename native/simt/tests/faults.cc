@@ -290,6 +290,10 @@ GPU_KERNEL(kThreads, 1) void removable(const Args a) {
 }
 constexpr unsigned kBarrierOfRemovable = __LINE__ - 3;
 
+GPU_KERNEL(kThreads, 1) void tickets(const Args a) {
+  a.out[atomic_add(a.counter, 1u)] = a.in[thread()] + 1.0f;
+}
+
 GPU_KERNEL(32, 1) void counted(const Args a) {
   const int stride = static_cast<int>(a.n);
   floats()[thread() * stride] = a.in[thread()] + a.in[2 * thread()];
@@ -354,6 +358,7 @@ const int kCaseCount = sizeof kCases / sizeof kCases[0];
 
 const Kernel kRemovable = removable;
 const unsigned kRemovableLine = kBarrierOfRemovable;
+const Kernel kTickets = tickets;
 const Kernel kCounted = counted;
 
 }  // namespace gatun::simt_test

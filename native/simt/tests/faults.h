@@ -28,6 +28,9 @@ extern const int kCaseCount;
 extern const Kernel kRemovable;
 extern const unsigned kRemovableLine;
 
+// Threads take tickets, and what they write depends on which they got: no race, and no fixed result either.
+extern const Kernel kTickets;
+
 // Known requests to the memories: 1 warp reads in[0..31], in[0..31] with stride 2, and the banks with the given stride.
 extern const Kernel kCounted;
 

@@ -121,6 +121,21 @@ TEST(Launches, LimitsAreThoseOfTheDevice) {
   EXPECT_NE(run(kRemovable, 0, 128, 512, 1).message.find("grid"), std::string::npos);
 }
 
+TEST(Schedules, DifferBySeedAndRepeat) {
+  set_threads(1);
+  const auto first = run(kTickets, 1, 128, 0, 1).out, again = run(kTickets, 1, 128, 0, 1).out, other = run(kTickets, 1, 128, 0, 2).out;
+  EXPECT_EQ(first, again);
+  EXPECT_NE(first, other);
+}
+
+TEST(Schedules, AResultThatDependsOnThemIsReported) {
+  simt::set_schedules(4);
+  const std::string tickets = run(kTickets, 1, 128, 0, 1).message, removable = run(kRemovable, 1, 128, 512, 1).message;
+  simt::set_schedules(1);
+  EXPECT_NE(tickets.find("seeds 1 and "), std::string::npos) << tickets;
+  EXPECT_EQ(removable, "");
+}
+
 // A warp reads in[t] and in[2 t] and writes every stride-th word of shared memory.
 TEST(Counters, OfKnownRequests) {
   set_threads(1);
