@@ -1,5 +1,5 @@
-// The host model's half of the layer of gpu.h, on native/simt. What waits or orders takes where it is called, so that reports
-// name it and that it can be removed from a run to see whether a test notices.
+// The host model's half of the layer of gpu.h, on native/simt. What waits or orders takes where it is called, so that
+// reports name it and that it can be removed from a run to see whether a test notices.
 #pragma once
 
 #include <simt/simt.h>
@@ -36,7 +36,9 @@ GPU_DEVICE char* shared() { return simt::shared(); }
 // Barriers and order.
 GPU_DEVICE void sync_threads(Where where = Where::current()) { simt::sync_threads(where); }
 GPU_DEVICE void sync_warp(uint32_t mask = kAllLanes, Where where = Where::current()) { simt::sync_warp(mask, where); }
-GPU_DEVICE void sync_group(int id, int threads, Where where = Where::current()) { simt::sync_group(id, threads, where); }
+GPU_DEVICE void sync_group(int id, int threads, Where where = Where::current()) {
+  simt::sync_group(id, threads, where);
+}
 GPU_DEVICE void fence(Where where = Where::current()) { simt::fence(where); }
 GPU_DEVICE void trap(Where where = Where::current()) { simt::trap(where); }
 
@@ -77,7 +79,8 @@ GPU_DEVICE T atomic_max(T* p, T v, Where where = Where::current()) {
 }
 
 // Asynchronous copies.
-GPU_DEVICE void copy_async_16(void* to_shared, const void* from_global, int valid = 16, Where where = Where::current()) {
+GPU_DEVICE void copy_async_16(void* to_shared, const void* from_global, int valid = 16,
+                              Where where = Where::current()) {
   simt::copy_async_16(to_shared, from_global, valid, where);
 }
 GPU_DEVICE void copy_async_commit(Where where = Where::current()) { simt::copy_async_commit(where); }
@@ -111,16 +114,19 @@ GPU_DEVICE void mma(Vector (*instruction)(Vector, simt::U4, uint64_t, Where), T 
                                b[0] | static_cast<uint64_t>(b[1]) << 32, where);
   for (int i = 0; i < 4; ++i) c[i] = d[i];
 }
-GPU_DEVICE void mma_bf16(float (&c)[4], const uint32_t (&a)[4], const uint32_t (&b)[2], Where where = Where::current()) {
+GPU_DEVICE void mma_bf16(float (&c)[4], const uint32_t (&a)[4], const uint32_t (&b)[2],
+                         Where where = Where::current()) {
   mma(simt::mma_bf16, c, a, b, where);
 }
 GPU_DEVICE void mma_f16(float (&c)[4], const uint32_t (&a)[4], const uint32_t (&b)[2], Where where = Where::current()) {
   mma(simt::mma_f16, c, a, b, where);
 }
-GPU_DEVICE void mma_s8(int32_t (&c)[4], const uint32_t (&a)[4], const uint32_t (&b)[2], Where where = Where::current()) {
+GPU_DEVICE void mma_s8(int32_t (&c)[4], const uint32_t (&a)[4], const uint32_t (&b)[2],
+                       Where where = Where::current()) {
   mma(simt::mma_s8, c, a, b, where);
 }
-GPU_DEVICE void mma_u8s8(int32_t (&c)[4], const uint32_t (&a)[4], const uint32_t (&b)[2], Where where = Where::current()) {
+GPU_DEVICE void mma_u8s8(int32_t (&c)[4], const uint32_t (&a)[4], const uint32_t (&b)[2],
+                         Where where = Where::current()) {
   mma(simt::mma_u8s8, c, a, b, where);
 }
 
@@ -185,12 +191,16 @@ struct alignas(8) Bytes8 {
 GPU_DEVICE Bytes16 load_16(const void* p, Where where = Where::current()) {
   return bits_as<Bytes16>(simt::load_16(p, where));
 }
-GPU_DEVICE Bytes8 load_8(const void* p, Where where = Where::current()) { return bits_as<Bytes8>(simt::load_8(p, where)); }
+GPU_DEVICE Bytes8 load_8(const void* p, Where where = Where::current()) {
+  return bits_as<Bytes8>(simt::load_8(p, where));
+}
 GPU_DEVICE uint32_t load_4(const void* p, Where where = Where::current()) { return simt::load_4(p, where); }
 GPU_DEVICE void store_16(void* p, Bytes16 v, Where where = Where::current()) {
   simt::store_16(p, bits_as<simt::U4>(v), where);
 }
-GPU_DEVICE void store_8(void* p, Bytes8 v, Where where = Where::current()) { simt::store_8(p, bits_as<uint64_t>(v), where); }
+GPU_DEVICE void store_8(void* p, Bytes8 v, Where where = Where::current()) {
+  simt::store_8(p, bits_as<uint64_t>(v), where);
+}
 GPU_DEVICE void store_4(void* p, uint32_t v, Where where = Where::current()) { simt::store_4(p, v, where); }
 
 }  // namespace gatun::gpu

@@ -1,5 +1,5 @@
-// The host's side of the layer over the host model of native/simt. A launch has ended when launch() returns, so queues and marks
-// hold nothing; an error of a kernel is the status of its launch, and the next one starts afresh.
+// The host's side of the layer over the host model of native/simt. A launch has ended when launch() returns, so queues
+// and marks hold nothing; an error of a kernel is the status of its launch, and the next one starts afresh.
 #include "core/message.h"
 #include "gpu/runtime.h"
 #include "simt/simt.h"
@@ -98,8 +98,8 @@ gtn_status mark_elapsed(Mark* start, Mark* end, double* milliseconds, gtn_messag
 
 gtn_status prepare(int device, KernelPointer, int shared_bytes, gtn_message* message) {
   if (shared_bytes <= simt::kDevices[device].shared_bytes) return GTN_OK;
-  return fail(message, GTN_INTERNAL, "a kernel needs %d bytes of shared memory: a block of simt:%s has at most %d", shared_bytes,
-              simt::kDevices[device].name, simt::kDevices[device].shared_bytes);
+  return fail(message, GTN_INTERNAL, "a kernel needs %d bytes of shared memory: a block of simt:%s has at most %d",
+              shared_bytes, simt::kDevices[device].name, simt::kDevices[device].shared_bytes);
 }
 
 // By threads and shared memory, of which each block takes 1 KiB more; there are no registers here.
@@ -112,7 +112,8 @@ gtn_status occupancy(int device, KernelPointer, int threads, int shared_bytes, i
 
 gtn_status launch(Queue* queue, KernelPointer kernel, Grid grid, int threads, int shared_bytes, const void* args,
                   gtn_message* message) {
-  const simt::Launch launch = {kernel.function, kernel.call, args, kernel.args_bytes, {grid.x, grid.y, grid.z}, threads, shared_bytes};
+  const simt::Launch launch = {kernel.function,          kernel.call, args,        kernel.args_bytes,
+                               {grid.x, grid.y, grid.z}, threads,     shared_bytes};
   char text[1000];
   if (simt::launch(simt::kDevices[queue->device], launch, text, sizeof text)) return GTN_OK;
   return fail(message, GTN_INTERNAL, "%s", text);

@@ -1,5 +1,5 @@
-// A block that runs: its fibers, its barriers, and what is known of the order of its accesses. Between executor.cc, which
-// runs it, and memory.cc, which looks at its accesses.
+// A block that runs: its fibers, its barriers, and what is known of the order of its accesses. Between executor.cc,
+// which runs it, and memory.cc, which looks at its accesses.
 #pragma once
 
 #include "simt/instructions.h"
@@ -19,8 +19,8 @@ constexpr uint32_t kAll = 0xffffffff;
 //   mask 4      bytes of a word
 //   thread 10
 //   atomic 1
-//   partial 3   how many sync_warp with a partial mask the lane had passed since its warp's last barrier; the last value
-//               and the last of epoch stand for all from there on, which are not compared any more
+//   partial 3   sync_warps with a partial mask that the lane passed since its warp's last barrier; the last value and
+//               the last of epoch stand for all from there on, which are not compared any more
 //   epoch 16    how many barriers the warp had passed
 //   place 30    shared memory: the code, as an offset into its library; global memory: launch and block
 // 0 is nobody.
@@ -33,8 +33,8 @@ inline uint32_t partial_of(Cell cell) { return cell >> kPartialShift & 7; }
 inline uint32_t epoch_of(Cell cell) { return cell >> kEpochShift & 0xffff; }
 inline uint32_t place_of(Cell cell) { return static_cast<uint32_t>(cell >> kPlaceShift); }
 
-// What is remembered of 4 bytes of shared memory. Two readers, of different warps where there are such: one alone would hide
-// the reader that an unordered write follows whenever an ordered one came between.
+// What is remembered of 4 bytes of shared memory. Two readers, of different warps where there are such: one alone would
+// hide the reader that an unordered write follows whenever an ordered one came between.
 struct SharedWord {
   Cell write, read[2];
   uint8_t written;  // bytes that hold something
@@ -91,9 +91,9 @@ struct alignas(64) Fiber {
 struct Warp {
   uint32_t ready, waiting, left;
   uint32_t epoch;
-  bool partial;                       // whether partial masks were used since the last barrier
-  uint8_t passed[kWarp];              // partial barriers
-  uint8_t known[kWarp][kWarp];        // known[a][b]: lane a comes after what b did before its known-th partial barrier
+  bool partial;                 // whether partial masks were used since the last barrier
+  uint8_t passed[kWarp];        // partial barriers
+  uint8_t known[kWarp][kWarp];  // known[a][b]: lane a comes after what b did before its known-th partial barrier
 };
 
 struct Barrier {
@@ -109,7 +109,7 @@ struct Block {
   int last;        // the warp that goes on as long as it can; -1: drawn anew
   int favourite;   // a warp that always goes first; -1
   uint64_t random;
-  int live;        // threads that have not left
+  int live;  // threads that have not left
 
   const Launch* launch;
   int64_t linear;
@@ -173,7 +173,8 @@ void check_aligned(Block& block, Fiber& fiber, const void* p, size_t bytes, Acce
 void check_matrix_row(Block& block, Fiber& fiber, const void* row, uintptr_t pc);
 void begin_copy(Block& block, Fiber& fiber, const Copy& copy);
 void end_copy(Block& block, Fiber& fiber, const Copy& copy);
-// An atomic operation after a fence gives away what the block did; a fence after an atomic operation takes what was given there.
+// An atomic operation after a fence gives away what the block did; a fence after an atomic operation takes what was
+// given there.
 void publish(Block& block, const void* p);
 void subscribe(Block& block, const void* p);
 // counters.cc: writes an access down, and counts those of a warp whose lanes have met.

@@ -1,10 +1,11 @@
 // What a kernel's warps ask of the memories: bank conflicts of shared memory and sectors of device memory.
 //
-// The lanes of a warp run one after another here, so an access is written down lane by lane, and those of one instruction are
-// brought together when the warp meets: the n-th time that each lane came by that code since the last meeting. From the CUDA C++
-// Programming Guide 13.0, "Shared Memory" of compute capability 5.x and later: 32 banks of 4 bytes, and lanes that read the same
-// word share it; a request of 8 or 16 bytes a lane is served in halves or quarters of a warp (the best practices guide's and
-// ldmatrix's phases of 128 bytes). Device memory moves in sectors of 32 bytes.
+// The lanes of a warp run one after another here, so an access is written down lane by lane, and those of one
+// instruction are brought together when the warp meets: the n-th time that each lane came by that code since the last
+// meeting. From the CUDA C++ Programming Guide 13.0, "Shared Memory" of compute capability 5.x and later: 32 banks of 4
+// bytes, and lanes that read the same word share it; a request of 8 or 16 bytes a lane is served in halves or quarters
+// of a warp (the best practices guide's and ldmatrix's phases of 128 bytes). Device memory moves in sectors of 32
+// bytes.
 #include "simt/block.h"
 
 #include <algorithm>
@@ -30,7 +31,8 @@ void add(Counters& counters, const Request& request) {
     for (int lane = 0; lane < kWarp; ++lane) {
       if ((request.lanes >> lane & 1) == 0) continue;
       bytes += request.bytes;
-      for (uintptr_t s = request.at[lane] / 32; s <= (request.at[lane] + request.bytes - 1) / 32; ++s) sectors.push_back(s);
+      for (uintptr_t s = request.at[lane] / 32; s <= (request.at[lane] + request.bytes - 1) / 32; ++s)
+        sectors.push_back(s);
     }
     std::sort(sectors.begin(), sectors.end());
     sectors.erase(std::unique(sectors.begin(), sectors.end()), sectors.end());

@@ -24,8 +24,8 @@ constinit thread_local Block* running = nullptr;
 
 namespace {
 
-// Per fiber, and touched as far as it is used. Guarded below, and begun at different offsets so that the fibers of a block do
-// not all compete for the same sets of a cache.
+// Per fiber, and touched as far as it is used. Guarded below, and begun at different offsets so that the fibers of a
+// block do not all compete for the same sets of a cache.
 constexpr size_t kStack = 256 << 10, kGuard = 4 << 10, kColour = 320;
 
 struct Settings {
@@ -162,7 +162,8 @@ inline void make_ready(Block& block, int warp, uint32_t lanes) {
 // ---- Reports.
 
 const char* name_of(Op op) {
-  static const char* const names[] = {"sync_warp", "a shuffle", "a vote", "load_matrix", "mma_bf16", "mma_f16", "mma_s8", "mma_u8s8"};
+  static const char* const names[] = {"sync_warp", "a shuffle", "a vote", "load_matrix",
+                                      "mma_bf16",  "mma_f16",   "mma_s8", "mma_u8s8"};
   return names[static_cast<int>(op)];
 }
 
@@ -172,7 +173,8 @@ void describe(const Fiber& fiber, char* text, size_t capacity) {
   } else if (fiber.state == State::kReady) {
     std::snprintf(text, capacity, "go on");
   } else if (fiber.state == State::kInBarrier && fiber.barrier == 0) {
-    std::snprintf(text, capacity, "wait in sync_threads at %s:%u", short_name(fiber.where.file_name()), fiber.where.line());
+    std::snprintf(text, capacity, "wait in sync_threads at %s:%u", short_name(fiber.where.file_name()),
+                  fiber.where.line());
   } else if (fiber.state == State::kInBarrier) {
     std::snprintf(text, capacity, "wait in sync_group(%d) at %s:%u", fiber.barrier, short_name(fiber.where.file_name()),
                   fiber.where.line());
@@ -194,16 +196,16 @@ void deadlock(Block& block) {
       describe(block.fibers[static_cast<size_t>(end)], other, sizeof other);
       if (std::strcmp(what, other) != 0) break;
     }
-    length += static_cast<size_t>(std::snprintf(text + length, sizeof text - length, "%sthreads %d to %d %s", first == 0 ? "" : "; ",
-                                                first, end - 1, what));
+    length += static_cast<size_t>(std::snprintf(text + length, sizeof text - length, "%sthreads %d to %d %s",
+                                                first == 0 ? "" : "; ", first, end - 1, what));
     length = std::min(length, sizeof text - 1);
     first = end;
   }
   fail(block, "deadlock: %s", text);
 }
 
-// What the system's addr2line, where there is one, says of code: "function\nfile:line", or nothing. Asked once, since it takes a
-// while and mutations report the same over and over.
+// What the system's addr2line, where there is one, says of code: "function\nfile:line", or nothing. Asked once, since
+// it takes a while and mutations report the same over and over.
 const std::string& addr2line(uintptr_t pc, const Dl_info& info) {
   static std::mutex mutex;
   static auto* known = new std::map<uintptr_t, std::string>;
@@ -258,13 +260,22 @@ void run_shuffle(Block& block, Fiber* lanes, uint32_t mask) {
     Fiber& f = lanes[lane];
     int from = f.argument;
     switch (static_cast<Shuffle>(f.kind)) {
-      case Shuffle::kFrom: from &= kWarp - 1; break;
-      case Shuffle::kXor: from = lane ^ from; break;
-      case Shuffle::kUp: from = lane - from; break;
-      case Shuffle::kDown: from = lane + from; break;
+      case Shuffle::kFrom:
+        from &= kWarp - 1;
+        break;
+      case Shuffle::kXor:
+        from = lane ^ from;
+        break;
+      case Shuffle::kUp:
+        from = lane - from;
+        break;
+      case Shuffle::kDown:
+        from = lane + from;
+        break;
     }
     if (from < 0 || from >= kWarp) from = lane;  // PTX ISA 9.0, section 9.7.9.6 shfl.sync: out of range, its own value
-    if ((mask >> from & 1) == 0) fail(block, "thread %d takes a value from lane %d, which does not take part", f.thread, from);
+    if ((mask >> from & 1) == 0)
+      fail(block, "thread %d takes a value from lane %d, which does not take part", f.thread, from);
     f.c.u[0] = values[from];
   }
 }
@@ -272,7 +283,7 @@ void run_shuffle(Block& block, Fiber* lanes, uint32_t mask) {
 void run_matrix(Block& block, Fiber* lanes) {
   Fiber& any = lanes[0];
   const void* rows[kWarp];
-  uint32_t(*d[kWarp])[4];
+  uint32_t (*d[kWarp])[4];
   for (int lane = 0; lane < kWarp; ++lane) {
     Fiber& f = lanes[lane];
     rows[lane] = f.row;
@@ -283,10 +294,10 @@ void run_matrix(Block& block, Fiber* lanes) {
 }
 
 void run_mma(Fiber* lanes) {
-  const uint32_t(*a[kWarp])[4];
-  const uint32_t(*b[kWarp])[2];
-  float(*f[kWarp])[4];
-  int32_t(*i[kWarp])[4];
+  const uint32_t (*a[kWarp])[4];
+  const uint32_t (*b[kWarp])[2];
+  float (*f[kWarp])[4];
+  int32_t (*i[kWarp])[4];
   for (int lane = 0; lane < kWarp; ++lane) {
     a[lane] = &lanes[lane].a;
     b[lane] = &lanes[lane].b;
@@ -294,10 +305,14 @@ void run_mma(Fiber* lanes) {
     i[lane] = &lanes[lane].c.i;
   }
   switch (lanes[0].op) {
-    case Op::kMmaBf16: return mma_bf16(f, a, b);
-    case Op::kMmaF16: return mma_f16(f, a, b);
-    case Op::kMmaS8: return mma_s8(i, a, b);
-    default: return mma_u8s8(i, a, b);
+    case Op::kMmaBf16:
+      return mma_bf16(f, a, b);
+    case Op::kMmaF16:
+      return mma_f16(f, a, b);
+    case Op::kMmaS8:
+      return mma_s8(i, a, b);
+    default:
+      return mma_u8s8(i, a, b);
   }
 }
 
@@ -356,16 +371,24 @@ void in_warp(Block& block, Fiber& fiber, Op op, uint32_t mask, const Where& wher
       }
     }
     switch (op) {
-      case Op::kSync: order_lanes(warp, mask); break;
-      case Op::kShuffle: run_shuffle(block, lanes, mask); break;
+      case Op::kSync:
+        order_lanes(warp, mask);
+        break;
+      case Op::kShuffle:
+        run_shuffle(block, lanes, mask);
+        break;
       case Op::kBallot: {
         uint32_t votes = 0;
         for (int lane = 0; lane < kWarp; ++lane) votes |= lanes[lane].a[0] << lane;
         for (int lane = 0; lane < kWarp; ++lane) lanes[lane].c.u[0] = votes;
         break;
       }
-      case Op::kLoadMatrix: run_matrix(block, lanes); break;
-      default: run_mma(lanes); break;
+      case Op::kLoadMatrix:
+        run_matrix(block, lanes);
+        break;
+      default:
+        run_mma(lanes);
+        break;
     }
     if (block.counting && mask == kAll) meet(block, fiber.warp);
     warp.waiting &= ~mask;
@@ -385,7 +408,8 @@ void release(Block& block, int id) {
     if (barrier.lanes[w] != kAll) {
       const int there = std::countr_one(barrier.lanes[w]);
       Fiber* lanes = &block.fibers[static_cast<size_t>(w * kWarp)];
-      divergence(block, lanes[std::countr_zero(barrier.lanes[w])], lanes[there], "a barrier that a part of a warp reached");
+      divergence(block, lanes[std::countr_zero(barrier.lanes[w])], lanes[there],
+                 "a barrier that a part of a warp reached");
     }
     for (int other = 0; other < block.warps; ++other) joined[other] = std::max(joined[other], block.known[w][other]);
   }
@@ -416,15 +440,14 @@ void in_barrier(Block& block, Fiber& fiber, int id, int threads, const Where& wh
     fail(block, "sync_group(%d) at %s:%u by thread %d expects %d threads, others expect %d", id,
          short_name(where.file_name()), where.line(), fiber.thread, threads, barrier.expected);
   }
-  // PTX ISA 9.0, section 9.7.13.1: bar.sync is .aligned, so a warp arrives as one, at one place; and for __syncthreads the
-  // programming guide asks the same of the block.
-  const int same = barrier.lanes[fiber.warp] != 0                ? fiber.warp
+  // PTX ISA 9.0, section 9.7.13.1: bar.sync is .aligned, so a warp arrives as one, at one place; and for __syncthreads
+  // the programming guide asks the same of the block.
+  const int same = barrier.lanes[fiber.warp] != 0  ? fiber.warp
                    : id == 0 && barrier.warps != 0 ? std::countr_zero(barrier.warps)
-                                                                 : -1;
-  if (same >= 0 &&
-      (barrier.where[same].line() != where.line() || barrier.where[same].column() != where.column())) {
-    fail(block, "divergence: thread %d waits in a barrier at %s:%u, and warp %d in the same barrier at %s:%u", fiber.thread,
-         short_name(where.file_name()), where.line(), same, short_name(barrier.where[same].file_name()),
+                                                   : -1;
+  if (same >= 0 && (barrier.where[same].line() != where.line() || barrier.where[same].column() != where.column())) {
+    fail(block, "divergence: thread %d waits in a barrier at %s:%u, and warp %d in the same barrier at %s:%u",
+         fiber.thread, short_name(where.file_name()), where.line(), same, short_name(barrier.where[same].file_name()),
          barrier.where[same].line());
   }
   barrier.where[fiber.warp] = where;
@@ -469,7 +492,8 @@ void run_block(Block& block, int64_t linear, uint64_t seed) {
   block.live = launch.threads;
   const uint64_t drawn = mix(seed ^ mix(static_cast<uint64_t>(linear)));
   block.random = drawn | 1;
-  block.favourite = ((seed ^ static_cast<uint64_t>(linear)) & 1) != 0 ? static_cast<int>(drawn >> 32) % block.warps : -1;
+  block.favourite =
+      ((seed ^ static_cast<uint64_t>(linear)) & 1) != 0 ? static_cast<int>(drawn >> 32) % block.warps : -1;
   if (block.favourite < 0 && ((seed ^ static_cast<uint64_t>(linear)) & 1) != 0) block.favourite += block.warps;
   block.last = -1;
   block.last_barrier = Where();
@@ -501,7 +525,8 @@ void run_block(Block& block, int64_t linear, uint64_t seed) {
     f.committed = 0;
     f.released = false;
     f.atomic = nullptr;
-    f.stack = fresh_stack(block.stacks + static_cast<size_t>(t + 1) * kStack - static_cast<size_t>(t % 61) * kColour, enter);
+    f.stack =
+        fresh_stack(block.stacks + static_cast<size_t>(t + 1) * kStack - static_cast<size_t>(t % 61) * kColour, enter);
   }
   running = &block;
   block.current = pick(block);
@@ -687,9 +712,9 @@ bool Executor::run_once(const Launch& launch, uint64_t seed, char* message, size
   if (settings().counting) sum(launch, helpers + 1);
   if (Worker* failed = failed_.load()) {
     const Block& block = failed->block;
-    std::snprintf(message, capacity, "%s, block (%d, %d, %d) of %d threads, seed %llu: %s", function_name(launch.function).c_str(),
-                  block.index[0], block.index[1], block.index[2], launch.threads, static_cast<unsigned long long>(seed),
-                  with_symbols(block).c_str());
+    std::snprintf(message, capacity, "%s, block (%d, %d, %d) of %d threads, seed %llu: %s",
+                  function_name(launch.function).c_str(), block.index[0], block.index[1], block.index[2],
+                  launch.threads, static_cast<unsigned long long>(seed), with_symbols(block).c_str());
     return false;
   }
   return true;
@@ -710,14 +735,15 @@ bool Executor::run(const Limits& device, const Launch& launch, char* message, si
     return false;
   }
   if (launch.shared_bytes < 0 || launch.shared_bytes > device.shared_bytes) {
-    std::snprintf(message, capacity, "%d bytes of shared memory: a block of %s has at most %d", launch.shared_bytes, device.name,
-                  device.shared_bytes);
+    std::snprintf(message, capacity, "%d bytes of shared memory: a block of %s has at most %d", launch.shared_bytes,
+                  device.name, device.shared_bytes);
     return false;
   }
   // CUDA C++ Programming Guide 13.0, section 20.2.
   if (launch.grid[0] < 1 || launch.grid[0] > INT32_MAX || launch.grid[1] < 1 || launch.grid[1] > 65535 ||
       launch.grid[2] < 1 || launch.grid[2] > 65535) {
-    std::snprintf(message, capacity, "a grid of %lld x %lld x %lld blocks: 1 to 2147483647 x 65535 x 65535 were expected",
+    std::snprintf(message, capacity,
+                  "a grid of %lld x %lld x %lld blocks: 1 to 2147483647 x 65535 x 65535 were expected",
                   static_cast<long long>(launch.grid[0]), static_cast<long long>(launch.grid[1]),
                   static_cast<long long>(launch.grid[2]));
     return false;
@@ -742,7 +768,8 @@ bool Executor::run(const Limits& device, const Launch& launch, char* message, si
       }
       const auto [here, there] = std::mismatch(after[m].begin(), after[m].end(), memory[m].first);
       if (here == after[m].end()) continue;
-      std::snprintf(message, capacity, "%s: seeds %llu and %llu give different results, first at byte %lld of an allocation of %lld",
+      std::snprintf(message, capacity,
+                    "%s: seeds %llu and %llu give different results, first at byte %lld of an allocation of %lld",
                     function_name(launch.function).c_str(), static_cast<unsigned long long>(s.seed),
                     static_cast<unsigned long long>(seed), static_cast<long long>(there - memory[m].first),
                     static_cast<long long>(memory[m].second));
@@ -800,8 +827,8 @@ void sync_group(int id, int threads, Where where) {
   if (removed(where, "sync_group")) return;
   Block& block = *running;
   if (id < 1 || id >= kBarriers || threads < kWarp || threads % kWarp != 0 || threads > block.launch->threads) {
-    fail(block, "sync_group(%d, %d) at %s:%u: barriers 1 to 15 and whole warps of the block's %d threads were expected", id, threads,
-         short_name(where.file_name()), where.line(), block.launch->threads);
+    fail(block, "sync_group(%d, %d) at %s:%u: barriers 1 to 15 and whole warps of the block's %d threads were expected",
+         id, threads, short_name(where.file_name()), where.line(), block.launch->threads);
   }
   in_barrier(block, *block.current, id, threads, where);
 }
@@ -864,7 +891,8 @@ T atomic(T* p, uintptr_t pc, const Where& where, Update update) {
     std::memcpy(&before, &old, sizeof before);
     const T after = update(before);
     std::memcpy(&fresh, &after, sizeof fresh);
-  } while (!__atomic_compare_exchange_n(reinterpret_cast<uint32_t*>(p), &old, fresh, true, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST));
+  } while (!__atomic_compare_exchange_n(reinterpret_cast<uint32_t*>(p), &old, fresh, true, __ATOMIC_SEQ_CST,
+                                        __ATOMIC_SEQ_CST));
   fiber.released = false;
   fiber.atomic = p;
   return before;
@@ -876,7 +904,8 @@ float atomic_add(float* p, float v, Where where) {
   return atomic(p, GATUN_PC, where, [v](float x) { return x + v; });
 }
 int32_t atomic_add(int32_t* p, int32_t v, Where where) {
-  return atomic(p, GATUN_PC, where, [v](int32_t x) { return static_cast<int32_t>(static_cast<uint32_t>(x) + static_cast<uint32_t>(v)); });
+  return atomic(p, GATUN_PC, where,
+                [v](int32_t x) { return static_cast<int32_t>(static_cast<uint32_t>(x) + static_cast<uint32_t>(v)); });
 }
 uint32_t atomic_add(uint32_t* p, uint32_t v, Where where) {
   return atomic(p, GATUN_PC, where, [v](uint32_t x) { return x + v; });
@@ -888,13 +917,14 @@ uint32_t atomic_max(uint32_t* p, uint32_t v, Where where) {
   return atomic(p, GATUN_PC, where, [v](uint32_t x) { return x > v ? x : v; });
 }
 
-// PTX ISA 9.0, section 9.7.9.25.3 cp.async: the copy may happen at any time until it is waited for, so here it happens as
-// late as it may, and nobody may touch its destination in between.
+// PTX ISA 9.0, section 9.7.9.25.3 cp.async: the copy may happen at any time until it is waited for, so here it happens
+// as late as it may, and nobody may touch its destination in between.
 void copy_async_16(void* to, const void* from, int valid, Where where) {
   Block& block = *running;
   Fiber& fiber = *block.current;
   if (valid < 0 || valid > 16) {
-    fail(block, "thread %d: copy_async_16 at %s:%u of %d bytes", fiber.thread, short_name(where.file_name()), where.line(), valid);
+    fail(block, "thread %d: copy_async_16 at %s:%u of %d bytes", fiber.thread, short_name(where.file_name()),
+         where.line(), valid);
   }
   const Copy copy = {static_cast<char*>(to), static_cast<const char*>(from), valid, fiber.committed, GATUN_PC};
   begin_copy(block, fiber, copy);

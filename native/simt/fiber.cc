@@ -2,8 +2,8 @@
 
 #include <cstring>
 
-// A call of gatun_simt_switch may change what the ABI lets a function change, so only the callee-saved registers are kept: of
-// the System V ABI for x86-64 and of AAPCS64.
+// A call of gatun_simt_switch may change what the ABI lets a function change, so only the callee-saved registers are
+// kept: of the System V ABI for x86-64 and of AAPCS64.
 #if defined(__x86_64__)
 asm(R"(
   .text

@@ -65,8 +65,10 @@ template <float (*kDecode)(uint16_t)>
 void mma_16(float (*const c[kWarp])[4], const uint32_t (*const a[kWarp])[4], const uint32_t (*const b[kWarp])[2]) {
   float left[16 * 16], right[16 * 8], sum[16 * 8];
   for (int lane = 0; lane < kWarp; ++lane) {
-    for (int i = 0; i < 8; ++i) left[kA16.at[lane][i]] = kDecode(static_cast<uint16_t>((*a[lane])[i / 2] >> i % 2 * 16));
-    for (int i = 0; i < 4; ++i) right[kB16.at[lane][i]] = kDecode(static_cast<uint16_t>((*b[lane])[i / 2] >> i % 2 * 16));
+    for (int i = 0; i < 8; ++i)
+      left[kA16.at[lane][i]] = kDecode(static_cast<uint16_t>((*a[lane])[i / 2] >> i % 2 * 16));
+    for (int i = 0; i < 4; ++i)
+      right[kB16.at[lane][i]] = kDecode(static_cast<uint16_t>((*b[lane])[i / 2] >> i % 2 * 16));
     for (int i = 0; i < 4; ++i) sum[kC.at[lane][i]] = (*c[lane])[i];
   }
   multiply<16>(sum, left, right);

@@ -1,5 +1,5 @@
-// What the warp-wide instructions do, as data apart from any kernel: which element of which matrix each lane holds, and how
-// the matrix units compute. From the PTX ISA manual, version 9.0:
+// What the warp-wide instructions do, as data apart from any kernel: which element of which matrix each lane holds, and
+// how the matrix units compute. From the PTX ISA manual, version 9.0:
 //   9.7.14.5.8   mma.m16n8k16, floating point: fragments
 //   9.7.14.5.10  mma.m16n8k32, 8-bit integers: fragments
 //   9.7.14.5.14  mma
@@ -47,9 +47,9 @@ constexpr Element matrix_transposed(int lane, int i) { return {lane % 4 * 2 + i,
 // The address of row r of matrix m comes from this lane.
 constexpr int matrix_row_lane(int matrix, int row) { return matrix * 8 + row; }
 
-// d = a b + c over a warp: one pointer a lane, to its fragment. The manual promises products exact enough for FP32 and sums of
-// at least single precision in an unspecified order; here each product is exact in FP32 (unless it leaves the range) and is
-// added to c in the order of k, rounding to nearest each time, which is one of the orders allowed.
+// d = a b + c over a warp: one pointer a lane, to its fragment. The manual promises products exact enough for FP32 and
+// sums of at least single precision in an unspecified order; here each product is exact in FP32 (unless it leaves the
+// range) and is added to c in the order of k, rounding to nearest each time, which is one of the orders allowed.
 void mma_bf16(float (*const c[kWarp])[4], const uint32_t (*const a[kWarp])[4], const uint32_t (*const b[kWarp])[2]);
 void mma_f16(float (*const c[kWarp])[4], const uint32_t (*const a[kWarp])[4], const uint32_t (*const b[kWarp])[2]);
 // Without .satfinite: 32-bit sums that wrap.

@@ -1,12 +1,12 @@
-// Device memory, and what is looked at when a kernel touches memory: the hooks that -fsanitize=thread calls before each load
-// and store, supplied here instead of by that sanitizer's run time.
+// Device memory, and what is looked at when a kernel touches memory: the hooks that -fsanitize=thread calls before each
+// load and store, supplied here instead of by that sanitizer's run time.
 //
-// An access is one of the thread's own stack, of the block's shared memory, of device memory, of the launch's arguments, or
-// of constants; anything else is out of bounds. For shared and device memory, who touched each word last is remembered in
-// cells (block.h), and an access that conflicts with one that does not come before it is a race. What comes before is what
-// barriers order (block.h, `ordered`). Shuffles, votes and matrix instructions order nothing. Blocks are ordered with each
-// other by atomic operations with fences around them, which is kept for whole blocks: this can hide a race, and never
-// reports one that is not there.
+// An access is one of the thread's own stack, of the block's shared memory, of device memory, of the launch's
+// arguments, or of constants; anything else is out of bounds. For shared and device memory, who touched each word last
+// is remembered in cells (block.h), and an access that conflicts with one that does not come before it is a race. What
+// comes before is what barriers order (block.h, `ordered`). Shuffles, votes and matrix instructions order nothing.
+// Blocks are ordered with each other by atomic operations with fences around them, which is kept for whole blocks: this
+// can hide a race, and never reports one that is not there.
 #include "simt/block.h"
 
 #include <link.h>
@@ -35,8 +35,8 @@ struct Allocation {
   int64_t bytes;
 };
 
-// A range of addresses, of which pages are given out with an unused one after each allocation; and beside it one page number
-// to allocation table and the cells, touched as far as they are used.
+// A range of addresses, of which pages are given out with an unused one after each allocation; and beside it one page
+// number to allocation table and the cells, touched as far as they are used.
 class Arena {
  public:
   Arena();
@@ -97,7 +97,8 @@ Arena::Arena() {
 void* Arena::allocate(int64_t bytes) {
   const std::lock_guard lock(mutex_);
   if (bytes < 0 || static_cast<uint64_t>(bytes) > size_) return nullptr;
-  const size_t data_pages = std::max<size_t>((static_cast<size_t>(bytes) + kPage - 1) / kPage, 1), count = data_pages + 1;
+  const size_t data_pages = std::max<size_t>((static_cast<size_t>(bytes) + kPage - 1) / kPage, 1),
+               count = data_pages + 1;
   const auto range = std::find_if(free_.begin(), free_.end(), [count](const auto& r) { return r.second >= count; });
   if (range == free_.end() || (free_slots_.empty() && next_slot_ == kSlots)) return nullptr;
   const size_t first = range->first, rest = range->second - count;
@@ -190,17 +191,18 @@ void describe_interval(const Block& block, const Fiber& fiber, char* text, size_
   }
 }
 
-[[noreturn]] __attribute__((noinline)) void shared_race(Block& block, const Fiber& fiber, uint32_t offset, Access access,
-                                                        uintptr_t pc, Cell other, bool other_wrote) {
+[[noreturn]] __attribute__((noinline)) void shared_race(Block& block, const Fiber& fiber, uint32_t offset,
+                                                        Access access, uintptr_t pc, Cell other, bool other_wrote) {
   char interval[200];
   describe_interval(block, fiber, interval, sizeof interval);
   block.failed_at[0] = pc - 1;
   block.failed_at[1] = place_of(other) != 0 ? block.image + place_of(other) - 1 : 0;
   fail(block,
-       "race in shared memory at byte %u: thread %d (warp %d) %s it at {0}, thread %u (warp %u) %s it at {1}, and no barrier "
+       "race in shared memory at byte %u: thread %d (warp %d) %s it at {0}, thread %u (warp %u) %s it at {1}, and no "
+       "barrier "
        "orders the two; %s",
-       offset, fiber.thread, fiber.warp, verb(access), thread_of(other), thread_of(other) / kWarp, past(other_wrote, other),
-       interval);
+       offset, fiber.thread, fiber.warp, verb(access), thread_of(other), thread_of(other) / kWarp,
+       past(other_wrote, other), interval);
 }
 
 [[noreturn]] __attribute__((noinline)) void pending(Block& block, const Fiber& fiber, uint32_t offset, Access access,
@@ -208,24 +210,30 @@ void describe_interval(const Block& block, const Fiber& fiber, char* text, size_
   block.failed_at[0] = pc - 1;
   block.failed_at[1] = place_of(other) != 0 ? block.image + place_of(other) - 1 : 0;
   fail(block,
-       "race in shared memory at byte %u: thread %d (warp %d) %s it at {0} while the asynchronous copy of thread %u at {1} has not "
+       "race in shared memory at byte %u: thread %d (warp %d) %s it at {0} while the asynchronous copy of thread %u at "
+       "{1} has not "
        "been waited for",
        offset, fiber.thread, fiber.warp, verb(access), thread_of(other));
 }
 
-[[noreturn]] __attribute__((noinline)) void uninitialised(Block& block, const Fiber& fiber, uint32_t offset, uintptr_t pc) {
+[[noreturn]] __attribute__((noinline)) void uninitialised(Block& block, const Fiber& fiber, uint32_t offset,
+                                                          uintptr_t pc) {
   block.failed_at[0] = pc - 1;
-  fail(block, "uninitialised shared memory: thread %d (warp %d) reads byte %u at {0}, which nothing wrote", fiber.thread,
-       fiber.warp, offset);
+  fail(block, "uninitialised shared memory: thread %d (warp %d) reads byte %u at {0}, which nothing wrote",
+       fiber.thread, fiber.warp, offset);
 }
 
 // One word of shared memory, of which the access touches the bytes of `mask`.
 template <Access kAccess>
-inline void shared_word(Block& block, Fiber& fiber, uint32_t index, uint32_t mask, Cell mine, uintptr_t pc, bool any_value) {
+inline void shared_word(Block& block, Fiber& fiber, uint32_t index, uint32_t mask, Cell mine, uintptr_t pc,
+                        bool any_value) {
   SharedWord& word = block.words[index];
   const Cell cell = mine | mask;
-  const auto at = [&](Cell other) { return index * 4 + static_cast<uint32_t>(__builtin_ctz(static_cast<uint32_t>(other) & mask)); };
-  if (__builtin_expect((word.pending & mask) != 0, false)) pending(block, fiber, at(word.pending), kAccess, pc, word.write);
+  const auto at = [&](Cell other) {
+    return index * 4 + static_cast<uint32_t>(__builtin_ctz(static_cast<uint32_t>(other) & mask));
+  };
+  if (__builtin_expect((word.pending & mask) != 0, false))
+    pending(block, fiber, at(word.pending), kAccess, pc, word.write);
   if (kAccess == Access::kRead) {
     if (__builtin_expect((word.written & mask) != mask, false) && !any_value && block.check_uninitialized) {
       uninitialised(block, fiber, at(static_cast<Cell>(~word.written)), pc);
@@ -256,7 +264,8 @@ inline void shared_word(Block& block, Fiber& fiber, uint32_t index, uint32_t mas
 }
 
 template <Access kAccess>
-inline void shared_access(Block& block, Fiber& fiber, uint32_t offset, size_t bytes, uintptr_t pc, bool any_value = false) {
+inline void shared_access(Block& block, Fiber& fiber, uint32_t offset, size_t bytes, uintptr_t pc,
+                          bool any_value = false) {
   const Cell mine = stamp(block, fiber) | place_in_code(block, pc);
   uint32_t index = offset / 4;
   const uint32_t skipped = offset % 4;
@@ -311,18 +320,20 @@ bool ordered_globally(const Block& block, const Fiber& fiber, Cell cell) {
     std::snprintf(who, sizeof who, "thread %u (warp %u) of the same block", thread_of(other), thread_of(other) / kWarp);
   } else {
     std::snprintf(who, sizeof who, "thread %u of block (%lld, %lld, %lld)", thread_of(other),
-                  static_cast<long long>(linear % block.grid[0]), static_cast<long long>(linear / block.grid[0] % block.grid[1]),
+                  static_cast<long long>(linear % block.grid[0]),
+                  static_cast<long long>(linear / block.grid[0] % block.grid[1]),
                   static_cast<long long>(linear / block.grid[0] / block.grid[1]));
   }
   fail(block,
-       "race in device memory at byte %lld of an allocation of %lld: thread %d (warp %d) %s it at {0}, %s %s it, and nothing "
+       "race in device memory at byte %lld of an allocation of %lld: thread %d (warp %d) %s it at {0}, %s %s it, and "
+       "nothing "
        "orders the two; %s",
-       static_cast<long long>(p - reinterpret_cast<uintptr_t>(a->begin)), static_cast<long long>(a->bytes), fiber.thread,
-       fiber.warp, verb(access), who, past(other_wrote, other), interval);
+       static_cast<long long>(p - reinterpret_cast<uintptr_t>(a->begin)), static_cast<long long>(a->bytes),
+       fiber.thread, fiber.warp, verb(access), who, past(other_wrote, other), interval);
 }
 
-[[noreturn]] __attribute__((noinline)) void outside(Block& block, const Fiber& fiber, uintptr_t p, size_t bytes, Access access,
-                                                    uintptr_t pc) {
+[[noreturn]] __attribute__((noinline)) void outside(Block& block, const Fiber& fiber, uintptr_t p, size_t bytes,
+                                                    Access access, uintptr_t pc) {
   block.failed_at[0] = pc - 1;
   char where[160] = "where there is no allocation";
   const intptr_t offset = static_cast<intptr_t>(p - reinterpret_cast<uintptr_t>(block.shared));
@@ -335,18 +346,22 @@ bool ordered_globally(const Block& block, const Fiber& fiber, Cell cell) {
     std::snprintf(where, sizeof where, "%lld bytes before an allocation of %lld",
                   static_cast<long long>(reinterpret_cast<uintptr_t>(a->begin) - p), static_cast<long long>(a->bytes));
   } else if (offset > -(1 << 20) && offset < 1 << 20) {
-    std::snprintf(where, sizeof where, "at byte %lld of %u of shared memory", static_cast<long long>(offset), block.shared_bytes);
+    std::snprintf(where, sizeof where, "at byte %lld of %u of shared memory", static_cast<long long>(offset),
+                  block.shared_bytes);
   } else if (p < kPage) {
     std::snprintf(where, sizeof where, "at address %llu, a null pointer", static_cast<unsigned long long>(p));
   }
-  fail(block, "out of bounds: thread %d (warp %d) %s %zu bytes at {0}, %s", fiber.thread, fiber.warp, verb(access), bytes, where);
+  fail(block, "out of bounds: thread %d (warp %d) %s %zu bytes at {0}, %s", fiber.thread, fiber.warp, verb(access),
+       bytes, where);
 }
 
 template <Access kAccess>
 inline void global_word(Block& block, Fiber& fiber, uintptr_t p, uint32_t mask, Cell mine, uintptr_t pc) {
   GlobalWord& word = arena().word(p);
   Cell cell = mine | mask;
-  const auto at = [&](Cell other) { return (p & ~uintptr_t{3}) + static_cast<uintptr_t>(__builtin_ctz(static_cast<uint32_t>(other) & mask)); };
+  const auto at = [&](Cell other) {
+    return (p & ~uintptr_t{3}) + static_cast<uintptr_t>(__builtin_ctz(static_cast<uint32_t>(other) & mask));
+  };
   if (kAccess == Access::kRead) {
     if (word.read.load(std::memory_order_relaxed) != cell) word.read.store(cell, std::memory_order_relaxed);
     const Cell write = word.write.load(std::memory_order_relaxed);
@@ -363,7 +378,8 @@ inline void global_word(Block& block, Fiber& fiber, uintptr_t p, uint32_t mask, 
       global_race(block, fiber, at(write), kAccess, pc, write, true);
     }
     const Cell read = word.read.load();
-    if ((read & mask) != 0 && !ordered_globally(block, fiber, read)) global_race(block, fiber, at(read), kAccess, pc, read, false);
+    if ((read & mask) != 0 && !ordered_globally(block, fiber, read))
+      global_race(block, fiber, at(read), kAccess, pc, read, false);
   }
 }
 
@@ -445,7 +461,8 @@ inline void hook(const void* p, size_t bytes, bool aligned, uintptr_t pc) {
   Fiber& fiber = *block->current;
   if (aligned && __builtin_expect((reinterpret_cast<uintptr_t>(p) & (bytes - 1)) != 0, false)) {
     block->failed_at[0] = pc - 1;
-    fail(*block, "thread %d %s %zu bytes at {0}, at an address that is not a multiple of them", fiber.thread, verb(kAccess), bytes);
+    fail(*block, "thread %d %s %zu bytes at {0}, at an address that is not a multiple of them", fiber.thread,
+         verb(kAccess), bytes);
   }
   access<kAccess>(*block, fiber, p, bytes, pc);
 }
@@ -487,26 +504,29 @@ void subscribe(Block& block, const void* p) {
 void check_aligned(Block& block, Fiber& fiber, const void* p, size_t bytes, Access how, uintptr_t pc, Where where) {
   if (reinterpret_cast<uintptr_t>(p) % bytes != 0) {
     const char* slash = std::strrchr(where.file_name(), '/');
-    fail(block, "thread %d %s %zu bytes at %s:%u, at an address that is not a multiple of them", fiber.thread, verb(how), bytes,
-         slash == nullptr ? where.file_name() : slash + 1, where.line());
+    fail(block, "thread %d %s %zu bytes at %s:%u, at an address that is not a multiple of them", fiber.thread,
+         verb(how), bytes, slash == nullptr ? where.file_name() : slash + 1, where.line());
   }
   if (!block.check) return;
   switch (how) {
-    case Access::kRead: return access<Access::kRead>(block, fiber, p, bytes, pc);
-    case Access::kWrite: return access<Access::kWrite>(block, fiber, p, bytes, pc);
-    case Access::kAtomic: return access<Access::kAtomic>(block, fiber, p, bytes, pc);
+    case Access::kRead:
+      return access<Access::kRead>(block, fiber, p, bytes, pc);
+    case Access::kWrite:
+      return access<Access::kWrite>(block, fiber, p, bytes, pc);
+    case Access::kAtomic:
+      return access<Access::kAtomic>(block, fiber, p, bytes, pc);
   }
 }
 
-// PTX ISA 9.0, section 9.7.14.5.15: rows of 16 bytes, aligned, in shared memory. Rows that nothing wrote may be loaded, since
-// the results that come of them may be dropped; they hold NaN.
+// PTX ISA 9.0, section 9.7.14.5.15: rows of 16 bytes, aligned, in shared memory. Rows that nothing wrote may be loaded,
+// since the results that come of them may be dropped; they hold NaN.
 void check_matrix_row(Block& block, Fiber& fiber, const void* row, uintptr_t pc) {
   const uintptr_t p = reinterpret_cast<uintptr_t>(row), offset = p - reinterpret_cast<uintptr_t>(block.shared);
   if (offset >= block.shared_bytes || 16 > block.shared_bytes - offset) outside(block, fiber, p, 16, Access::kRead, pc);
   if (offset % 16 != 0) {
     block.failed_at[0] = pc - 1;
-    fail(block, "thread %d gives load_matrix at {0} a row at byte %zu of shared memory, which is not a multiple of 16", fiber.thread,
-         static_cast<size_t>(offset));
+    fail(block, "thread %d gives load_matrix at {0} a row at byte %zu of shared memory, which is not a multiple of 16",
+         fiber.thread, static_cast<size_t>(offset));
   }
   if (block.counting) touch(fiber, offset, 16, true, pc);
   if (block.check) shared_access<Access::kRead>(block, fiber, static_cast<uint32_t>(offset), 16, pc, true);
@@ -515,10 +535,13 @@ void check_matrix_row(Block& block, Fiber& fiber, const void* row, uintptr_t pc)
 void begin_copy(Block& block, Fiber& fiber, const Copy& copy) {
   const uintptr_t to = reinterpret_cast<uintptr_t>(copy.to), from = reinterpret_cast<uintptr_t>(copy.from);
   const uintptr_t offset = to - reinterpret_cast<uintptr_t>(block.shared);
-  if (offset >= block.shared_bytes || 16 > block.shared_bytes - offset) outside(block, fiber, to, 16, Access::kWrite, copy.pc);
+  if (offset >= block.shared_bytes || 16 > block.shared_bytes - offset)
+    outside(block, fiber, to, 16, Access::kWrite, copy.pc);
   if (offset % 16 != 0 || from % 16 != 0) {
     block.failed_at[0] = copy.pc - 1;
-    fail(block, "thread %d: copy_async_16 at {0} to byte %zu of shared memory, from byte %zu after a multiple of 16: both must be aligned",
+    fail(block,
+         "thread %d: copy_async_16 at {0} to byte %zu of shared memory, from byte %zu after a multiple of 16: both "
+         "must be aligned",
          fiber.thread, static_cast<size_t>(offset), static_cast<size_t>(from % 16));
   }
   if (block.counting) {
@@ -540,7 +563,8 @@ void end_copy(Block& block, Fiber& fiber, const Copy& copy) {
     for (uint32_t w = 0; w < 4; ++w) block.words[offset / 4 + w].pending = 0;
     shared_access<Access::kWrite>(block, fiber, offset, 16, copy.pc);
     if (copy.valid != 0) {
-      global_access<Access::kRead>(block, fiber, reinterpret_cast<uintptr_t>(copy.from), static_cast<size_t>(copy.valid), copy.pc);
+      global_access<Access::kRead>(block, fiber, reinterpret_cast<uintptr_t>(copy.from),
+                                   static_cast<size_t>(copy.valid), copy.pc);
     }
   }
   std::memcpy(copy.to, copy.from, static_cast<size_t>(copy.valid));
@@ -552,18 +576,14 @@ void end_copy(Block& block, Fiber& fiber, const Copy& copy) {
 // ---- What -fsanitize=thread calls. Hidden, so that they are those of this library alone.
 
 #define GATUN_PC reinterpret_cast<uintptr_t>(__builtin_return_address(0))
-#define GATUN_HOOKS(bytes)                                                                                     \
-  void __tsan_read##bytes(void* p) {                                                                           \
-    gatun::simt::hook<gatun::simt::Access::kRead>(p, bytes, true, GATUN_PC);                                   \
-  }                                                                                                            \
-  void __tsan_write##bytes(void* p) {                                                                          \
-    gatun::simt::hook<gatun::simt::Access::kWrite>(p, bytes, true, GATUN_PC);                                  \
-  }                                                                                                            \
-  void __tsan_unaligned_read##bytes(void* p) {                                                                 \
-    gatun::simt::hook<gatun::simt::Access::kRead>(p, bytes, false, GATUN_PC);                                  \
-  }                                                                                                            \
-  void __tsan_unaligned_write##bytes(void* p) {                                                                \
-    gatun::simt::hook<gatun::simt::Access::kWrite>(p, bytes, false, GATUN_PC);                                 \
+#define GATUN_HOOKS(bytes)                                                                                        \
+  void __tsan_read##bytes(void* p) { gatun::simt::hook<gatun::simt::Access::kRead>(p, bytes, true, GATUN_PC); }   \
+  void __tsan_write##bytes(void* p) { gatun::simt::hook<gatun::simt::Access::kWrite>(p, bytes, true, GATUN_PC); } \
+  void __tsan_unaligned_read##bytes(void* p) {                                                                    \
+    gatun::simt::hook<gatun::simt::Access::kRead>(p, bytes, false, GATUN_PC);                                     \
+  }                                                                                                               \
+  void __tsan_unaligned_write##bytes(void* p) {                                                                   \
+    gatun::simt::hook<gatun::simt::Access::kWrite>(p, bytes, false, GATUN_PC);                                    \
   }
 
 extern "C" {

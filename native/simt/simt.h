@@ -1,10 +1,11 @@
-// A host model of a SIMT GPU: what it offers to the host, and what a kernel's half of kernels-cu/gpu (model.h) is made of.
+// A host model of a SIMT GPU: what it offers to the host, and what a kernel's half of kernels-cu/gpu (model.h) is made
+// of.
 //
-// Every thread of a block is a fiber of one thread of the operating system; blocks run on a few such threads. A fiber runs
-// until it waits: for its warp (shuffles, matrix instructions) or for a barrier. What goes on next is drawn at random from
-// a seed. Shared memory is poisoned at block start. Kernels compiled with -fsanitize=thread call the hooks in memory.cc at
-// each access, which look for bytes outside of any allocation, for accesses that no barrier orders, and for shared memory
-// that is read before it is written.
+// Every thread of a block is a fiber of one thread of the operating system; blocks run on a few such threads. A fiber
+// runs until it waits: for its warp (shuffles, matrix instructions) or for a barrier. What goes on next is drawn at
+// random from a seed. Shared memory is poisoned at block start. Kernels compiled with -fsanitize=thread call the hooks
+// in memory.cc at each access, which look for bytes outside of any allocation, for accesses that no barrier orders, and
+// for shared memory that is read before it is written.
 //
 // A launch that does something wrong ends with a message; nothing is written to standard error and nothing aborts.
 //
@@ -13,13 +14,13 @@
 //
 // Read from the environment at the first launch:
 //   GATUN_SIMT_SEED=n        the seed of the schedules, 1 by default. Half of the blocks favour one of their warps.
-//   GATUN_SIMT_SCHEDULES=n   runs every launch n times, with the seeds from GATUN_SIMT_SEED on, each from the same memory;
+//   GATUN_SIMT_SCHEDULES=n   runs every launch n times, with seeds from GATUN_SIMT_SEED on, each from the same memory;
 //                            results that differ between them are an error.
-//   GATUN_SIMT_THREADS=n     how many threads of the operating system; by default as many as the process may run on, at most 8
+//   GATUN_SIMT_THREADS=n     threads of the operating system; by default as many as the process may run on, at most 8
 //   GATUN_SIMT_CHECK=0       leaves out all checks of memory
 //   GATUN_SIMT_UNINITIALIZED=0  allows reads of shared memory that nothing wrote (it holds NaN)
 //   GATUN_SIMT_COUNT=file    appends to a file a line for each launch, of the numbers of Counters and the kernel's name
-//   GATUN_SIMT_SITES=file    appends to a file each barrier, fence and wait that a kernel reached: "line:column file kind"
+//   GATUN_SIMT_SITES=file    appends to a file each barrier, fence and wait that was reached: "line:column:file kind"
 //   GATUN_SIMT_REMOVE=line:column:file   removes that one (`file` is the end of its path)
 #pragma once
 
@@ -36,19 +37,21 @@ struct Limits {
   int arch;          // 10 * compute capability
   int shared_bytes;  // of a block
   int shared_bytes_multiprocessor;
-  int threads;       // of a block
+  int threads;  // of a block
   int threads_multiprocessor;
   int multiprocessors;
   int64_t cache_bytes;
 };
-// CUDA C++ Programming Guide 13.0, "Technical Specifications per Compute Capability". Multiprocessors and cache are what plans
-// divide work by: those of an A100, and so few that the blocks of small cases already have several tiles each.
+// CUDA C++ Programming Guide 13.0, "Technical Specifications per Compute Capability". Multiprocessors and cache are
+// what plans divide work by: those of an A100, and so few that the blocks of small cases already have several tiles
+// each.
 inline constexpr Limits kDevices[] = {
     {"sm_80", 80, 163 << 10, 164 << 10, 1024, 2048, 108, 40 << 20},
     {"sm_86", 86, 99 << 10, 100 << 10, 1024, 1536, 2, 6 << 20},
 };
 
-// Device memory: exactly these bytes may be touched by kernels. nullptr where there is none left. All bytes start as 0xff.
+// Device memory: exactly these bytes may be touched by kernels. nullptr where there is none left. All bytes start as
+// 0xff.
 void* allocate(int64_t bytes);
 void release(void* memory);
 
@@ -67,12 +70,12 @@ bool launch(const Limits& device, const Launch& launch, char* message, size_t ca
 
 // What a kernel's warps asked of the memories, summed over its launches while GATUN_SIMT_COUNT is set or count(true).
 struct Counters {
-  int64_t shared_requests = 0;   // of a warp
-  int64_t shared_passes = 0;     // over the banks
-  int64_t shared_ideal = 0;      // passes that as many different words take without conflicts
+  int64_t shared_requests = 0;  // of a warp
+  int64_t shared_passes = 0;    // over the banks
+  int64_t shared_ideal = 0;     // passes that as many different words take without conflicts
   int64_t global_requests = 0;
-  int64_t global_sectors = 0;    // of 32 bytes
-  int64_t global_ideal = 0;      // sectors that the same number of bytes fits into
+  int64_t global_sectors = 0;  // of 32 bytes
+  int64_t global_ideal = 0;    // sectors that the same number of bytes fits into
 };
 void count(bool on);
 Counters counters(const void* function);

@@ -13,7 +13,8 @@ float* floats() { return reinterpret_cast<float*>(gpu::shared()); }
 
 // Each thread takes what another one left in shared memory.
 template <bool kBarrier>
-GPU_KERNEL(kThreads, 1) void exchange(const Args a) {
+GPU_KERNEL(kThreads, 1)
+void exchange(const Args a) {
   const int64_t i = static_cast<int64_t>(block_x()) * kThreads + thread();
   const int other = kThreads - 1 - thread();
   floats()[other] = a.in[i - thread() + other];
@@ -21,9 +22,11 @@ GPU_KERNEL(kThreads, 1) void exchange(const Args a) {
   a.out[i] = floats()[thread()] + 1.0f;
 }
 
-// Two buffers that are filled in turn: the second barrier of a step keeps the next but one filling from coming too early.
+// Two buffers that are filled in turn: the second barrier of a step keeps the next but one filling from coming too
+// early.
 template <bool kSecond>
-GPU_KERNEL(kThreads, 1) void two_buffers(const Args a) {
+GPU_KERNEL(kThreads, 1)
+void two_buffers(const Args a) {
   float sum = 0.0f;
   for (int step = 0; step < 6; ++step) {
     float* buffer = floats() + (kSecond ? 0 : step % 2 * kThreads);
@@ -51,7 +54,8 @@ GPU_KERNEL(kThreads, 1) void one_buffer(const Args a) {
 enum class Waits { kAll, kNone, kTooFew, kNoCommit, kNoBarrier };
 
 template <Waits kWaits>
-GPU_KERNEL(kThreads, 1) void asynchronous(const Args a) {
+GPU_KERNEL(kThreads, 1)
+void asynchronous(const Args a) {
   float* first = floats();
   float* second = floats() + kThreads * 4;
   copy_async_16(first + thread() * 4, a.in, 16);
@@ -88,7 +92,8 @@ GPU_KERNEL(kThreads, 1) void asynchronous_groups(const Args a) {
 enum class Branch { kHalfWarp, kOneWarp, kOtherPlace, kLeave };
 
 template <Branch kBranch>
-GPU_KERNEL(kThreads, 1) void diverging(const Args a) {
+GPU_KERNEL(kThreads, 1)
+void diverging(const Args a) {
   if (kBranch == Branch::kHalfWarp && lane() < 16) sync_threads();
   if (kBranch == Branch::kOneWarp && warp() == 1) {
     sync_group(1, 64);
@@ -119,7 +124,8 @@ GPU_KERNEL(kThreads, 1) void leaving_warps(const Args a) {
 enum class Bounds { kSharedRead, kSharedWrite, kRead, kWrite, kBefore, kNull, kCopy, kMatrix, kUnaligned };
 
 template <Bounds kBounds>
-GPU_KERNEL(kThreads, 1) void outside(const Args a) {
+GPU_KERNEL(kThreads, 1)
+void outside(const Args a) {
   const bool last = thread() == kThreads - 1;
   if (kBounds == Bounds::kSharedRead) {
     floats()[thread()] = 0.0f;
@@ -149,7 +155,8 @@ GPU_KERNEL(kThreads, 1) void unwritten(const Args a) {
 enum class Shuffles { kBranch, kLeft };
 
 template <Shuffles kShuffles>
-GPU_KERNEL(kThreads, 1) void shuffling(const Args a) {
+GPU_KERNEL(kThreads, 1)
+void shuffling(const Args a) {
   float v = a.in[thread()];
   if (kShuffles == Shuffles::kLeft && lane() == 31) return;
   if (kShuffles == Shuffles::kLeft || lane() < 16) v += shuffle_xor(v, 1);
@@ -174,7 +181,8 @@ GPU_KERNEL(kThreads, 1) void shuffles(const Args a) {
 enum class Order { kSync, kShuffle, kHalves, kWrongHalves };
 
 template <Order kOrder>
-GPU_KERNEL(kThreads, 1) void lanes(const Args a) {
+GPU_KERNEL(kThreads, 1)
+void lanes(const Args a) {
   const int other = kOrder == Order::kWrongHalves ? thread() ^ 16 : thread() ^ 1;
   floats()[thread()] = a.in[thread()];
   if (kOrder == Order::kSync) sync_warp();
@@ -191,7 +199,8 @@ GPU_KERNEL(kThreads, 1) void lanes(const Args a) {
 
 // Pairs of warps have a barrier each.
 template <bool kRight, int kCount = 64>
-GPU_KERNEL(kThreads, 1) void groups(const Args a) {
+GPU_KERNEL(kThreads, 1)
+void groups(const Args a) {
   floats()[thread()] = a.in[thread()];
   sync_group(1 + warp() / 2, kCount);
   const int other = thread() ^ (kRight ? 32 : 64);
@@ -210,7 +219,8 @@ GPU_KERNEL(kThreads, 1) void chain(const Args a) {
 enum class Blocks { kDisjoint, kSame, kRead, kLastBlock, kNoFence };
 
 template <Blocks kBlocks>
-GPU_KERNEL(kThreads, 1) void blocks(const Args a) {
+GPU_KERNEL(kThreads, 1)
+void blocks(const Args a) {
   const int64_t i = static_cast<int64_t>(block_x()) * kThreads + thread();
   if (kBlocks == Blocks::kDisjoint) a.out[i] = a.in[i] + 1.0f;
   if (kBlocks == Blocks::kSame) a.out[thread()] = 1.0f;
@@ -252,7 +262,8 @@ GPU_KERNEL(kThreads, 1) void bytes(const Args a) {
 }
 
 template <bool kSame>
-GPU_KERNEL(kThreads, 1) void matrices(const Args a) {
+GPU_KERNEL(kThreads, 1)
+void matrices(const Args a) {
   floats()[thread()] = a.in[thread()];
   sync_threads();
   uint32_t r[2];
@@ -290,9 +301,7 @@ GPU_KERNEL(kThreads, 1) void removable(const Args a) {
 }
 constexpr unsigned kBarrierOfRemovable = __LINE__ - 3;
 
-GPU_KERNEL(kThreads, 1) void tickets(const Args a) {
-  a.out[atomic_add(a.counter, 1u)] = a.in[thread()] + 1.0f;
-}
+GPU_KERNEL(kThreads, 1) void tickets(const Args a) { a.out[atomic_add(a.counter, 1u)] = a.in[thread()] + 1.0f; }
 
 GPU_KERNEL(32, 1) void counted(const Args a) {
   const int stride = static_cast<int>(a.n);
@@ -304,15 +313,19 @@ GPU_KERNEL(32, 1) void counted(const Args a) {
 constexpr int kBytes = kThreads * 4;
 const Case kCases[] = {
     {"exchange", exchange<true>, 6, kThreads, kBytes, nullptr, true},
-    {"exchange, no barrier", exchange<false>, 6, kThreads, kBytes, "race in shared memory|uninitialised shared memory", false},
+    {"exchange, no barrier", exchange<false>, 6, kThreads, kBytes, "race in shared memory|uninitialised shared memory",
+     false},
     {"one buffer, two barriers", two_buffers<true>, 1, kThreads, 3 * kBytes, nullptr, true},
     {"two buffers, a barrier each", two_buffers<false>, 1, kThreads, 3 * kBytes, nullptr, true},
     {"one buffer, one barrier", one_buffer, 1, kThreads, kBytes, "race in shared memory", false},
     {"asynchronous copies", asynchronous<Waits::kAll>, 1, kThreads, 8 * kBytes, nullptr, true},
     {"asynchronous groups", asynchronous_groups, 1, kThreads, 8 * kBytes, nullptr, true},
-    {"asynchronous, not waited for", asynchronous<Waits::kNone>, 1, kThreads, 8 * kBytes, "has not been waited for", false},
-    {"asynchronous, one group too few", asynchronous<Waits::kTooFew>, 1, kThreads, 8 * kBytes, "has not been waited for", false},
-    {"asynchronous, not committed", asynchronous<Waits::kNoCommit>, 1, kThreads, 8 * kBytes, "has not been waited for", false},
+    {"asynchronous, not waited for", asynchronous<Waits::kNone>, 1, kThreads, 8 * kBytes, "has not been waited for",
+     false},
+    {"asynchronous, one group too few", asynchronous<Waits::kTooFew>, 1, kThreads, 8 * kBytes,
+     "has not been waited for", false},
+    {"asynchronous, not committed", asynchronous<Waits::kNoCommit>, 1, kThreads, 8 * kBytes, "has not been waited for",
+     false},
     {"asynchronous, no barrier", asynchronous<Waits::kNoBarrier>, 1, kThreads, 8 * kBytes,
      "race in shared memory|has not been waited for|uninitialised shared memory", false},
     {"barrier in half a warp", diverging<Branch::kHalfWarp>, 1, kThreads, 0, "divergence|deadlock", false},
@@ -320,23 +333,30 @@ const Case kCases[] = {
     {"barriers at two places", diverging<Branch::kOtherPlace>, 1, kThreads, 0, "divergence", false},
     {"a thread leaves before a barrier", diverging<Branch::kLeave>, 1, kThreads, 0, "divergence", false},
     {"warps leave before a barrier", leaving_warps, 1, kThreads, kBytes, nullptr, true},
-    {"shared memory, read past its end", outside<Bounds::kSharedRead>, 1, kThreads, kBytes, "at byte 512 of 512 of shared memory", false},
-    {"shared memory, write past its end", outside<Bounds::kSharedWrite>, 1, kThreads, kBytes, "at byte 512 of 512 of shared memory", false},
-    {"read past the end", outside<Bounds::kRead>, 1, kThreads, 0, "out of bounds: thread 127 (warp 3) reads 4 bytes", false},
+    {"shared memory, read past its end", outside<Bounds::kSharedRead>, 1, kThreads, kBytes,
+     "at byte 512 of 512 of shared memory", false},
+    {"shared memory, write past its end", outside<Bounds::kSharedWrite>, 1, kThreads, kBytes,
+     "at byte 512 of 512 of shared memory", false},
+    {"read past the end", outside<Bounds::kRead>, 1, kThreads, 0, "out of bounds: thread 127 (warp 3) reads 4 bytes",
+     false},
     {"write past the end", outside<Bounds::kWrite>, 1, kThreads, 0, "at byte 3072 of an allocation of 3072", false},
-    {"write before the beginning", outside<Bounds::kBefore>, 1, kThreads, 0, "4 bytes before an allocation of 3072", false},
+    {"write before the beginning", outside<Bounds::kBefore>, 1, kThreads, 0, "4 bytes before an allocation of 3072",
+     false},
     {"null", outside<Bounds::kNull>, 1, kThreads, 0, "a null pointer", false},
-    {"copy from past the end", outside<Bounds::kCopy>, 1, kThreads, kBytes, "out of bounds: thread 127 (warp 3) reads 4 bytes", false},
+    {"copy from past the end", outside<Bounds::kCopy>, 1, kThreads, kBytes,
+     "out of bounds: thread 127 (warp 3) reads 4 bytes", false},
     {"matrix row past the end", outside<Bounds::kMatrix>, 1, kThreads, kBytes, "of 512 of shared memory", false},
     {"unaligned", outside<Bounds::kUnaligned>, 1, kThreads, 0, "not a multiple", false},
-    {"uninitialised", unwritten, 1, kThreads, kBytes, "uninitialised shared memory: thread 76 (warp 2) reads byte 308", false},
+    {"uninitialised", unwritten, 1, kThreads, kBytes, "uninitialised shared memory: thread 76 (warp 2) reads byte 308",
+     false},
     {"shuffle in a branch", shuffling<Shuffles::kBranch>, 1, kThreads, 0, "deadlock|has left the kernel", false},
     {"shuffle after a lane left", shuffling<Shuffles::kLeft>, 1, kThreads, 0, "deadlock|has left the kernel", false},
     {"shuffles and votes", shuffles, 1, kThreads, 0, nullptr, true},
     {"lanes", lanes<Order::kSync>, 1, kThreads, kBytes, nullptr, true},
     {"lanes, ordered by a shuffle", lanes<Order::kShuffle>, 1, kThreads, kBytes, "race in shared memory", false},
     {"lanes by halves", lanes<Order::kHalves>, 1, kThreads, kBytes, nullptr, true},
-    {"lanes across halves", lanes<Order::kWrongHalves>, 1, kThreads, kBytes, "race in shared memory|uninitialised", false},
+    {"lanes across halves", lanes<Order::kWrongHalves>, 1, kThreads, kBytes, "race in shared memory|uninitialised",
+     false},
     {"named barriers", groups<true>, 1, kThreads, kBytes, nullptr, true},
     {"named barriers of others", groups<false>, 1, kThreads, kBytes, "race in shared memory|uninitialised", false},
     {"named barriers with too many threads", groups<true, 96>, 1, kThreads, kBytes, "deadlock", false},

@@ -17,7 +17,8 @@ struct Case {
   const char* name;
   Kernel kernel;
   int blocks, threads, shared_bytes;
-  // What a report must say, or nullptr for a kernel that is right; its output is then out[i] = in[i] + 1 where `checked`.
+  // What a report must say, or nullptr for a kernel that is right; its output is then out[i] = in[i] + 1 where
+  // `checked`.
   const char* report;
   bool checked;
 };

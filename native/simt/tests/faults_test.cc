@@ -1,4 +1,5 @@
-// The model finds faults that were planted, on each of many schedules, and has nothing to say of kernels that are right.
+// The model finds faults that were planted, on each of many schedules, and has nothing to say of kernels that are
+// right.
 #include "faults.h"
 
 #include "simt/simt.h"
@@ -80,7 +81,8 @@ TEST_P(Faults, OnEverySchedule) {
       }
       ASSERT_EQ(outcome.message, "") << c.name << ", seed " << seed;
       for (int i = 0; c.checked && i < c.blocks * c.threads; ++i) {
-        ASSERT_EQ(outcome.out[static_cast<size_t>(i)], static_cast<float>(i) + 1.0f) << c.name << ", seed " << seed << ", " << i;
+        ASSERT_EQ(outcome.out[static_cast<size_t>(i)], static_cast<float>(i) + 1.0f)
+            << c.name << ", seed " << seed << ", " << i;
       }
     }
   }
@@ -104,7 +106,8 @@ TEST(Reports, NameBlockThreadsAndLines) {
 }
 
 TEST(Sites, ABarrierThatIsRemovedIsMissed) {
-  const std::string line = std::to_string(kRemovableLine) + ":15:faults.cc", other = std::to_string(kRemovableLine + 1) + ":15:faults.cc";
+  const std::string line = std::to_string(kRemovableLine) + ":15:faults.cc",
+                    other = std::to_string(kRemovableLine + 1) + ":15:faults.cc";
   set_remove(other.c_str());
   EXPECT_EQ(run(kRemovable, 1, 128, 512, 1).message, "");
   set_remove(line.c_str());

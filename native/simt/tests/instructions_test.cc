@@ -1,5 +1,5 @@
-// Fragments and warp-wide instructions apart from any kernel. The maps are written down here a second time, in the form of the
-// manual's figures, and a product over fragments is compared with the plain product of matrices.
+// Fragments and warp-wide instructions apart from any kernel. The maps are written down here a second time, in the form
+// of the manual's figures, and a product over fragments is compared with the plain product of matrices.
 #include "simt/instructions.h"
 
 #include <gtest/gtest.h>
@@ -136,7 +136,8 @@ void check_floats(Instruction instruction, uint16_t (*encode)(float), float (*de
   for (int lane = 0; lane < kWarp; ++lane) {
     for (int i = 0; i < 4; ++i) {
       const Element s = fragment::c(lane, i);
-      EXPECT_NEAR(static_cast<double>(c.word[lane][i]), expected[s.row][s.column], 16 * 0x1p-24 * size[s.row][s.column]);
+      EXPECT_NEAR(static_cast<double>(c.word[lane][i]), expected[s.row][s.column],
+                  16 * 0x1p-24 * size[s.row][s.column]);
     }
   }
 }
@@ -156,7 +157,8 @@ float from_f16(uint16_t bits) {
 TEST(Mma, Bf16IsTheProduct) { check_floats(mma_bf16, bf16, from_bf16); }
 TEST(Mma, F16IsTheProduct) { check_floats(mma_f16, f16, from_f16); }
 
-// Each pattern of 16 bits goes through the unit unchanged when it is multiplied by 1, denormals and infinities included.
+// Each pattern of 16 bits goes through the unit unchanged when it is multiplied by 1, denormals and infinities
+// included.
 template <typename Instruction>
 void check_decoding(Instruction instruction, uint16_t one, float (*decode)(uint16_t)) {
   for (uint32_t bits = 0; bits < 65536; bits += 16) {
@@ -255,7 +257,8 @@ TEST(LoadMatrix, GivesRowsOrColumns) {
   }
 }
 
-// What the maps are for: an A of row-major rows by ldmatrix is the A of mma, and a row-major B by its transposing form its B.
+// What the maps are for: an A of row-major rows by ldmatrix is the A of mma, and a row-major B by its transposing form
+// its B.
 TEST(LoadMatrix, MakesTheFragmentsOfMma) {
   uint16_t a[16][16], b[16][8];
   for (int r = 0; r < 16; ++r) {
