@@ -18,6 +18,8 @@
 // LayerNorm of a row with an infinity, 0 with NaN at the infinities for RMSNorm, NaN for a row with NaN.
 #include "norm/kernels.h"
 
+#include <type_traits>
+
 #include "gpu/pack.h"
 #include "gpu/rows.h"
 
@@ -74,21 +76,23 @@ GPU_KERNEL(kBlockOf<kThreads>, 1) void norm_rows(const NormArgs a) {
     // In place, the first thread writes there in the end. A block's barriers are in the sums.
     if constexpr (kThreads == kWarp) sync_warp();
   }
-  const auto moments = [&](float scale) {
+  // By the power of two only where it is needed: the multiplications cost.
+  const auto moments = [&](auto scaled, float power) {
+    const auto times = [&](float v) { return decltype(scaled)::value ? v * power : v; };
     Moments m = {0.0f, 0.0f, 0.0f};
     float s = 0.0f, squares = 0.0f;
     if constexpr (kLayer) {
       each([&](const float(&v)[N], int64_t) {
 #pragma unroll
-        for (int j = 0; j < N; ++j) s += (v[j] - first) * scale;
+        for (int j = 0; j < N; ++j) s += times(v[j] - first);
       });
-      m.mean = first * scale + group.sum(s) / count;
+      m.mean = times(first) + group.sum(s) / count;
       s = 0.0f;
     }
     each([&](const float(&v)[N], int64_t) {
 #pragma unroll
       for (int j = 0; j < N; ++j) {
-        const float c = v[j] * scale - m.mean;
+        const float c = times(v[j]) - m.mean;
         if constexpr (kLayer) s += c;
         squares = fma(c, c, squares);
       }
@@ -104,7 +108,7 @@ GPU_KERNEL(kBlockOf<kThreads>, 1) void norm_rows(const NormArgs a) {
   };
 
   float scale = 1.0f, epsilon = a.epsilon;
-  Moments m = moments(scale);
+  Moments m = moments(std::false_type(), 1.0f);
   if (!in_range(m.mean_square + epsilon)) {
     float most = 0.0f;
     each([&](const float(&v)[N], int64_t) {
@@ -117,7 +121,7 @@ GPU_KERNEL(kBlockOf<kThreads>, 1) void norm_rows(const NormArgs a) {
     if (most > 0.0f && finite(most)) {
       scale = inverse_power(most);
       epsilon = epsilon * scale * scale;
-      m = moments(scale);
+      m = moments(std::true_type(), scale);
     }
   }
   const float factor = 1.0f / sqrt(m.mean_square + epsilon);
