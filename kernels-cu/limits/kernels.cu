@@ -1,7 +1,7 @@
 // What the units reach on operands in registers, and what memory reaches in a sweep.
 //
-// Eight independent chains a thread: an instruction's latency is four cycles for FP32 and some twenty to thirty for the matrix units,
-// and a multiprocessor holds 16 warps or more of these kernels. The matrix units are asked through mma.sync, as the kernels of
+// Eight independent chains a thread: an instruction's latency is four cycles for FP32 and some twenty to thirty for the
+// matrix units, and a multiprocessor holds 16 warps or more of these kernels. The matrix units are asked through mma.sync, as the kernels of
 // this backend ask them: on compute capability 9.0 and up their own instructions reach more.
 #include "limits/kernels.h"
 

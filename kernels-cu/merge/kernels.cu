@@ -3,8 +3,8 @@
 //   m = max lse_i,  e_i = exp(lse_i - m),  S = sum of e_i
 //   out = sum of e_i x_i / (S + exp(sink - m)),  lse = m + log S
 //
-// Bytes: x is read once and out written once, 4 (parts + 1) of FP32 for an element of out; a log-sum-exp is 4 bytes for a whole row.
-// FLOPs: 2 parts for an element, and some 30 parts for a row. What binds it: memory. A warp has a row of out: its lanes read the
+// Bytes: x is read once and out written once, 4 (parts + 1) of FP32 for an element of out; a log-sum-exp is 4 bytes for a whole
+// row. FLOPs: 2 parts for an element, and some 30 parts for a row. What binds it: memory. A warp has a row of out: its lanes read the
 // log-sum-exps of 32 parts at once, and hand around the weights they make of them; a pack of out is summed over all parts in
 // registers. Only the last step writes lse, which may be the first part's.
 //

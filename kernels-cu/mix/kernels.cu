@@ -2,8 +2,8 @@
 //
 //   out[i] = residual[i] + sum over parts of weight * x[i], in FP32, in the order of parts, the residual last
 //
-// Bytes: every part's row is read once, the residual too, and out is written once: 4 (parts + 2) of FP32 an element. FLOPs: 2 for an
-// element of a part, 1 for the residual; some 26 for a gate, of which a row has few. What binds it: memory. So a warp goes over
+// Bytes: every part's row is read once, the residual too, and out is written once: 4 (parts + 2) of FP32 an element. FLOPs: 2
+// for an element of a part, 1 for the residual; some 26 for a gate, of which a row has few. What binds it: memory. So a warp goes over
 // a tile of a row once, with the sums in registers, and has several packs of a part under way. Its lanes compute the weights of 32
 // parts at once and hand them around; a part without a share is not looked at.
 //
@@ -85,7 +85,9 @@ MixKernel kernel_for(bool aligned) {
 
 template <typename X>
 MixKernel kernel_to(int out_type, bool aligned) {
-  return out_type == 0 ? kernel_for<X, float>(aligned) : out_type == 1 ? kernel_for<X, Bf16>(aligned) : kernel_for<X, Half>(aligned);
+  return out_type == 0   ? kernel_for<X, float>(aligned)
+         : out_type == 1 ? kernel_for<X, Bf16>(aligned)
+                         : kernel_for<X, Half>(aligned);
 }
 
 }  // namespace

@@ -1,5 +1,5 @@
-// The elementary functions of gpu/math.h against double precision, with the bounds of its head. They are the same operations on every
-// device: what the compiler of a GPU makes of them is a matter of FMA, which is only where written.
+// The elementary functions of gpu/math.h against double precision, with the bounds of its head. They are the same operations on
+// every device: what the compiler of a GPU makes of them is a matter of FMA, which is only where written.
 #include <gtest/gtest.h>
 
 #include <cmath>
