@@ -3,6 +3,7 @@ package io.gatun.bench.validate;
 import io.gatun.bench.reference.AttentionReference;
 import io.gatun.bench.reference.AttentionReference.Block;
 import io.gatun.bench.reference.AttentionReference.Sequence;
+import io.gatun.bench.reference.SelectionReference;
 import io.gatun.bench.validate.AttentionOptions.Bias;
 import java.util.ArrayList;
 import java.util.Arrays;
@@ -90,14 +91,12 @@ final class AttentionArrays {
             System.arraycopy(positions, 0, globals, b * maxGlobals(), positions.length);
             sequence.globals(positions);
         }
-        if (options.documents()) {
-            documents(b, sequence);
-        }
+        int[][][] labels = options.documents() ? documents(b, sequence) : new int[0][][];
         if (options.tree()) {
             tree(b, sequence);
         }
         if (options.orderHeads() > 0) {
-            orders(b, sequence);
+            orders(b, sequence, labels);
         }
         if (options.blocks()) {
             lists(b, sequence);
@@ -149,7 +148,8 @@ final class AttentionArrays {
 
     // ---- Documents, trees and orders
 
-    private void documents(int b, Sequence sequence) {
+    /** Returns the labels of the queries, by layer and head. */
+    private int[][][] documents(int b, Sequence sequence) {
         int lenQ = sequence.lenQ();
         int lenK = sequence.lenK();
         int layers = options.documentLayers();
@@ -175,6 +175,7 @@ final class AttentionArrays {
             }
         }
         sequence.documents(queries, keys);
+        return queries;
     }
 
     /** Puts what a sequence has for its tokens where the run takes it, in one of {@code rows} rows. */
@@ -206,13 +207,20 @@ final class AttentionArrays {
         sequence.tree(follows);
     }
 
-    private void orders(int b, Sequence sequence) {
+    /** Random orders, or half of the time queries by their labels, where they have some. */
+    private void orders(int b, Sequence sequence, int[][][] labels) {
         int heads = options.orderHeads();
         int lenK = sequence.lenK();
+        boolean sorted = labels.length > 0 && random.nextBoolean();
         int[][] queries = new int[heads][];
         int[][] keys = new int[heads][];
         for (int head = 0; head < heads; head++) {
-            queries[head] = distinct(sequence.lenQ(), sequence.lenQ());
+            int labelled = sorted ? head * options.documentHeads() / heads : 0;
+            queries[head] = sorted
+                    ? SelectionReference.order(Arrays.stream(labels)
+                            .map(layer -> layer[labelled])
+                            .toArray(int[][]::new))
+                    : distinct(sequence.lenQ(), sequence.lenQ());
             keys[head] = distinct(lenK, lenK);
             int rare = random.nextInt(2, 12);
             for (int at = 0; at < lenK; at++) {
