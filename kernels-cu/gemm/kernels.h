@@ -129,7 +129,7 @@ VariantTable int8_variants();
 
 constexpr int kRowsThreads = 128;
 constexpr int kScheduleThreads = 256;
-constexpr int kProjectThreads = 256;
+constexpr int kProjectThreads = 1024;
 constexpr int kProjectRows = 8;
 constexpr int kReduceThreads = 256;
 

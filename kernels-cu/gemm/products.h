@@ -1,8 +1,9 @@
 // A warp's part of a tile's sums, and how a block of k adds to them.
 //
-// A policy has: T, the tile; Sum; warp_k, the group of warps that the thread is in; multiply(rows, columns), which takes a block of
-// k of both from shared memory; complete(), after the last; store(to, stride), which puts the sums of the tile's rows into
-// shared memory.
+// A policy has: T, the tile; Sum; warp_k, the group of warps that the thread is in; kSteps, in which it takes a block of k; complete(),
+// after the last block; store(to, stride), which puts the sums of the tile's rows into shared memory. With one step,
+// multiply(rows, columns) takes a block of both from shared memory; with more, load(step, rows, columns) takes a step's part of
+// both into registers, where multiply(step) finds it, and end_block() follows a block's last.
 #pragma once
 
 #include "gemm/tile.h"
@@ -22,6 +23,7 @@ struct MmaTile {
 
   int warp_k, row_base, column_base;
   int row_at, column_at;  // of this thread's ldmatrix rows, at step 0
+  uint32_t a[2][kM][4], b[2][kN / 2][4];  // fragments of two steps, by turns
   Sum sums[kM][kN][4];
 
   GPU_DEVICE MmaTile() {
@@ -61,28 +63,22 @@ struct MmaTile {
     }
   }
 
-  // The fragments of step s + 1 are on their way while those of step s are multiplied.
-  template <typename Mma>
-  GPU_DEVICE void multiply_block(const char* rows, const char* columns, Sum (&to)[kM][kN][4], Mma mma) const {
-    uint32_t a[2][kM][4], b[2][kN / 2][4];
-    const auto load = [&](int step) __attribute__((always_inline)) {
-      GPU_UNROLL
-      for (int i = 0; i < kM; ++i) load_matrix_x4(a[step % 2][i], rows + ((row_at + i * 16 * kBlockBytes) ^ (step * 32)));
-      GPU_UNROLL
-      for (int j = 0; j < kN / 2; ++j) {
-        load_matrix_x4(b[step % 2][j], columns + ((column_at + j * 16 * kBlockBytes) ^ (step * 32)));
-      }
-    };
-    load(0);
+  GPU_DEVICE void load(int step, const char* rows, const char* columns) {
     GPU_UNROLL
-    for (int s = 0; s < kSteps; ++s) {
-      if (s + 1 < kSteps) load(s + 1);
+    for (int i = 0; i < kM; ++i) load_matrix_x4(a[step % 2][i], rows + ((row_at + i * 16 * kBlockBytes) ^ (step * 32)));
+    GPU_UNROLL
+    for (int j = 0; j < kN / 2; ++j) {
+      load_matrix_x4(b[step % 2][j], columns + ((column_at + j * 16 * kBlockBytes) ^ (step * 32)));
+    }
+  }
+
+  template <typename Mma>
+  GPU_DEVICE void multiply_into(Sum (&to)[kM][kN][4], int step, Mma mma) const {
+    GPU_UNROLL
+    for (int j = 0; j < kN; ++j) {
+      const uint32_t pair[2] = {b[step % 2][j / 2][j % 2 * 2], b[step % 2][j / 2][j % 2 * 2 + 1]};
       GPU_UNROLL
-      for (int j = 0; j < kN; ++j) {
-        const uint32_t pair[2] = {b[s % 2][j / 2][j % 2 * 2], b[s % 2][j / 2][j % 2 * 2 + 1]};
-        GPU_UNROLL
-        for (int i = 0; i < kM; ++i) mma(to[i][j], a[s % 2][i], pair);
-      }
+      for (int i = 0; i < kM; ++i) mma(to[i][j], a[step % 2][i], pair);
     }
   }
 };
@@ -97,14 +93,16 @@ struct MmaU8S8 {
 
 template <typename Tile>
 struct S8Products : MmaTile<Tile, int32_t> {
-  GPU_DEVICE void multiply(const char* rows, const char* columns) { this->multiply_block(rows, columns, this->sums, MmaU8S8()); }
+  GPU_DEVICE void multiply(int step) { this->multiply_into(this->sums, step, MmaU8S8()); }
+  GPU_DEVICE void end_block() {}
   GPU_DEVICE void complete() {}
 };
 
 // For a BF16 output, whose rounding hides what the matrix unit does to long sums.
 template <typename Tile>
 struct Bf16RoundedProducts : MmaTile<Tile, float> {
-  GPU_DEVICE void multiply(const char* rows, const char* columns) { this->multiply_block(rows, columns, this->sums, MmaBf16()); }
+  GPU_DEVICE void multiply(int step) { this->multiply_into(this->sums, step, MmaBf16()); }
+  GPU_DEVICE void end_block() {}
   GPU_DEVICE void complete() {}
 };
 
@@ -122,8 +120,9 @@ struct Bf16Products : MmaTile<Tile, float> {
 
   GPU_DEVICE Bf16Products() { Base::clear(chain); }
 
-  GPU_DEVICE void multiply(const char* rows, const char* columns) {
-    this->multiply_block(rows, columns, chain, MmaBf16());
+  GPU_DEVICE void multiply(int step) { this->multiply_into(chain, step, MmaBf16()); }
+
+  GPU_DEVICE void end_block() {
     if (++blocks == kChainBlocks) complete();
   }
 
@@ -147,6 +146,7 @@ template <typename Tile>
 struct F32Products {
   using T = Tile;
   using Sum = float;
+  static constexpr int kSteps = 1;
   static constexpr int kRowCount = T::kWarpRows / 4, kColumnCount = 2;
   static_assert(T::kWarpColumns == kPanelColumns && T::kWarpRows % 4 == 0);
 

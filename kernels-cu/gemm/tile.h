@@ -1,7 +1,7 @@
 // The one kernel of GEMM: a tile of `out` from blocks of rows and of packed weights, for every format.
 //
 //   copy     cp.async, 16 bytes a thread and instruction, into a ring of stages; a stage holds one block of k (128 bytes) of the
-//            tile's rows and columns for each of warps_k groups of warps. One barrier a stage: it says both that the stage has
+//            tile's rows and columns for each of warps_k groups of warps. One barrier a stage: it says both that a stage has
 //            come and that everyone is done with the one that is overwritten next.
 //   rows     lie in shared memory as weights are packed, chunk c of row r at chunk c ^ (r % 8). Where each starts is looked up
 //            in a table in shared memory, so that gathered, grouped and missing rows (zeros) cost the same.
@@ -124,10 +124,10 @@ struct TileRun {
     }
   }
 
-  // Blocks `block` to block + kWarpsK - 1 of k. kWhole: all of them are there, all of each; else zeros from block_end on, and
-  // from the end of a row on.
+  // Of the tile's rows the blocks `block` to block + kWarpsK - 1 of k. kWhole: all of them are there, all of each; else zeros from
+  // block_end on, and from the end of a row on.
   template <bool kWhole>
-  GPU_DEVICE void copy_blocks(int slot, int block, const char* weights) const {
+  GPU_DEVICE void copy_rows(int slot, int block) const {
     constexpr int kStep = T::kThreads / 8;
     const int chunk = thread() % 8, row = thread() / 8;
     const int at = row * kBlockBytes + (chunk ^ (row % 8)) * 16;
@@ -148,8 +148,13 @@ struct TileRun {
         }
       }
     }
+  }
+
+  // Of its columns.
+  template <bool kWhole>
+  GPU_DEVICE void copy_columns(int slot, int block, const char* weights) const {
+    char* to = memory + slot * T::kStageBytes + T::kWarpsK * T::kRowsBytes + thread() * 16;
     weights += static_cast<int64_t>(block) * kPanelBlockBytes + thread() * 16;
-    to += thread() * 16;
     const int64_t panel_bytes = static_cast<int64_t>(args.blocks) * kPanelBlockBytes;
     GPU_UNROLL
     for (int b = 0; b < T::kWarpsK; ++b, to += T::kColumnsBytes, weights += kPanelBlockBytes) {
@@ -167,11 +172,19 @@ struct TileRun {
     }
   }
 
-  GPU_DEVICE void copy(int slot, int block, const char* weights) const {
+  GPU_DEVICE void copy_rows(int slot, int block) const {
     if (block + T::kWarpsK <= whole_end) {
-      copy_blocks<true>(slot, block, weights);
+      copy_rows<true>(slot, block);
     } else {
-      copy_blocks<false>(slot, block, weights);
+      copy_rows<false>(slot, block);
+    }
+  }
+
+  GPU_DEVICE void copy_columns(int slot, int block, const char* weights) const {
+    if (block + T::kWarpsK <= whole_end) {
+      copy_columns<true>(slot, block, weights);
+    } else {
+      copy_columns<false>(slot, block, weights);
     }
   }
 
@@ -183,22 +196,64 @@ struct TileRun {
     const char* weights = args.weights + panel * args.blocks * kPanelBlockBytes +
                           column % kPanelColumns * kBlockBytes;
     const int steps = block_end > block_begin ? (block_end - block_begin + T::kWarpsK - 1) / T::kWarpsK : 0;
+    const auto rows_of = [&](int slot) { return memory + slot * T::kStageBytes + products.warp_k * T::kRowsBytes; };
+    const auto columns_of = [&](int slot) {
+      return memory + slot * T::kStageBytes + T::kWarpsK * T::kRowsBytes + products.warp_k * T::kColumnsBytes;
+    };
     GPU_UNROLL
     for (int s = 0; s < T::kStages - 1; ++s) {
-      if (s < steps) copy(s, block_begin + s * T::kWarpsK, weights);
+      if (s < steps) {
+        copy_rows(s, block_begin + s * T::kWarpsK);
+        copy_columns(s, block_begin + s * T::kWarpsK, weights);
+      }
       copy_async_commit();
     }
     int slot = 0, next = T::kStages - 1;
-    for (int step = 0; step < steps; ++step) {
+    if constexpr (Products::kSteps > 1) {
+      // Fragments of the step after, be it of the next stage, are on their way while those of this step are multiplied, and
+      // copies are issued between two of them: nobody waits at the barrier with idle matrix units. Whoever has passed it has
+      // all fragments of the stage before, so that the copies of the next round may overwrite it.
       copy_async_wait<T::kStages - 2>();
       sync_threads();
-      if (step + T::kStages - 1 < steps) copy(next, block_begin + (step + T::kStages - 1) * T::kWarpsK, weights);
-      copy_async_commit();
-      const char* stage = memory + slot * T::kStageBytes;
-      products.multiply(stage + products.warp_k * T::kRowsBytes,
-                        stage + T::kWarpsK * T::kRowsBytes + products.warp_k * T::kColumnsBytes);
-      slot = slot + 1 == T::kStages ? 0 : slot + 1;
-      next = next + 1 == T::kStages ? 0 : next + 1;
+      if (steps > 0) products.load(0, rows_of(0), columns_of(0));
+      for (int step = 0; step < steps; ++step) {
+        const bool more = step + T::kStages - 1 < steps;
+        const int block = block_begin + (step + T::kStages - 1) * T::kWarpsK;
+        const int after = slot + 1 == T::kStages ? 0 : slot + 1;
+        GPU_UNROLL
+        for (int s = 0; s < Products::kSteps; ++s) {
+          if (s == 0 && more) copy_rows(next, block);
+          if (s == 1) {
+            if (more) copy_columns(next, block, weights);
+            copy_async_commit();
+          }
+          if (s + 1 < Products::kSteps) {
+            products.load(s + 1, rows_of(slot), columns_of(slot));
+          } else {
+            copy_async_wait<T::kStages - 2>();
+            sync_threads();
+            if (step + 1 < steps) products.load(0, rows_of(after), columns_of(after));
+          }
+          products.multiply(s);
+        }
+        products.end_block();
+        next = slot;
+        slot = after;
+      }
+    } else {
+      for (int step = 0; step < steps; ++step) {
+        copy_async_wait<T::kStages - 2>();
+        sync_threads();
+        const int block = block_begin + (step + T::kStages - 1) * T::kWarpsK;
+        if (step + T::kStages - 1 < steps) {
+          copy_rows(next, block);
+          copy_columns(next, block, weights);
+        }
+        copy_async_commit();
+        products.multiply(rows_of(slot), columns_of(slot));
+        slot = slot + 1 == T::kStages ? 0 : slot + 1;
+        next = next + 1 == T::kStages ? 0 : next + 1;
+      }
     }
     products.complete();
     copy_async_wait<0>();
