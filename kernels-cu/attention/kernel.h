@@ -68,7 +68,7 @@ template <typename Products>
 constexpr int shared_bytes(int dk, int dv) {
   using Shape = typename Products::Shape;
   const int k = row_stride(chunks_of<Products>(dk, Products::kChunkStep)) * 16;
-  const int v = row_stride(chunks_of<Products>(columns_of(dv, 0, Products::kColumns), 2)) * 16;
+  const int v = row_stride(chunks_of<Products>(columns_of(dv, 0, Products::kColumns), Products::kValueStep)) * 16;
   const int inputs = Shape::kRows * k + Shape::kKeys * (k + v);
   const int outputs = kTileWarps * 16 * kOutputStride<Products> * 4;
   return kTileBytes + 2 * static_cast<int>(sizeof(KeyInfo<Shape::kKeys>)) + (inputs > outputs ? inputs : outputs);
@@ -179,15 +179,16 @@ GPU_DEVICE void load_keys(const Args& a, const Tile& t, const KeyBlock& block, c
     if (copies) {
       // The usual case: rows at one distance, in memory and in shared memory.
       constexpr int kChunks = Products::kColumns / Products::kPerChunk, kRowsOn = kTileThreads / kChunks;
-      static_assert(kRowsOn % 8 == 0 && kKeys % kRowsOn == 0);
+      static_assert(kKeys % kRowsOn == 0);
       const int row = thread() / kChunks, chunk = thread() % kChunks;
       const int64_t step = block.step * from.row * static_cast<int64_t>(sizeof(Element));
       const char* at = from.data + (first + block.first * from.row) * static_cast<int64_t>(sizeof(Element)) + row * step +
                        chunk * 16;
-      char* target = to.at(row, chunk);
       GPU_UNROLL
       for (int i = 0; i < kKeys / kRowsOn; ++i) {
-        copy_async_16(target + i * kRowsOn * kChunks * 16, at, row + i * kRowsOn < block.count ? 16 : 0);
+        char* const target =
+            kRowsOn % 8 == 0 ? to.at(row, chunk) + i * kRowsOn * kChunks * 16 : to.at(row + i * kRowsOn, chunk);
+        copy_async_16(target, at, row + i * kRowsOn < block.count ? 16 : 0);
         at += kRowsOn * step;
       }
       return;
@@ -485,7 +486,7 @@ GPU_DEVICE void attend(const Args& a) {
   memory += Shape::kRows * q.stride() * 16;
   const typename Products::InputRows k = {memory, q.given};
   memory += Shape::kKeys * k.stride() * 16;
-  const typename Products::InputRows v = {memory, chunks_of<Products>(columns, 2)};
+  const typename Products::InputRows v = {memory, chunks_of<Products>(columns, Products::kValueStep)};
 
   const int first_row = warp() / Shape::kKeyWarps * 16, first_key = warp() % Shape::kKeyWarps * kKeys;
   const bool active = first_row < t.rows;  // else the warp copies, and waits for the others

@@ -86,9 +86,11 @@ struct MatrixProducts {
   using Shape = TileShape<kRowWarps, kColumnsOfTile, (kRowWarps > 1 && kColumnsOfTile > 128 ? 32 : 64)>;
   static constexpr int kKeys = Shape::kWarpKeys, kColumns = Shape::kColumns;
   static constexpr int kPerChunk = 8;  // elements
+  static constexpr int kGroup = 8;     // tiles of columns between two branches
   static constexpr bool kExact = kExactSizes;
   using InputRows = Rows<kExact ? kColumns / kPerChunk : 0>;
-  static constexpr int kChunkStep = 2;  // chunks of a row are a multiple of this
+  static constexpr int kChunkStep = 2;  // chunks of a row of q and k are a multiple of this, of v of the next
+  static constexpr int kValueStep = kGroup;
   static constexpr int kTerms = kSplit<T>.terms;
   static constexpr float kShift = kSplit<T>.shift;
 
@@ -99,16 +101,22 @@ struct MatrixProducts {
       GPU_UNROLL
       for (int i = 0; i < 4; ++i) s[n][i] = 0.0f;
     }
+    // Rows that are eight apart are swizzled alike, so of a chunk's place only the exclusive or is left to the loop.
     const int l = lane();
-    const int q_row = row + (l & 15), q_chunk = l >> 4;
-    const int k_row = key + (l & 7) + ((l >> 4) << 3), k_chunk = (l >> 3) & 1;
+    const int q_row = row + (l & 15), k_row = key + (l & 7) + ((l >> 4) << 3);
+    const char* const q_at = q.data + q_row * q.stride() * 16;
+    const char* const k_at = k.data + k_row * k.stride() * 16;
+    const int q_turn = (l >> 4) ^ (q_row & q.swizzle()), k_turn = (l >> 3 & 1) ^ (k_row & k.swizzle());
+    const int k_step = k.stride() * 16 * 16;  // from one pair of tiles of keys to the next
+    GPU_UNROLL_BY(4)
     for (int c = 0; c < q.chunks(); c += 2) {
       uint32_t a[4];
-      load_matrix_x4(a, q.at(q_row, c + q_chunk));
+      load_matrix_x4(a, q_at + (c ^ q_turn) * 16);
+      const char* const k_chunk = k_at + (c ^ k_turn) * 16;
       GPU_UNROLL
       for (int n = 0; n < kKeys / 8; n += 2) {
         uint32_t b[4];
-        load_matrix_x4(b, k.at(n * 8 + k_row, c + k_chunk));
+        load_matrix_x4(b, k_chunk + n / 2 * k_step);
         const uint32_t b0[2] = {b[0], b[1]}, b1[2] = {b[2], b[3]};
         multiply(s[n], a, b0, static_cast<T*>(nullptr));
         multiply(s[n + 1], a, b1, static_cast<T*>(nullptr));
@@ -121,8 +129,9 @@ struct MatrixProducts {
   template <bool kMasked>
   static GPU_DEVICE void weigh(float (&p)[kKeys / 8][4], const InputRows& v, int first, int columns, uint32_t used, bool exact,
                                float (&o)[kColumns / 8][4]) {
-    const int l = lane();
-    const int v_row = first + (l & 15), v_chunk = l >> 4;
+    const int l = lane(), v_row = first + (l & 15);
+    const char* const v_at = v.data + v_row * v.stride() * 16;
+    const int v_turn = (l >> 4) ^ (v_row & v.swizzle());
     constexpr T* kType = nullptr;
     GPU_UNROLL
     for (int n = 0; n < kKeys / 8; n += 2) {
@@ -135,31 +144,32 @@ struct MatrixProducts {
         GPU_UNROLL
         for (int i = 0; i < 4; ++i) rest[i] = take_pair(p[n + i / 2][i % 2 * 2], p[n + i / 2][i % 2 * 2 + 1], kType);
       }
-      uint32_t keep0 = 0, keep1 = 0;
+      uint32_t keep[2] = {0, 0};
       if (kMasked) {
         const uint32_t bits = used >> (4 * n);
-        keep0 = ((bits & 1) != 0 ? 0x0000ffffu : 0u) | ((bits & 2) != 0 ? 0xffff0000u : 0u);
-        keep1 = ((bits & 16) != 0 ? 0x0000ffffu : 0u) | ((bits & 32) != 0 ? 0xffff0000u : 0u);
+        keep[0] = ((bits & 1) != 0 ? 0x0000ffffu : 0u) | ((bits & 2) != 0 ? 0xffff0000u : 0u);
+        keep[1] = ((bits & 16) != 0 ? 0x0000ffffu : 0u) | ((bits & 32) != 0 ? 0xffff0000u : 0u);
       }
+      // Columns go in groups without a branch between them: each sum waits for its own products alone, and those of the others
+      // fill the time.
       GPU_UNROLL
-      for (int d = 0; d < kColumns / 8; d += 2) {
-        if (kExact || d * 8 < columns) {
-          uint32_t b[4];
-          load_matrix_x4_transposed(b, v.at(n * 8 + v_row, d + v_chunk));
-          uint32_t b0[2] = {b[0], b[1]}, b1[2] = {b[2], b[3]};
-          if (kMasked) {
-            b0[0] &= keep0;
-            b0[1] &= keep1;
-            b1[0] &= keep0;
-            b1[1] &= keep1;
+      for (int group = 0; group < kColumns / 8; group += kGroup) {
+        if (kExact || group * 8 < columns) {
+          uint32_t b[kGroup][2];
+          GPU_UNROLL
+          for (int d = 0; d < kGroup; d += 2) {
+            uint32_t four[4];
+            load_matrix_x4_transposed(four, v_at + n * 8 * v.stride() * 16 + ((group + d) ^ v_turn) * 16);
+            GPU_UNROLL
+            for (int i = 0; i < 4; ++i) b[d + i / 2][i % 2] = kMasked ? four[i] & keep[i % 2] : four[i];
           }
-          multiply(o[d], high, b0, kType);
-          multiply(o[d + 1], high, b1, kType);
-          multiply(o[d], low, b0, kType);
-          multiply(o[d + 1], low, b1, kType);
+          GPU_UNROLL
+          for (int d = 0; d < kGroup; ++d) multiply(o[group + d], high, b[d], kType);
+          GPU_UNROLL
+          for (int d = 0; d < kGroup; ++d) multiply(o[group + d], low, b[d], kType);
           if (kTerms > 2 && exact) {
-            multiply(o[d], rest, b0, kType);
-            multiply(o[d + 1], rest, b1, kType);
+            GPU_UNROLL
+            for (int d = 0; d < kGroup; ++d) multiply(o[group + d], rest, b[d], kType);
           }
         }
       }
@@ -178,7 +188,8 @@ struct ScalarProducts {
   static constexpr int kPerChunk = 4;
   static constexpr bool kExact = kExactSizes;
   using InputRows = Rows<kExact ? kColumns / kPerChunk : 0>;
-  static constexpr int kChunkStep = 1;
+  static constexpr int kGroup = 4;  // tiles of columns between two branches
+  static constexpr int kChunkStep = 1, kValueStep = 2 * kGroup;
   static constexpr float kShift = 0.0f;
 
   static GPU_DEVICE void add_products(float& sum, const Bytes16& x, const Bytes16& y) {
@@ -223,13 +234,16 @@ struct ScalarProducts {
           if (kMasked && (bits >> (4 * n + i) & 1) == 0) continue;  // the same for all lanes
           const int key = first + n * 8 + t * 2 + i;
           GPU_UNROLL
-          for (int d = 0; d < kColumns / 8; ++d) {
-            if (kExact || d * 8 < columns) {
-              const Bytes8 value = load_8(v.at(key, d * 2 + column / 4) + column % 4 * 4);
-              o[d][0] = fma(p0, float_of(value.word[0]), o[d][0]);
-              o[d][1] = fma(p0, float_of(value.word[1]), o[d][1]);
-              o[d][2] = fma(p1, float_of(value.word[0]), o[d][2]);
-              o[d][3] = fma(p1, float_of(value.word[1]), o[d][3]);
+          for (int group = 0; group < kColumns / 8; group += kGroup) {
+            if (kExact || group * 8 < columns) {
+              GPU_UNROLL
+              for (int d = group; d < group + kGroup; ++d) {
+                const Bytes8 value = load_8(v.at(key, d * 2 + column / 4) + column % 4 * 4);
+                o[d][0] = fma(p0, float_of(value.word[0]), o[d][0]);
+                o[d][1] = fma(p0, float_of(value.word[1]), o[d][1]);
+                o[d][2] = fma(p1, float_of(value.word[0]), o[d][2]);
+                o[d][3] = fma(p1, float_of(value.word[1]), o[d][3]);
+              }
             }
           }
         }

@@ -53,6 +53,9 @@ struct Tile {
   int entries, per_block, per_entry;
   bool listed;
   int blocks;
+  // A window alone, of neighbouring keys: every row sees keys full_first to full_last - 1.
+  bool plain;
+  int full_first, full_last;
 };
 
 GPU_DEVICE int ceil_div(int a, int b) { return (a + b - 1) / b; }
@@ -180,6 +183,7 @@ GPU_DEVICE void list_keys(const Args& a, const Pattern& p, Tile* t) {
   t->entries = 0;
   t->entry = 0;
   t->per_block = t->per_entry = 1;
+  t->plain = false;
   int globals = 0;
   if (t->listed) {
     // first_row counts rows of the segment, which is one block of queries.
@@ -220,6 +224,10 @@ GPU_DEVICE void list_keys(const Args& a, const Pattern& p, Tile* t) {
   t->blocks0 = ceil_div(t->keys0, kKeys);
   t->blocks1 = t->last1 > t->first1 ? ceil_div(ceil_div(t->last1 - t->first1, t->step1), kKeys) : 0;
   t->blocks = t->blocks0 + t->blocks1 + ceil_div(globals, kKeys);
+  t->plain = t->blocks == t->blocks1 && t->step1 == 1 && t->k_order == nullptr && mask.sinks == 0 &&
+             mask.global_count == 0 && mask.q_labels == nullptr && mask.tree == nullptr && mask.dilation == 1;
+  t->full_first = window_of(mask, high_row(*t), false).first;
+  t->full_last = window_of(mask, low_row(*t), false).last;
 }
 
 // The tile of a thread block; false where there is none.
@@ -385,6 +393,12 @@ GPU_DEVICE KeyBlock block_at(const Args& a, const Tile& t, int index) {
   b.step = 1;
   b.lifted = false;
   b.gathered = false;
+  if (t.plain) {
+    b.first = t.first1 + index * kKeys;
+    b.count = at_most(kKeys, t.last1 - b.first);
+    b.kind = b.first >= t.full_first && b.first + b.count <= t.full_last ? KeyBlock::kFull : KeyBlock::kRange;
+    return b;
+  }
   b.first = 0;
   b.kind = KeyBlock::kGeneral;
   if (t.listed) {
