@@ -31,7 +31,7 @@ constexpr Kernel kernel() {
 KernelTable f32_kernels(bool few_rows) {
   static constexpr Kernel kMany[] = {kernel<4, 64, true, 3>(), kernel<4, 64, false, 3>(), kernel<4, 128, true, 2>(),
                                      kernel<4, 128, false, 2>(), kernel<4, 256, false, 2>()};
-  static constexpr Kernel kFew[] = {kernel<1, 64, false, 4>(), kernel<1, 128, false, 3>(), kernel<1, 256, false, 2>()};
+  static constexpr Kernel kFew[] = {kernel<1, 64, false, 3>(), kernel<1, 128, false, 3>(), kernel<1, 256, false, 2>()};
   return few_rows ? KernelTable{kFew, 3} : KernelTable{kMany, 5};
 }
 
