@@ -426,7 +426,8 @@ TEST(Activation, LargeResultsAreThoseOfSmallRuns) {
         ASSERT_EQ(GTN_OK, gtn_activation_run(plan, on.stream, std::min(kFew, kRows - row), x.data() + row * kStride,
                                              nullptr, small.data() + row * kStride));
       }
-      EXPECT_EQ(0, std::memcmp(large.data(), small.data(), kRows * kStride * sizeof(float))) << name << " " << activation;
+      EXPECT_EQ(0, std::memcmp(large.data(), small.data(), kRows * kStride * sizeof(float)))
+          << name << " " << activation;
       EXPECT_EQ(-77.0f, large[kWidth]);
       EXPECT_NE(-77.0f, large[kRows * kStride - 4]);
       EXPECT_EQ(GTN_OK, gtn_plan_close(plan, &message)) << message.text;

@@ -129,7 +129,8 @@ class Buffer {
 class AlignedFloats {
  public:
   explicit AlignedFloats(int64_t count)
-      : count_(count), data_(static_cast<float*>(std::aligned_alloc(64, static_cast<size_t>(count * 4 + 63) / 64 * 64))) {}
+      : count_(count),
+        data_(static_cast<float*>(std::aligned_alloc(64, static_cast<size_t>(count * 4 + 63) / 64 * 64))) {}
   ~AlignedFloats() { std::free(data_); }
   AlignedFloats(const AlignedFloats&) = delete;
   AlignedFloats& operator=(const AlignedFloats&) = delete;

@@ -171,8 +171,8 @@ HWY_INLINE V exp_reduced(F32 d, const V& r) {
 }
 
 #if HWY_TARGET <= HWY_AVX3
-// Where sixteen floats are a register, 2^(j/16) comes from one: the rest r, |r| <= ln2/32, takes a cubic polynomial, good to
-// 0.03 u, and a chain of 7 dependent operations becomes of 11.
+// Where sixteen floats are a register, 2^(j/16) comes from one: the rest r, |r| <= ln2/32, takes a cubic polynomial,
+// good to 0.03 u, and a chain of 11 dependent operations becomes one of 7.
 
 // x = (16 m + j) ln2/16 + r, `k` as in reduce_ln2 with n = 16 m + j.
 template <typename V>

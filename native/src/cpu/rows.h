@@ -7,15 +7,15 @@
 
 namespace gatun::cpu {
 
-// Whether FP32 results of a run are stored past the caches, which spares reading what they overwrite: they are whole cache
-// lines, are not in place, and with what they are made of would push each other out of the caches.
+// Whether FP32 results of a run are stored past the caches, which spares reading what they overwrite: they are whole
+// cache lines, are not in place, and with what they are made of would push each other out of the caches.
 inline bool past_caches(const void* out, int64_t out_row_bytes, int64_t out_bytes, int64_t in_bytes) {
   return reinterpret_cast<uintptr_t>(out) % 64 == 0 && out_row_bytes % 64 == 0 && out_bytes + in_bytes > caches().last;
 }
 
-// Rows of a task. A task is at least 32 KiB of FP32 in and as much out, long enough to hide the cost of handing it out. It is
-// up to 16 times as much, since kernels work on a row and the next at once and cannot at the ends of a task, as long as each
-// thread has several.
+// Rows of a task. A task is at least 32 KiB of FP32 in and as much out, long enough to hide the cost of handing it out.
+// It is up to 16 times as much, since kernels work on a row and the next at once and cannot at the ends of a task, as
+// long as each thread has several.
 inline int64_t task_rows(int64_t rows, int64_t n, int threads) {
   constexpr int64_t kElements = 8192, kMostElements = 16 * kElements, kTasks = 8;
   const int64_t least = n < kElements ? kElements / n : 1;

@@ -6,8 +6,8 @@
 namespace gatun::cpu {
 
 // One level's kernels. A kernel computes rows [0, rows) and columns [0, n) of what it is pointed at; bias may be
-// null; out may equal x. Strides count elements. `past_caches`: FP32 out begins rows on cache lines and is too large for the
-// caches. Dtype indices: 0 is FP32, 1 is BF16.
+// null; out may equal x. Strides count elements. `past_caches`: FP32 out begins rows on cache lines and is too large
+// for the caches. Dtype indices: 0 is FP32, 1 is BF16.
 struct ActivationKernels {
   using Rows = void (*)(const void* x, int64_t x_stride, const float* bias, void* out, int64_t out_stride, int64_t rows,
                         int64_t n, bool past_caches);

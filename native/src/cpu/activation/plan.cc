@@ -12,8 +12,8 @@
 namespace gatun::cpu {
 namespace {
 
-// 32 KiB of FP32 in and as much out are long enough to hide the cost of handing out a task, and short enough to balance.
-// What passes the caches is in longer pieces: a task ends when its last stores have arrived.
+// 32 KiB of FP32 in and as much out are long enough to hide the cost of handing out a task, and short enough to
+// balance. What passes the caches is in longer pieces: a task ends when its last stores have arrived.
 constexpr int64_t kTaskElements = 8192, kPastElements = 65536;
 
 class ActivationPlan final : public Plan {
@@ -35,7 +35,8 @@ class ActivationPlan final : public Plan {
     const int64_t n = dense_ ? args.rows * n_ : n_;
     if (rows == 0 || n == 0) return GTN_OK;
     const bool past = out_size_ == 4 && args.out != args.x &&
-                      past_caches(args.out, rows > 1 ? out_stride_ * out_size_ : 0, rows * n * out_size_, rows * n * x_size_);
+                      past_caches(args.out, rows > 1 ? out_stride_ * out_size_ : 0, rows * n * out_size_,
+                                  rows * n * x_size_);
     const int64_t elements = past ? kPastElements : kTaskElements;
     const int64_t width = n < elements ? n : elements;
     const int64_t height = elements / width;  // 1 unless whole rows fit

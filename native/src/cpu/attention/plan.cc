@@ -26,9 +26,9 @@ constexpr int64_t kLeastTileRows = 32;
 constexpr int64_t kAlikeRows = 16;
 
 // Few rows over many keys make few tiles, each of one long pass over the keys (decode): such passes are cut into parts
-// of this many blocks or more, which are merged by their log-sum-exps (split-KV, as in Flash-Decoding). It depends on the
-// sequence alone, so that its result does not depend on what else is in the batch. The same part of all heads comes before
-// the next one: their keys lie side by side, in pages whose addresses the TLB then still has.
+// of this many blocks or more, which are merged by their log-sum-exps (split-KV, as in Flash-Decoding). It depends on
+// the sequence alone, so that its result does not depend on what else is in the batch. The same part of all heads comes
+// before the next one: their keys lie side by side, in pages whose addresses the TLB then still has.
 constexpr int64_t kSplitRows = 64;
 constexpr int64_t kPartBlocks = 4;
 constexpr int64_t kMostParts = 64;

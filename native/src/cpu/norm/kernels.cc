@@ -11,10 +11,10 @@
 // h is kept in FP32 between the passes: in x itself where it is FP32 and has no residual, in `sum` where that is
 // FP32, else in a scratch row. So a BF16 `sum` is rounded, and the normalisation sees h before that rounding.
 //
-// The variance is mean (h - s)^2 - (mean (h - s))^2, and the mean s + mean (h - s), with the shift s the average of the first
-// four vectors (Chan, Golub and LeVeque, "Algorithms for computing the sample variance", 1983, shifted data). Where s is
-// further from the mean than the deviation, a second pass takes the mean as the shift (their corrected two-pass algorithm).
-// The error then depends on the deviation of a row, not on its offset.
+// The variance is mean (h - s)^2 - (mean (h - s))^2, and the mean s + mean (h - s), with the shift s the average of the
+// first four vectors (Chan, Golub and LeVeque, "Algorithms for computing the sample variance", 1983, shifted data).
+// Where s is further from the mean than the deviation, a second pass takes the mean as the shift (their corrected two-
+// pass algorithm). The error then depends on the deviation of a row, not on its offset.
 //
 // Squares outside FP32's range (|h| above about 1e19, or a mean square below 2^-100 that epsilon does not lift),
 // overflowing sums, infinities and NaN send a row to a plain loop in double, which gives what the formula gives:
@@ -58,8 +58,8 @@ HWY_INLINE void accumulate(VF h, VF shift, VF* sum, VF* square) {
   *square = hn::MulAdd(h, h, *square);
 }
 
-// A row before and during its first pass. Where the FP32 row h is after it, and how the pass gets it there: see the head
-// of this file. An FP32 `sum` is that row itself.
+// A row before and during its first pass. Where the FP32 row h is after it, and how the pass gets it there: see the
+// head of this file. An FP32 `sum` is that row itself.
 template <typename T>
 struct Row {
   const T* x;
@@ -75,15 +75,15 @@ HWY_INLINE const float* as_row(const float* x) { return x; }
 HWY_INLINE const float* as_row(const bf16*) { return nullptr; }
 
 template <bool kLayer, typename T>
-HWY_INLINE void open_row(const NormRows& rows, int64_t r, float* scratch, Row<T>* row) {
+HWY_INLINE void open_row(const NormRows& rows, int64_t r, Row<T>* row) {
   const F32 d;
   const int64_t lanes = static_cast<int64_t>(hn::Lanes(d));
   row->x = static_cast<const T*>(rows.x) + r * rows.x_stride;
   row->residual = rows.residual == nullptr ? nullptr : static_cast<const T*>(rows.residual) + r * rows.x_stride;
   row->sum = rows.sum == nullptr ? nullptr : static_cast<T*>(rows.sum) + r * rows.x_stride;
   const float* whole = row->sum != nullptr ? as_row(row->sum) : row->residual == nullptr ? as_row(row->x) : nullptr;
-  row->kept = whole != nullptr ? nullptr : scratch;
-  row->h = whole != nullptr ? whole : scratch;
+  row->kept = whole != nullptr ? nullptr : rows.scratch;
+  row->h = whole != nullptr ? whole : rows.scratch;
   for (VF& sum : row->sums) sum = hn::Zero(d);
   for (VF& square : row->squares) square = hn::Zero(d);
   if constexpr (kLayer) {
@@ -301,17 +301,16 @@ HWY_INLINE Scaling scaling_of(const Row<T>& row, float epsilon, int64_t n) {
 }
 
 // The first pass over a row goes with the last one over the row before, a piece of each at a time: reading and writing
-// then share the memory, as in a copy. What is loaded is loaded before something is stored at the same place of a page:
-// stores hold up later loads that look alike in the lower bits of their addresses. (More rows at once, for one piece of
-// gamma and beta, run into just that.)
-constexpr int64_t kPiece = 512;  // a multiple of four vectors
+// then share the memory, as in a copy. (More rows at once, for one piece of gamma and beta, were slower: rows that lie
+// a multiple of a page apart share few sets of the L1 cache.)
+constexpr int64_t kPiece = 128;  // a multiple of four vectors
 
 template <bool kLayer, bool kPast, typename T, typename Y>
 void rows_of(const NormRows& rows) {
   const F32 d;
   const int64_t n = rows.n;
   Row<T> next;
-  open_row<kLayer>(rows, 0, rows.scratch[0], &next);
+  open_row<kLayer>(rows, 0, &next);
   first_pass<kLayer>(d, &next, 0, n);
   for (int64_t r = 0; r < rows.rows; ++r) {
     const float* h = next.h;
@@ -319,11 +318,12 @@ void rows_of(const NormRows& rows) {
     Y* out = static_cast<Y*>(rows.out) + r * rows.out_stride;
     const bool plain = by.factor != 0.0f, more = r + 1 < rows.rows;
     if (!plain) row_in_double<kLayer>(h, rows.gamma, rows.beta, rows.epsilon, out, n);
-    if (more) open_row<kLayer>(rows, r + 1, rows.scratch[(r + 1) % 2], &next);
+    // Its h may take the place of this row's: a piece is read by the last pass before the first one writes it.
+    if (more) open_row<kLayer>(rows, r + 1, &next);
     for (int64_t from = 0; from < n; from += kPiece) {
       const int64_t to = from + kPiece < n ? from + kPiece : n;
-      if (more) first_pass<kLayer>(d, &next, from, to);
       if (plain) last_pass<kLayer, kPast>(d, rows, h, by, out, from, to);
+      if (more) first_pass<kLayer>(d, &next, from, to);
     }
   }
   if constexpr (kPast) hwy::FlushStream();

@@ -17,8 +17,8 @@ struct NormRows {
   int64_t x_stride, out_stride;
   int64_t rows, n;
   float epsilon;
-  float* scratch[2];  // n floats each, of this worker, where h has no other place
-  bool past_caches;   // FP32 out begins rows on cache lines and is too large for the caches
+  float* scratch;    // n floats, of this worker, where h has no other place
+  bool past_caches;  // FP32 out begins rows on cache lines and is too large for the caches
 };
 
 // One level's kernels. Dtype indices: 0 is FP32, 1 is BF16.

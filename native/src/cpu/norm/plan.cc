@@ -12,8 +12,6 @@
 namespace gatun::cpu {
 namespace {
 
-int64_t row_bytes(int64_t n) { return (n * 4 + 63) / 64 * 64; }
-
 NormKernels::Rows kernel_of(const NormKernels& kernels, const gtn_norm_desc& desc) {
   const auto& table = desc.kind == GTN_NORM_LAYER ? kernels.layer : kernels.rms;
   return table[desc.x.dtype == GTN_BF16][desc.out.dtype == GTN_BF16];
@@ -29,7 +27,7 @@ class NormPlan final : public Plan {
         out_stride_(desc.out.strides[0]),
         x_size_(desc.x.dtype == GTN_BF16 ? 2 : 4),
         out_size_(desc.out.dtype == GTN_BF16 ? 2 : 4),
-        scratch_bytes_(needs_scratch(desc) ? 2 * row_bytes(n_) : 0) {}
+        scratch_bytes_(needs_scratch(desc) ? (n_ * 4 + 63) / 64 * 64 : 0) {}
 
   int64_t workspace_bytes(int threads) const { return scratch_bytes_ * threads; }
 
@@ -62,10 +60,7 @@ class NormPlan final : public Plan {
       rows.rows = args.rows - row < height ? args.rows - row : height;
       rows.n = n_;
       rows.epsilon = epsilon_;
-      if (scratch != nullptr) {
-        rows.scratch[0] = reinterpret_cast<float*>(scratch + worker * scratch_bytes_);
-        rows.scratch[1] = reinterpret_cast<float*>(scratch + worker * scratch_bytes_ + row_bytes(n_));
-      }
+      if (scratch != nullptr) rows.scratch = reinterpret_cast<float*>(scratch + worker * scratch_bytes_);
       rows.past_caches = past;
       kernel_(rows);
     });

@@ -1,9 +1,10 @@
 // Softmax over rows: out = exp(scale x - max) / sum, where max is that of scale x. Compiled once per level.
 //
-// Three passes over a row: the maximum; the exponentials, kept in a scratch row, and their sum; the division, as a product
-// with 1 / sum. They go over three rows at once, a piece of each at a time: products of one row are written while the
-// exponentials of the next are computed, in their place, and the maximum of the one after that is read. So reading,
-// computing and writing share the time, as in a copy; one pass after the other would leave the memory idle in the second.
+// Three passes over a row: the maximum; the exponentials, kept in a scratch row, and their sum; the division, as a
+// product with 1 / sum. They go over three rows at once, a piece of each at a time: products of one row are written
+// while the exponentials of the next are computed, in their place, and the maximum of the one after that is read. So
+// reading, computing and writing share the time, as in a copy; one pass after the other would leave the memory idle in
+// the second.
 //
 // Bytes: every element is read once and written once from the memory's point of view, 8 bytes of FP32. FLOPs: about
 // 24 an element. What binds it: memory, once the data leave the L2 cache; in the caches the exponential. A row longer
@@ -32,8 +33,8 @@ HWY_INLINE VF some_scaled(F32 d, VF scale, const X* x, size_t count) {
   return hn::IfThenElse(hn::FirstN(d, count), hn::Mul(load_some(d, x, count, 0.0f), scale), hn::Set(d, -kInfinity));
 }
 
-// Elements `from` to `to` - 1 of each pass over a row, `from` a multiple of four vectors. Partial results go from piece to
-// piece in four vectors.
+// Elements `from` to `to` - 1 of each pass over a row, `from` a multiple of four vectors. Partial results go from piece
+// to piece in four vectors.
 struct Partial {
   VF a, b, c, e;
 };
@@ -63,8 +64,8 @@ HWY_INLINE V exponential(F32 d, const V& v) {
   return exp_scaled(d, wide::at_least(hn::Set(d, -109.0f), v));
 }
 
-// exp(scale x - maximum) times 2^32, stored in e, and its sum; and, if kBefore, what e held before, of another row, times
-// `factor`, stored in `out`.
+// exp(scale x - maximum) times 2^32, stored in e, and its sum; and, if kBefore, what e held before, of another row,
+// times `factor`, stored in `out`.
 template <bool kBefore, bool kPast, typename X, typename Y>
 HWY_INLINE void exponentials_of(F32 d, VF scale, VF maximum, const X* x, float* e, VF factor, Y* out, int64_t from,
                                 int64_t to, Partial* so_far) {
@@ -114,7 +115,7 @@ HWY_INLINE void products_of(F32 d, VF factor, const float* e, Y* out, int64_t n)
 
 // What is loaded is loaded before something is stored at the same place of a page: stores hold up later loads that look
 // alike in the lower bits of their addresses.
-constexpr int64_t kPiece = 256;  // a multiple of four vectors
+constexpr int64_t kPiece = 128;  // a multiple of four vectors
 
 template <bool kPast, typename X, typename Y>
 void rows_with(const SoftmaxRows& rows) {
