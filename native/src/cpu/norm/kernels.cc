@@ -341,7 +341,9 @@ void norm_rows(const NormRows& rows) {
 
 extern const NormKernels norm_kernels;
 const NormKernels norm_kernels = {
-    {{norm_rows<true, float, float>, norm_rows<true, float, bf16>}, {norm_rows<true, bf16, float>, norm_rows<true, bf16, bf16>}},
-    {{norm_rows<false, float, float>, norm_rows<false, float, bf16>}, {norm_rows<false, bf16, float>, norm_rows<false, bf16, bf16>}}};
+    {{norm_rows<true, float, float>, norm_rows<true, float, bf16>},
+     {norm_rows<true, bf16, float>, norm_rows<true, bf16, bf16>}},
+    {{norm_rows<false, float, float>, norm_rows<false, float, bf16>},
+     {norm_rows<false, bf16, float>, norm_rows<false, bf16, bf16>}}};
 
 }  // namespace gatun::cpu::GATUN_LEVEL
