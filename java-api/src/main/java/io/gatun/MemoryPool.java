@@ -1,5 +1,6 @@
 package io.gatun;
 
+import io.gatun.bindings.memory.DeviceMemory;
 import java.io.UncheckedIOException;
 import java.lang.foreign.Arena;
 import java.lang.foreign.MemorySegment;
