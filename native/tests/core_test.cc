@@ -131,7 +131,7 @@ TEST(Backends, AreListedWithWhyTheyCannotBeUsed) {
   gtn_device device = 0;
   EXPECT_EQ(GTN_NOT_AVAILABLE, gtn_device_open("nodriver", nullptr, &device, &message));
   EXPECT_NE(nullptr, std::strstr(message.text, "libfake.so.1")) << message.text;
-  EXPECT_EQ(GTN_NOT_AVAILABLE, gtn_device_open("cuda", nullptr, &device, &message));
+  EXPECT_EQ(GTN_NOT_AVAILABLE, gtn_device_open("ascend", nullptr, &device, &message));
   EXPECT_NE(nullptr, std::strstr(message.text, "not installed")) << message.text;
   EXPECT_EQ(0u, device);
 }
