@@ -233,6 +233,7 @@ final class Mutate {
         edit(tree, "native/src/cpu/levels.cc", "&avx512_kernels, has_avx512()", "nullptr, false");
         edit(tree, "native/src/cpu/levels.cc", "&vnni_kernels, has_vnni()", "nullptr, false");
         edit(tree, "native/src/cpu/levels.cc", "&bf16_kernels, has_bf16()", "nullptr, false");
+        edit(tree, "CMakeLists.txt", "add_subdirectory(kernels-cu)\nadd_subdirectory(bench/native/calls)\n", "");
         edit(tree, "native/CMakeLists.txt", "src/cpu/threads.cc", "src/cpu/threads.cc src/cpu/mutation/state.cc");
         for (String test : List.of("math", "half")) {
             edit(tree, "native/tests/" + test + "_test.cc", "&cpu::avx512::" + test + "_level", "nullptr");
