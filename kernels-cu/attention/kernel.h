@@ -187,7 +187,7 @@ GPU_DEVICE void load_keys(const Args& a, const Tile& t, const KeyBlock& block, c
       GPU_UNROLL
       for (int i = 0; i < kKeys / kRowsOn; ++i) {
         char* const target =
-            kRowsOn % 8 == 0 ? to.at(row, chunk) + i * kRowsOn * kChunks * 16 : to.at(row + i * kRowsOn, chunk);
+            kRowsOn % 8 == 0 ? to.at(row, chunk) + i * kRowsOn * to.stride() * 16 : to.at(row + i * kRowsOn, chunk);
         copy_async_16(target, at, row + i * kRowsOn < block.count ? 16 : 0);
         at += kRowsOn * step;
       }
@@ -286,20 +286,18 @@ GPU_DEVICE uint32_t visible_pairs(const Args& a, const Tile& t, const KeyBlock& 
   return bits;
 }
 
-// The scores of a block in units of log2, from the products of q and k. Clears the bits of pairs that a bias masks.
+GPU_DEVICE bool adds_biases(const Args& a, const Tile& t) {
+  return a.bias != nullptr || a.self_bias != 0.0f || (t.listed && a.block_bias != nullptr);
+}
+
+// The scores of a block in units of log2, from the products of q and k, where more is done to them than scaling. Clears the bits of
+// pairs that a bias masks.
 template <int kKeys, typename Info>
 GPU_DEVICE void finish_scores(const Args& a, const Tile& t, const KeyBlock& block, int index, const Info& info,
                               const RowState (&rows)[2], int key, float (&s)[kKeys / 8][4], uint32_t* bits) {
   if (a.k_scales != nullptr) {
     GPU_UNROLL
     for (int bit = 0; bit < kKeys / 2; ++bit) s[bit / 4][bit % 4] *= info.k_scale[column_of(key, bit)];
-  }
-  const bool adds = a.bias != nullptr || a.self_bias != 0.0f || (t.listed && a.block_bias != nullptr);
-  if (a.softcap <= 0.0f && a.slopes == nullptr && !adds) {
-    const float factor = a.scale * kLog2E;
-    GPU_UNROLL
-    for (int bit = 0; bit < kKeys / 2; ++bit) s[bit / 4][bit % 4] *= factor;
-    return;
   }
   GPU_UNROLL
   for (int bit = 0; bit < kKeys / 2; ++bit) s[bit / 4][bit % 4] *= a.scale;
@@ -319,7 +317,7 @@ GPU_DEVICE void finish_scores(const Args& a, const Tile& t, const KeyBlock& bloc
       s[bit / 4][bit % 4] = fma(-slope[r], static_cast<float>(apart < 0 ? -apart : apart), s[bit / 4][bit % 4]);
     }
   }
-  if (adds) {
+  if (adds_biases(a, t)) {
     GPU_UNROLL
     for (int bit = 0; bit < kKeys / 2; ++bit) {
       if ((*bits >> bit & 1) != 0) {
@@ -489,8 +487,8 @@ GPU_DEVICE void attend(const Args& a) {
   const typename Products::InputRows v = {memory, chunks_of<Products>(columns, Products::kValueStep)};
 
   const int first_row = warp() / Shape::kKeyWarps * 16, first_key = warp() % Shape::kKeyWarps * kKeys;
-  const bool active = first_row < t.rows;  // else the warp copies, and waits for the others
-  const RowState rows[2] = {state_of(a, t, first_row + lane() / 4), state_of(a, t, first_row + lane() / 4 + 8)};
+  const bool active = Products::kTogether || first_row < t.rows;  // else the warp copies, and waits for the others
+  const int row = first_row + lane() / 4;  // of the thread, and the one after 8
   float o[kTilesOfColumns][4];
   GPU_UNROLL
   for (int n = 0; n < kTilesOfColumns; ++n) {
@@ -508,6 +506,7 @@ GPU_DEVICE void attend(const Args& a) {
     }
     return block;
   };
+  const bool scales_alone = a.k_scales == nullptr && a.softcap <= 0.0f && a.slopes == nullptr && !adds_biases(a, t);
   const auto is_looked_up = [&](const KeyBlock& block) {
     return block.gathered || a.block_table != nullptr || a.k_scales != nullptr;
   };
@@ -527,6 +526,7 @@ GPU_DEVICE void attend(const Args& a) {
   while (index < end) {
     const Info& info = infos[turn];
     copy_async_wait<0>();
+    Products::publish();
     sync_threads();  // the keys are there, and all are done with the values before
     load_keys<Products>(a, t, block, is_looked_up(block) ? info.place : nullptr, a.v, a.v_copies != 0, t.column, columns,
                         v);
@@ -538,8 +538,16 @@ GPU_DEVICE void attend(const Args& a) {
     if (active) {
       Products::scores(q, first_row, k, first_key, s);
       uint32_t bits = 0xffffffffu;
-      if (masked) bits = visible_pairs<kKeys>(a, t, block, index, info, rows, first_key);
-      finish_scores<kKeys>(a, t, block, index, info, rows, first_key, s, &bits);
+      if (masked || !scales_alone) {
+        const RowState rows[2] = {state_of(a, t, row), state_of(a, t, row + 8)};
+        if (masked) bits = visible_pairs<kKeys>(a, t, block, index, info, rows, first_key);
+        if (!scales_alone) finish_scores<kKeys>(a, t, block, index, info, rows, first_key, s, &bits);
+      }
+      if (scales_alone) {
+        const float factor = a.scale * kLog2E;
+        GPU_UNROLL
+        for (int bit = 0; bit < kKeys / 2; ++bit) s[bit / 4][bit % 4] *= factor;
+      }
       if (masked) {
         GPU_UNROLL
         for (int bit = 0; bit < kKeys / 2; ++bit) {
@@ -599,6 +607,7 @@ GPU_DEVICE void attend(const Args& a) {
     turn ^= 1;
     if (index < end && is_looked_up(next)) look_up_keys<Products>(a, t, next, index, infos + turn);
     copy_async_wait<0>();
+    Products::publish();
     sync_threads();  // the values are there, and all are done with the keys
     if (index < end) {
       load_keys<Products>(a, t, next, is_looked_up(next) ? infos[turn].place : nullptr, a.k, a.k_copies != 0, 0, a.dk, k);
@@ -616,13 +625,13 @@ GPU_DEVICE void attend(const Args& a) {
   sync_threads();  // all are done with q, k and v, which the outputs take the place of
   GPU_UNROLL
   for (int r = 0; r < 2; ++r) {
-    if (!rows[r].there) continue;
+    if (row + r * 8 >= t.rows) continue;
     constexpr float kUnshift = Products::kShift == 0.0f ? 1.0f : 0x1p-12f;
     static_assert(Products::kShift == 0.0f || Products::kShift == 12.0f);
-    float* row = outputs + (warp() * 16 + r * 8 + lane() / 4) * kOutputStride<Products>;
+    float* to = outputs + (warp() * 16 + r * 8 + lane() / 4) * kOutputStride<Products>;
     GPU_UNROLL
     for (int n = 0; n < kTilesOfColumns; ++n) {
-      store_8(row + n * 8 + lane() % 4 * 2, {{bits_of(o[n][2 * r] * kUnshift), bits_of(o[n][2 * r + 1] * kUnshift)}});
+      store_8(to + n * 8 + lane() % 4 * 2, {{bits_of(o[n][2 * r] * kUnshift), bits_of(o[n][2 * r + 1] * kUnshift)}});
     }
     sum[r] *= kUnshift;
   }
@@ -630,17 +639,17 @@ GPU_DEVICE void attend(const Args& a) {
   for (int r = 0; r < 2; ++r) {
     GPU_UNROLL
     for (int lanes = 1; lanes < 4; lanes *= 2) sum[r] += shuffle_xor(sum[r], lanes);
-    float* row = outputs + (warp() * 16 + r * 8 + lane() / 4) * kOutputStride<Products>;
+    float* to = outputs + (warp() * 16 + r * 8 + lane() / 4) * kOutputStride<Products>;
     if (lane() % 4 == 0) {
-      row[kColumns] = maximum[r];
-      row[kColumns + 1] = sum[r];
+      to[kColumns] = maximum[r];
+      to[kColumns + 1] = sum[r];
     }
   }
   sync_threads();
   for (int r = warp(); r < t.rows; r += kTileWarps) {
-    const RowState row = state_of(a, t, r);
+    const RowState state = state_of(a, t, r);
     const float* first = outputs + (r / 16 * Shape::kKeyWarps * 16 + r % 16) * kOutputStride<Products>;
-    write_row(a, t, row, columns, Shape::kKeyWarps, kColumns, parts > 1 ? partial_row(a, t, row, t.part) : nullptr,
+    write_row(a, t, state, columns, Shape::kKeyWarps, kColumns, parts > 1 ? partial_row(a, t, state, t.part) : nullptr,
               [&](int i) { return first + i * 16 * kOutputStride<Products>; });
   }
 }

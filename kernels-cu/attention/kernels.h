@@ -26,6 +26,9 @@ KernelTable bf16_kernels(bool few_rows);
 KernelTable f16_kernels(bool few_rows);
 KernelTable f32_kernels(bool few_rows);
 
+// For compute capability 9.0, 64 rows and outputs of 16 bits, where the build has them (GATUN_GPU_HOPPER).
+KernelTable hopper_kernels(bool bf16);
+
 constexpr int kTileThreads = 128;
 constexpr int kTileBytes = 512;  // of shared memory, for what a tile is: all that merging needs
 

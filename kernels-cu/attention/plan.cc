@@ -258,9 +258,8 @@ class AttentionPlan final : public Plan {
     const auto& kernels = element == GTN_BF16  ? attention::bf16_kernels
                           : element == GTN_F16 ? attention::f16_kernels
                                                : attention::f32_kernels;
-    for (Choice* choice : {&many_, &few_}) {
+    const auto choose = [&](const attention::KernelTable& table, Choice* choice) {
       // Of those that fit, the first that takes all values at once, or else the one with the most columns.
-      const attention::KernelTable table = kernels(choice == &few_);
       for (int i = 0; i < table.count; ++i) {
         const Kernel& kernel = table.kernels[i];
         if (kernel.exact && (kernel.columns != a.dk || kernel.columns != a.dv)) continue;
@@ -268,7 +267,14 @@ class AttentionPlan final : public Plan {
         if (choice->kernel != nullptr && (choice->kernel->columns >= a.dv || bytes > device.properties.shared_bytes)) continue;
         *choice = {&kernel, bytes};
       }
+    };
+#ifdef GATUN_GPU_HOPPER
+    if (device.properties.arch == 90 && element != GTN_F32 && a.out_dtype != GTN_F32) {
+      choose(attention::hopper_kernels(element == GTN_BF16), &many_);
     }
+#endif
+    choose(kernels(false), &many_);
+    choose(kernels(true), &few_);
     if (many_.shared_bytes > device.properties.shared_bytes) many_ = few_;
     if (few_.shared_bytes > device.properties.shared_bytes) few_ = many_;
     if (many_.shared_bytes > device.properties.shared_bytes) {

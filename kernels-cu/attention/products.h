@@ -30,6 +30,7 @@ struct Rows {
   GPU_DEVICE int chunks() const { return kChunks > 0 ? kChunks : given; }
   GPU_DEVICE int stride() const { return row_stride(chunks()); }
   GPU_DEVICE int swizzle() const { return chunks() % 8 == 0 ? 7 : 0; }
+  GPU_DEVICE int offset(int chunk) const { return chunk * 16; }
   GPU_DEVICE char* at(int row, int chunk) const { return data + (row * stride() + (chunk ^ (row & swizzle()))) * 16; }
 };
 
@@ -80,7 +81,8 @@ struct TileShape {
   static constexpr int kWarpKeys = kKeys / kKeyWarps;
 };
 
-template <typename T, int kRowWarps, int kColumnsOfTile, bool kExactSizes>
+template <typename T, int kRowWarps, int kColumnsOfTile, bool kExactSizes,
+          typename SharedRows = Rows<kExactSizes ? kColumnsOfTile / 8 : 0>>
 struct MatrixProducts {
   using Element = T;
   using Shape = TileShape<kRowWarps, kColumnsOfTile, (kRowWarps > 1 && kColumnsOfTile > 128 ? 32 : 64)>;
@@ -88,11 +90,15 @@ struct MatrixProducts {
   static constexpr int kPerChunk = 8;  // elements
   static constexpr int kGroup = 8;     // tiles of columns between two branches
   static constexpr bool kExact = kExactSizes;
-  using InputRows = Rows<kExact ? kColumns / kPerChunk : 0>;
+  static constexpr bool kTogether = false;  // whether all warps make a product together
+  using InputRows = SharedRows;
   static constexpr int kChunkStep = 2;  // chunks of a row of q and k are a multiple of this, of v of the next
   static constexpr int kValueStep = kGroup;
   static constexpr int kTerms = kSplit<T>.terms;
   static constexpr float kShift = kSplit<T>.shift;
+
+  // Before the barrier after which others use what this thread wrote to shared memory.
+  static GPU_DEVICE void publish() {}
 
   // s = q k^T for the warp's 16 rows from `row` on and its keys from `key` on.
   static GPU_DEVICE void scores(const InputRows& q, int row, const InputRows& k, int key, float (&s)[kKeys / 8][4]) {
@@ -111,8 +117,8 @@ struct MatrixProducts {
     GPU_UNROLL_BY(4)
     for (int c = 0; c < q.chunks(); c += 2) {
       uint32_t a[4];
-      load_matrix_x4(a, q_at + (c ^ q_turn) * 16);
-      const char* const k_chunk = k_at + (c ^ k_turn) * 16;
+      load_matrix_x4(a, q_at + q.offset(c ^ q_turn));
+      const char* const k_chunk = k_at + k.offset(c ^ k_turn);
       GPU_UNROLL
       for (int n = 0; n < kKeys / 8; n += 2) {
         uint32_t b[4];
@@ -159,7 +165,7 @@ struct MatrixProducts {
           GPU_UNROLL
           for (int d = 0; d < kGroup; d += 2) {
             uint32_t four[4];
-            load_matrix_x4_transposed(four, v_at + n * 8 * v.stride() * 16 + ((group + d) ^ v_turn) * 16);
+            load_matrix_x4_transposed(four, v_at + n * 8 * v.stride() * 16 + v.offset((group + d) ^ v_turn));
             GPU_UNROLL
             for (int i = 0; i < 4; ++i) b[d + i / 2][i % 2] = kMasked ? four[i] & keep[i % 2] : four[i];
           }
@@ -186,11 +192,13 @@ struct ScalarProducts {
       TileShape<kRowWarps, kColumnsOfTile, (kColumnsOfTile <= 64 ? 64 : kRowWarps == 1 || kColumnsOfTile <= 128 ? 32 : 16)>;
   static constexpr int kKeys = Shape::kWarpKeys, kColumns = Shape::kColumns;
   static constexpr int kPerChunk = 4;
-  static constexpr bool kExact = kExactSizes;
+  static constexpr bool kExact = kExactSizes, kTogether = false;
   using InputRows = Rows<kExact ? kColumns / kPerChunk : 0>;
   static constexpr int kGroup = 4;  // tiles of columns between two branches
   static constexpr int kChunkStep = 1, kValueStep = 2 * kGroup;
   static constexpr float kShift = 0.0f;
+
+  static GPU_DEVICE void publish() {}
 
   static GPU_DEVICE void add_products(float& sum, const Bytes16& x, const Bytes16& y) {
     GPU_UNROLL

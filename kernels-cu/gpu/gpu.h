@@ -4,8 +4,8 @@
 // A half is a header that provides the names below in gatun::gpu, the same ones with the same meaning:
 //   nvidia.h   NVIDIA, compute capability 8.0 and up, by nvcc
 //   model.h    the host model, by any C++ compiler, with GATUN_GPU_MODEL defined
-// AMD is a third one. What one architecture alone has (wgmma and TMA of sm_90a, FP8) belongs into a header of its own beside
-// these, for the tiles that use it.
+// AMD is a third one. What one architecture alone has lies in a header of its own beside these (hopper.h: wgmma of sm_90a),
+// for the tiles that use it.
 //
 //   GPU_KERNEL(threads, min_blocks) void name(Args args)   a kernel: one argument, a structure that can be copied bitwise
 //   GPU_DEVICE                       before a function of the device's

@@ -27,7 +27,7 @@ GPU_DEVICE int grid_z() { return static_cast<int>(gridDim.z); }
 GPU_DEVICE int lane() { return static_cast<int>(threadIdx.x) & (kWarp - 1); }
 
 GPU_DEVICE char* shared() {
-  extern __shared__ __align__(128) char block_memory[];
+  extern __shared__ __align__(1024) char block_memory[];
   return block_memory;
 }
 
