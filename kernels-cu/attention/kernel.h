@@ -14,8 +14,8 @@
 // keys does 64 n (2 dk + 4 dv) operations for n (dk + dv) elements read: with dk = dv = 128 in BF16 96 operations a byte of
 // L2, and 64 n of memory. Predicted limits: prefill the matrix unit's rate of mma.sync, on A100 (312 T/s, 2.0 TB/s) and H100 (about
 // 620 T/s of mma.sync, 3.35 TB/s) alike, at 2/3 of it at most for the second term; decode (few rows) the memory's rate, as long as
-// there are parts enough for all multiprocessors. FP32: the rate of FMA, at about half for the loads of operands. Nothing of this
-// has been measured yet.
+// there are parts enough for all multiprocessors. FP32: the rate of FMA, at about half for the loads of operands. Measured on an
+// H200: 0.24 of mma.sync, 0.64 of reads in decode, 0.37 of FMA.
 //
 // Rules for values that are not finite are those of native/src/cpu/attention/kernels.cc: a NaN score of a visible key, and
 // +infinity, make the row NaN; a row that sees nothing is 0 with a log-sum-exp of -infinity; keys that none of a warp's 16 rows sees
@@ -249,27 +249,57 @@ GPU_DEVICE RowState state_of(const Args& a, const Tile& t, int row) {
 // Bit 4 n + 2 r + i is that of row r of the thread and its key 8 n + 2 (lane % 4) + i of the warp's, which is this one of the block.
 GPU_DEVICE int column_of(int first, int bit) { return first + bit / 4 * 8 + lane() % 4 * 2 + bit % 2; }
 
-// Which of its pairs a thread's rows see; `key` is the warp's first.
+// The columns from the first that are tokens from this one on.
+GPU_DEVICE int column_from(const KeyBlock& block, int token) {
+  return at_most(at_least(token - block.first + block.step - 1, 0) / block.step, block.count);
+}
+
+// Which of its pairs a thread's rows see by the window, where that tells; `key` is the warp's first.
+template <int kKeys>
+GPU_DEVICE uint32_t window_pairs(const Tile& t, const KeyBlock& block, const RowState (&rows)[2], int key) {
+  int first[2], last[2];
+  GPU_UNROLL
+  for (int r = 0; r < 2; ++r) {
+    first[r] = 0;
+    last[r] = rows[r].there ? block.count : 0;
+    if (block.kind != KeyBlock::kFull && rows[r].there) {
+      const KeyRange window = window_of(t.mask, rows[r].query, block.lifted);
+      first[r] = column_from(block, window.first);
+      last[r] = column_from(block, window.last);
+    }
+  }
+  uint32_t bits = 0;
+  GPU_UNROLL
+  for (int bit = 0; bit < kKeys / 2; ++bit) {
+    const int column = column_of(key, bit), r = bit / 2 % 2;
+    if (column >= first[r] && column < last[r]) bits |= 1u << bit;
+  }
+  return bits;
+}
+
+// The same for every kind of block.
 template <int kKeys, typename Info>
 GPU_DEVICE uint32_t visible_pairs(const Args& a, const Tile& t, const KeyBlock& block, int index, const Info& info,
                                   const RowState (&rows)[2], int key) {
   uint32_t bits = 0;
   if (block.kind != KeyBlock::kGeneral) {
-    int first[2], last[2];
+    bits = window_pairs<kKeys>(t, block, rows, key);
+    if (block.kind != KeyBlock::kLifted) return bits;
+    // Which keys are lifted is found once for all rows, a key to each lane.
     GPU_UNROLL
-    for (int r = 0; r < 2; ++r) {
-      first[r] = 0;
-      last[r] = rows[r].there ? block.count : 0;
-      if (block.kind == KeyBlock::kRange && rows[r].there) {
-        const KeyRange window = window_of(t.mask, rows[r].query, block.lifted);
-        first[r] = at_least(window.first - block.first + block.step - 1, 0) / block.step;
-        last[r] = at_most(at_least(window.last - block.first + block.step - 1, 0) / block.step, block.count);
+    for (int half = 0; half < (kKeys + kWarp - 1) / kWarp; ++half) {
+      const int token = block.first + (key + half * kWarp + lane()) * block.step;
+      const uint32_t lifted =
+          ballot(token < t.mask.sinks || is_among(t.mask.globals, t.mask.global_count, token));
+      GPU_UNROLL
+      for (int r = 0; r < 2; ++r) {
+        const int end = rows[r].there ? column_from(block, window_of(t.mask, rows[r].query, true).last) : 0;
+        GPU_UNROLL
+        for (int bit = 16 * half; bit < at_most(16 * half + 16, kKeys / 2); ++bit) {
+          const int column = column_of(key, bit);
+          if (bit / 2 % 2 == r && (lifted >> ((column - key) & (kWarp - 1)) & 1) != 0 && column < end) bits |= 1u << bit;
+        }
       }
-    }
-    GPU_UNROLL
-    for (int bit = 0; bit < kKeys / 2; ++bit) {
-      const int column = column_of(key, bit), r = bit / 2 % 2;
-      if (column >= first[r] && column < last[r]) bits |= 1u << bit;
     }
     return bits;
   }
@@ -460,21 +490,170 @@ GPU_DEVICE bool find_tile_together(const Args& a, bool parts) {
   return found != 0;
 }
 
+// The part of a tile's blocks that a thread block looks at, from `index` to end - 1.
+template <int kKeys>
+struct Blocks {
+  const Args& a;
+  const Tile& t;
+  int index, end;
+
+  // Moves on to the next block that has keys.
+  GPU_DEVICE KeyBlock find() {
+    KeyBlock block = {};
+    for (; index < end; ++index) {
+      block = block_at<kKeys>(a, t, index);
+      if (block.count > 0) break;
+    }
+    return block;
+  }
+};
+
+GPU_DEVICE bool is_looked_up(const Args& a, const KeyBlock& block) {
+  return block.gathered || a.block_table != nullptr || a.k_scales != nullptr;
+}
+
+// Whether not every pair of the block counts.
+template <int kKeys>
+GPU_DEVICE bool is_masked(const Args& a, const KeyBlock& block) {
+  return block.kind != KeyBlock::kFull || block.count < kKeys || a.bias != nullptr;
+}
+
+GPU_DEVICE bool scales_alone(const Args& a, const Tile& t) {
+  return a.k_scales == nullptr && a.softcap <= 0.0f && a.slopes == nullptr && !adds_biases(a, t);
+}
+
+// What a thread has of the online softmax of its rows, `row` of the tile and the one after 8.
+template <typename Products>
+struct Softmax {
+  static constexpr int kKeys = Products::kKeys, kTilesOfKeys = kKeys / 8, kTilesOfColumns = Products::kColumns / 8;
+
+  int row, first_key;  // the warp's first key, of the block's
+  float maximum[2], sum[2];
+  float alpha[2];  // what the latest weights leave of the outputs before them
+  float o[kTilesOfColumns][4];
+
+  GPU_DEVICE void start() {
+    GPU_UNROLL
+    for (int r = 0; r < 2; ++r) {
+      maximum[r] = -infinity();
+      sum[r] = 0.0f;
+      alpha[r] = 1.0f;
+    }
+    GPU_UNROLL
+    for (int n = 0; n < kTilesOfColumns; ++n) {
+      GPU_UNROLL
+      for (int i = 0; i < 4; ++i) o[n][i] = 0.0f;
+    }
+  }
+
+  // Makes weights of the products of q and k, with what that does to the sums of weights; the outputs before them wait for
+  // rescale(). Returns the bits of pairs that any row of the warp sees, where the block is masked.
+  template <typename Info>
+  GPU_DEVICE uint32_t weights(const Args& a, const Tile& t, const KeyBlock& block, int index, const Info& info, bool masked,
+                              bool simple, float (&s)[kTilesOfKeys][4]) {
+    uint32_t bits = 0xffffffffu, used = 0;
+    if (masked || !simple) {
+      const RowState rows[2] = {state_of(a, t, row), state_of(a, t, row + 8)};
+      if (masked) bits = visible_pairs<kKeys>(a, t, block, index, info, rows, first_key);
+      if (!simple) finish_scores<kKeys>(a, t, block, index, info, rows, first_key, s, &bits);
+    }
+    if (simple) {
+      const float factor = a.scale * kLog2E;
+      GPU_UNROLL
+      for (int bit = 0; bit < kKeys / 2; ++bit) s[bit / 4][bit % 4] *= factor;
+    }
+    if (masked) {
+      GPU_UNROLL
+      for (int bit = 0; bit < kKeys / 2; ++bit) {
+        if ((bits >> bit & 1) == 0) s[bit / 4][bit % 4] = -infinity();
+      }
+      used = bits | bits >> 2;
+      GPU_UNROLL
+      for (int lanes = 4; lanes < kWarp; lanes *= 2) used |= shuffle_xor(used, lanes);
+    }
+
+    // Max loses a NaN; the weight of that key is NaN in any case, and with it the sum. A maximum of -inf would make -inf - -inf
+    // of masked scores: there 0 takes its place, and all weights are 0.
+    GPU_UNROLL
+    for (int r = 0; r < 2; ++r) {
+      float now = maximum[r];
+      GPU_UNROLL
+      for (int n = 0; n < kTilesOfKeys; ++n) {
+        now = greater_of(s[n][2 * r], now);
+        now = greater_of(s[n][2 * r + 1], now);
+      }
+      GPU_UNROLL
+      for (int lanes = 1; lanes < 4; lanes *= 2) {
+        const float other = shuffle_xor(now, lanes);
+        now = other > now ? other : now;
+      }
+      const float base = (now == -infinity() ? 0.0f : now) - Products::kShift;
+      alpha[r] = exp2_approx(maximum[r] - Products::kShift - base);
+      maximum[r] = now;
+      float added = 0.0f;
+      GPU_UNROLL
+      for (int n = 0; n < kTilesOfKeys; ++n) {
+        s[n][2 * r] = exp2_approx(s[n][2 * r] - base);
+        s[n][2 * r + 1] = exp2_approx(s[n][2 * r + 1] - base);
+        added += s[n][2 * r] + s[n][2 * r + 1];
+      }
+      sum[r] = fma(sum[r], alpha[r], added);
+    }
+    if (a.v_scales != nullptr) {
+      GPU_UNROLL
+      for (int bit = 0; bit < kKeys / 2; ++bit) {
+        const bool sees = !masked || (used >> (bit & ~2) & 1) != 0;
+        s[bit / 4][bit % 4] *= sees ? info.v_scale[column_of(first_key, bit)] : 0.0f;
+      }
+    }
+    return used;
+  }
+
+  GPU_DEVICE void rescale() {
+    if (!any(alpha[0] != 1.0f || alpha[1] != 1.0f)) return;
+    GPU_UNROLL
+    for (int n = 0; n < kTilesOfColumns; ++n) {
+      GPU_UNROLL
+      for (int i = 0; i < 4; ++i) o[n][i] *= alpha[i / 2];
+    }
+  }
+
+  // The thread's rows to shared memory: line `line` of `outputs`, and the one after 8.
+  GPU_DEVICE void store(const Tile& t, float* outputs, int line) {
+    constexpr float kUnshift = Products::kShift == 0.0f ? 1.0f : 0x1p-12f;
+    static_assert(Products::kShift == 0.0f || Products::kShift == 12.0f);
+    GPU_UNROLL
+    for (int r = 0; r < 2; ++r) {
+      float its = sum[r] * kUnshift;
+      GPU_UNROLL
+      for (int lanes = 1; lanes < 4; lanes *= 2) its += shuffle_xor(its, lanes);
+      if (row + r * 8 >= t.rows) continue;
+      float* to = outputs + (line + r * 8) * kOutputStride<Products>;
+      GPU_UNROLL
+      for (int n = 0; n < kTilesOfColumns; ++n) {
+        store_8(to + n * 8 + lane() % 4 * 2, {{bits_of(o[n][2 * r] * kUnshift), bits_of(o[n][2 * r + 1] * kUnshift)}});
+      }
+      if (lane() % 4 == 0) {
+        to[Products::kColumns] = maximum[r];
+        to[Products::kColumns + 1] = its;
+      }
+    }
+  }
+};
+
 template <typename Products>
 GPU_DEVICE void attend(const Args& a) {
   using Shape = typename Products::Shape;
   constexpr int kKeys = Shape::kWarpKeys, kColumns = Shape::kColumns;  // of a warp
-  constexpr int kTilesOfKeys = kKeys / 8, kTilesOfColumns = kColumns / 8;
   static_assert(kKeys <= 64 && Shape::kKeys <= kTileThreads);
   using Info = KeyInfo<Shape::kKeys>;
 
   if (!find_tile_together<Products>(a, a.parts > 1)) return;
   const Tile& t = *reinterpret_cast<const Tile*>(shared());
   int part_blocks;
-  const int parts = parts_of(a, t, Shape::kRows, &part_blocks);
-  if (t.part >= parts) return;
-  int index = t.part * part_blocks;
-  const int end = at_most(index + part_blocks, t.blocks);
+  if (t.part >= parts_of(a, t, Shape::kRows, &part_blocks)) return;
+  const int first_block = t.part * part_blocks;
+  Blocks<Shape::kKeys> blocks = {a, t, first_block, at_most(first_block + part_blocks, t.blocks)};
 
   const int columns = Products::kExact ? kColumns : at_least(columns_of(a.dv, t.column, kColumns), 0);
   Info* const infos = reinterpret_cast<Info*>(shared() + kTileBytes);
@@ -486,166 +665,69 @@ GPU_DEVICE void attend(const Args& a) {
   memory += Shape::kKeys * k.stride() * 16;
   const typename Products::InputRows v = {memory, chunks_of<Products>(columns, Products::kValueStep)};
 
-  const int first_row = warp() / Shape::kKeyWarps * 16, first_key = warp() % Shape::kKeyWarps * kKeys;
+  const int first_row = warp() / Shape::kKeyWarps * 16;
   const bool active = Products::kTogether || first_row < t.rows;  // else the warp copies, and waits for the others
-  const int row = first_row + lane() / 4;  // of the thread, and the one after 8
-  float o[kTilesOfColumns][4];
-  GPU_UNROLL
-  for (int n = 0; n < kTilesOfColumns; ++n) {
-    GPU_UNROLL
-    for (int i = 0; i < 4; ++i) o[n][i] = 0.0f;
-  }
-  float maximum[2] = {-infinity(), -infinity()}, sum[2] = {0.0f, 0.0f};
+  const bool simple = scales_alone(a, t);
+  Softmax<Products> softmax;
+  softmax.row = first_row + lane() / 4;
+  softmax.first_key = warp() % Shape::kKeyWarps * kKeys;
+  softmax.start();
 
-  // Moves `index` on to the next block that has keys.
-  const auto find_block = [&]() {
-    KeyBlock block = {};
-    for (; index < end; ++index) {
-      block = block_at<Shape::kKeys>(a, t, index);
-      if (block.count > 0) break;
-    }
-    return block;
-  };
-  const bool scales_alone = a.k_scales == nullptr && a.softcap <= 0.0f && a.slopes == nullptr && !adds_biases(a, t);
-  const auto is_looked_up = [&](const KeyBlock& block) {
-    return block.gathered || a.block_table != nullptr || a.k_scales != nullptr;
-  };
-
-  KeyBlock block = find_block();
+  KeyBlock block = blocks.find();
   int turn = 0;
   load_queries<Products>(a, t, q);
-  if (index < end) {
-    if (is_looked_up(block)) {
-      look_up_keys<Products>(a, t, block, index, infos);
+  if (blocks.index < blocks.end) {
+    if (is_looked_up(a, block)) {
+      look_up_keys<Products>(a, t, block, blocks.index, infos);
       sync_threads();
     }
-    load_keys<Products>(a, t, block, is_looked_up(block) ? infos->place : nullptr, a.k, a.k_copies != 0, 0, a.dk, k);
+    load_keys<Products>(a, t, block, is_looked_up(a, block) ? infos->place : nullptr, a.k, a.k_copies != 0, 0, a.dk, k);
   }
   copy_async_commit();
 
-  while (index < end) {
+  while (blocks.index < blocks.end) {
     const Info& info = infos[turn];
     copy_async_wait<0>();
     Products::publish();
     sync_threads();  // the keys are there, and all are done with the values before
-    load_keys<Products>(a, t, block, is_looked_up(block) ? info.place : nullptr, a.v, a.v_copies != 0, t.column, columns,
+    load_keys<Products>(a, t, block, is_looked_up(a, block) ? info.place : nullptr, a.v, a.v_copies != 0, t.column, columns,
                         v);
     copy_async_commit();
 
-    float s[kTilesOfKeys][4];
+    float s[kKeys / 8][4];
     uint32_t used = 0;
-    const bool masked = block.kind != KeyBlock::kFull || block.count < Shape::kKeys || a.bias != nullptr;
+    const bool masked = is_masked<Shape::kKeys>(a, block);
     if (active) {
-      Products::scores(q, first_row, k, first_key, s);
-      uint32_t bits = 0xffffffffu;
-      if (masked || !scales_alone) {
-        const RowState rows[2] = {state_of(a, t, row), state_of(a, t, row + 8)};
-        if (masked) bits = visible_pairs<kKeys>(a, t, block, index, info, rows, first_key);
-        if (!scales_alone) finish_scores<kKeys>(a, t, block, index, info, rows, first_key, s, &bits);
-      }
-      if (scales_alone) {
-        const float factor = a.scale * kLog2E;
-        GPU_UNROLL
-        for (int bit = 0; bit < kKeys / 2; ++bit) s[bit / 4][bit % 4] *= factor;
-      }
-      if (masked) {
-        GPU_UNROLL
-        for (int bit = 0; bit < kKeys / 2; ++bit) {
-          if ((bits >> bit & 1) == 0) s[bit / 4][bit % 4] = -infinity();
-        }
-        used = bits | bits >> 2;
-        GPU_UNROLL
-        for (int lanes = 4; lanes < kWarp; lanes *= 2) used |= shuffle_xor(used, lanes);
-      }
-
-      // Max loses a NaN; the weight of that key is NaN in any case, and with it the sum. A maximum of -inf would make -inf - -inf
-      // of masked scores: there 0 takes its place, and all weights are 0.
-      float alpha[2];
-      GPU_UNROLL
-      for (int r = 0; r < 2; ++r) {
-        float now = maximum[r];
-        GPU_UNROLL
-        for (int n = 0; n < kTilesOfKeys; ++n) {
-          now = greater_of(s[n][2 * r], now);
-          now = greater_of(s[n][2 * r + 1], now);
-        }
-        GPU_UNROLL
-        for (int lanes = 1; lanes < 4; lanes *= 2) {
-          const float other = shuffle_xor(now, lanes);
-          now = other > now ? other : now;
-        }
-        const float base = (now == -infinity() ? 0.0f : now) - Products::kShift;
-        alpha[r] = exp2_approx(maximum[r] - Products::kShift - base);
-        maximum[r] = now;
-        float added = 0.0f;
-        GPU_UNROLL
-        for (int n = 0; n < kTilesOfKeys; ++n) {
-          s[n][2 * r] = exp2_approx(s[n][2 * r] - base);
-          s[n][2 * r + 1] = exp2_approx(s[n][2 * r + 1] - base);
-          added += s[n][2 * r] + s[n][2 * r + 1];
-        }
-        sum[r] = fma(sum[r], alpha[r], added);
-      }
-      if (a.v_scales != nullptr) {
-        GPU_UNROLL
-        for (int bit = 0; bit < kKeys / 2; ++bit) {
-          const bool sees = !masked || (used >> (bit & ~2) & 1) != 0;
-          s[bit / 4][bit % 4] *= sees ? info.v_scale[column_of(first_key, bit)] : 0.0f;
-        }
-      }
-      if (any(alpha[0] != 1.0f || alpha[1] != 1.0f)) {
-        GPU_UNROLL
-        for (int n = 0; n < kTilesOfColumns; ++n) {
-          GPU_UNROLL
-          for (int i = 0; i < 4; ++i) o[n][i] *= alpha[i / 2];
-        }
-      }
+      Products::scores(q, first_row, k, softmax.first_key, s);
+      used = softmax.weights(a, t, block, blocks.index, info, masked, simple, s);
+      softmax.rescale();
     }
 
-    ++index;
-    const KeyBlock next = find_block();
+    ++blocks.index;
+    block = blocks.find();
     turn ^= 1;
-    if (index < end && is_looked_up(next)) look_up_keys<Products>(a, t, next, index, infos + turn);
+    if (blocks.index < blocks.end && is_looked_up(a, block)) {
+      look_up_keys<Products>(a, t, block, blocks.index, infos + turn);
+    }
     copy_async_wait<0>();
     Products::publish();
     sync_threads();  // the values are there, and all are done with the keys
-    if (index < end) {
-      load_keys<Products>(a, t, next, is_looked_up(next) ? infos[turn].place : nullptr, a.k, a.k_copies != 0, 0, a.dk, k);
+    if (blocks.index < blocks.end) {
+      load_keys<Products>(a, t, block, is_looked_up(a, block) ? infos[turn].place : nullptr, a.k, a.k_copies != 0, 0, a.dk, k);
     }
     copy_async_commit();
     if (active && !masked) {
-      Products::template weigh<false>(s, v, first_key, columns, 0, a.exact != 0, o);
+      Products::template weigh<false>(s, v, softmax.first_key, columns, 0, a.exact != 0, softmax.o);
     } else if (active && any((used & 0x33333333u) != 0)) {
-      Products::template weigh<true>(s, v, first_key, columns, used, a.exact != 0, o);
+      Products::template weigh<true>(s, v, softmax.first_key, columns, used, a.exact != 0, softmax.o);
     }
-    block = next;
   }
   copy_async_wait<0>();
 
   sync_threads();  // all are done with q, k and v, which the outputs take the place of
-  GPU_UNROLL
-  for (int r = 0; r < 2; ++r) {
-    if (row + r * 8 >= t.rows) continue;
-    constexpr float kUnshift = Products::kShift == 0.0f ? 1.0f : 0x1p-12f;
-    static_assert(Products::kShift == 0.0f || Products::kShift == 12.0f);
-    float* to = outputs + (warp() * 16 + r * 8 + lane() / 4) * kOutputStride<Products>;
-    GPU_UNROLL
-    for (int n = 0; n < kTilesOfColumns; ++n) {
-      store_8(to + n * 8 + lane() % 4 * 2, {{bits_of(o[n][2 * r] * kUnshift), bits_of(o[n][2 * r + 1] * kUnshift)}});
-    }
-    sum[r] *= kUnshift;
-  }
-  GPU_UNROLL
-  for (int r = 0; r < 2; ++r) {
-    GPU_UNROLL
-    for (int lanes = 1; lanes < 4; lanes *= 2) sum[r] += shuffle_xor(sum[r], lanes);
-    float* to = outputs + (warp() * 16 + r * 8 + lane() / 4) * kOutputStride<Products>;
-    if (lane() % 4 == 0) {
-      to[kColumns] = maximum[r];
-      to[kColumns + 1] = sum[r];
-    }
-  }
+  softmax.store(t, outputs, warp() * 16 + lane() / 4);
   sync_threads();
+  const int parts = parts_of(a, t, Shape::kRows, &part_blocks);
   for (int r = warp(); r < t.rows; r += kTileWarps) {
     const RowState state = state_of(a, t, r);
     const float* first = outputs + (r / 16 * Shape::kKeyWarps * 16 + r % 16) * kOutputStride<Products>;

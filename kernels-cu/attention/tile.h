@@ -18,6 +18,7 @@ struct KeyBlock {
   enum Kind : int {
     kFull,     // every row of the tile sees every key
     kRange,    // a row sees those in its window
+    kLifted,   // and those of its window's other keys that are sinks or global tokens, up to its last
     kGeneral,  // visible() decides, and the mask of the list's entry
   };
   int first, step;  // unless gathered, key t is first + t * step
@@ -364,14 +365,13 @@ GPU_DEVICE KeyBlock::Kind kind_of(const Tile& t, int first, int last, int step, 
   if (mask.q_labels != nullptr && !same_labels) return KeyBlock::kGeneral;
   if (mask.left < 0 && mask.right < 0 && mask.dilation == 1 && mask.tree == nullptr) return KeyBlock::kFull;
   if (mask.tree != nullptr && last >= mask.len_k - mask.len_q) return KeyBlock::kGeneral;
-  if (t.some_global && !t.all_global) return KeyBlock::kGeneral;
   const bool lift = lifted || t.all_global;
   if (mask.dilation > 1 && !lift && (step % mask.dilation != 0 || !t.one_residue)) return KeyBlock::kGeneral;
   if (first >= window_of(mask, high_row(t), lifted).first && last < window_of(mask, low_row(t), lifted).last) {
     return KeyBlock::kFull;
   }
   if (!lift && (first < mask.sinks || (mask.global_count > 0 && any_global(mask, first, last)))) {
-    return KeyBlock::kGeneral;
+    return KeyBlock::kLifted;
   }
   return KeyBlock::kRange;
 }
