@@ -27,7 +27,7 @@ import org.jspecify.annotations.Nullable;
  *       adds |t| / cosh<sup>2</sup>(t / c) &lt; c, tanh 4 c, the product with c no more than c;
  *   <li>ALiBi: 2 |slope (p - j)|, for the product and the folding with log2 e, and the score after it, |s|, for the
  *       addition;
- *   <li>each bias b: |b| for the folding, and the score after it for the addition.
+ *   <li>each bias b: |b| for the folding, and the score after it for the addition; what it is off by itself, over u.
  * </ul>
  *
  * <p>Subtracting the running maximum m adds 2 u (|s<sub>j</sub>| + |m|), which also pays for rescaling by exp(m - m'),
@@ -85,8 +85,14 @@ public final class AttentionReference {
      * @param column which block of keys
      * @param mask what of the block is seen, [block_q][block_k], or null for all of it
      * @param bias added to the scores of the block
+     * @param error what the bias that is added may be off by
      */
-    public record Block(int column, boolean @Nullable [][] mask, float bias) {}
+    public record Block(int column, boolean @Nullable [][] mask, float bias, double error) {
+        /** An entry with just that bias. */
+        public Block(int column, boolean @Nullable [][] mask, float bias) {
+            this(column, mask, bias, 0);
+        }
+    }
 
     /**
      * The keys and values of a run.
@@ -493,6 +499,7 @@ public final class AttentionReference {
                     e += Math.abs(bias) + Math.abs(s);
                 }
             }
+            e += block == null ? 0 : block.error / U;
             keys[n] = j;
             score[n] = s;
             error[n] = e + 2 * Math.abs(s);

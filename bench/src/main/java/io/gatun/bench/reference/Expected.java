@@ -30,6 +30,15 @@ public record Expected(double[] value, double[] bound, float[] naive, long rows)
         return new Expected(new double[elements], new double[elements], new float[elements], rows);
     }
 
+    /** What is just this. */
+    public static Expected exact(float[] values) {
+        Expected expected = of(values.length, values.length);
+        for (int i = 0; i < values.length; i++) {
+            expected.set(i, values[i], 0, values[i]);
+        }
+        return expected;
+    }
+
     void set(int index, double value, double bound, float naive) {
         this.value[index] = value;
         // What is not finite is exact: the sums of magnitudes in a bound are not finite then either.

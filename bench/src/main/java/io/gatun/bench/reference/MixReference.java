@@ -18,6 +18,9 @@ import org.jspecify.annotations.Nullable;
  * &Sigma; |x<sub>p</sub>| (e<sub>p</sub> + 2<sup>-126</sup>) + (n + 2) u (&Sigma; |w<sub>p</sub> x<sub>p</sub>| +
  * |residual|)
  * </pre>
+ *
+ * A part that an operator before made, and that may be off by b, counts with |x<sub>p</sub>| + b in these, and adds
+ * |w<sub>p</sub>| b.
  */
 public final class MixReference {
     private MixReference() {}
@@ -42,6 +45,12 @@ public final class MixReference {
      */
     public static Expected compute(Gate gate, int parts, int rows, int n, float[] x, float[] gates, boolean[] absent,
             float @Nullable [] residual) {
+        return compute(gate, parts, rows, n, Expected.exact(x), gates, absent, residual);
+    }
+
+    /** The same of parts that operators before made, as they may be. */
+    public static Expected compute(Gate gate, int parts, int rows, int n, Expected x, float[] gates, boolean[] absent,
+            float @Nullable [] residual) {
         Expected expected = Expected.of(rows * n, (long) rows * n);
         for (int row = 0; row < rows; row++) {
             for (int j = 0; j < n; j++) {
@@ -55,11 +64,12 @@ public final class MixReference {
                     if (weight == 0 || absent[part * rows + row]) {
                         continue;
                     }
-                    float element = x[(part * rows + row) * n + j];
-                    value += weight * element;
-                    magnitude += Math.abs(weight * element);
-                    bound += Math.abs(element) * (error(gate, g, weight) + FLUSH);
-                    naive += (float) weight * element;
+                    int at = (part * rows + row) * n + j;
+                    double most = Math.abs(x.value()[at]) + x.bound()[at];
+                    value += weight * x.value()[at];
+                    magnitude += Math.abs(weight) * most;
+                    bound += most * (error(gate, g, weight) + FLUSH) + Math.abs(weight) * x.bound()[at];
+                    naive += (float) weight * x.naive()[at];
                 }
                 if (residual != null) {
                     value += residual[row * n + j];

@@ -8,12 +8,12 @@ import org.jspecify.annotations.Nullable;
  * @param name the case's line, or empty for a device that is not there
  * @param check what was looked at: {@code value} for results and everything around them, or {@code refuse},
  *     {@code leak}, {@code concurrent}, {@code time}
- * @param operator the operator
+ * @param operator the operator, or {@code sparse} for a chain of some
  * @param types the types of its operands, as {@code int8 f32->f32}
  * @param device the device's name
  * @param verdict what was shown
  * @param detail why the verdict is not a pass, or empty
- * @param kernel the kernel that ran, or empty
+ * @param kernel the kernel that ran, those of a chain with blanks between them, or empty
  * @param ratio the worst error as a part of its tolerance: above 1 fails
  * @param error the absolute error of that element
  * @param tolerance the tolerance of that element

@@ -12,6 +12,7 @@ import java.util.TreeSet;
 import java.util.function.Function;
 import java.util.function.ToDoubleFunction;
 import java.util.stream.Collectors;
+import java.util.stream.Stream;
 import org.jspecify.annotations.Nullable;
 
 /**
@@ -186,7 +187,9 @@ public final class TextReport {
     }
 
     private static String kernels(List<Outcome> group) {
-        TreeSet<String> kernels = group.stream().map(Outcome::kernel).collect(Collectors.toCollection(TreeSet::new));
+        TreeSet<String> kernels = group.stream()
+                .flatMap(outcome -> Stream.of(outcome.kernel().split(" "))) // a chain runs several
+                .collect(Collectors.toCollection(TreeSet::new));
         kernels.remove("");
         return String.join(", ", kernels);
     }

@@ -608,28 +608,30 @@ record AttentionCase(DType dtype, DType kv, DType outType, int batch, int lenQ, 
             return index;
         }
 
-        /**
-         * The log-sum-exps lie head after head, with rows as long as the plan's queries; what is beyond a sequence's
-         * own length is not to be touched.
-         */
         private Operand lse(Expected tokens) {
-            int sequences = packed ? 1 : batch;
-            int row = plannedQ();
-            Expected expected = Expected.of(sequences * headsQ * row, tokens.rows());
-            Arrays.fill(expected.bound(), Expected.UNTOUCHED);
-            for (int b = 0; b < sequences; b++) {
-                for (int head = 0; head < headsQ; head++) {
-                    for (int i = 0; i < lenQ; i++) {
-                        int from = (b * lenQ + i) * headsQ + head;
-                        int to = (b * headsQ + head) * row + i;
-                        expected.value()[to] = tokens.value()[from];
-                        expected.bound()[to] = tokens.bound()[from];
-                        expected.naive()[to] = tokens.naive()[from];
-                    }
-                }
-            }
-            long[] shape = packed ? new long[] {headsQ, row} : new long[] {batch, headsQ, row};
+            Expected expected = byHead(tokens, packed ? 1 : batch, headsQ, plannedQ());
+            long[] shape = packed ? new long[] {headsQ, plannedQ()} : new long[] {batch, headsQ, plannedQ()};
             return trial.output("lse", DType.F32, shape, Operand.rowMajor(shape), shape, expected);
         }
+    }
+
+    /**
+     * Log-sum-exps as a run writes them: head after head, with rows as long as the plan's queries; what is beyond a
+     * sequence's own length is not to be touched.
+     *
+     * @param tokens [sequences, length, heads]
+     */
+    static Expected byHead(Expected tokens, int sequences, int heads, int row) {
+        Expected expected = Expected.of(sequences * heads * row, tokens.rows());
+        Arrays.fill(expected.bound(), Expected.UNTOUCHED);
+        int length = sequences * heads == 0 ? 0 : tokens.value().length / heads / sequences;
+        for (int from = 0; from < tokens.value().length; from++) {
+            int i = from / heads % length;
+            int to = (from / heads / length * heads + from % heads) * row + i;
+            expected.value()[to] = tokens.value()[from];
+            expected.bound()[to] = tokens.bound()[from];
+            expected.naive()[to] = tokens.naive()[from];
+        }
+        return expected;
     }
 }

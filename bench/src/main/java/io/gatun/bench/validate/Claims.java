@@ -9,8 +9,12 @@ import org.jspecify.annotations.Nullable;
 
 /** What devices can claim to serve: operators as cases name them, each with its types. */
 final class Claims {
-    /** An operator of the cases, and the one that a device is asked about. */
-    record Kind(String name, Operator operator, List<DType> dtypes) {}
+    /** An operator of the cases, and those that a device is asked about. */
+    record Kind(String name, List<Operator> operators, List<DType> dtypes) {
+        Kind(String name, Operator operator, List<DType> dtypes) {
+            this(name, List.of(operator), dtypes);
+        }
+    }
 
     private static final List<DType> FLOATS = List.of(DType.F32, DType.BF16);
     private static final List<DType> FLOATS_AND_HALF = List.of(DType.F32, DType.BF16, DType.F16);
@@ -20,6 +24,8 @@ final class Claims {
             new Kind("merge", Operator.MERGE, FLOATS_AND_HALF),
             new Kind("rope", Operator.ROPE, FLOATS_AND_HALF),
             new Kind("select", Operator.SELECT, FLOATS_AND_HALF),
+            new Kind("sparse", List.of(Operator.SELECT, Operator.ATTENTION, Operator.MERGE, Operator.MIX),
+                    FLOATS_AND_HALF),
             new Kind("route", Operator.ROUTE, FLOATS_AND_HALF),
             new Kind("mix", Operator.MIX, FLOATS_AND_HALF),
             new Kind("layernorm", Operator.NORM, FLOATS),
@@ -34,8 +40,15 @@ final class Claims {
         return dtype.name().toLowerCase(Locale.ROOT);
     }
 
-    /** The claim, or null when the device makes none. */
+    /**
+     * The claim, or null when the device makes none. Who claims all operators of chains claims the chains; who does not
+     * claims nothing of them, as some do without one or another.
+     */
     static @Nullable Boolean of(Device device, Kind kind, DType dtype) {
-        return device.supports(kind.operator(), dtype).orElse(null);
+        if (kind.operators().size() == 1) {
+            return device.supports(kind.operators().getFirst(), dtype).orElse(null);
+        }
+        boolean all = kind.operators().stream().allMatch(one -> device.supports(one, dtype).orElse(false));
+        return all ? Boolean.TRUE : null;
     }
 }

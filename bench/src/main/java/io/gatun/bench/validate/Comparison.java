@@ -69,6 +69,32 @@ final class Comparison {
         return tolerance;
     }
 
+    /**
+     * What an operator is given that reads what another wrote: off by a rounding to the type more, the naive result
+     * rounded as well.
+     */
+    static Expected stored(Expected expected, DType dtype) {
+        Expected stored = new Expected(expected.value(), expected.bound().clone(),
+                Values.rounded(expected.naive().clone(), dtype), expected.rows());
+        for (int i = 0; i < stored.bound().length; i++) {
+            double value = expected.value()[i];
+            double bound = expected.bound()[i];
+            stored.bound()[i] += Double.isFinite(value) && bound != Expected.UNTOUCHED
+                    ? rounding(dtype, value) + unit(dtype) * bound
+                    : 0;
+        }
+        return stored;
+    }
+
+    /** What rounding to a type may change. */
+    private static double rounding(DType dtype, double value) {
+        if (dtype == DType.BF16 && Math.abs(value) < Expected.FLUSH) {
+            return Expected.FLUSH;
+        }
+        double smallest = dtype == DType.F16 ? 0x1p-14 : Expected.FLUSH; // of the normal numbers
+        return unit(dtype) * (Math.abs(value) + smallest);
+    }
+
     private static double unit(DType dtype) {
         return switch (dtype) {
             case BF16 -> 0x1p-8;
@@ -146,11 +172,7 @@ final class Comparison {
         }
 
         private void finite(int index, double value, double bound, double actual) {
-            double smallest = operand.dtype() == DType.F16 ? 0x1p-14 : Expected.FLUSH; // of the normal numbers
-            double rounding = unit * Math.abs(value) + unit * smallest;
-            if (operand.dtype() == DType.BF16 && Math.abs(value) < Expected.FLUSH) {
-                rounding = Expected.FLUSH;
-            }
+            double rounding = rounding(operand.dtype(), value);
             double allowed = bound + rounding + unit * bound;
             if (Double.isInfinite(actual) && Math.abs(value) + allowed >= largest && actual > 0 == value > 0) {
                 return;

@@ -4,10 +4,13 @@ import io.gatun.DType;
 import java.util.SplittableRandom;
 import java.util.random.RandomGenerator;
 
-/** One operator with its shapes, layouts, types and values. As a case of its own it looks at the results. */
+/**
+ * One operator, or a chain of some, with its shapes, layouts, types and values. As a case of its own it looks at the
+ * results.
+ */
 sealed interface OperatorCase extends Case
-        permits GemmCase, AttentionCase, MergeCase, RopeCase, SelectCase, RouteCase, MixCase, NormCase, SoftmaxCase,
-                ActivationCase {
+        permits GemmCase, AttentionCase, MergeCase, RopeCase, SelectCase, SparseCase, RouteCase, MixCase, NormCase,
+                SoftmaxCase, ActivationCase {
     @Override
     DType dtype();
 
@@ -44,14 +47,15 @@ sealed interface OperatorCase extends Case
             case "merge" -> MergeCase.parse(words);
             case "rope" -> RopeCase.parse(words);
             case "select" -> SelectCase.parse(words);
+            case "sparse" -> SparseCase.parse(words);
             case "route" -> RouteCase.parse(words);
             case "mix" -> MixCase.parse(words);
             case "layernorm", "rmsnorm" -> NormCase.parse(operator, words);
             case "softmax" -> SoftmaxCase.parse(words);
             case "activation" -> ActivationCase.parse(words);
             default -> throw words.wrong("'" + operator
-                    + "' is no operator; there are gemm, attention, merge, rope, select, route, mix, layernorm, rmsnorm, "
-                    + "softmax and activation");
+                    + "' is no operator; there are gemm, attention, merge, rope, select, sparse, route, mix, "
+                    + "layernorm, rmsnorm, softmax and activation");
         };
     }
 

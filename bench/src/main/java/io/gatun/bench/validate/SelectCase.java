@@ -2,6 +2,7 @@ package io.gatun.bench.validate;
 
 import io.gatun.DType;
 import io.gatun.Selection;
+import io.gatun.Stream;
 import io.gatun.Tensor;
 import io.gatun.bench.reference.Expected;
 import io.gatun.bench.reference.SelectionReference;
@@ -9,8 +10,9 @@ import java.util.ArrayList;
 import java.util.Arrays;
 import java.util.Collections;
 import java.util.List;
-import java.util.function.BiFunction;
 import java.util.StringJoiner;
+import java.util.function.BiFunction;
+import java.util.function.UnaryOperator;
 import java.util.random.RandomGenerator;
 import org.jspecify.annotations.Nullable;
 
@@ -41,32 +43,51 @@ record SelectCase(DType in, Kind kind, int batch, int lengthQ, int lengthK, int 
     }
 
     static SelectCase parse(Words words) {
-        DType in = words.type();
-        Kind kind = words.oneOf(Kind.class, Kind.MEAN);
+        SelectCase select = read(words, words.type(), words.oneOf(Kind.class, Kind.MEAN));
+        words.end();
+        select.check(words);
+        return select;
+    }
+
+    /** Takes all words but those of the type and the kind. */
+    static SelectCase read(Words words, DType in, Kind kind) {
         int headsQ = words.count("hq");
-        SelectCase select = new SelectCase(in, kind, words.count("b", 1), words.count("q"), words.count("k"), headsQ,
+        return new SelectCase(in, kind, words.count("b", 1), words.count("q"), words.count("k"), headsQ,
                 words.count("hk", headsQ), words.count("dk"), words.count("bq", 1), words.count("bk", 1),
                 words.count("count"), words.count("first", 0), words.count("local", 0), words.flag("causal"),
                 words.flag("groups"), words.flag("packed"), words.flag("ragged"), words.flag("slack"),
                 words.integer("buckets", 8), words.integer("layers", 2), words.oneOf(Values.class, Values.NORMAL),
                 words.seed());
-        words.end();
-        if (headsQ == 0 || select.headsK == 0 || headsQ % select.headsK != 0 || select.dk == 0 || select.blockQ == 0
-                || select.blockK == 0 || select.count == 0 || select.batch == 0 && select.packed) {
+    }
+
+    void check(Words words) {
+        if (headsQ == 0 || headsK == 0 || headsQ % headsK != 0 || dk == 0 || blockQ == 0 || blockK == 0 || count == 0
+                || batch == 0 && packed) {
             throw words.wrong("heads, their size, blocks and count are 1 or more, and hk divides hq");
         }
-        if (select.groups && !select.pools() || select.hashes() && select.first + select.local > 0
-                || select.first + select.local > select.count) {
+        if (groups && !pools() || hashes() && first + local > 0 || first + local > count) {
             throw words.wrong("only pooled blocks are for groups, and first and local not for lsh, nor above count");
         }
-        return select;
+    }
+
+    /** The same with as many layers. */
+    SelectCase layers(int layers) {
+        return new SelectCase(in, kind, batch, lengthQ, lengthK, headsQ, headsK, dk, blockQ, blockK, count, first,
+                local, causal, groups, packed, ragged, slack, buckets, layers, values, seed);
     }
 
     @Override
     public String name() {
-        StringJoiner name = new StringJoiner(" ").add("select").add(types()).add(Words.word(kind)).add("b" + batch)
-                .add("q" + lengthQ).add("k" + lengthK).add("hq" + headsQ).add("hk" + headsK).add("dk" + dk)
-                .add("bq" + blockQ).add("bk" + blockK).add("count" + count).add("first" + first).add("local" + local);
+        StringJoiner name = new StringJoiner(" ").add("select").add(types()).add(Words.word(kind));
+        describe(name);
+        return Rows.end(name, values, seed);
+    }
+
+    /** Adds the words that {@link #read} takes, but for the last two. */
+    void describe(StringJoiner name) {
+        name.add("b" + batch).add("q" + lengthQ).add("k" + lengthK).add("hq" + headsQ).add("hk" + headsK)
+                .add("dk" + dk).add("bq" + blockQ).add("bk" + blockK).add("count" + count).add("first" + first)
+                .add("local" + local);
         flag(name, causal, "causal");
         flag(name, groups, "groups");
         flag(name, packed, "packed");
@@ -75,7 +96,6 @@ record SelectCase(DType in, Kind kind, int batch, int lengthQ, int lengthK, int 
         if (!pools()) {
             name.add("buckets=" + buckets).add("layers=" + layers);
         }
-        return Rows.end(name, values, seed);
     }
 
     private static void flag(StringJoiner name, boolean there, String word) {
@@ -109,15 +129,16 @@ record SelectCase(DType in, Kind kind, int batch, int lengthQ, int lengthK, int 
         return batch == 0 || lengthQ == 0 || lengthK == 0 || values == Values.ZEROS;
     }
 
-    private boolean pools() {
+    boolean pools() {
         return kind == Kind.MEAN || kind == Kind.BOUNDS;
     }
 
-    private boolean hashes() {
+    boolean hashes() {
         return kind == Kind.LSH;
     }
 
-    private int heads() {
+    /** The heads that lists are for. */
+    int heads() {
         return groups ? headsK : headsQ;
     }
 
@@ -138,32 +159,72 @@ record SelectCase(DType in, Kind kind, int batch, int lengthQ, int lengthK, int 
     }
 
     /** A list, with what the bias of each entry may be. */
-    private record Listed(int[] columns, double[] bias, double[] error) {}
+    record Listed(int[] columns, double[] bias, double[] error) {}
 
     /** Rows of all sequences, and what follows from them. */
-    private static final class Data {
+    static final class Data {
+        final int[] lengthsQ;
+        final int[] lengthsK;
         final List<double[][][]> q = new ArrayList<>(); // of each sequence [head][row][dk]
         final List<double[][][]> k = new ArrayList<>();
         final List<int[][][]> qLabels = new ArrayList<>(); // [head][layer][row]
         final List<int[][][]> kLabels = new ArrayList<>();
         final List<List<Listed>> lists = new ArrayList<>(); // head by head
+
+        private Data(int[] lengthsQ, int[] lengthsK) {
+            this.lengthsQ = lengthsQ;
+            this.lengthsK = lengthsK;
+        }
+
+        /** What hashing gives of the first layers alone. */
+        Data layers(SelectCase fewer) {
+            Data data = new Data(lengthsQ, lengthsK);
+            data.q.addAll(q);
+            data.k.addAll(k);
+            for (int s = 0; s < q.size(); s++) {
+                data.qLabels.add(first(qLabels.get(s), fewer.layers));
+                data.kLabels.add(first(kLabels.get(s), fewer.layers));
+                List<Listed> lists = new ArrayList<>();
+                for (int head = 0; head < fewer.headsQ; head++) {
+                    int[][] keys = data.kLabels.get(s)[head];
+                    lists.addAll(fewer.hashed(data.qLabels.get(s)[head], keys[keys.length - 1]));
+                }
+                data.lists.add(lists);
+            }
+            return data;
+        }
+
+        private static int[][][] first(int[][][] labels, int layers) {
+            return Arrays.stream(labels).map(head -> Arrays.copyOf(head, layers)).toArray(int[][][]::new);
+        }
     }
 
     @Override
     public Problem problem() {
-        RandomGenerator random = random();
-        int[] lengthsQ = lengths(random, lengthQ);
-        int[] lengthsK = lengths(random, lengthK);
-        Data data = new Data();
+        Data data = draw(random(), row -> row);
+        return trial -> {
+            Inputs inputs = inputs(trial, data);
+            Choice choice = choice(trial, "", inputs, data);
+            trial.execute(choice.plan(), stream -> choice.run(stream, inputs));
+        };
+    }
+
+    /**
+     * Draws until there is no decision that rounding could change.
+     *
+     * @param keys what becomes of each row of keys
+     */
+    Data draw(RandomGenerator random, UnaryOperator<float[]> keys) {
+        Data data = new Data(lengths(random, lengthQ), lengths(random, lengthK));
         for (int s = 0; s < batch; s++) {
             int draws = 0;
-            while (!draw(random, lengthsQ[s], lengthsK[s], data)) {
+            while (!draw(random, data.lengthsQ[s], data.lengthsK[s], keys, data)) {
                 if (++draws == MOST_DRAWS) {
                     throw new IllegalStateException(name() + ": rounding may decide whatever is drawn");
                 }
             }
         }
-        return trial -> run(trial, lengthsQ, lengthsK, data);
+        return data;
     }
 
     private int[] lengths(RandomGenerator random, int longest) {
@@ -173,9 +234,10 @@ record SelectCase(DType in, Kind kind, int batch, int lengthQ, int lengthK, int 
     }
 
     /** Adds a sequence, unless rounding may decide something of it. */
-    private boolean draw(RandomGenerator random, int queries, int keys, Data data) {
-        double[][][] q = rows(random, headsQ, queries, values == Values.ZEROS);
-        double[][][] k = rows(random, headsK, keys, false);
+    private boolean draw(RandomGenerator random, int queries, int keys, UnaryOperator<float[]> ofKeys, Data data) {
+        double size = values == Values.LARGE ? 8 : 1;
+        double[][][] q = rows(random, headsQ, queries, dk, values == Values.ZEROS ? 0 : size, row -> row);
+        double[][][] k = rows(random, headsK, keys, dk, size, ofKeys);
         int[][][] qLabels = new int[headsQ][layers][];
         int[][][] kLabels = new int[headsQ][layers][];
         List<Listed> lists = new ArrayList<>();
@@ -208,11 +270,12 @@ record SelectCase(DType in, Kind kind, int batch, int lengthQ, int lengthK, int 
         return true;
     }
 
-    private double[][][] rows(RandomGenerator random, int heads, int length, boolean zeros) {
-        double[][][] rows = new double[heads][length][dk];
+    double[][][] rows(RandomGenerator random, int heads, int length, int size, double deviation,
+            UnaryOperator<float[]> each) {
+        double[][][] rows = new double[heads][length][size];
         for (double[][] head : rows) {
             for (double[] row : head) {
-                float[] x = Values.normal(random, in, dk, zeros ? 0 : values == Values.LARGE ? 8 : 1);
+                float[] x = each.apply(Values.normal(random, in, size, deviation));
                 Arrays.setAll(row, d -> x[d]);
             }
         }
@@ -347,30 +410,68 @@ record SelectCase(DType in, Kind kind, int batch, int lengthQ, int lengthK, int 
         return codes;
     }
 
-    private void run(Trial trial, int[] lengthsQ, int[] lengthsK, Data data) {
-        int mostQ = longest(lengthsQ, lengthQ);
-        int mostK = longest(lengthsK, lengthK);
-        int more = slack ? 3 : 0;
-        Operand q = input(trial, "q", headsQ, mostQ, mostQ + more, lengthsQ, data.q);
-        Operand k = input(trial, "k", headsK, mostK, mostK + more, lengthsK, data.k);
-        Operand qIndex = packed || ragged ? trial.input("q_index", index(lengthsQ)) : null;
-        Operand kIndex = packed || ragged ? trial.input("k_index", index(lengthsK)) : null;
-        Selection.Plan plan = trial.open(() -> description().plan(trial.device(), q.spec(), k.spec()));
-        Selection.Lists lists = new Selection.Lists();
-        lists(trial, lists, mostQ + more, data);
-        if (hashes()) {
-            lists.qOrder(orders(trial, "q_order", mostQ + more, lengthsQ,
-                    (s, head) -> SelectionReference.queryOrder(data.qLabels.get(s)[head], causal)));
-            lists.kOrder(orders(trial, "k_order", mostK + more, lengthsK,
-                    (s, head) -> SelectionReference.order(data.kLabels.get(s)[head][layers - 1])));
-            lists.qDocuments(documents(trial, "q_documents", mostQ + more, lengthsQ, data.qLabels));
-            lists.kDocuments(documents(trial, "k_documents", mostK + more, lengthsK, data.kLabels));
+    /** Queries and keys of a trial, whole and as the run has them, and where sequences begin or end. */
+    record Inputs(Operand q, Operand k, Tensor qRun, Tensor kRun, @Nullable Tensor qIndex, @Nullable Tensor kIndex) {}
+
+    Inputs inputs(Trial trial, Data data) {
+        int lengthQ = longestQ(data);
+        int lengthK = longestK(data);
+        Operand q = input(trial, "q", headsQ, dk, lengthQ, flat(headsQ, dk, lengthQ, data.lengthsQ, data.q));
+        Operand k = input(trial, "k", headsK, dk, lengthK, flat(headsK, dk, lengthK, data.lengthsK, data.k));
+        Operand qIndex = packed || ragged ? trial.input("q_index", index(data.lengthsQ)) : null;
+        Operand kIndex = packed || ragged ? trial.input("k_index", index(data.lengthsK)) : null;
+        return new Inputs(q, k, q.tensor(shape(headsQ, lengthQ, dk, 0)), k.tensor(shape(headsK, lengthK, dk, 0)),
+                qIndex == null ? null : qIndex.tensor(), kIndex == null ? null : kIndex.tensor());
+    }
+
+    /** A trial's selection, and where it writes. */
+    record Choice(Selection.Plan plan, Selection.Lists lists) {
+        void run(Stream stream, Inputs inputs) {
+            plan.run(stream, inputs.qRun, inputs.kRun, inputs.qIndex, inputs.kIndex, lists);
         }
-        Tensor queries = q.tensor(shape(headsQ, mostQ, 0));
-        Tensor keys = k.tensor(shape(headsK, mostK, 0));
-        Tensor i = qIndex == null ? null : qIndex.tensor();
-        Tensor j = kIndex == null ? null : kIndex.tensor();
-        trial.execute(plan, stream -> plan.run(stream, queries, keys, i, j, lists));
+    }
+
+    /**
+     * Opens the plan, and makes its outputs.
+     *
+     * @param which what the names of outputs begin with
+     */
+    Choice choice(Trial trial, String which, Inputs inputs, Data data) {
+        Selection.Plan plan =
+                trial.open(() -> description().plan(trial.device(), inputs.q.spec(), inputs.k.spec()));
+        Selection.Lists lists = new Selection.Lists();
+        lists(trial, which, lists, data);
+        if (hashes()) {
+            int plannedQ = planned(longestQ(data));
+            int plannedK = planned(longestK(data));
+            lists.qOrder(orders(trial, which + "q_order", plannedQ, data.lengthsQ,
+                    (s, head) -> SelectionReference.queryOrder(data.qLabels.get(s)[head], causal)));
+            lists.kOrder(orders(trial, which + "k_order", plannedK, data.lengthsK,
+                    (s, head) -> SelectionReference.order(data.kLabels.get(s)[head][layers - 1])));
+            lists.qDocuments(documents(trial, which + "q_documents", plannedQ, data.lengthsQ, data.qLabels));
+            lists.kDocuments(documents(trial, which + "k_documents", plannedK, data.lengthsK, data.kLabels));
+        }
+        return new Choice(plan, lists);
+    }
+
+    /** The queries of a run's sequences, or its tokens. */
+    int longestQ(Data data) {
+        return longest(data.lengthsQ, lengthQ);
+    }
+
+    /** The keys of a run's sequences, or its tokens. */
+    int longestK(Data data) {
+        return longest(data.lengthsK, lengthK);
+    }
+
+    /** As many queries, keys or tokens of a run, in the plan. */
+    int planned(int length) {
+        return length + (slack ? 3 : 0);
+    }
+
+    /** Sequences that a plan has more than a run. */
+    int moreSequences() {
+        return slack ? 2 : 0;
     }
 
     /** The length of a run: of the longest sequence, or of all tokens. */
@@ -378,29 +479,34 @@ record SelectCase(DType in, Kind kind, int batch, int lengthQ, int lengthK, int 
         return packed ? Arrays.stream(lengths).sum() : longest;
     }
 
-    private long[] shape(int heads, int length, int moreSequences) {
-        return packed ? new long[] {length, heads, dk} : new long[] {batch + moreSequences, length, heads, dk};
+    long[] shape(int heads, int length, int size, int moreSequences) {
+        return packed ? new long[] {length, heads, size} : new long[] {batch + moreSequences, length, heads, size};
     }
 
-    private Operand input(Trial trial, String name, int heads, int length, int planned, int[] lengths,
-            List<double[][][]> rows) {
-        Operand operand = trial.input(name, in, shape(heads, planned, slack ? 2 : 0),
-                Operand.rowMajor(shape(heads, planned, slack ? 2 : 0)));
-        float[] x = new float[(packed ? 1 : batch) * length * heads * dk];
-        Arrays.fill(x, Float.NaN); // beyond a sequence's length
+    /** An input that has room for what a plan has more than a run. */
+    Operand input(Trial trial, String name, int heads, int size, int length, float[] content) {
+        long[] whole = shape(heads, planned(length), size, moreSequences());
+        Operand operand = trial.input(name, in, whole, Operand.rowMajor(whole));
+        operand.fill(content, shape(heads, length, size, 0));
+        return operand;
+    }
+
+    /** The rows of a run, NaN beyond a sequence's length. */
+    float[] flat(int heads, int size, int length, int[] lengths, List<double[][][]> rows) {
+        float[] x = new float[(packed ? 1 : batch) * length * heads * size];
+        Arrays.fill(x, Float.NaN);
         int start = 0;
         for (int s = 0; s < batch; s++) {
             for (int i = 0; i < lengths[s]; i++) {
                 for (int h = 0; h < heads; h++) {
-                    for (int d = 0; d < dk; d++) {
-                        x[((start + i) * heads + h) * dk + d] = (float) rows.get(s)[h][i][d];
+                    for (int d = 0; d < size; d++) {
+                        x[((start + i) * heads + h) * size + d] = (float) rows.get(s)[h][i][d];
                     }
                 }
             }
             start += packed ? lengths[s] : length;
         }
-        operand.fill(x, shape(heads, length, 0));
-        return operand;
+        return x;
     }
 
     private long[] index(int[] lengths) {
@@ -414,16 +520,15 @@ record SelectCase(DType in, Kind kind, int batch, int lengthQ, int lengthK, int 
         return offsets;
     }
 
-    /** Offsets, lists and biases: what lies beyond the last offset stays as it was. */
-    private void lists(Trial trial, Selection.Lists lists, int plannedQ, Data data) {
-        int blocks = Math.ceilDiv(plannedQ, blockQ);
-        int sequences = batch + (slack ? 2 : 0);
-        int entries = sequences * heads() * blocks * count;
+    /** What a run writes: what lies beyond the last offset stays as it was. */
+    record Written(Expected offsets, Expected columns, Expected biases) {}
+
+    Written written(Data data) {
+        int blocks = Math.ceilDiv(planned(longestQ(data)), blockQ);
+        int entries = (batch + moreSequences()) * heads() * blocks * count;
         Expected offsets = Expected.of(batch * heads() * blocks + 1, 0);
-        Expected columns = Expected.of(entries, 0);
-        Expected biases = Expected.of(entries, 0);
-        Arrays.fill(columns.bound(), Expected.UNTOUCHED);
-        Arrays.fill(biases.bound(), Expected.UNTOUCHED);
+        Expected columns = untouched(entries);
+        Expected biases = untouched(entries);
         int entry = 0;
         int at = 0;
         for (int s = 0; s < batch; s++) {
@@ -446,13 +551,21 @@ record SelectCase(DType in, Kind kind, int batch, int lengthQ, int lengthK, int 
                 }
             }
         }
-        long[] all = {(long) sequences * heads() * blocks + 1};
-        long[] run = {(long) batch * heads() * blocks + 1};
-        lists.blockOffsets(trial.output("block_offsets", DType.S64, all, new long[] {1}, run, offsets).tensor(run));
-        long[] room = {entries};
-        lists.blockColumns(trial.output("block_columns", DType.S32, room, new long[] {1}, room, columns).tensor());
+        return new Written(offsets, columns, biases);
+    }
+
+    private void lists(Trial trial, String which, Selection.Lists lists, Data data) {
+        Written written = written(data);
+        long run = written.offsets.value().length;
+        long[] all = {run + (long) moreSequences() * heads() * Math.ceilDiv(planned(longestQ(data)), blockQ)};
+        lists.blockOffsets(trial.output(which + "block_offsets", DType.S64, all, new long[] {1}, new long[] {run},
+                written.offsets).tensor(run));
+        long[] room = {written.columns.value().length};
+        lists.blockColumns(trial.output(which + "block_columns", DType.S32, room, new long[] {1}, room,
+                written.columns).tensor());
         if (kind == Kind.RETRIEVAL) {
-            lists.blockBias(trial.output("block_bias", DType.F32, room, new long[] {1}, room, biases).tensor());
+            lists.blockBias(trial.output(which + "block_bias", DType.F32, room, new long[] {1}, room,
+                    written.biases).tensor());
         }
     }
 

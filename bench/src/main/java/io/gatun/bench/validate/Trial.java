@@ -13,6 +13,7 @@ import java.util.ArrayList;
 import java.util.Arrays;
 import java.util.List;
 import java.util.function.Supplier;
+import java.util.stream.Collectors;
 import org.jspecify.annotations.Nullable;
 
 /**
@@ -58,8 +59,8 @@ final class Trial implements AutoCloseable {
     private final List<String> damage = new ArrayList<>();
     private final List<byte[]> inputsBefore = new ArrayList<>();
     private final List<byte[]> outputsBefore = new ArrayList<>();
+    private final List<PlanInfo> plans = new ArrayList<>();
     private int opened;
-    private @Nullable PlanInfo plan;
 
     /**
      * A trial.
@@ -144,7 +145,12 @@ final class Trial implements AutoCloseable {
 
     /** Follows the trial's course with the plan: the last thing that a case does. */
     void execute(Plan plan, Run run) {
-        this.plan = plan.info();
+        execute(List.of(plan), run);
+    }
+
+    /** The same with plans that a run executes one after the other. */
+    void execute(List<? extends Plan> all, Run run) {
+        all.forEach(plan -> plans.add(plan.info()));
         inputs.forEach(input -> inputsBefore.add(input.snapshot()));
         outputs.forEach(output -> outputsBefore.add(output.operand().snapshot()));
         subject.announce(regions());
@@ -272,23 +278,23 @@ final class Trial implements AutoCloseable {
         for (int i = 0; i < outputs.size(); i++) {
             comparison.add(outputs.get(i), outputsBefore.get(i));
         }
-        if (!kernel().startsWith(subject.kernelPrefix())) {
+        if (plans.isEmpty() || !plans.stream().allMatch(one -> one.kernel().startsWith(subject.kernelPrefix()))) {
             comparison.fail("ran another kernel: " + kernel() + ", not a " + subject.kernelPrefix() + "*");
         }
         return comparison;
     }
 
-    /** The kernel that the plan chose. */
+    /** The kernel that the plan chose, or those of all plans in the order of their first run. */
     String kernel() {
-        return plan == null ? "" : plan.kernel();
+        return plans.stream().map(PlanInfo::kernel).distinct().collect(Collectors.joining(" "));
     }
 
-    /** What the plan says of itself, once it was executed. */
+    /** What the plan says of itself, once it was executed; of several plans, the last. */
     PlanInfo plan() {
-        if (plan == null) {
+        if (plans.isEmpty()) {
             throw new IllegalStateException("the case has not executed its plan");
         }
-        return plan;
+        return plans.getLast();
     }
 
     @Override

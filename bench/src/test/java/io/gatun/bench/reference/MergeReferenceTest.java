@@ -48,6 +48,25 @@ class MergeReferenceTest {
         assertEquals(Double.NEGATIVE_INFINITY, result.lse().value()[0]);
     }
 
+    /** Two parts of the same weight, whose log-sum-exps may be off by c, and so their weights by tanh(c) of it. */
+    @Test
+    void whatPartsAreOffByIsHandedOn() {
+        double c = 0.01;
+        double b = 0.125;
+        Expected x = new Expected(new double[] {0, 1}, new double[] {b, 0}, new float[] {0, 1}, 2);
+        Expected lse = new Expected(new double[2], new double[] {c, c}, new float[2], 2);
+        MergeReference.Result result = MergeReference.compute(2, 1, 1, x, lse, null);
+        double exact = MergeReference.compute(2, 1, 1, new float[] {0, 1}, new float[2], null).out().bound()[0];
+        double worst = 0.5 * Math.exp(c) / Math.cosh(c) - 0.5 + b * 0.5 * Math.exp(c) / Math.cosh(c);
+        assertEquals(0.5, result.out().value()[0]);
+        assertTrue(result.out().bound()[0] >= worst + exact, "covers the worst case");
+        assertTrue(result.out().bound()[0] <= 1.05 * (worst + exact), "and little more");
+        assertTrue(result.lse().bound()[0] >= c && result.lse().bound()[0] < 1.05 * c);
+        lse = new Expected(new double[] {0, Double.NEGATIVE_INFINITY}, new double[] {c, 0}, new float[2], 2);
+        result = MergeReference.compute(2, 1, 1, x, lse, null);
+        assertEquals(b, result.out().bound()[0], 1e-5, "one part alone keeps its weight");
+    }
+
     @Test
     void whatIsNotANumber() {
         for (float wrong : new float[] {NAN, INF}) {

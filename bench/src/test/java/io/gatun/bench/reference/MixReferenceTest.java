@@ -35,6 +35,15 @@ class MixReferenceTest {
     }
 
     @Test
+    void whatPartsAreOffByIsHandedOn() {
+        Expected x = new Expected(new double[] {8, 100}, new double[] {1, 3}, new float[] {8, 100}, 2);
+        Expected sum = MixReference.compute(Gate.NONE, 2, 1, 1, x, new float[] {-0.5f, 2}, new boolean[2], null);
+        assertEquals(196, sum.value()[0]);
+        assertEquals(6.5, sum.bound()[0], 1e-3);
+        assertTrue(sum.bound()[0] > 6.5);
+    }
+
+    @Test
     void aGateOfNothingLooksAtNothing() {
         float[] x = {NAN, 3};
         boolean[] absent = new boolean[2];

@@ -38,8 +38,8 @@ class CatalogueTest {
         Set<String> operators = cases.stream().map(Case::operator).collect(Collectors.toSet());
         assertEquals(
                 Set.of(
-                        "gemm", "attention", "merge", "rope", "select", "route", "mix", "layernorm", "rmsnorm",
-                        "softmax", "activation", "device"),
+                        "gemm", "attention", "merge", "rope", "select", "sparse", "route", "mix", "layernorm",
+                        "rmsnorm", "softmax", "activation", "device"),
                 operators);
     }
 
@@ -132,6 +132,15 @@ class CatalogueTest {
                 "rope f32->f32 t1 hq1 dk4 kv=u8",
                 "rope f32->f32 t1 hq1 dk4 cache=4",
                 "rope f32->f32 t5 hq1 dk4 cache=1x4 inorder",
+                "sparse f32 q1 k1 hq1 dk4",
+                "sparse f32 q1 k1 hq1 dk4 dv0 count1",
+                "sparse f32 lsh q1 k1 hq1 dk4 count1 given",
+                "sparse f32 lsh q1 k1 hq1 dk4 count1 first1",
+                "sparse f32 lsh q1 k1 hq1 dk4 count1 ragged",
+                "sparse f32 mean q1 k1 hq1 dk4 count1 window=3",
+                "sparse f32 nsa q1 k1 hq1 dk4 count1",
+                "sparse f32 nsa q1 k1 hq1 dk4 count1 window=3 bk6",
+                "sparse f32 nsa q1 k1 hq1 dk4 count1 window=3 packed",
                 "route f32 t1 experts4 top5",
                 "route f32 t1 experts4 top0",
                 "route f32 t1 experts4 top1 groups=3x1",
@@ -163,6 +172,8 @@ class CatalogueTest {
         assertFalse(OperatorCase.parse("merge f32->f32 parts1 q2 hq1 dv3").degenerate());
         assertTrue(OperatorCase.parse("rope f32->f32 t2 hq1 dk4 parts=kv cache=0x4").degenerate());
         assertFalse(OperatorCase.parse("rope f32->f32 t2 hq1 dk4 cache=0x4").degenerate());
+        assertTrue(OperatorCase.parse("sparse f32 lsh q2 k0 hq1 dk4 count1").degenerate());
+        assertFalse(OperatorCase.parse("sparse f32 lsh q2 k1 hq1 dk4 count1 zeros").degenerate());
         assertTrue(OperatorCase.parse("route f32 t0 experts3 top1").degenerate());
         assertFalse(OperatorCase.parse("route f32 t1 experts3 top1 zeros").degenerate());
         assertTrue(OperatorCase.parse("mix f32->f32 parts2 t2 h1 n1 rows=0").degenerate());

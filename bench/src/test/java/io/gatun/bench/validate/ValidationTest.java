@@ -30,6 +30,7 @@ class ValidationTest {
             "attention bf16 packed q20 k30 hq2 hk1 dk32 window=5,0 qlen=3,9 klen=7,22 seed=3",
             "attention f16 b2 q9 k20 hq2 dk32 causal kv=s8 paged=8 globals=2 documents slopes sinklogits seed=3",
             "attention f32 b2 q20 k20 hq4 hk2 dk16 blocks=8x8 blockmasks order bias softcap=9.0 perhead lse seed=3",
+            "sparse f16 mean b2 q9 k20 hq4 hk2 dk16 count4 given causal seed=3",
             "layernorm f32->f32 r5 n33 residual sum seed=3",
             "rmsnorm bf16->bf16 r5 n33 strided seed=3",
             "softmax f32->f32 r5 n33 seed=3",
