@@ -371,6 +371,24 @@ TEST(Mix, SumsInTheOrderOfParts) {
   }
 }
 
+// A run of no parts needs no workspace; the first of a stream finds none either.
+TEST(Mix, NoPartsOnANewStream) {
+  for (const std::string& name : cpu_devices()) {
+    for (int64_t rows : {int64_t{-1}, int64_t{5}}) {
+      OpenDevice on(name);
+      Problem p;
+      p.parts = 0;
+      p.tokens = 3;
+      p.n = 5;
+      p.rows = rows;
+      p.residual = true;
+      Data data(p);
+      data.randomize(p, 1);
+      check(on, name, p, data);
+    }
+  }
+}
+
 TEST(Mix, RowNumbersAreChecked) {
   for (const std::string& name : cpu_devices()) {
     OpenDevice on(name);

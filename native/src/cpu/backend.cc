@@ -4,6 +4,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <atomic>
 #include <chrono>
 #include <cstdio>
@@ -19,6 +20,7 @@
 namespace gatun::cpu {
 
 void* Stream::scratch(int64_t bytes) {
+  bytes = std::max<int64_t>(bytes, 1);  // null means that there is no memory, also to who needs none
   if (bytes <= workspace_bytes) return workspace;
   if (bytes > INT64_MAX / 2) return nullptr;
   std::free(workspace);
