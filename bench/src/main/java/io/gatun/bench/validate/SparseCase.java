@@ -51,8 +51,9 @@ import org.jspecify.annotations.Nullable;
  * @param given whether lists are inputs
  * @param window keys that the window of nsa has up to a query's own, and after it unless causal; 0 for none
  * @param selfBias of attention to the selected keys, 0 for none
+ * @param sinkLogits whether a logit without a value takes a share of each head's softmax: once, where rounds are merged
  */
-record SparseCase(Kind kind, SelectCase select, int dv, boolean given, int window, float selfBias)
+record SparseCase(Kind kind, SelectCase select, int dv, boolean given, int window, float selfBias, boolean sinkLogits)
         implements OperatorCase {
     private static final int BRANCHES = 3;
 
@@ -76,7 +77,7 @@ record SparseCase(Kind kind, SelectCase select, int dv, boolean given, int windo
         Kind kind = words.oneOf(Kind.class, Kind.MEAN);
         SelectCase select = SelectCase.read(words, in, kind.selection);
         SparseCase sparse = new SparseCase(kind, select, words.count("dv", select.dk()), words.flag("given"),
-                words.integer("window", 0), words.real("selfbias", 0));
+                words.integer("window", 0), words.real("selfbias", 0), words.flag("sinklogits"));
         words.end();
         select.check(words);
         sparse.check(words);
@@ -98,9 +99,9 @@ record SparseCase(Kind kind, SelectCase select, int dv, boolean given, int windo
             if (window != 0) {
                 throw words.wrong("nsa alone has a window");
             }
-        } else if (window < 1 || selfBias != 0 || select.packed() || select.ragged() || select.slack()
+        } else if (window < 1 || selfBias != 0 || sinkLogits || select.packed() || select.ragged() || select.slack()
                 || select.values() == Values.LARGE || Integer.bitCount(select.blockK()) != 1) {
-            throw words.wrong("nsa has a window, blocks of a power of two, and no packed, ragged, slack or large");
+            throw words.wrong("nsa has a window, blocks of a power of two, and no biases, lengths, slack or large");
         }
     }
 
@@ -119,6 +120,9 @@ record SparseCase(Kind kind, SelectCase select, int dv, boolean given, int windo
         }
         if (selfBias != 0) {
             name.add("selfbias=" + selfBias);
+        }
+        if (sinkLogits) {
+            name.add("sinklogits");
         }
         return Rows.end(name, select.values(), select.seed());
     }
@@ -166,8 +170,8 @@ record SparseCase(Kind kind, SelectCase select, int dv, boolean given, int windo
 
     // ---- What a chain should give
 
-    /** The operands of a case: rows as a run has them, and what is selected in each round. */
-    private record Content(Data data, float[] q, float[] k, float[] v, float[] gates) {}
+    /** The operands of a case: rows as a run has them, what is selected, and what only some chains take. */
+    private record Content(Data data, float[] q, float[] k, float[] v, float[] gates, float[] sinks) {}
 
     /**
      * What each operator should give.
@@ -229,7 +233,8 @@ record SparseCase(Kind kind, SelectCase select, int dv, boolean given, int windo
         return new Content(data,
                 select.flat(select.headsQ(), select.dk(), lengthQ, data.lengthsQ, data.q),
                 select.flat(select.headsK(), select.dk(), lengthK, data.lengthsK, data.k),
-                select.flat(select.headsK(), dv, lengthK, data.lengthsK, values), gates);
+                select.flat(select.headsK(), dv, lengthK, data.lengthsK, values), gates,
+                sinkLogits ? Values.normal(random, DType.F32, select.headsQ(), 2) : new float[0]);
     }
 
     /**
@@ -263,10 +268,21 @@ record SparseCase(Kind kind, SelectCase select, int dv, boolean given, int windo
         if (kind == Kind.LSH) {
             Expected sums = joined(parts.stream().map(AttentionReference.Result::lse).toList(), DType.F32);
             MergeReference.Result merged =
-                    MergeReference.compute(parts.size(), rows, dv, stored(parts), sums, null);
+                    MergeReference.compute(parts.size(), rows, dv, stored(parts), sums, sinkOfRows(content, rows));
             return new Steps(parts, new float[0], new float[0], merged.out(), merged.lse());
         }
         return new Steps(parts, new float[0], new float[0], parts.getFirst().out(), parts.getFirst().lse());
+    }
+
+    private float @Nullable [] sinkOfRows(Content content, int rows) {
+        if (!sinkLogits) {
+            return null;
+        }
+        float[] sinks = new float[rows];
+        for (int row = 0; row < rows; row++) {
+            sinks[row] = content.sinks[row % select.headsQ()];
+        }
+        return sinks;
     }
 
     private AttentionReference reference() {
@@ -314,6 +330,7 @@ record SparseCase(Kind kind, SelectCase select, int dv, boolean given, int windo
         AttentionReference.Result result = compute(reference()
                 .patterns(List.of(pattern))
                 .blocks(selection.blockQ(), selection.blockK())
+                .sinkLogits(sinkLogits && kind != Kind.LSH ? content.sinks : null)
                 .selfBias(selfBias), content, sequences, content.k, content.v);
         if (kind != Kind.RETRIEVAL) {
             return result;
@@ -482,9 +499,13 @@ record SparseCase(Kind kind, SelectCase select, int dv, boolean given, int windo
             Attention base = causal() ? Attention.causal() : Attention.dense();
             base = select.packed() ? base.packed(select.batch() + more) : base;
             base = selfBias != 0 ? base.selfBias(selfBias) : base;
+            base = sinkLogits && kind != Kind.LSH ? base.sinkLogits() : base;
             Attention.Arrays arrays = new Attention.Arrays()
                     .q(inputs.qRun()).k(inputs.kRun()).v(vRun).out(out.tensor(shapeOut(false)))
                     .qIndex(inputs.qIndex()).kIndex(inputs.kIndex()).lse(lse.tensor());
+            if (sinkLogits && kind != Kind.LSH) {
+                arrays.sinkLogits(sinks());
+            }
             if (given) {
                 long[] offsets = longs(selection.written(data).offsets());
                 int[] columns = columns(selection.written(data).columns());
@@ -503,6 +524,10 @@ record SparseCase(Kind kind, SelectCase select, int dv, boolean given, int windo
             Attention.Plan plan = trial.open(
                     () -> attention.plan(trial.device(), inputs.q().spec(), k.spec(), v.spec(), out.spec()));
             then(plan, stream -> plan.run(stream, arrays));
+        }
+
+        private Tensor sinks() {
+            return trial.input("sink_logits", DType.F32, content.sinks, select.headsQ()).tensor();
         }
 
         private static long[] longs(Expected offsets) {
@@ -582,13 +607,15 @@ record SparseCase(Kind kind, SelectCase select, int dv, boolean given, int windo
                     new long[] {batch, lengthQ, heads, dv}, result);
             Operand total = trial.output("lse", DType.F32, lseShape, Operand.rowMajor(lseShape), lseRun,
                     AttentionCase.byHead(lse, batch, heads, lengthQ));
+            Merge merge = sinkLogits ? Merge.of().sinkLogits() : Merge.of();
+            Tensor sinks = sinkLogits ? sinks() : null;
             Merge.Plan plan = trial.open(
-                    () -> Merge.of().plan(trial.device(), x.spec(), l.spec(), out.spec(), total.spec()));
+                    () -> merge.plan(trial.device(), x.spec(), l.spec(), out.spec(), total.spec()));
             Tensor xRun = x.tensor(rounds, batch, lengthQ, heads, dv);
             Tensor lRun = l.tensor(rounds, batch, heads, lengthQ);
             Tensor outRun = out.tensor(batch, lengthQ, heads, dv);
             Tensor totalRun = total.tensor(lseRun);
-            then(plan, stream -> plan.run(stream, xRun, lRun, null, outRun, totalRun));
+            then(plan, stream -> plan.run(stream, xRun, lRun, sinks, outRun, totalRun));
         }
 
         /** Parts as merge takes them: of sequences, be it of one of all tokens. */

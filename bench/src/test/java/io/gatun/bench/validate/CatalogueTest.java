@@ -141,6 +141,7 @@ class CatalogueTest {
                 "sparse f32 nsa q1 k1 hq1 dk4 count1",
                 "sparse f32 nsa q1 k1 hq1 dk4 count1 window=3 bk6",
                 "sparse f32 nsa q1 k1 hq1 dk4 count1 window=3 packed",
+                "sparse f32 nsa q1 k1 hq1 dk4 count1 window=3 sinklogits",
                 "route f32 t1 experts4 top5",
                 "route f32 t1 experts4 top0",
                 "route f32 t1 experts4 top1 groups=3x1",

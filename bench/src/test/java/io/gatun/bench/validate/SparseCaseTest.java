@@ -29,7 +29,7 @@ class SparseCaseTest {
         "sparse f16 bounds b2 q9 k20 hq4 hk2 dk16 bq4 bk8 count4 first1 local2 causal groups ragged slack dv24 seed=9",
         "sparse f32 mean b1 q9 k20 hq4 hk4 dk16 bq1 bk1 count4 first0 local0 given selfbias=-5.0 zeros seed=1",
         "sparse bf16 lsh b2 q9 k20 hq4 hk2 dk16 bq4 bk8 count4 first0 local0 packed ragged buckets=4 layers=3 seed=9",
-        "sparse f32 retrieval b1 q9 k20 hq4 hk2 dk16 bq1 bk1 count4 first1 local1 buckets=4 layers=6 seed=9",
+        "sparse f32 retrieval b1 q9 k20 hq4 hk2 dk16 bq1 bk1 count4 first1 local1 buckets=4 layers=6 sinklogits seed=9",
         "sparse f32 nsa b1 q9 k20 hq4 hk2 dk16 bq1 bk8 count4 first1 local1 causal groups dv24 window=7 seed=9"
     })
     void everyWordIsInTheLineAgain(String line) {
@@ -226,6 +226,7 @@ class SparseCaseTest {
         "sparse f32 lsh b1 q17 k20 hq2 dk16 bq4 bk4 count9 buckets=4 layers=3, layers=3, layers=2",
         "sparse f16 lsh b1 q17 k20 hq2 dk16 bq4 bk4 count9 buckets=4 layers=3 packed, layers=3, layers=2",
         "sparse f32 lsh b1 q17 k17 hq2 dk16 bq4 bk4 count9 buckets=4 layers=2 selfbias=-5, selfbias=-5, selfbias=0",
+        "sparse f32 lsh b1 q17 k17 hq2 dk16 bq4 bk4 count9 buckets=4 layers=2 sinklogits, sinklogits, ''",
         "sparse f32 mean b1 q9 k20 hq2 dk16 bq2 bk4 count3 given causal, causal, ''"
     })
     void aWrongChainIsFound(String line, String right, String wrong) {
