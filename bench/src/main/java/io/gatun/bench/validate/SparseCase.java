@@ -161,13 +161,6 @@ record SparseCase(Kind kind, SelectCase select, int dv, boolean given, int windo
         return (float) (1 / Math.sqrt(select.dk()));
     }
 
-    /** The selections of a run: for hashing a round for each number of layers. */
-    private List<SelectCase> selections() {
-        return kind == Kind.LSH
-                ? IntStream.rangeClosed(1, select.layers()).mapToObj(select::layers).toList()
-                : List.of(select);
-    }
-
     // ---- What a chain should give
 
     /** The operands of a case: rows as a run has them, what is selected, and what only some chains take. */
@@ -176,13 +169,14 @@ record SparseCase(Kind kind, SelectCase select, int dv, boolean given, int windo
     /**
      * What each operator should give.
      *
+     * @param selected what each selection does
      * @param parts attention of each round, or branch
      * @param meanK means of blocks of keys, [sequences, blocks, heads, dk]; empty but for nsa
      * @param out [tokens, heads, dv]
      * @param lse [tokens, heads], or null for nsa
      */
-    private record Steps(List<AttentionReference.Result> parts, float[] meanK, float[] meanV, Expected out,
-            @Nullable Expected lse) {}
+    private record Steps(List<Data> selected, List<AttentionReference.Result> parts, float[] meanK, float[] meanV,
+            Expected out, @Nullable Expected lse) {}
 
     @Override
     public Problem problem() {
@@ -249,6 +243,7 @@ record SparseCase(Kind kind, SelectCase select, int dv, boolean given, int windo
     }
 
     private Steps steps(Content content) {
+        List<Data> selected = List.of(content.data);
         List<AttentionReference.Result> parts = new ArrayList<>();
         int rows = content.q.length / select.dk();
         if (kind == Kind.NSA) {
@@ -259,19 +254,22 @@ record SparseCase(Kind kind, SelectCase select, int dv, boolean given, int windo
             parts.add(windowed(content));
             Expected out = MixReference.compute(MixReference.Gate.SIGMOID, BRANCHES, rows, dv, stored(parts),
                     gatesByBranch(content.gates), new boolean[BRANCHES * rows], null);
-            return new Steps(parts, meanK, meanV, out, null);
-        }
-        for (SelectCase round : selections()) {
-            Data data = kind == Kind.LSH ? content.data.layers(round) : content.data;
-            parts.add(listed(content, round, data));
+            return new Steps(selected, parts, meanK, meanV, out, null);
         }
         if (kind == Kind.LSH) {
+            selected = new ArrayList<>();
+            for (int layers = 1; layers <= select.layers(); layers++) {
+                SelectCase round = select.layers(layers);
+                selected.add(content.data.layers(round));
+                parts.add(listed(content, round, selected.getLast()));
+            }
             Expected sums = joined(parts.stream().map(AttentionReference.Result::lse).toList(), DType.F32);
             MergeReference.Result merged =
                     MergeReference.compute(parts.size(), rows, dv, stored(parts), sums, sinkOfRows(content, rows));
-            return new Steps(parts, new float[0], new float[0], merged.out(), merged.lse());
+            return new Steps(selected, parts, new float[0], new float[0], merged.out(), merged.lse());
         }
-        return new Steps(parts, new float[0], new float[0], parts.getFirst().out(), parts.getFirst().lse());
+        parts.add(listed(content, select, content.data));
+        return new Steps(selected, parts, new float[0], new float[0], parts.getFirst().out(), parts.getFirst().lse());
     }
 
     private float @Nullable [] sinkOfRows(Content content, int rows) {
@@ -507,8 +505,9 @@ record SparseCase(Kind kind, SelectCase select, int dv, boolean given, int windo
                 arrays.sinkLogits(sinks());
             }
             if (given) {
-                long[] offsets = longs(selection.written(data).offsets());
-                int[] columns = columns(selection.written(data).columns());
+                SelectCase.Written written = selection.written(data);
+                long[] offsets = longs(written.offsets());
+                int[] columns = columns(written.columns());
                 arrays.blockOffsets(trial.input("block_offsets", offsets).tensor());
                 arrays.blockColumns(trial.input("block_columns", columns, columns.length).tensor());
                 attend(base.blocks(select.blockQ(), select.blockK(), select.heads(), columns.length), inputs.k(), v,
@@ -591,9 +590,8 @@ record SparseCase(Kind kind, SelectCase select, int dv, boolean given, int windo
             Operand parts = parts();
             Operand sums = sums("parts_lse", steps.parts.stream().map(AttentionReference.Result::lse).toList(), rounds);
             for (int round = 0; round < rounds; round++) {
-                SelectCase selection = select.layers(round + 1);
-                select("round " + round + ": ", selection, content.data.layers(selection), part(parts, round),
-                        part(sums, round, sumShape(0, 0)));
+                select("round " + round + ": ", select.layers(round + 1), steps.selected.get(round),
+                        part(parts, round), part(sums, round, sumShape(0, 0)));
             }
             int heads = select.headsQ();
             int batch = select.packed() ? 1 : select.batch();
