@@ -68,11 +68,15 @@ final class CheckedBlocks {
         this.hostMemory = device.info().hostMemory();
     }
 
-    /** Hands out a block. {@code pool} stays reachable as long as the segment. */
-    MemorySegment allocate(DomainHeap heap, long bytes, long alignment, Object pool) {
+    /**
+     * Hands out a block. {@code pool} stays reachable as long as the segment.
+     *
+     * @param atOnce whether it fails at once when the domain is full, whatever was chosen for that
+     */
+    MemorySegment allocate(DomainHeap heap, long bytes, long alignment, boolean atOnce, Object pool) {
         long before = Math.max(alignment, ZONE);
         long all = before + (bytes + ZONE - 1) / ZONE * ZONE + ZONE;
-        Block block = heap.take(all, alignment);
+        Block block = atOnce ? heap.takeAtOnce(all, alignment) : heap.take(all, alignment);
         block.owner = this;
         Checked checked = new Checked(block, bytes, before, all, pool, hostMemory ? null : device);
         if (hostMemory) {

@@ -67,6 +67,7 @@ public final class MemoryPool implements SegmentAllocator, AutoCloseable {
     private final @Nullable MemorySegment hidden; // what segments are sliced from where the host cannot reach them
     private final Leaks.Watch watch;
     private int arenas;
+    private int tiers;
     private boolean closed;
 
     /**
@@ -381,21 +382,30 @@ public final class MemoryPool implements SegmentAllocator, AutoCloseable {
      *     reached, and what was chosen for that did not help
      */
     public MemorySegment allocate(MemoryDomain domain, long bytes, long alignment) {
-        MemorySegment segment = take(domain, bytes, alignment);
+        return allocate(domain, bytes, alignment, false);
+    }
+
+    /** The same, but fails at once when the domain is full, whatever was chosen for that. */
+    MemorySegment allocateAtOnce(MemoryDomain domain, long bytes, long alignment) {
+        return allocate(domain, bytes, alignment, true);
+    }
+
+    private MemorySegment allocate(MemoryDomain domain, long bytes, long alignment, boolean atOnce) {
+        MemorySegment segment = take(domain, bytes, alignment, atOnce);
         if (trace != null) {
             trace.take(segment.address(), domain, bytes, alignment);
         }
         return segment;
     }
 
-    private MemorySegment take(MemoryDomain domain, long bytes, long alignment) {
+    private MemorySegment take(MemoryDomain domain, long bytes, long alignment, boolean atOnce) {
         check(bytes, alignment);
         DomainHeap heap = heaps[domain.ordinal()];
         if (checked != null) {
             checkOpen();
-            return checked.allocate(heap, bytes, alignment, arena);
+            return checked.allocate(heap, bytes, alignment, atOnce, arena);
         }
-        Block block = heap.take(bytes, alignment);
+        Block block = atOnce ? heap.takeAtOnce(bytes, alignment) : heap.take(bytes, alignment);
         MemorySegment segment = hidden == null ? block.segment(bytes) : hidden.asSlice(block.address, bytes);
         block.owner = segment;
         int place = recent(block.address);
@@ -633,6 +643,16 @@ public final class MemoryPool implements SegmentAllocator, AutoCloseable {
         chunks.clear();
     }
 
+    /** A spill tier keeps the pool open. */
+    synchronized void tierOpened() {
+        checkOpen();
+        tiers++;
+    }
+
+    synchronized void tierClosed() {
+        tiers--;
+    }
+
     /** Gives back what was freed and waited for something. */
     private void reclaim() {
         pending.reclaim();
@@ -716,8 +736,8 @@ public final class MemoryPool implements SegmentAllocator, AutoCloseable {
      * Gives all memory back to the device, and makes any later use of the pool's segments an
      * {@link IllegalStateException}. Closing the pool again does nothing.
      *
-     * @throws IllegalStateException if an arena of the pool is open, a run uses its memory, or an event that a block
-     *     was freed after is not reached; the pool stays open
+     * @throws IllegalStateException if an arena or a {@link SpillTier} of the pool is open, a run uses its memory, or an
+     *     event that a block was freed after is not reached; the pool stays open
      */
     @Override
     public void close() {
@@ -729,6 +749,10 @@ public final class MemoryPool implements SegmentAllocator, AutoCloseable {
             if (arenas > 0) {
                 throw new IllegalStateException(this + " cannot be closed: " + arenas
                         + (arenas == 1 ? " arena of it is open" : " arenas of it are open"));
+            }
+            if (tiers > 0) {
+                throw new IllegalStateException(this + " cannot be closed: " + tiers
+                        + (tiers == 1 ? " spill tier of it is open" : " spill tiers of it are open"));
             }
             if (pending.count() > 0) {
                 throw new IllegalStateException(

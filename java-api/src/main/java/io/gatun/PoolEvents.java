@@ -54,4 +54,22 @@ final class PoolEvents {
         @Label("Reason")
         String reason = "";
     }
+
+    @Name("io.gatun.PoolSpill")
+    @Label("Memory Pool Spill")
+    @Description("A spill tier wrote a block to its file")
+    static final class Spill extends PoolEvent {}
+
+    @Name("io.gatun.PoolRestore")
+    @Label("Memory Pool Restore")
+    @Description("A spill tier read a block from its file")
+    static final class Restore extends PoolEvent {}
+
+    @Name("io.gatun.PoolSpillFailure")
+    @Label("Memory Pool Spill Failure")
+    @Description("A spill tier could not read or write its file, or found a damaged block")
+    static final class SpillFailure extends PoolEvent {
+        @Label("Reason")
+        String reason = "";
+    }
 }
