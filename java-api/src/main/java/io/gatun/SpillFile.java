@@ -151,9 +151,9 @@ final class SpillFile implements Closeable {
         }
         try {
             writeHeader(UNFINISHED);
-            ByteBuffer zeros = buffer(CHUNK);
+            ByteBuffer zeros = buffer((int) Math.min(CHUNK, slot(slots)));
             for (long at = PAGE; at < slot(slots); ) {
-                zeros.position(0).limit((int) Math.min(CHUNK, slot(slots) - at));
+                zeros.position(0).limit((int) Math.min(zeros.capacity(), slot(slots) - at));
                 at += zeros.remaining();
                 writeFully(zeros, at - zeros.remaining());
             }
@@ -179,7 +179,7 @@ final class SpillFile implements Closeable {
     private void scan() throws IOException {
         Map<Long, Found> newest = new HashMap<>();
         boolean[] used = new boolean[slots];
-        ByteBuffer records = buffer(CHUNK);
+        ByteBuffer records = buffer((int) Math.min(CHUNK, (long) slots * RECORD));
         for (int first = 0; first < slots; first += CHUNK / RECORD) {
             int count = Math.min(CHUNK / RECORD, slots - first);
             readFully(records.position(0).limit(count * RECORD), recordAt(first));

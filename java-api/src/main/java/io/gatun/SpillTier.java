@@ -188,16 +188,23 @@ public final class SpillTier implements AutoCloseable {
                 throw new UnsupportedOperationException("a spill tier of " + pool
                         + ": expected memory of the host, from where streams copy to the device");
             }
-            pool.tierOpened();
+            SpillFile opened;
             try {
-                return new SpillTier(this, SpillFile.open(file, blockBytes, blocks));
+                opened = SpillFile.open(file, blockBytes, blocks);
             } catch (IOException e) {
-                pool.tierClosed();
                 throw new UncheckedIOException("the spill file " + file + " cannot be opened: " + e.getMessage(), e);
+            }
+            try {
+                return open(opened);
             } catch (RuntimeException | Error e) {
-                pool.tierClosed();
+                SpillTier.close(opened);
                 throw e;
             }
+        }
+
+        SpillTier open(SpillFile opened) {
+            pool.tierOpened();
+            return new SpillTier(this, opened);
         }
     }
 
@@ -352,7 +359,8 @@ public final class SpillTier implements AutoCloseable {
 
     /** Up to {@code count} threads, which end when there is nothing to do. */
     private static ExecutorService threads(int count, String name) {
-        ThreadPoolExecutor threads = new ThreadPoolExecutor(count, count, 1, TimeUnit.SECONDS, new LinkedBlockingQueue<>(),
+        ThreadPoolExecutor threads = new ThreadPoolExecutor(
+                count, count, 1, TimeUnit.SECONDS, new LinkedBlockingQueue<>(),
                 Thread.ofPlatform().daemon().inheritInheritableThreadLocals(false).name(name).factory());
         threads.allowCoreThreadTimeOut(true);
         return threads;
@@ -1036,8 +1044,8 @@ public final class SpillTier implements AutoCloseable {
     public Statistics statistics() {
         lock.lock();
         try {
-            return new Statistics(blocks.size(), residentBlocks, pins, unwritten.size(), found, hits, reads, misses, writes,
-                    evictions, dropped, damaged, failures);
+            return new Statistics(blocks.size(), residentBlocks, pins, unwritten.size(), found, hits, reads, misses,
+                    writes, evictions, dropped, damaged, failures);
         } finally {
             lock.unlock();
         }
