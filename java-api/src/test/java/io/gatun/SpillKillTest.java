@@ -50,7 +50,7 @@ class SpillKillTest {
                     continue;
                 }
                 Process process = SpillChild.start(0, "work", file, random.nextLong(), 1 + kill * 1_000_000_000L);
-                run(process, "open", random.nextInt(200));
+                run(process, 1 + random.nextInt(random.nextBoolean() ? 10 : 1000), random.nextInt(5000));
                 check(pool, file, 0);
                 if (kill % 3 == 0) {
                     damage(pool, file);
@@ -63,21 +63,15 @@ class SpillKillTest {
         assertTrue(flushes > KILLS && reused > KILLS && damagedBlocks > KILLS / 10, figures);
     }
 
-    /** Reads what a process says, and kills it some time after it said {@code start}. */
-    private void run(Process process, String start, int millis) throws IOException, InterruptedException {
-        try (BufferedReader lines = process.inputReader()) {
-            for (String line = lines.readLine(); line != null; line = lines.readLine()) {
-                if (line.equals(start)) {
-                    Thread.startVirtualThread(() -> {
-                        try {
-                            Thread.sleep(millis);
-                        } catch (InterruptedException e) {
-                            // then sooner
-                        }
-                        process.destroyForcibly();
-                    });
-                } else {
-                    take(line);
+    /** Reads what a process says, and kills it some time after so many lines. */
+    private void run(Process process, int lines, int micros) throws IOException, InterruptedException {
+        try (BufferedReader said = process.inputReader()) {
+            int count = 0;
+            for (String line = said.readLine(); line != null; line = said.readLine()) {
+                take(line);
+                if (++count == lines) {
+                    TimeUnit.MICROSECONDS.sleep(micros);
+                    process.toHandle().destroyForcibly(); // what it said before that can still be read
                 }
             }
         } finally {
@@ -102,7 +96,7 @@ class SpillKillTest {
                 }
                 flushes++;
             }
-            case "made" -> {}
+            case "open", "making", "made" -> {}
             default -> throw new AssertionError("the process says: " + line);
         }
     }
@@ -157,7 +151,7 @@ class SpillKillTest {
     private void killTheMaking(MemoryPool pool) throws Exception {
         Path file = folder.resolve("made");
         Files.deleteIfExists(file);
-        run(SpillChild.start(0, "make", file), "making", random.nextInt(80));
+        run(SpillChild.start(0, "make", file), 1, random.nextInt(60_000));
         try (SpillTier tier = SpillChild.builder(pool, file, SpillChild.MANY).open()) {
             assertEquals(0, tier.statistics().blocks() + tier.statistics().damaged());
             SpillContent.create(tier, 1, 2);
