@@ -23,8 +23,8 @@ import org.jspecify.annotations.Nullable;
 
 /**
  * Blocks of one size under keys, more than memory holds: a tier below a {@link MemoryPool}. Those in use are in memory
- * of the pool, all of them in a file, from where they come back when they are asked for, also after a restart. Keys are
- * chosen by the user, such as the hash of all tokens up to the end of a page of keys and values.
+ * of the pool, all of them in a file, from where they come back when they are asked for, also after a restart. The user
+ * chooses the keys, such as a hash of all tokens up to the end of a page of keys and values.
  *
  * {@snippet :
  * try (SpillTier tier = SpillTier.builder(pool, MemoryDomain.KV_CACHE, file, pageBytes, 100_000).open()) {
@@ -103,9 +103,9 @@ public final class SpillTier implements AutoCloseable {
      * @param reads blocks read from the file, for pins and ahead of them
      * @param misses pins of blocks that were not there
      * @param writes blocks written to the file
-     * @param evictions how often a block left memory for another
+     * @param evictions how often a block left memory and stayed in the file
      * @param dropped blocks that were given up for new ones ({@link Builder#dropWhenFull})
-     * @param damaged blocks and records that did not fit their checksums
+     * @param damaged blocks and records that did not fit their checksums, since the tier was opened
      * @param failures failures of the file; what was to be written remains to be
      */
     public record Statistics(
@@ -268,8 +268,8 @@ public final class SpillTier implements AutoCloseable {
         }
 
         /**
-         * Lets the block leave memory, and be written if it was committed. A block that was created or edited and not
-         * committed is removed. Closing it again does nothing.
+         * Lets the block leave memory, and be written if it was committed; so no run may use it any more. A block that
+         * was created or edited and not committed is removed. Closing it again does nothing.
          */
         @Override
         public void close() {
@@ -613,7 +613,7 @@ public final class SpillTier implements AutoCloseable {
     }
 
     /**
-     * Removes a block. The file forgets it a little later, as {@link #flush} says.
+     * Removes a block. The file has it until the tier's thread erased it, or {@link #flush} returned.
      *
      * @param key which
      * @return whether there was one
@@ -765,9 +765,9 @@ public final class SpillTier implements AutoCloseable {
     }
 
     /**
-     * Gives memory back to the pool: blocks that were not pinned for longest leave it, and are written before if the
-     * file does not have them yet. So other users of the domain can have the memory that the tier does not need at the
-     * moment, also by {@link WhenFull#evict}.
+     * Gives memory back to the pool: blocks that were not pinned for longest, of those that are in the file as they are.
+     * If there is none, it waits until one is written. So other users of the domain can have the memory that the tier
+     * does not need at the moment, also by {@link WhenFull#evict}.
      *
      * @param bytes how much
      * @return how much was given back; less if all other blocks are pinned or cannot be written
@@ -807,9 +807,9 @@ public final class SpillTier implements AutoCloseable {
         while (true) {
             for (Block block : resident) {
                 if (!block.isDirty()) {
+                    giveBack(block.memory);
                     resident.remove(block);
                     spilled.add(block);
-                    giveBack(block.memory);
                     block.memory = null;
                     block.readOnly = null;
                     evictions++;
@@ -847,16 +847,16 @@ public final class SpillTier implements AutoCloseable {
 
     /** Forgets a block that is neither being read nor being written. Has the lock. */
     private void drop(Block block) {
-        blocks.remove(block.key);
-        block.gone = true;
-        resident.remove(block);
-        spilled.remove(block);
-        unwritten.remove(block);
         if (block.memory != null) {
             giveBack(block.memory);
             block.memory = null;
             block.readOnly = null;
         }
+        blocks.remove(block.key);
+        block.gone = true;
+        resident.remove(block);
+        spilled.remove(block);
+        unwritten.remove(block);
         if (block.slot >= 0) {
             erase(block.slot);
             startWriter();

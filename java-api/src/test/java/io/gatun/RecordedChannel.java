@@ -24,6 +24,7 @@ final class RecordedChannel extends FileChannel {
     volatile long failFrom = Long.MAX_VALUE; // writes from this position on fail
     volatile long failBelow = Long.MIN_VALUE; // and those below this one
     volatile boolean failReads;
+    volatile Runnable beforeWrite = () -> {};
 
     RecordedChannel(Path path) throws IOException {
         file = FileChannel.open(path, StandardOpenOption.CREATE, StandardOpenOption.READ, StandardOpenOption.WRITE);
@@ -31,6 +32,7 @@ final class RecordedChannel extends FileChannel {
 
     @Override
     public int write(ByteBuffer source, long position) throws IOException {
+        beforeWrite.run();
         if (position >= failFrom || position < failBelow) {
             throw new IOException("no space left, says the test");
         }

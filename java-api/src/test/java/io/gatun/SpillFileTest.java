@@ -227,6 +227,34 @@ class SpillFileTest {
         }
     }
 
+    /** Where a process ended before it erased the record of an older version, the newer one counts. */
+    @Test
+    void ofTwoVersionsTheNewerIsThere() throws IOException {
+        for (boolean newerFirst : new boolean[] {false, true}) {
+            Path path = folder.resolve("two" + newerFirst);
+            MemorySegment block = arena.allocate(BYTES);
+            try (SpillFile file = SpillFile.open(path, BYTES, BLOCKS)) {
+                SpillContent.fill(block, 1, 1);
+                int first = file.write(block);
+                file.record(newerFirst ? file.write(block) : first, 1); // the newer one goes to the lowest that is free
+            }
+            try (SpillFile file = SpillFile.open(path, BYTES, BLOCKS)) {
+                SpillContent.fill(block, 1, 2);
+                int second = file.write(block);
+                assertEquals(newerFirst, second < file.found().getFirst().slot());
+                file.record(second, 1);
+            }
+            assertEquals(new Seen(new TreeMap<>(Map.of(1L, 2L)), 0), open(Files.readAllBytes(path)));
+            assertEquals(new Seen(new TreeMap<>(Map.of(1L, 2L)), 0), open(Files.readAllBytes(folder.resolve("copy"))));
+            try (SpillFile file = SpillFile.open(path, BYTES, BLOCKS)) {
+                for (int i = 0; i < BLOCKS; i++) {
+                    file.write(block); // all others are free
+                }
+                assertThrows(ArrayIndexOutOfBoundsException.class, () -> file.write(block));
+            }
+        }
+    }
+
     @Test
     void theMakingOfAFileCanBeCutShort() throws IOException {
         Path path = folder.resolve("made");

@@ -19,6 +19,7 @@ import java.util.ArrayList;
 import java.util.List;
 import java.util.SplittableRandom;
 import java.util.concurrent.CountDownLatch;
+import java.util.concurrent.Semaphore;
 import java.util.concurrent.atomic.AtomicReference;
 import java.util.function.BooleanSupplier;
 import jdk.jfr.Recording;
@@ -427,7 +428,9 @@ class SpillTierTest {
             channel.failBelow = SpillFile.PAGE * 2; // records
             SpillContent.edit(tier, 1, 11);
             tier.remove(2);
-            Expect.failure(UncheckedIOException.class, why, tier::flush);
+            for (int i = 0; i < 20; i++) { // more often than there are slots
+                Expect.failure(UncheckedIOException.class, why, tier::flush);
+            }
             channel.failBelow = 0;
             SpillContent.create(tier, 2, 21);
         }
@@ -600,6 +603,74 @@ class SpillTierTest {
         }
         List<String> names = events.stream().map(event -> event.getEventType().getName()).distinct().sorted().toList();
         assertEquals(told, names);
+    }
+
+    /** If the process ended where a block was edited while it was written, the file would have its old version. */
+    @Test
+    void halfAChangeIsNeverThere() throws Exception {
+        RecordedChannel channel = channel();
+        try (SpillTier tier = open(builder(4), channel, 4)) {
+            SpillContent.create(tier, 1, 1);
+            tier.flush();
+            CountDownLatch writes = new CountDownLatch(1);
+            CountDownLatch goOn = new CountDownLatch(1);
+            channel.beforeWrite = () -> {
+                writes.countDown();
+                try {
+                    goOn.await();
+                } catch (InterruptedException e) {
+                    throw new AssertionError(e);
+                }
+            };
+            SpillContent.edit(tier, 1, 2);
+            writes.await();
+            try (SpillTier.Pin pin = tier.edit(1)) {
+                SpillContent.fill(pin.memory(), 1, 3);
+                goOn.countDown();
+                await(() -> channel.all.getLast().bytes().length == BYTES); // it was written
+                tier.flush(); // knows that the block is edited
+                Path copy = Files.copy(file, folder.resolve("copy"));
+                try (SpillTier other = SpillTier.builder(pool, DOMAIN, copy, BYTES, 4).open()) {
+                    assertEquals(1, SpillContent.version(other, 1));
+                }
+                pin.commit();
+            }
+            tier.flush();
+            tier.evict(BYTES);
+            assertEquals(3, SpillContent.version(tier, 1));
+        }
+    }
+
+    /** The same where the edit is over before the write is: it is written once more, and only then recorded. */
+    @Test
+    void norIsAChangeThatWasQuick() throws Exception {
+        RecordedChannel channel = channel();
+        try (SpillTier tier = open(builder(4), channel, 4)) {
+            SpillContent.create(tier, 1, 1);
+            tier.flush();
+            Semaphore writes = new Semaphore(0);
+            Semaphore goOn = new Semaphore(0);
+            channel.beforeWrite = () -> {
+                writes.release();
+                goOn.acquireUninterruptibly();
+            };
+            SpillContent.edit(tier, 1, 2);
+            writes.acquire();
+            SpillContent.edit(tier, 1, 3);
+            try {
+                for (int i = 0; i < 3; i++) { // the block twice, its record, and the one before
+                    goOn.release();
+                    writes.acquire();
+                    Path copy = Files.copy(file, folder.resolve("copy" + i));
+                    try (SpillTier other = SpillTier.builder(pool, DOMAIN, copy, BYTES, 4).open()) {
+                        assertEquals(i < 2 ? 1 : 3, SpillContent.version(other, 1));
+                    }
+                }
+            } finally {
+                channel.beforeWrite = () -> {};
+                goOn.release(100);
+            }
+        }
     }
 
     /** A block that is edited while it is written is not taken for written, and the file never has half of it. */
