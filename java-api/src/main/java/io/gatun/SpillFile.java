@@ -32,8 +32,8 @@ import java.util.zip.CRC32C;
  * old one, the new one, or both, of which the higher sequence counts. What was damaged since does not fit its checksum.
  *
  * <p>All of the file is written when it is made, so that a disk that is too small is an error then, and it is never
- * mapped. Any thread may read, one at a time writes. No thread that does either may be interrupted: that would close the
- * channel.
+ * mapped. Any thread may read, one at a time writes. No thread that does either may be interrupted: that would close
+ * the channel.
  */
 final class SpillFile implements Closeable {
     static final int PAGE = 4096;
@@ -116,7 +116,8 @@ final class SpillFile implements Closeable {
             throw damagedHeader();
         }
         if (header.getInt(8) != VERSION) {
-            throw new IOException("the spill file " + path + " has version " + header.getInt(8) + ", expected " + VERSION);
+            throw new IOException(
+                    "the spill file " + path + " has version " + header.getInt(8) + ", expected " + VERSION);
         }
         if (header.getInt(12) != READY) {
             return false;
@@ -124,14 +125,15 @@ final class SpillFile implements Closeable {
         same("blockBytes", blockBytes, header.getLong(16));
         same("blocks", blocks, header.getInt(24));
         if (channel.size() < slot(slots)) {
-            throw new IOException("the spill file " + path + " has " + channel.size() + " bytes, expected " + slot(slots)
-                    + ": it was cut off");
+            throw new IOException("the spill file " + path + " has " + channel.size() + " bytes, expected "
+                    + slot(slots) + ": it was cut off");
         }
         return true;
     }
 
     private IOException damagedHeader() {
-        return new IOException("the file " + path + " is no spill file, or its header is damaged; delete it to begin anew");
+        return new IOException(
+                "the file " + path + " is no spill file, or its header is damaged; delete it to begin anew");
     }
 
     private void same(String name, long asked, long has) {
@@ -221,7 +223,7 @@ final class SpillFile implements Closeable {
         newest.put(block.key, block);
     }
 
-    /** The blocks that there were when the file was opened, the oldest first. {@link #read} finds out if they are whole. */
+    /** The blocks that there were when the file was opened, the oldest first. {@link #read} tells if they are whole. */
     List<Found> found() {
         return found;
     }

@@ -42,12 +42,12 @@ import org.jspecify.annotations.Nullable;
  * has as many blocks in memory as it may, or the domain is full, the one that was not pinned for longest leaves memory,
  * of those that are in the file as they are. If there is none, the request waits until one is written.
  *
- * <p><b>File.</b> New and changed blocks are written by a thread of the tier, from the moment their pin is closed. A new
- * version goes to a free place, and the old one is given up when the new one is whole: however the process ends, each
- * block is there in its last written version, or not at all. {@link #flush} returns when all is written; what ended the
- * process then has lost nothing. Loss of power may, unless {@link #sync} returned: it then loses no block that was not
- * changed or removed since. All contents and records have checksums (CRC32C). A damaged block is none: a request for it
- * is answered as if it had never been there, it is counted, and the Flight Recorder is told.
+ * <p><b>File.</b> New and changed blocks are written by a thread of the tier, from the moment their pin is closed. A
+ * new version goes to a free place, and the old one is given up when the new one is whole: however the process ends,
+ * each block is there in its last written version. {@link #flush} returns when all is written, and no end of the
+ * process loses any of it then. A loss of power may, unless {@link #sync} returned, and then loses no block that was
+ * not changed since. All contents and records have checksums (CRC32C). A damaged block is none: a request for it is
+ * answered as if it had never been there, it is counted, and the Flight Recorder is told.
  *
  * <p>The file has room for all blocks, is written once as a whole when it is made, which takes its time, and is never
  * mapped: a full disk is an exception there and then. A lock keeps other processes and tiers away.
@@ -209,8 +209,8 @@ public final class SpillTier implements AutoCloseable {
     }
 
     /**
-     * A block in memory, which stays there until this is closed. A pin may be used and closed by any thread, by one at a
-     * time.
+     * A block in memory, which stays there until this is closed. A pin may be used and closed by any thread, by one at
+     * a time.
      */
     public static final class Pin implements AutoCloseable {
         private final SpillTier tier;
@@ -715,7 +715,8 @@ public final class SpillTier implements AutoCloseable {
     }
 
     /**
-     * Takes memory for a block, in place of blocks that were not pinned for longest if need be. Called without the lock.
+     * Takes memory for a block, in place of blocks that were not pinned for longest if need be. Called without the
+     * lock.
      *
      * @param must whether the domain's own choice for when it is full counts, and failures are exceptions
      */
@@ -765,9 +766,9 @@ public final class SpillTier implements AutoCloseable {
     }
 
     /**
-     * Gives memory back to the pool: blocks that were not pinned for longest, of those that are in the file as they are.
-     * If there is none, it waits until one is written. So other users of the domain can have the memory that the tier
-     * does not need at the moment, also by {@link WhenFull#evict}.
+     * Gives memory back to the pool: blocks that were not pinned for longest, of those that are in the file as they
+     * are. If there is none, it waits until one is written. So other users of the domain can have the memory that the
+     * tier does not need at the moment, also by {@link WhenFull#evict}.
      *
      * @param bytes how much
      * @return how much was given back; less if all other blocks are pinned or cannot be written

@@ -28,8 +28,8 @@ final class SpillChild {
         if (mostKib > 0) {
             command.addAll(List.of("bash", "-c", "ulimit -f " + mostKib + " && exec \"$@\"", "bash"));
         }
-        String path = location(SpillChild.class) + File.pathSeparator + location(SpillTier.class) + File.pathSeparator
-                + System.getProperty("java.class.path") + File.pathSeparator + System.getProperty("jdk.module.path", "");
+        String path = String.join(File.pathSeparator, location(SpillChild.class), location(SpillTier.class),
+                System.getProperty("java.class.path"), System.getProperty("jdk.module.path", ""));
         command.addAll(List.of(Path.of(System.getProperty("java.home"), "bin", "java").toString(), "-cp", path,
                 "--enable-native-access=ALL-UNNAMED", "-Xshare:auto", "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC",
                 "-XX:-UsePerfData"));
@@ -46,8 +46,8 @@ final class SpillChild {
         return process.start();
     }
 
-    private static Path location(Class<?> type) throws URISyntaxException {
-        return Path.of(type.getProtectionDomain().getCodeSource().getLocation().toURI());
+    private static String location(Class<?> type) throws URISyntaxException {
+        return Path.of(type.getProtectionDomain().getCodeSource().getLocation().toURI()).toString();
     }
 
     /** In one call of the system, so that a line is there or not. */

@@ -16,6 +16,7 @@ import java.util.Arrays;
 import java.util.HashMap;
 import java.util.List;
 import java.util.Map;
+import java.util.Objects;
 import java.util.Random;
 import java.util.TreeMap;
 import org.junit.jupiter.api.Test;
@@ -128,8 +129,8 @@ class SpillFileTest {
                         Long was = states.get(change - 1).get(key);
                         Long is = states.get(change).get(key);
                         Long found = seen.versions.get(key);
-                        String what = "key " + key + ", write " + end + " up to byte " + cut;
-                        assertTrue(found == null ? was == null || is == null : found.equals(was) || found.equals(is), what);
+                        assertTrue(Objects.equals(found, was) || Objects.equals(found, is),
+                                "key " + key + ", write " + end + " up to byte " + cut);
                     }
                 }
             }
@@ -320,8 +321,9 @@ class SpillFileTest {
             assertEquals(-1, Arrays.mismatch(content, Files.readAllBytes(path)));
         }
         byte[] made = with(1);
-        Expect.illegalArgument("blockBytes: 204, expected 203", () -> SpillFile.open(folder.resolve("file"), 204, BLOCKS));
-        Expect.illegalArgument("blocks: 4, expected 5", () -> SpillFile.open(folder.resolve("file"), BYTES, 4));
+        Path file = folder.resolve("file");
+        Expect.illegalArgument("blockBytes: 204, expected 203", () -> SpillFile.open(file, 204, BLOCKS));
+        Expect.illegalArgument("blocks: 4, expected 5", () -> SpillFile.open(file, BYTES, 4));
         IOException cut = assertThrows(IOException.class, () -> open(Arrays.copyOf(made, made.length - 1)));
         assertTrue(cut.getMessage().contains("cut off"), cut::getMessage);
         assertThrows(IOException.class, () -> SpillFile.open(folder, BYTES, BLOCKS));

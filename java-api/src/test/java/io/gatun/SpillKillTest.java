@@ -21,8 +21,8 @@ import org.junit.jupiter.api.io.TempDir;
 
 /**
  * A process that works on a spill tier is killed (SIGKILL) at random moments, over and over on the same file. What it
- * flushed must be there, or what it wrote since, to the last byte; what was removed and flushed must not; and whatever is
- * damaged then is found. {@code -Dio.gatun.spill.kills=200} asks for more.
+ * flushed must be there, or what it wrote since, to the last byte; what was removed and flushed must not; and whatever
+ * is damaged then is found. {@code -Dio.gatun.spill.kills=200} asks for more.
  */
 class SpillKillTest {
     private static final int KILLS = Integer.getInteger("io.gatun.spill.kills", 10);
@@ -34,7 +34,8 @@ class SpillKillTest {
     private final SplittableRandom random = new SplittableRandom(Long.getLong("io.gatun.spill.seed", 1));
     private final List<Set<Long>> possible = // versions by key that the file may have
             IntStream.range(0, SpillChild.BLOCKS).<Set<Long>>mapToObj(key -> new HashSet<>(Set.of(NONE))).toList();
-    private final long[] last = new long[SpillChild.BLOCKS]; // what was done to each key last, in the order of the lines
+    private final long[] last = // the version that each key got last
+            IntStream.range(0, SpillChild.BLOCKS).mapToLong(key -> NONE).toArray();
     private long flushes;
     private long writes;
     private long reused;
