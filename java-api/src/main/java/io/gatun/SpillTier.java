@@ -40,7 +40,8 @@ import org.jspecify.annotations.Nullable;
  *
  * <p><b>Memory.</b> A block is reached through a {@link Pin}, and stays in memory until that is closed. When the tier
  * has as many blocks in memory as it may, or the domain is full, the one that was not pinned for longest leaves memory,
- * of those that are in the file as they are. If there is none, the request waits until one is written.
+ * of those that are in the file as they are. If there is none, the request waits until one is written. If all are
+ * pinned it fails, or does what was chosen for when the domain is full ({@link MemoryPool.Builder#whenFull}).
  *
  * <p><b>File.</b> New and changed blocks are written by a thread of the tier, from the moment their pin is closed. A
  * new version goes to a free place, and the old one is given up when the new one is whole: however the process ends,
@@ -313,6 +314,7 @@ public final class SpillTier implements AutoCloseable {
     private int residentBlocks;
     private int pins;
     private int prefetches; // that are reading
+    private int starved; // requests that wait for the pool, as all blocks are pinned
     private boolean closed;
     private final long found;
     private long hits;
@@ -606,6 +608,7 @@ public final class SpillTier implements AutoCloseable {
             }
             if (block.pins == 0) {
                 resident.add(block);
+                feed();
             }
         } finally {
             lock.unlock();
@@ -739,24 +742,39 @@ public final class SpillTier implements AutoCloseable {
                 lock.unlock();
             }
             MemorySegment memory = null;
+            boolean starves = false;
             try {
                 memory = pool.allocateAtOnce(domain, blockBytes, ALIGNMENT);
                 return memory;
             } catch (GatunException full) {
-                if (evict(1, must) == 0) {
+                lock.lock();
+                try {
+                    if (evictOne(must)) {
+                        continue;
+                    }
                     if (!must) {
                         return null;
                     }
-                    memory = pool.allocate(domain, blockBytes, ALIGNMENT);
-                    return memory;
-                }
-            } finally {
-                if (memory == null) {
-                    lock.lock();
-                    residentBlocks--;
+                    starved++;
+                    starves = true;
+                } finally {
                     lock.unlock();
                 }
+                memory = pool.allocate(domain, blockBytes, ALIGNMENT);
+                return memory;
+            } finally {
+                lock.lock();
+                starved -= starves ? 1 : 0;
+                residentBlocks -= memory == null ? 1 : 0;
+                lock.unlock();
             }
+        }
+    }
+
+    /** What is pinned no more goes to whom the pool lets wait for it. Has the lock. */
+    private void feed() {
+        if (starved > 0) {
+            evictClean();
         }
     }
 
@@ -778,17 +796,8 @@ public final class SpillTier implements AutoCloseable {
         lock.lock();
         try {
             checkOpen();
-        } finally {
-            lock.unlock();
-        }
-        return evict(bytes, false);
-    }
-
-    private long evict(long bytes, boolean must) {
-        lock.lock();
-        try {
             long given = 0;
-            while (given < bytes && evictOne(must)) {
+            while (given < bytes && evictOne(false)) {
                 given += blockBytes;
             }
             return given;
@@ -806,16 +815,8 @@ public final class SpillTier implements AutoCloseable {
     private boolean evictOne(boolean must) {
         boolean started = false;
         while (true) {
-            for (Block block : resident) {
-                if (!block.isDirty()) {
-                    giveBack(block.memory);
-                    resident.remove(block);
-                    spilled.add(block);
-                    block.memory = null;
-                    block.readOnly = null;
-                    evictions++;
-                    return true;
-                }
+            if (evictClean()) {
+                return true;
             }
             if (resident.isEmpty()) {
                 return false;
@@ -830,6 +831,22 @@ public final class SpillTier implements AutoCloseable {
             started = true;
             changed.awaitUninterruptibly();
         }
+    }
+
+    /** The same without waiting: of blocks that are in the file as they are. */
+    private boolean evictClean() {
+        for (Block block : resident) {
+            if (!block.isDirty()) {
+                giveBack(block.memory);
+                resident.remove(block);
+                spilled.add(block);
+                block.memory = null;
+                block.readOnly = null;
+                evictions++;
+                return true;
+            }
+        }
+        return false;
     }
 
     /** Makes room for a new block among all of them. Has the lock. */
@@ -954,6 +971,7 @@ public final class SpillTier implements AutoCloseable {
             writes++;
             if (!block.isDirty()) {
                 unwritten.remove(block);
+                feed();
             }
         } finally {
             block.writing = false;
