@@ -38,6 +38,8 @@ import org.jspecify.annotations.Nullable;
  * {@link UnsupportedOperationException}. {@link Stream#copyToDevice} and {@link Stream#copyToHost} move its content; such
  * segments can be sliced, and have their size and address.
  *
+ * <p>{@link SpillTier} keeps more blocks than memory holds in a file, and those in use in a pool.
+ *
  * <p>All segments can be used by any thread. They cost a run about 20 ns each more than those of a confined arena. An
  * allocation makes one object on the Java heap, the segment, and a free makes none; a block that a thread freed is
  * handed out to the next request for its size without a lock.
