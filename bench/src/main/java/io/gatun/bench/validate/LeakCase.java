@@ -26,8 +26,8 @@ record LeakCase(@Nullable OperatorCase inner, long seed) implements Case {
     private static final int ROUNDS = 20;
     private static final int ENOUGH = 10;
     private static final int MOST_WINDOWS = 200;
-    private static final int PAUSE_MS = 50;
-    private static final int WARM_UP = 40;
+    private static final int PAUSE_MS = 20;
+    private static final int WARM_UP = 10;
 
     /** Bytes per round that count as a change: no allocation takes fewer. */
     private static final long LEAST = 16;

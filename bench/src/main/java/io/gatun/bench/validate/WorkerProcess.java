@@ -86,7 +86,8 @@ final class WorkerProcess implements AutoCloseable {
     private static List<String> command(Path socket) {
         List<String> command = new ArrayList<>();
         command.add(Path.of(System.getProperty("java.home"), "bin", "java").toString());
-        command.addAll(List.of("-XX:+ErrorFileToStdout", "-XX:-CreateCoredumpOnCrash"));
+        // What the worker allocates is short-lived and little: a collector with threads of its own only takes processors away.
+        command.addAll(List.of("-XX:+UseSerialGC", "-XX:+ErrorFileToStdout", "-XX:-CreateCoredumpOnCrash"));
         for (String property : PASSED_ON) {
             if (System.getProperty(property) != null) {
                 command.add("-D" + property + "=" + System.getProperty(property));
