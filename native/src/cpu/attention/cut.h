@@ -32,22 +32,25 @@ class TileCut {
 
   int64_t tiles() const { return longer_ * long_tiles_ + (segments_ - longer_) * short_tiles_ + tiles_of(globals_); }
 
-  // The segment of a tile, and the tile's first row in it. The tiles of a segment come from its end: with a causal mask
-  // those are the long ones, and the short ones then fill up the gaps between the workers.
+  // The segment of a tile, and the tile's first row in it. Global tokens come first, as their tiles see all keys, and the tiles
+  // of a segment from its end: with a causal mask those are the long ones. The short ones then fill up the gaps between the
+  // workers.
   Segment find(int64_t tile, int64_t* first_row) const {
-    int64_t index, tiles;
+    int64_t index, tiles = tiles_of(globals_);
+    if (tile < tiles) {
+      *first_row = (tiles - 1 - tile) * tile_rows_;
+      return {len_q_, globals_, 0, 1, true};
+    }
+    tile -= tiles;
     if (tile < longer_ * long_tiles_) {
       index = tile / long_tiles_;
       tiles = long_tiles_;
       tile %= tiles;
-    } else if ((tile -= longer_ * long_tiles_) < (segments_ - longer_) * short_tiles_) {
+    } else {
+      tile -= longer_ * long_tiles_;
       index = longer_ + tile / short_tiles_;
       tiles = short_tiles_;
       tile %= tiles;
-    } else {
-      tile -= (segments_ - longer_) * short_tiles_;
-      *first_row = (tiles_of(globals_) - 1 - tile) * tile_rows_;
-      return {len_q_, globals_, 0, 1, true};
     }
     *first_row = (tiles - 1 - tile) * tile_rows_;
     if (block_ > 0) return {index * block_, index < longer_ ? block_ : slots_, index * block_, 1, false};

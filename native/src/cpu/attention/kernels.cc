@@ -374,6 +374,8 @@ void add_lifted(const Mask& mask, const QueryRow& row, int64_t origin, int64_t k
   }
 }
 
+static inline int64_t within(int64_t n, int64_t most) { return n < 0 ? 0 : n < most ? n : most; }
+
 // Keys first to first + keys - 1 of a block against one row: what is added to each score, -inf where the row does not
 // see the key. added[j * step] is that of key first + j.
 void add_row(const AttentionTile& t, const KeyBlock& block, int64_t first, int64_t keys, int64_t tile_row, float* added,
@@ -386,13 +388,22 @@ void add_row(const AttentionTile& t, const KeyBlock& block, int64_t first, int64
     if (mask.tree == nullptr && mask.dilation == 1 && !masks && (!lifts || block.tokens == nullptr)) {
       const KeyRange window = window_of(mask, row, block.lifted);
       const int32_t* labels = mask.q_labels != nullptr ? mask.k_labels : nullptr;
-      const int32_t label = labels != nullptr ? mask.q_labels[row.query] : 0;
-      for (int64_t j = 0; j < keys; ++j) {
-        const int64_t token = token_of(block, first + j);
-        const bool sees = token >= window.first && token < window.last &&
-                          (labels == nullptr ||
-                           (labels[token] == label && (mask.layers == 1 || labels_admit(mask, row.query, token))));
-        added[j * step] = sees ? 0.0f : -kInfinity;
+      if (labels == nullptr && block.tokens == nullptr && block.step == 1) {
+        const int64_t origin = token_of(block, first);
+        const int64_t before = within(window.first - origin, keys), until = within(window.last - origin, keys);
+        int64_t j = 0;
+        for (; j < before; ++j) added[j * step] = -kInfinity;
+        for (; j < until; ++j) added[j * step] = 0.0f;
+        for (; j < keys; ++j) added[j * step] = -kInfinity;
+      } else {
+        const int32_t label = labels != nullptr ? mask.q_labels[row.query] : 0;
+        for (int64_t j = 0; j < keys; ++j) {
+          const int64_t token = token_of(block, first + j);
+          const bool sees = token >= window.first && token < window.last &&
+                            (labels == nullptr ||
+                             (labels[token] == label && (mask.layers == 1 || labels_admit(mask, row.query, token))));
+          added[j * step] = sees ? 0.0f : -kInfinity;
+        }
       }
       if (lifts && !block.lifted && !row.global) add_lifted(mask, row, token_of(block, first), keys, added, step);
     } else {
