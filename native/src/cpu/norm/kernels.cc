@@ -12,7 +12,7 @@
 // FP32, else in a scratch row. So a BF16 `sum` is rounded, and the normalisation sees h before that rounding.
 //
 // The variance is mean (h - s)^2 - (mean (h - s))^2, and the mean s + mean (h - s), with the shift s the average of the
-// first four vectors (Chan, Golub and LeVeque, "Algorithms for computing the sample variance", 1983, shifted data).
+// first four vectors, or more (Chan, Golub and LeVeque, "Algorithms for computing the sample variance", 1983, shifted data).
 // Where s is further from the mean than the deviation, a second pass takes the mean as the shift (their corrected two-
 // pass algorithm). The error then depends on the deviation of a row, not on its offset.
 //
@@ -91,9 +91,15 @@ HWY_INLINE void open_row(const NormRows& rows, int64_t r, Row<T>* row) {
       row->shift = to_float(row->x[0]) + (row->residual != nullptr ? to_float(row->residual[0]) : 0.0f);
       return;
     }
+    // What is between the shift and the mean grows in every sum, so the longer sums of fewer lanes need a better one.
     Four h = load_four(d, row->x);
     if (row->residual != nullptr) h = wide::add(h, load_four(d, row->residual));
-    row->shift = total(d, h.a, h.b, h.c, h.e) / static_cast<float>(4 * lanes);
+    int64_t i = 4 * lanes;
+    for (; i < 256 / lanes && i <= rows.n - 4 * lanes; i += 4 * lanes) {
+      h = wide::add(h, load_four(d, row->x + i));
+      if (row->residual != nullptr) h = wide::add(h, load_four(d, row->residual + i));
+    }
+    row->shift = total(d, h.a, h.b, h.c, h.e) / static_cast<float>(i);
   }
 }
 
