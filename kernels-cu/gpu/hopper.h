@@ -2,8 +2,9 @@
 // of four, which read operands from shared memory while the warps go on (PTX ISA 9.0, section 9.7.15: wgmma).
 //
 //   group_fence()                   before the first product after its registers were written
-//   multiply_group<N, T>(c, a, b, add)        c = a b^T + (add ? c : 0) for 64 rows and N columns; a and b in shared memory
-//   multiply_group<N, T>(c, a, b)             c += a b, a in registers, b's rows the sums' terms
+//   multiply_group(c, a, b, add, T*)    c = a b^T + (add ? c : 0) for 64 rows and 64 columns; a and b in shared memory
+//   multiply_group(c, a, b, T*)     c += a b for 64 or 128 columns, a in registers, b's rows the sums' terms
+//   settle(c)                       before a fence and after a wait, for sums
 //   group_commit()  group_wait()    the products until here are one batch; wait until all are done
 //   publish()                       what this thread wrote to shared memory is for the unit to read, after a barrier
 //
