@@ -366,6 +366,28 @@ TEST(Route, LogitsFarApart) {
   }
 }
 
+// One logit is so far above the others that they get nothing: at every place of a vector, the first and the last among them.
+TEST(Route, OneLogitAboveAll) {
+  for (const std::string& name : cpu_devices()) {
+    OpenDevice on(name);
+    for (int64_t experts : {1, 2, 7, 8, 9, 16, 17, 33}) {
+      Problem p;
+      p.tokens = experts;
+      p.experts = experts;
+      p.top = 1;
+      Data data(p);
+      data.randomize(p, 11, 1.0f);
+      for (int64_t t = 0; t < experts; ++t) data.x.set(t * experts + t, 500.0f);
+      check(on, name, p, data);
+      if (testing::Test::HasFatalFailure()) return;
+      for (int64_t t = 0; t < experts; ++t) {
+        ASSERT_EQ(t, data.experts[t]) << name << " " << p.text();
+        ASSERT_EQ(1.0f, data.weights[t]) << name << " " << p.text();
+      }
+    }
+  }
+}
+
 TEST(Route, AsManyExpertsAsThereCanBe) {
   for (const std::string& name : cpu_devices()) {
     OpenDevice on(name);

@@ -122,7 +122,18 @@ final class Mutate {
                     "how threads wait, and how many there are"),
             new Exclusion("threads", "started_ < wanted|start_workers\\(threads - 1\\)|threads <= 1"
                     + "|(?<=\\{this, started_ \\+ )1", false, "how many threads there are, and how many of them work"),
-            new Exclusion("threads", "_ = 0;|_\\{0\\}", true, "static storage, zero before anything runs"));
+            new Exclusion("threads", "_ = 0;|_\\{0\\}", true, "static storage, zero before anything runs"),
+            new Exclusion("gemm/plan", "m_a_ = ", true, "read for what a plan says of its cost"),
+            new Exclusion("gemm/plan", "(?<=\\(task )-(?= segment\\.first_task\\) %)", false,
+                    "which task of a panel computes which rows: all are computed, once each"),
+            new Exclusion("gemm/low_rank", "(?<=scratch, )0(?=, nullptr)|(?<=nullptr, )0(?=, p > 0|\\})", false,
+                    "strides between panels, of which there is one, and what is prefetched after it"),
+            new Exclusion("gemm/rows", "0x1p-?100f", false, "the reciprocal is exact enough far beyond its range, too"),
+            new Exclusion("select/kernels", "(?<=greatest > 0\\.0f \\? greatest : )1\\.0f", false,
+                    "what a row of zeros is divided by"),
+            new Exclusion("select/lsh", "(?<=high < )0", false, "-1 or beyond the centre, which is 0 or more"),
+            new Exclusion("attention/mask", "(?<=if \\(first < 0\\) first = )0|(?<=if \\(last < 0\\) last = )0", false,
+                    "who asks cuts the range to the keys of a block"));
 
     /** Code where the smallest change is none. */
     private record Edge(String file, String code, String reason) {}
@@ -136,6 +147,9 @@ final class Mutate {
                     "of two equal numbers either is the smaller"),
             new Edge("", "(?<=(?:[=(,:]|return)\\s{1,40})([^=,:?;]+?) [<>]=? ([^?;]+?)\\s+\\?"
                     + " (\\1\\s+: \\2|\\2\\s+: \\1)\\b", "the same"),
+            new Edge("merge/|mix/", "whole = n - i >= lanes", "a whole vector may go as a part of one"),
+            new Edge("", "keys < 0 \\? 0", "of two equal numbers either is the smaller"),
+            new Edge("gemm/rows", "s > 0x1p-100f && s < 0x1p100f", "either way serves at the ends of the range"),
             new Edge("gemm/pack", "q > 127\\.0f|q < -127\\.0f|magnitude > scales\\[c\\]", "the same"),
             new Edge("math", "hn::(Lt|Gt)\\(x, bound\\)", "the same"),
             new Edge("gemm/kernels", "block\\.panels - panel >= width", "panels one by one are the same panels"),

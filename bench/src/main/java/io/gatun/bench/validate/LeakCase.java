@@ -15,19 +15,20 @@ import org.jspecify.annotations.Nullable;
  * and closes everything, again and again; {@code leak device seed=1} does so with the device itself and a memory pool.
  *
  * <p>What the process holds is looked at after every {@value #ROUNDS} rounds. The virtual machine takes and gives memory
- * as well, most of it while it compiles, so windows in which it has done so do not count; what it is still at shows as
- * growth of any size, or of one that repeats for a while. A leak is as large in every round: one window in which
- * nothing changes is a pass, and {@value #ENOUGH} that grow alike, and as many more after a second, are a leak.
+ * as well, most of it while it compiles, so windows in which its compilers have run do not count. A leak is as large in
+ * every round: one window in which nothing changes is a pass, and {@value #ENOUGH} that grow alike, and as many more
+ * after a second, are a leak.
  *
  * @param inner the operator, or null for the device
  */
 record LeakCase(@Nullable OperatorCase inner, long seed) implements Case {
     static final String CHECK = "leak";
     private static final String DEVICE = "device";
-    private static final int ROUNDS = 20;
+    private static final int ROUNDS = 10;
     private static final int ENOUGH = 10;
     private static final int MOST_WINDOWS = 200;
-    private static final int PAUSE_MS = 20;
+    private static final int PAUSE_MS = 2;
+    private static final int MOST_PAUSES = 2000;
     private static final int SECOND_LOOK_MS = 1000;
     private static final int WARM_UP = 10;
 
@@ -135,7 +136,7 @@ record LeakCase(@Nullable OperatorCase inner, long seed) implements Case {
                             + " mapped, after each round of opening, running and closing");
                 }
             }
-            pause(PAUSE_MS);
+            awaitRest();
         }
         return Finding.of(Verdict.MISTRUSTED, "the virtual machine was never at rest");
     }
@@ -146,10 +147,22 @@ record LeakCase(@Nullable OperatorCase inner, long seed) implements Case {
         return median < LEAST ? 0 : growth.stream().filter(g -> g >= median / 2 && g <= 2 * median).count();
     }
 
-    /** Grows with everything that the virtual machine compiles and loads. */
+    /** Changes whenever the virtual machine compiles or loads something, also while it is still at it. */
     private static long compilations() {
-        return ManagementFactory.getCompilationMXBean().getTotalCompilationTime()
-                + ManagementFactory.getClassLoadingMXBean().getTotalLoadedClassCount();
+        return ProcessMemory.compilersRan() + ManagementFactory.getClassLoadingMXBean().getTotalLoadedClassCount();
+    }
+
+    /** Waits for the compilers to be done with what they are at, a few seconds at most. */
+    private static void awaitRest() {
+        long before = compilations();
+        for (int i = 0; i < MOST_PAUSES; i++) {
+            pause(PAUSE_MS);
+            long now = compilations();
+            if (now == before) {
+                return;
+            }
+            before = now;
+        }
     }
 
     private static void pause(int milliseconds) {

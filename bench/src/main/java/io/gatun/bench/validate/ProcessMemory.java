@@ -10,7 +10,9 @@ import java.lang.foreign.SegmentAllocator;
 import java.lang.foreign.StructLayout;
 import java.lang.foreign.ValueLayout;
 import java.lang.invoke.MethodHandle;
+import java.nio.file.DirectoryStream;
 import java.nio.file.Files;
+import java.nio.file.NoSuchFileException;
 import java.nio.file.Path;
 
 /**
@@ -28,6 +30,8 @@ record ProcessMemory(long allocated, long mapped) {
     private static final MethodHandle READ =
             GuardedMemory.function("mallinfo2", FunctionDescriptor.of(MALLINFO2));
     private static final Path SIZES = Path.of("/proc/self/statm");
+    private static final Path THREADS = Path.of("/proc/self/task");
+    private static final String COMPILER = "CompilerThre"; // all that the system keeps of these threads' names
 
     static ProcessMemory now() {
         try (Arena arena = Arena.ofConfined()) {
@@ -41,5 +45,29 @@ record ProcessMemory(long allocated, long mapped) {
         } catch (Throwable e) {
             throw GuardedMemory.rethrow(e);
         }
+    }
+
+    /**
+     * Nanoseconds that the compilers of the virtual machine have run, or another number at every call while one runs. (Its
+     * own count grows only when one is done, and the system's, when one that runs is interrupted.)
+     */
+    static long compilersRan() {
+        long sum = 0;
+        try (DirectoryStream<Path> threads = Files.newDirectoryStream(THREADS)) {
+            for (Path thread : threads) {
+                String stat = Files.readString(thread.resolve("stat"));
+                if (stat.contains(COMPILER)) {
+                    if (stat.contains(") R ")) {
+                        return -System.nanoTime();
+                    }
+                    sum += Long.parseLong(Files.readString(thread.resolve("schedstat")).split(" ", 2)[0]);
+                }
+            }
+        } catch (NoSuchFileException e) {
+            return -System.nanoTime(); // a thread has ended meanwhile
+        } catch (IOException e) {
+            throw new UncheckedIOException(e);
+        }
+        return sum;
     }
 }

@@ -18,7 +18,7 @@ record TimeCase(OperatorCase inner) implements OperatorCheck {
     static final String CHECK = "time";
     private static final int LEAST_RUNS = 9;
     private static final int MOST_RUNS = 500;
-    private static final double ENOUGH_MS = 60;
+    private static final double ENOUGH_MS = 25;
     private static final int COLD_RUNS = 3;
 
     /** More than a core reaches of the caches of today's processors: filling it drives everything else out. */
