@@ -376,6 +376,26 @@ TEST(Norm, LayerNormIsAccurateAtLargeOffsets) {
   }
 }
 
+// A row whose beginning says nothing of its mean: the first numbers are further from it than the deviation.
+TEST(Norm, LayerNormOfRowsThatBeginFarFromTheirMean) {
+  for (const std::string& name : cpu_devices()) {
+    OpenDevice on(name);
+    for (int64_t n : {8193, 20011}) {
+      Problem p;
+      p.rows = 2;
+      p.n = p.x_stride = p.out_stride = n;
+      p.beta = true;
+      Data data(p);
+      data.randomize(static_cast<uint64_t>(n), 0.0f, 1.0f);
+      for (int64_t r = 0; r < p.rows; ++r) {
+        for (int64_t i = 0; i < 256; ++i) data.x.set(kLead + r * n + i, 1000.0f + static_cast<float>(i % 3));
+      }
+      check(on, name, p, data);
+      if (testing::Test::HasFatalFailure()) return;
+    }
+  }
+}
+
 // Squares beyond FP32's range on either side give what the formula gives.
 TEST(Norm, SquaresOutsideTheRangeOfFp32) {
   for (const std::string& name : cpu_devices()) {

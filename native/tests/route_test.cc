@@ -388,6 +388,30 @@ TEST(Route, OneLogitAboveAll) {
   }
 }
 
+// A group is worth the sum of its two best: each of the two decides between groups whose other one is a little better.
+TEST(Route, TheTwoBestOfAGroupCountAlike) {
+  const auto logit = [](double score) { return static_cast<float>(std::log(score / (1.0 - score))); };
+  const double scores[2][6] = {{0.90, 0.10, 0.02, 0.52, 0.50, 0.01}, {0.90, 0.12, 0.02, 0.51, 0.50, 0.01}};
+  for (const std::string& name : cpu_devices()) {
+    OpenDevice on(name);
+    Problem p;
+    p.kind = GTN_ROUTE_SIGMOID;
+    p.tokens = 2;
+    p.experts = 6;
+    p.top = 1;
+    p.groups = 2;
+    p.top_groups = 1;
+    Data data(p);
+    for (int64_t t = 0; t < 2; ++t) {
+      for (int64_t e = 0; e < 6; ++e) data.x.set(t * 6 + e, logit(scores[t][e]));
+    }
+    check(on, name, p, data);
+    if (testing::Test::HasFatalFailure()) return;
+    EXPECT_EQ(3, data.experts[0]) << name;  // 1.02 against 1.00
+    EXPECT_EQ(0, data.experts[1]) << name;  // 1.01 against 1.02
+  }
+}
+
 TEST(Route, AsManyExpertsAsThereCanBe) {
   for (const std::string& name : cpu_devices()) {
     OpenDevice on(name);
