@@ -14,6 +14,7 @@
 #include "mix/plan.h"
 #include "norm/plan.h"
 #include "rope/plan.h"
+#include "route/plan.h"
 #include "softmax/plan.h"
 
 namespace gatun::gpu {
@@ -216,7 +217,7 @@ constexpr Operator kOperators[] = {
     {GTN_OP_MERGE, "merge", plan_of<gtn_merge_desc, merge_plan>, merge_serves},
     {GTN_OP_ROPE, "rope", plan_of<gtn_rope_desc, rope_plan>, rope_serves},
     {GTN_OP_SELECT, "select", nullptr, never},
-    {GTN_OP_ROUTE, "route", nullptr, never},
+    {GTN_OP_ROUTE, "route", plan_of<gtn_route_desc, route_plan>, route_serves},
     {GTN_OP_MIX, "mix", plan_of<gtn_mix_desc, mix_plan>, mix_serves},
 };
 

@@ -137,6 +137,8 @@ GPU_DEVICE float sqrt(float x) { return __builtin_sqrtf(x); }
 GPU_DEVICE double sqrt(double x) { return __builtin_sqrt(x); }
 GPU_DEVICE float greater_of(float a, float b) { return std::fmax(a, b); }
 GPU_DEVICE float rint(float x) { return __builtin_rintf(x); }
+GPU_DEVICE int ones(uint32_t x) { return __builtin_popcount(x); }
+GPU_DEVICE int ones(uint64_t x) { return __builtin_popcountll(x); }
 GPU_DEVICE uint32_t bits_of(float x) { return bits_as<uint32_t>(x); }
 GPU_DEVICE float float_of(uint32_t bits) { return bits_as<float>(bits); }
 // Denormals, in and out, count as zero.

@@ -153,6 +153,8 @@ GPU_DEVICE float exp2_approx(float x) {
   asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
   return y;
 }
+GPU_DEVICE int ones(uint32_t x) { return __popc(x); }
+GPU_DEVICE int ones(uint64_t x) { return __popcll(x); }
 GPU_DEVICE uint32_t bits_of(float x) { return __float_as_uint(x); }
 GPU_DEVICE float float_of(uint32_t bits) { return __uint_as_float(bits); }
 
