@@ -15,6 +15,7 @@
 #include "norm/plan.h"
 #include "rope/plan.h"
 #include "route/plan.h"
+#include "select/plan.h"
 #include "softmax/plan.h"
 
 namespace gatun::gpu {
@@ -196,7 +197,6 @@ void weights_destroy(void* weights) { gemm_weights_destroy(weights); }
 // An operator: how its plans are made, and what it serves.
 struct Operator {
   int32_t op;
-  const char* name;
   gtn_status (*plan)(Device& device, const void* desc, Plan** plan, gtn_plan_info* info, gtn_message* message);
   bool (*serves)(const Device& device, int32_t dtype);
 };
@@ -206,19 +206,17 @@ gtn_status plan_of(Device& device, const void* desc, Plan** plan, gtn_plan_info*
   return kPlan(device, *static_cast<const Desc*>(desc), plan, info, message);
 }
 
-bool never(const Device&, int32_t) { return false; }
-
 constexpr Operator kOperators[] = {
-    {GTN_OP_GEMM, "gemm", plan_of<gtn_gemm_desc, gemm_plan>, gemm_serves},
-    {GTN_OP_ATTENTION, "attention", plan_of<gtn_attention_desc, attention_plan>, attention_serves},
-    {GTN_OP_NORM, "norm", plan_of<gtn_norm_desc, norm_plan>, norm_serves},
-    {GTN_OP_SOFTMAX, "softmax", plan_of<gtn_softmax_desc, softmax_plan>, softmax_serves},
-    {GTN_OP_ACTIVATION, "activation", plan_of<gtn_activation_desc, activation_plan>, activation_serves},
-    {GTN_OP_MERGE, "merge", plan_of<gtn_merge_desc, merge_plan>, merge_serves},
-    {GTN_OP_ROPE, "rope", plan_of<gtn_rope_desc, rope_plan>, rope_serves},
-    {GTN_OP_SELECT, "select", nullptr, never},
-    {GTN_OP_ROUTE, "route", plan_of<gtn_route_desc, route_plan>, route_serves},
-    {GTN_OP_MIX, "mix", plan_of<gtn_mix_desc, mix_plan>, mix_serves},
+    {GTN_OP_GEMM, plan_of<gtn_gemm_desc, gemm_plan>, gemm_serves},
+    {GTN_OP_ATTENTION, plan_of<gtn_attention_desc, attention_plan>, attention_serves},
+    {GTN_OP_NORM, plan_of<gtn_norm_desc, norm_plan>, norm_serves},
+    {GTN_OP_SOFTMAX, plan_of<gtn_softmax_desc, softmax_plan>, softmax_serves},
+    {GTN_OP_ACTIVATION, plan_of<gtn_activation_desc, activation_plan>, activation_serves},
+    {GTN_OP_MERGE, plan_of<gtn_merge_desc, merge_plan>, merge_serves},
+    {GTN_OP_ROPE, plan_of<gtn_rope_desc, rope_plan>, rope_serves},
+    {GTN_OP_SELECT, plan_of<gtn_select_desc, select_plan>, select_serves},
+    {GTN_OP_ROUTE, plan_of<gtn_route_desc, route_plan>, route_serves},
+    {GTN_OP_MIX, plan_of<gtn_mix_desc, mix_plan>, mix_serves},
 };
 
 const Operator* find(int32_t op) {
@@ -231,9 +229,6 @@ const Operator* find(int32_t op) {
 gtn_status plan_create(void* device, int32_t op, const void* desc, void** plan, gtn_plan_info* info, gtn_message* message) {
   const Operator* found = find(op);
   if (found == nullptr) return fail(message, GTN_UNSUPPORTED, "the %s backend has no operator %d", kBackendName, op);
-  if (found->plan == nullptr) {
-    return fail(message, GTN_UNSUPPORTED, "%s: the %s backend does not have it yet", found->name, kBackendName);
-  }
   Plan* created = nullptr;
   const gtn_status status = found->plan(*static_cast<Device*>(device), desc, &created, info, message);
   if (status == GTN_OK) {

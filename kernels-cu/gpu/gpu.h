@@ -28,6 +28,7 @@
 //   exp2_approx(x)                   2^x to about 2 ulp, results below the normal range are 0
 //   fma(a, b, c)  sqrt(x)  rint(x)   FP32, rounded once; nothing else is contracted: FMA only where written
 //   greater_of(a, b)                 of a NaN and a number, the number
+//   arc_cosine(x)  logarithm(x)  log_1_plus(x)  exp_less_1(x)    FP64, for a few numbers of a kernel
 //   ones(x)                          how many bits of 32 or 64 are set
 //   Bf16  Half  to_float(h)  to_bf16(f)  to_half(f)  pack_bf16(lo, hi)  pack_half(lo, hi)    ties to even, NaN kept
 //   Bytes16  Bytes8  load_16(p)  load_8(p)  load_4(p)  store_16(p, v)  store_8(p, v)  store_4(p, v)    aligned to their size

@@ -137,6 +137,10 @@ GPU_DEVICE float sqrt(float x) { return __builtin_sqrtf(x); }
 GPU_DEVICE double sqrt(double x) { return __builtin_sqrt(x); }
 GPU_DEVICE float greater_of(float a, float b) { return std::fmax(a, b); }
 GPU_DEVICE float rint(float x) { return __builtin_rintf(x); }
+GPU_DEVICE double arc_cosine(double x) { return std::acos(x); }
+GPU_DEVICE double logarithm(double x) { return std::log(x); }
+GPU_DEVICE double log_1_plus(double x) { return std::log1p(x); }
+GPU_DEVICE double exp_less_1(double x) { return std::expm1(x); }
 GPU_DEVICE int ones(uint32_t x) { return __builtin_popcount(x); }
 GPU_DEVICE int ones(uint64_t x) { return __builtin_popcountll(x); }
 GPU_DEVICE uint32_t bits_of(float x) { return bits_as<uint32_t>(x); }

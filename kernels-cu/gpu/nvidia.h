@@ -153,6 +153,10 @@ GPU_DEVICE float exp2_approx(float x) {
   asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
   return y;
 }
+GPU_DEVICE double arc_cosine(double x) { return ::acos(x); }
+GPU_DEVICE double logarithm(double x) { return ::log(x); }
+GPU_DEVICE double log_1_plus(double x) { return ::log1p(x); }
+GPU_DEVICE double exp_less_1(double x) { return ::expm1(x); }
 GPU_DEVICE int ones(uint32_t x) { return __popc(x); }
 GPU_DEVICE int ones(uint64_t x) { return __popcll(x); }
 GPU_DEVICE uint32_t bits_of(float x) { return __float_as_uint(x); }
