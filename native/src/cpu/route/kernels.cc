@@ -111,7 +111,8 @@ HWY_INLINE float half_worth(const float* keys, int64_t n, int32_t kind) {
     first = keys[i] > first ? keys[i] : first;
     second = least > second ? least : second;
   }
-  return kind == GTN_ROUTE_SIGMOID && n > 1 ? 0.5f * first + 0.5f * second : 0.5f * first;
+  if (kind == GTN_ROUTE_SOFTMAX || n == 1) return 0.5f * first;
+  return 0.5f * first + 0.5f * second;
 }
 
 HWY_INLINE void fill(float* from, int64_t n, float value) {
