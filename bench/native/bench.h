@@ -66,7 +66,7 @@ class Device {
 };
 
 // Elements in memory of a device, normally distributed, since zeros and constants are faster than data; those of S8 are any
-// bytes, for outputs.
+// bytes, for outputs and quantized rows.
 class Buffer {
  public:
   Buffer(const Device& device, int32_t dtype, int64_t elements);
@@ -123,6 +123,7 @@ struct Benchmark {
   int32_t limit;      // the ceiling of its arithmetic: GTN_LIMIT_*
   std::function<std::unique_ptr<Problem>(const Device&)> make;
   bool large = false;  // too large for a processor: for accelerators alone
+  bool host = false;   // what accelerators decline: for processors alone
 };
 
 // Words for types in names, as in those of kernels: "f32", "bf16", "f16", "int8".
@@ -135,6 +136,7 @@ int32_t limit_of(int32_t dtype);
 std::vector<Benchmark> activation_benchmarks();
 std::vector<Benchmark> attention_benchmarks();
 std::vector<Benchmark> gemm_benchmarks();
+std::vector<Benchmark> glu_benchmarks();
 std::vector<Benchmark> merge_benchmarks();
 std::vector<Benchmark> mix_benchmarks();
 std::vector<Benchmark> norm_benchmarks();

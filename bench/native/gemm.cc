@@ -19,6 +19,7 @@ constexpr Shape kShapes[] = {{1, 1024, 1024},    {32, 1024, 1024}, {128, 1024, 1
 struct Further {
   const char* name;
   int64_t groups, rank;
+  bool quantized = false;  // rows of U8
 };
 constexpr Further kPlain = {"", 0, 0};
 
@@ -37,6 +38,7 @@ class Gemm final : public Problem {
   Gemm(const Device& device, int32_t format, Shape shape, Further further)
       : Problem(device),
         format_(format),
+        a_dtype_(further.quantized ? GTN_U8 : format == GTN_BF16 ? GTN_BF16 : GTN_F32),
         dtype_(format == GTN_BF16 ? GTN_BF16 : GTN_F32),
         shape_(shape),
         further_(further),
@@ -44,7 +46,7 @@ class Gemm final : public Problem {
     gtn_gemm_desc desc = {};
     desc.size = sizeof desc;
     desc.format = format;
-    desc.a = tensor(dtype_, {shape.m, shape.k});
+    desc.a = tensor(a_dtype_, {shape.m, shape.k});
     desc.out = tensor(dtype_, {shape.m, shape.n});
     desc.has_bias = 1;
     desc.groups = further.groups;
@@ -69,7 +71,9 @@ class Gemm final : public Problem {
     gtn_weights packed = 0;
     check(gtn_weights_pack(device_.handle, &desc, source_.data(), &packed, &message), message);
     weights_.push_back(packed);
-    a_.emplace_back(device_, dtype_, shape_.m * shape_.k);
+    a_.emplace_back(device_, further_.quantized ? GTN_S8 : dtype_, shape_.m * shape_.k);
+    scales_.emplace_back(device_, GTN_F32, shape_.m);
+    zero_points_.emplace_back(device_, std::vector<int32_t>(static_cast<size_t>(shape_.m), 100));
     bias_.emplace_back(device_, GTN_F32, matrices() * shape_.n);
     out_.emplace_back(device_, dtype_, shape_.m * shape_.n);
     std::vector<int64_t> offsets;
@@ -84,17 +88,22 @@ class Gemm final : public Problem {
 
   gtn_status start(size_t set) const override {
     const bool low_rank = further_.rank > 0;
+    if (further_.quantized) {
+      return gtn_gemm_run_quantized(plan_, device_.stream, weights_[set], shape_.m, shape_.m, a_[set].data(),
+                                    scales_[set].data(), zero_points_[set].data(), bias_[set].data(), nullptr,
+                                    out_[set].data(), nullptr, nullptr);
+    }
     return gtn_gemm_run_with(plan_, device_.stream, weights_[set], shape_.m, shape_.m, a_[set].data(),
                              bias_[set].data(), nullptr, out_[set].data(), further_.groups > 0 ? offsets_[set].data() : nullptr, nullptr,
                              low_rank ? lora_a_[set].data() : nullptr, low_rank ? lora_b_[set].data() : nullptr);
   }
 
-  const int32_t format_, dtype_;
+  const int32_t format_, a_dtype_, dtype_;
   const Shape shape_;
   const Further further_;
   const std::vector<float> source_;
   std::vector<gtn_weights> weights_;
-  std::vector<Buffer> a_, bias_, out_, offsets_, lora_a_, lora_b_;
+  std::vector<Buffer> a_, bias_, out_, offsets_, lora_a_, lora_b_, scales_, zero_points_;
 };
 
 }  // namespace
@@ -106,10 +115,11 @@ std::vector<Benchmark> gemm_benchmarks() {
       all.push_back({std::string("gemm/") + type_name(format) + "/" + shape.name() + further.name, GTN_OP_GEMM, format,
                      limit_of(format), [=](const Device& device) {
                        return std::make_unique<Gemm>(device, format, shape, further);
-                     }, shape.large});
+                     }, shape.large, further.quantized});
     };
     for (const Shape& shape : kShapes) add(shape, kPlain);
     for (const auto& more : kFurther) add(more.shape, more.further);
+    if (format == GTN_S8) add({1024, 1024, 1024}, {"/quantized", 0, 0, true});
   }
   return all;
 }

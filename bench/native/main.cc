@@ -154,14 +154,16 @@ int run(int argc, char** argv) {
   std::vector<Benchmark> all;
   for (const auto& family :
        {gemm_benchmarks, attention_benchmarks, merge_benchmarks, rope_benchmarks, select_benchmarks, route_benchmarks,
-        mix_benchmarks, norm_benchmarks, softmax_benchmarks, activation_benchmarks}) {
+        mix_benchmarks, norm_benchmarks, softmax_benchmarks, activation_benchmarks, glu_benchmarks}) {
     for (Benchmark& benchmark : family()) all.push_back(std::move(benchmark));
   }
   std::vector<std::unique_ptr<Device>> devices;
   for (const std::string& name : device_names()) {
     Device& device = *devices.emplace_back(std::make_unique<Device>(name, threads));
     for (const Benchmark& benchmark : all) {
-      if (!device.claims(benchmark.op, benchmark.dtype) || (benchmark.large && device.is_host())) continue;
+      if (!device.claims(benchmark.op, benchmark.dtype) || (device.is_host() ? benchmark.large : benchmark.host)) {
+        continue;
+      }
       for (const bool cold : {false, true}) {
         const std::string full = name + "/" + benchmark.name + (cold ? "/cold" : "/warm");
         auto* registered = benchmark::RegisterBenchmark(full.c_str(), [&, full, cold](benchmark::State& state) {

@@ -346,6 +346,7 @@ bool gemm_serves(const Device&, int32_t format) { return format == GTN_F32 || fo
 
 gtn_status gemm_plan(Device& device, const gtn_gemm_desc& desc, Plan** plan, gtn_plan_info* info, gtn_message* message) {
   const int64_t k = desc.a.shape[1], n = desc.out.shape[1];
+  if (desc.a.dtype == GTN_U8) return fail(message, GTN_UNSUPPORTED, "a: is U8, this backend quantizes rows itself");
   if (k > kMaxSize || n > kMaxSize || desc.groups > kMaxSize) {
     return fail(message, GTN_UNSUPPORTED, "weights of %lld times %lld x %lld: this backend takes up to %lld each way",
                 static_cast<long long>(desc.groups), static_cast<long long>(k), static_cast<long long>(n),

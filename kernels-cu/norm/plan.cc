@@ -2,6 +2,8 @@
 
 #include <cstdio>
 
+#include "core/message.h"
+
 #include "norm/kernels.h"
 
 namespace gatun::gpu {
@@ -54,6 +56,7 @@ constexpr double kRmsFlops = 4;
 bool norm_serves(const Device&, int32_t dtype) { return dtype == GTN_F32 || dtype == GTN_BF16; }
 
 gtn_status norm_plan(Device& device, const gtn_norm_desc& desc, Plan** plan, gtn_plan_info* info, gtn_message* message) {
+  if (desc.out.dtype == GTN_U8) return fail(message, GTN_UNSUPPORTED, "out: is U8, this backend does not quantize it yet");
   auto created = make_plan<NormPlan>(message, desc);
   if (created == nullptr) return GTN_OUT_OF_MEMORY;
   if (const gtn_status status = created->ready(device, message); status != GTN_OK) return status;

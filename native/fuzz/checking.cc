@@ -69,6 +69,7 @@ struct Plan : Object {
     gtn_rope_desc rope;
     gtn_route_desc route;
     gtn_mix_desc mix;
+    gtn_glu_desc glu;
     gtn_select_desc select;
   };
   uint32_t masks;  // of attention's patterns, which are only there while the plan is made
@@ -201,7 +202,12 @@ void check_bytes(int32_t dtype, std::initializer_list<int64_t> sizes) {
 void check(const gtn_gemm_desc& desc) {
   MUST(desc.size >= sizeof desc);
   MUST(desc.format == GTN_F32 || desc.format == GTN_BF16 || desc.format == GTN_S8);
-  check_type(desc.a, {GTN_F32, GTN_BF16});
+  if (desc.a.dtype == GTN_U8) {
+    MUST(desc.format == GTN_S8 && desc.rank == 0);
+    check_bytes(GTN_S32, {desc.a.shape[0]});
+  } else {
+    check_type(desc.a, {GTN_F32, GTN_BF16});
+  }
   check_type(desc.out, {GTN_F32, GTN_BF16});
   check(desc.a, 2, true, false);
   check(desc.out, 2, true, true);
@@ -317,7 +323,12 @@ void check(const gtn_attention_desc& desc) {
 void check(const gtn_norm_desc& desc) {
   MUST(desc.size >= sizeof desc);
   MUST(desc.kind == GTN_NORM_LAYER || desc.kind == GTN_NORM_RMS);
-  check_rows(desc.x, desc.out);
+  check_type(desc.x, {GTN_F32, GTN_BF16});
+  check_type(desc.out, {GTN_F32, GTN_BF16, GTN_U8});
+  check(desc.x, 2, true, false);
+  check(desc.out, 2, true, true);
+  MUST(desc.x.shape[0] == desc.out.shape[0] && desc.x.shape[1] == desc.out.shape[1]);
+  if (desc.out.dtype == GTN_U8) check_bytes(GTN_S32, {desc.x.shape[0]});
   MUST(desc.x.shape[1] >= 1);
   MUST(std::isfinite(desc.epsilon) && desc.epsilon >= 0);
   check_flag(desc.has_residual);
@@ -338,6 +349,18 @@ void check(const gtn_activation_desc& desc) {
   check_activation(desc.activation);
   check_flag(desc.has_bias);
   check_rows(desc.x, desc.out);
+}
+
+void check(const gtn_glu_desc& desc) {
+  MUST(desc.size >= sizeof desc);
+  check_activation(desc.activation);
+  check_type(desc.gate, {GTN_F32, GTN_BF16, GTN_F16});
+  check_type(desc.x, {desc.gate.dtype});
+  check_type(desc.out, {GTN_F32, GTN_BF16, GTN_F16});
+  check(desc.gate, 2, true, false);
+  check(desc.x, 2, true, false);
+  check(desc.out, 2, true, true);
+  for (int d = 0; d < 2; ++d) MUST(desc.gate.shape[d] == desc.x.shape[d] && desc.gate.shape[d] == desc.out.shape[d]);
 }
 
 void check(const gtn_merge_desc& desc) {
@@ -566,6 +589,12 @@ void check_run(const Plan& plan, const gtn_gemm_args& args) {
   }
   for (const Operand& operand : {out, residual}) check_memory(*plan.device, operand);
   check_apart_or_equal(out, residual);
+  const bool quantized = desc.a.dtype == GTN_U8;
+  for (const Operand& input : {array(args.scales, quantized, GTN_F32, {args.rows_a}),
+                               array(args.zero_points, quantized, GTN_S32, {args.rows_a})}) {
+    check_memory(*plan.device, input);
+    check_apart(out, input);
+  }
 }
 
 int64_t blocks_of(int64_t length, int64_t block) { return length == 0 ? 0 : (length - 1) / block + 1; }
@@ -699,6 +728,15 @@ void check_run(const Plan& plan, const gtn_norm_args& args) {
     check_apart(output, beta);
   }
   check_apart(out, sum);
+  const bool quantized = desc.out.dtype == GTN_U8;
+  MUST((args.scales != nullptr) == quantized && (args.zero_points != nullptr) == quantized);
+  if (!quantized) return;
+  const Operand scales = dense(args.scales, GTN_F32, args.rows), zeros = dense(args.zero_points, GTN_S32, args.rows);
+  for (const Operand& output : {scales, zeros}) {
+    check_memory(*plan.device, output);
+    for (const Operand& operand : {x, residual, out, sum, gamma, beta}) check_apart(output, operand);
+  }
+  check_apart(scales, zeros);
 }
 
 void check_run(const Plan& plan, const gtn_softmax_args& args) {
@@ -720,6 +758,19 @@ void check_run(const Plan& plan, const gtn_activation_args& args) {
   for (const Operand& operand : {x, out, bias}) check_memory(*plan.device, operand);
   check_apart_or_equal(out, x);
   check_apart(out, bias);
+}
+
+void check_run(const Plan& plan, const gtn_glu_args& args) {
+  const gtn_glu_desc& desc = plan.glu;
+  MUST(args.rows >= 1 && args.rows <= desc.x.shape[0] && desc.x.shape[1] > 0);
+  MUST(args.gate != nullptr && args.x != nullptr && args.out != nullptr);
+  const Operand out = part(args.out, desc.out, args.rows);
+  check_memory(*plan.device, out);
+  for (const Operand& input : {part(args.gate, desc.gate, args.rows), part(args.x, desc.x, args.rows)}) {
+    check_memory(*plan.device, input);
+    check_apart_or_equal(out, input);
+  }
+  MUST(desc.gate.dtype == desc.out.dtype || (args.out != args.gate && args.out != args.x));
 }
 
 void check_run(const Plan& plan, const gtn_merge_args& args) {
@@ -1032,6 +1083,8 @@ gtn_status plan_create(void* device, int32_t op, const void* desc, void** plan, 
       return keep(created->rope, desc);
     case GTN_OP_ROUTE:
       return keep(created->route, desc);
+    case GTN_OP_GLU:
+      return keep(created->glu, desc);
     case GTN_OP_MIX:
       return keep(created->mix, desc);
     case GTN_OP_SELECT:
@@ -1071,6 +1124,9 @@ gtn_status run(void* plan, void* stream, const void* args, gtn_message* message)
     case GTN_OP_ROUTE:
       check_run(self, *static_cast<const gtn_route_args*>(args));
       break;
+    case GTN_OP_GLU:
+      check_run(self, *static_cast<const gtn_glu_args*>(args));
+      break;
     case GTN_OP_MIX:
       check_run(self, *static_cast<const gtn_mix_args*>(args));
       break;
@@ -1086,7 +1142,7 @@ gtn_status run(void* plan, void* stream, const void* args, gtn_message* message)
 gtn_status supports(void* device, int32_t op, int32_t dtype, int32_t* claimed, gtn_message* message) {
   check(message);
   as<Device>(device, Kind::kDevice);
-  MUST(op >= GTN_OP_GEMM && op <= GTN_OP_MIX && dtype >= GTN_F32 && dtype <= GTN_S64 && claimed != nullptr);
+  MUST(op >= GTN_OP_GEMM && op <= GTN_OP_GLU && dtype >= GTN_F32 && dtype <= GTN_S64 && claimed != nullptr);
   *claimed = 1;
   return GTN_OK;
 }

@@ -83,6 +83,7 @@ struct Description {
     gtn_rope_desc rope;
     gtn_route_desc route;
     gtn_mix_desc mix;
+    gtn_glu_desc glu;
     gtn_select_desc select;
   };
 
@@ -104,6 +105,8 @@ struct Description {
         return sizeof route;
       case GTN_OP_MIX:
         return sizeof mix;
+      case GTN_OP_GLU:
+        return sizeof glu;
       case GTN_OP_SELECT:
         return sizeof select;
       default:
@@ -128,6 +131,8 @@ inline gtn_status make_plan(gtn_device device, int32_t op, const void* desc, gtn
       return gtn_merge_plan(device, static_cast<const gtn_merge_desc*>(desc), plan, message);
     case GTN_OP_ROUTE:
       return gtn_route_plan(device, static_cast<const gtn_route_desc*>(desc), plan, message);
+    case GTN_OP_GLU:
+      return gtn_glu_plan(device, static_cast<const gtn_glu_desc*>(desc), plan, message);
     case GTN_OP_MIX:
       return gtn_mix_plan(device, static_cast<const gtn_mix_desc*>(desc), plan, message);
     case GTN_OP_SELECT:
@@ -237,7 +242,7 @@ inline uint32_t masks_of(const Description& made) {
 // A description that every check must let pass; the patterns of attention are not pointed to yet.
 inline Description small_description(Input& input) {
   Description made = {};
-  made.op = input.ConsumeIntegralInRange<int32_t>(GTN_OP_GEMM, GTN_OP_MIX);
+  made.op = input.ConsumeIntegralInRange<int32_t>(GTN_OP_GEMM, GTN_OP_GLU);
   const auto flag = [&] { return input.ConsumeIntegralInRange(0, 1); };
   const int64_t rows = input.ConsumeIntegralInRange<int64_t>(0, 6), n = input.ConsumeIntegralInRange<int64_t>(0, 9);
   const int32_t from = any_float(input), to = any_float(input);
@@ -252,6 +257,7 @@ inline Description small_description(Input& input) {
                    matrix(input, to, rows, n, true), input.ConsumeIntegralInRange<int32_t>(GTN_ACT_NONE, GTN_ACT_RELU),
                    flag(), flag(), indexed, groups, low_rank ? input.ConsumeIntegralInRange<int64_t>(1, 9) : 0,
                    low_rank ? any_float(input) : 0, low_rank ? 0.5f : 0.0f};
+      if (made.gemm.format == GTN_S8 && !low_rank && input.ConsumeBool()) made.gemm.a.dtype = GTN_U8;
       break;
     }
     case GTN_OP_ATTENTION:
@@ -263,7 +269,7 @@ inline Description small_description(Input& input) {
       made.norm = {sizeof made.norm,
                    kind,
                    matrix(input, from, rows, n + 1, sum == 1),
-                   matrix(input, to, rows, n + 1, true),
+                   matrix(input, input.ConsumeBool() ? to : GTN_U8, rows, n + 1, true),
                    1e-5f,
                    flag(),
                    kind == GTN_NORM_LAYER ? flag() : 0,
@@ -277,6 +283,13 @@ inline Description small_description(Input& input) {
       made.activation = {sizeof made.activation, input.ConsumeIntegralInRange<int32_t>(GTN_ACT_NONE, GTN_ACT_RELU),
                          matrix(input, from, rows, n, false), matrix(input, to, rows, n, true), flag(), 0};
       break;
+    case GTN_OP_GLU: {
+      const int32_t factors = any_float_or_half(input);
+      made.glu = {sizeof made.glu, input.ConsumeIntegralInRange<int32_t>(GTN_ACT_NONE, GTN_ACT_RELU),
+                  matrix(input, factors, rows, n, false), matrix(input, factors, rows, n, false),
+                  matrix(input, any_float_or_half(input), rows, n, true)};
+      break;
+    }
     case GTN_OP_MERGE: {
       const auto count = [&](int64_t least, int64_t most) { return input.ConsumeIntegralInRange(least, most); };
       const int64_t parts = count(0, 3), batch = count(0, 3), length = count(0, 4), h = count(1, 3), dv = count(1, 5);
@@ -417,6 +430,8 @@ inline void make_large(Input& input, Description& made) {
       return grow(made.softmax.x, d), grow(made.softmax.out, d);
     case GTN_OP_ACTIVATION:
       return grow(made.activation.x, d), grow(made.activation.out, d);
+    case GTN_OP_GLU:
+      return grow(made.glu.gate, d), grow(made.glu.x, d), grow(made.glu.out, d);
     case GTN_OP_MERGE: {
       // The dimensions of x, and where the others have them.
       constexpr int kOthers[5][3] = {{0, -1, -1}, {1, 0, 0}, {3, 1, 2}, {2, 2, 1}, {-1, 3, -1}};

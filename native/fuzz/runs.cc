@@ -241,6 +241,11 @@ gtn_status run_gemm(Input& input, Places& places, const gtn_gemm_desc& desc, gtn
     static_cast<int64_t*>(group_offsets)[g] = rows * g / desc.groups;
   }
   write_integers(input, row_index, 8, 0, 0, right);
+  void *scales = places.any(desc.a.dtype == GTN_U8), *zero_points = places.any(desc.a.dtype == GTN_U8);
+  if (scales != nullptr || zero_points != nullptr) {
+    return gtn_gemm_run_quantized(plan, stream, weights, rows, rows_a, a, scales, zero_points, bias, residual, out,
+                                  group_offsets, row_index);
+  }
   if (group_offsets == nullptr && row_index == nullptr && lora_a == nullptr && lora_b == nullptr && input.ConsumeBool()) {
     return gtn_gemm_run(plan, stream, weights, rows, a, bias, residual, out);
   }
@@ -285,7 +290,13 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t bytes) {
         void *x = places.any(), *residual = places.any(desc.has_residual), *gamma = places.any();
         void *beta = places.any(desc.has_beta), *out = places.any(), *sum = places.any(desc.has_sum);
         const int64_t rows = any_count(input, desc.x.shape[0], right);
-        status = gtn_norm_run(plan, on.stream, rows, x, residual, gamma, beta, out, sum);
+        const int32_t quantized = desc.out.dtype == GTN_U8;
+        void *scales = places.any(quantized), *zero_points = places.any(quantized);
+        if (scales == nullptr && zero_points == nullptr && input.ConsumeBool()) {
+          status = gtn_norm_run(plan, on.stream, rows, x, residual, gamma, beta, out, sum);
+        } else {
+          status = gtn_norm_run_quantized(plan, on.stream, rows, x, residual, gamma, beta, out, scales, zero_points, sum);
+        }
         break;
       }
       case GTN_OP_SOFTMAX: {
@@ -296,6 +307,12 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t bytes) {
       case GTN_OP_ACTIVATION: {
         void *x = places.any(), *bias = places.any(made.activation.has_bias), *out = places.any();
         status = gtn_activation_run(plan, on.stream, any_count(input, made.activation.x.shape[0], right), x, bias, out);
+        break;
+      }
+      case GTN_OP_GLU: {
+        void *gate = places.any(), *x = places.any(), *out = places.any();
+        const int64_t rows = any_count(input, made.glu.gate.shape[0], right);
+        status = gtn_glu_run(plan, on.stream, rows, gate, x, out);
         break;
       }
       case GTN_OP_MERGE: {

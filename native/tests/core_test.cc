@@ -163,12 +163,12 @@ TEST(Devices, SayWhatTheyServe) {
   for (const std::string& name : cpu_devices()) {
     OpenDevice cpu(name);
     Message message;
-    for (int32_t op = GTN_OP_GEMM; op <= GTN_OP_MIX; ++op) {
+    for (int32_t op = GTN_OP_GEMM; op <= GTN_OP_GLU; ++op) {
       for (int32_t dtype = GTN_F32; dtype <= GTN_S64; ++dtype) {
         int32_t claimed = 77;
         ASSERT_EQ(GTN_OK, gtn_device_supports(cpu.device, op, dtype, &claimed, &message)) << message.text;
         const bool half = op == GTN_OP_ATTENTION || op == GTN_OP_MERGE || op == GTN_OP_ROPE ||
-                          op == GTN_OP_SELECT || op == GTN_OP_ROUTE || op == GTN_OP_MIX;
+                          op == GTN_OP_SELECT || op == GTN_OP_ROUTE || op == GTN_OP_MIX || op == GTN_OP_GLU;
         const bool served = dtype == GTN_F32 || dtype == GTN_BF16 || (dtype == GTN_S8 && op == GTN_OP_GEMM) ||
                             (dtype == GTN_F16 && half);
         EXPECT_EQ(served ? 1 : 0, claimed) << name << " operator " << op << " dtype " << dtype;
@@ -1591,6 +1591,56 @@ TEST_F(Planning, RunsOfGatedSumsAreChecked) {
   expect_run_refused(run(4, 6, x, gates, index, residual, index), "out: overlaps row_index");
   expect_run_refused(run(4, 6, x, gates, index, residual, x + 5 * 64), "out: overlaps x");
   EXPECT_EQ(GTN_OK, run(4, 5, x, gates, index, residual, x + 5 * 64)) << "a row that is not in use";
+}
+
+TEST_F(Planning, OfGatedActivationsIsChecked) {
+  struct Wrong {
+    const char* named;
+    void (*change)(gtn_glu_desc&);
+  };
+  const Wrong wrongs[] = {
+      {"activation: is 5", [](gtn_glu_desc& d) { d.activation = 5; }},
+      {"desc.gate.dtype: is S8, expected F32, BF16 or F16", [](gtn_glu_desc& d) { d.gate.dtype = GTN_S8; }},
+      {"desc.gate.rank", [](gtn_glu_desc& d) { d.gate.rank = 3; }},
+      {"desc.gate.strides[1]", [](gtn_glu_desc& d) { d.gate.strides[1] = 2; }},
+      {"desc.x.dtype: is F32, expected F16", [](gtn_glu_desc& d) { d.x.dtype = GTN_F32; }},
+      {"desc.x.shape[1]: is 7, expected gate's 8", [](gtn_glu_desc& d) { d.x.shape[1] = 7; }},
+      {"desc.out.shape[0]: is 5, expected gate's 4", [](gtn_glu_desc& d) { d.out.shape[0] = 5; }},
+      {"desc.out.dtype: is S32", [](gtn_glu_desc& d) { d.out.dtype = GTN_S32; }},
+      {"desc.out.strides[0]: is 7", [](gtn_glu_desc& d) { d.out.strides[0] = 7; }},
+  };
+  const gtn_glu_desc right = {sizeof right, GTN_ACT_SILU, tensor(GTN_F16, {4, 8}, 16), tensor(GTN_F16, {4, 8}, 16),
+                              tensor(GTN_F16, {4, 8}, 16)};
+  for (const Wrong& wrong : wrongs) {
+    gtn_glu_desc desc = right;
+    wrong.change(desc);
+    expect_refused(gtn_glu_plan(device, &desc, &made, &message), wrong.named);
+  }
+  ASSERT_EQ(GTN_OK, gtn_glu_plan(device, &right, &made, &message)) << message.text;
+  alignas(64) static char both[256], other[256];
+  const auto run = [&](int64_t rows, const void* gate, const void* x, void* out) {
+    return gtn_glu_run(made, stream, rows, gate, x, out);
+  };
+  EXPECT_EQ(GTN_OK, run(4, both, both + 16, other));
+  EXPECT_EQ(GTN_OK, run(4, both, both + 16, both)) << "in place of the gate";
+  EXPECT_EQ(GTN_OK, run(4, both, both + 16, both + 16)) << "in place of x";
+  EXPECT_EQ(GTN_OK, run(4, both, both, other + 16)) << "one factor twice";
+  EXPECT_EQ(GTN_OK, run(0, nullptr, nullptr, nullptr)) << "no rows, no memory";
+  expect_run_refused(run(5, both, both + 16, other), "rows: is 5, expected 0 to 4");
+  expect_run_refused(run(4, nullptr, both + 16, other), "gate: is null");
+  expect_run_refused(run(4, both, nullptr, other), "x: is null");
+  expect_run_refused(run(4, both, both + 16, nullptr), "out: is null");
+  expect_run_refused(run(4, both + 1, both + 16, other), "gate: is ");
+  expect_run_refused(run(4, both, both + 17, other), "x: is ");
+  expect_run_refused(run(4, both, both + 16, other + 1), "out: is ");
+  expect_run_refused(run(4, both, other, both + 2), "out: overlaps gate");
+  expect_run_refused(run(4, other, both, both + 14), "out: overlaps x");
+  EXPECT_EQ(GTN_OK, gtn_plan_close(made, nullptr));
+  // Elements of the same size that are of another type.
+  gtn_glu_desc desc = right;
+  desc.out.dtype = GTN_BF16;
+  ASSERT_EQ(GTN_OK, gtn_glu_plan(device, &desc, &made, &message)) << message.text;
+  expect_run_refused(run(4, both, both + 16, both), "out: overlaps gate");
 }
 
 // Keys and values that share their pages, and a cache with fewer rows than there are tokens.

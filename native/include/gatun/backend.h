@@ -34,6 +34,8 @@ typedef struct gtn_gemm_args {
   const int64_t* group_offsets; /* in device memory, as all arrays: their content is the backend's to check */
   const int32_t* row_index;
   const void *lora_a, *lora_b;
+  const float* scales; /* of rows of GTN_U8 */
+  const int32_t* zero_points;
 } gtn_gemm_args;
 
 typedef struct gtn_attention_args {
@@ -106,6 +108,8 @@ typedef struct gtn_norm_args {
   int64_t rows;
   const void *x, *residual, *gamma, *beta;
   void *out, *sum;
+  float* scales; /* of an out of GTN_U8 */
+  int32_t* zero_points;
 } gtn_norm_args;
 
 typedef struct gtn_softmax_args {
@@ -119,6 +123,12 @@ typedef struct gtn_activation_args {
   const void *x, *bias;
   void* out;
 } gtn_activation_args;
+
+typedef struct gtn_glu_args {
+  int64_t rows;
+  const void *gate, *x;
+  void* out;
+} gtn_glu_args;
 
 typedef struct gtn_backend {
   uint32_t size;        /* sizeof(gtn_backend) that the backend was compiled with */

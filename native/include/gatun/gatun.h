@@ -71,10 +71,11 @@ enum {
   GTN_OP_ROPE = 7,
   GTN_OP_SELECT = 8,
   GTN_OP_ROUTE = 9,
-  GTN_OP_MIX = 10
+  GTN_OP_MIX = 10,
+  GTN_OP_GLU = 11
 };
 
-/* Element-wise functions, alone (gtn_activation_desc) or in a GEMM's epilogue. */
+/* Element-wise functions, alone (gtn_activation_desc), as a gate (gtn_glu_desc) or in a GEMM's epilogue. */
 enum {
   GTN_ACT_NONE = 0,
   GTN_ACT_GELU_ERF = 1,  /* x/2 * (1 + erf(x / sqrt 2)) */
@@ -304,11 +305,13 @@ GTN_API gtn_status gtn_plan_close(gtn_plan plan, gtn_message* message);
  * format GTN_S8: each row of a is quantized to 8 bits without sign: lo = min(0, min x), hi = max(0, max x),
  * s = (hi - lo) / 255 in FP32, z = rint(-lo / s), q = clamp(rint(x / s) + z, 0, 255), ties to even; s = 0 gives q = z = 0;
  * a row with a NaN, an infinity or a range that overflows gives a row of NaN. The sums are exact in 32 bits, which limits k
- * to 66311; the epilogue is FP32. */
+ * to 66311; the epilogue is FP32. Rows of GTN_U8 were quantized before, by a norm say: they come with a scale s and a zero point
+ * z of each, stand for (q - z) s, and give what their FP32 would that is quantized to them. */
 typedef struct gtn_gemm_desc {
   uint32_t size;
   int32_t format;      /* GTN_F32, GTN_BF16, GTN_S8: the format of the packed weights it will run with */
-  gtn_tensor_desc a;   /* [m, k], GTN_F32 or GTN_BF16, unit stride in k; m is the largest number of rows */
+  gtn_tensor_desc a;   /* [m, k], GTN_F32 or GTN_BF16, or GTN_U8 with format GTN_S8 and rank 0; unit stride in k; m is the
+                          largest number of rows */
   gtn_tensor_desc out; /* [m, n], GTN_F32 or GTN_BF16, unit stride in n */
   int32_t activation;  /* GTN_ACT_* */
   int32_t has_bias;    /* 1: bias, FP32 [n] */
@@ -335,6 +338,11 @@ GTN_API gtn_status gtn_gemm_run(gtn_plan plan, gtn_stream stream, gtn_weights we
 GTN_API gtn_status gtn_gemm_run_with(gtn_plan plan, gtn_stream stream, gtn_weights weights, int64_t rows, int64_t rows_a,
                                      const void* a, const void* bias, const void* residual, void* out,
                                      const void* group_offsets, const void* row_index, const void* lora_a, const void* lora_b);
+
+/* The same with rows of GTN_U8: scales FP32 [rows_a] and zero_points int32 [rows_a], without gaps. */
+GTN_API gtn_status gtn_gemm_run_quantized(gtn_plan plan, gtn_stream stream, gtn_weights weights, int64_t rows, int64_t rows_a,
+                                          const void* a, const void* scales, const void* zero_points, const void* bias,
+                                          const void* residual, void* out, const void* group_offsets, const void* row_index);
 
 /* Attention: out = softmax(scores over the visible keys) v, for every sequence and head, by an online softmax that never
  * holds the score matrix (Dao et al. 2022, FlashAttention).
@@ -643,12 +651,13 @@ GTN_API gtn_status gtn_rope_run(gtn_plan plan, gtn_stream stream, int64_t tokens
                                 const void* slots, const void* q, const void* k, const void* v, void* q_out, void* k_cache,
                                 void* v_cache, void* k_scales, void* v_scales);
 
-/* Normalisation with a fused residual: h = x + residual; out = norm(h); sum = h. */
+/* Normalisation with a fused residual: h = x + residual; out = norm(h); sum = h. An out of GTN_U8 is norm(h) in FP32 as a product
+ * with weights of GTN_S8 would quantize its rows, each to a scale and a zero point of its own: see gtn_gemm_desc. */
 typedef struct gtn_norm_desc {
   uint32_t size;
   int32_t kind;         /* GTN_NORM_* */
   gtn_tensor_desc x;    /* [rows, n], GTN_F32 or GTN_BF16, unit stride in n; n at least 1 */
-  gtn_tensor_desc out;  /* as x in shape, GTN_F32 or GTN_BF16 */
+  gtn_tensor_desc out;  /* as x in shape, GTN_F32, GTN_BF16 or GTN_U8 */
   float epsilon;        /* finite, not negative */
   int32_t has_residual; /* 1: residual, laid out and typed as x */
   int32_t has_beta;     /* 1: beta is added (GTN_NORM_LAYER only) */
@@ -661,6 +670,12 @@ GTN_API gtn_status gtn_norm_plan(gtn_device device, const gtn_norm_desc* desc, g
  * x or residual; out and sum do not overlap. */
 GTN_API gtn_status gtn_norm_run(gtn_plan plan, gtn_stream stream, int64_t rows, const void* x, const void* residual,
                                 const void* gamma, const void* beta, void* out, void* sum);
+
+/* The same with an out of GTN_U8: scales FP32 [rows] and zero_points int32 [rows], without gaps, are written too and overlap
+ * nothing. */
+GTN_API gtn_status gtn_norm_run_quantized(gtn_plan plan, gtn_stream stream, int64_t rows, const void* x, const void* residual,
+                                          const void* gamma, const void* beta, void* out, void* scales, void* zero_points,
+                                          void* sum);
 
 /* Softmax over the last dimension: out = exp(scale x - max) / sum. A row of -infinity alone gives 0; a row with a NaN or
  * +infinity gives NaN. */
@@ -693,6 +708,24 @@ GTN_API gtn_status gtn_activation_plan(gtn_device device, const gtn_activation_d
 /* out may equal x where dtype and strides match. */
 GTN_API gtn_status gtn_activation_run(gtn_plan plan, gtn_stream stream, int64_t rows, const void* x, const void* bias,
                                       void* out);
+
+/* Gated activation: out = activation(gate) * x, element by element, of the family of gated linear units (Shazeer 2020, "GLU
+ * variants improve transformer"): SwiGLU with GTN_ACT_SILU, GEGLU with GTN_ACT_GELU_ERF or GTN_ACT_GELU_TANH, ReGLU with
+ * GTN_ACT_RELU, the bilinear one with GTN_ACT_NONE. Both factors and their product are FP32; out is rounded once. gate and x
+ * are two tensors, or the two halves of one of [rows, 2 n]: each then has the row stride of the whole, and one a pointer n
+ * elements further on. */
+typedef struct gtn_glu_desc {
+  uint32_t size;
+  int32_t activation;   /* GTN_ACT_* */
+  gtn_tensor_desc gate; /* [rows, n], GTN_F32, GTN_BF16 or GTN_F16, unit stride in n */
+  gtn_tensor_desc x;    /* as gate in shape and dtype */
+  gtn_tensor_desc out;  /* as gate in shape; GTN_F32, GTN_BF16 or GTN_F16 */
+} gtn_glu_desc;
+
+GTN_API gtn_status gtn_glu_plan(gtn_device device, const gtn_glu_desc* desc, gtn_plan* plan, gtn_message* message);
+
+/* rows: 0 to those of the plan. out may equal gate or x where dtype and strides match; it may overlap nothing else. */
+GTN_API gtn_status gtn_glu_run(gtn_plan plan, gtn_stream stream, int64_t rows, const void* gate, const void* x, void* out);
 
 #ifdef __cplusplus
 }

@@ -56,6 +56,7 @@ constexpr Structure kStructures[] = {
     GATUN_STRUCTURE(gtn_norm_desc, size, kind, x, out, epsilon, has_residual, has_beta, has_sum),
     GATUN_STRUCTURE(gtn_softmax_desc, size, scale, x, out),
     GATUN_STRUCTURE(gtn_activation_desc, size, activation, x, out, has_bias, reserved),
+    GATUN_STRUCTURE(gtn_glu_desc, size, activation, gate, x, out),
 };
 
 // Text that is written as far as there is room, and counted.

@@ -86,6 +86,7 @@ struct Plan {
     gtn_norm_desc norm;
     gtn_softmax_desc softmax;
     gtn_activation_desc activation;
+    gtn_glu_desc glu;
     gtn_merge_desc merge;
     gtn_rope_desc rope;
     gtn_route_desc route;

@@ -40,6 +40,9 @@ gtn_status check_low_rank(gtn_message* message, const gtn_gemm_desc& desc) {
     return fail(message, GTN_INVALID_ARGUMENT, "desc.lora_scale: is %g, expected 0, since the rank is",
                 static_cast<double>(desc.lora_scale));
   }
+  if (desc.a.dtype == GTN_U8) {
+    return fail(message, GTN_INVALID_ARGUMENT, "desc.rank: is %lld, expected 0 with a of U8", static_cast<long long>(desc.rank));
+  }
   if (desc.groups > 0 || desc.has_row_index) {
     return fail(message, GTN_INVALID_ARGUMENT, "desc.rank: is %lld, expected 0 with %s", static_cast<long long>(desc.rank),
                 desc.groups > 0 ? "groups" : "row_index");
@@ -58,7 +61,9 @@ gtn_status check(gtn_message* message, const gtn_gemm_desc& desc) {
     return fail(message, GTN_INVALID_ARGUMENT, "desc.format: is %s (%d), expected F32, BF16 or S8", dtype_name(desc.format),
                 desc.format);
   }
-  GATUN_CHECK(check_matrix(message, "desc.a", desc.a, false));
+  const uint32_t quantized = desc.format == GTN_S8 ? 1u << GTN_U8 : 0;
+  GATUN_CHECK(check_tensor(message, "desc.a", desc.a, kFloats | quantized, 2, 2, true, false));
+  if (quantized != 0) GATUN_CHECK(check_array(message, "desc.a.shape[0]", "scales", 4, {desc.a.shape[0]}));
   GATUN_CHECK(check_matrix(message, "desc.out", desc.out, true));
   GATUN_CHECK(check_flag(message, "desc.has_row_index", desc.has_row_index));
   if (!desc.has_row_index) GATUN_CHECK(check_size(message, "desc.out", desc.out, 0, "a's", desc.a.shape[0]));
@@ -86,7 +91,10 @@ gtn_status check(gtn_message* message, const gtn_norm_desc& desc) {
   if (desc.kind != GTN_NORM_LAYER && desc.kind != GTN_NORM_RMS) {
     return fail(message, GTN_INVALID_ARGUMENT, "desc.kind: is %d, expected GTN_NORM_LAYER or GTN_NORM_RMS", desc.kind);
   }
-  GATUN_CHECK(check_rows(message, desc.x, desc.out));
+  GATUN_CHECK(check_matrix(message, "desc.x", desc.x, false));
+  GATUN_CHECK(check_tensor(message, "desc.out", desc.out, kFloats | 1u << GTN_U8, 2, 2, true, true));
+  GATUN_CHECK(check_same_shape(message, "desc.out", desc.out, "x", desc.x));
+  if (desc.out.dtype == GTN_U8) GATUN_CHECK(check_array(message, "desc.x.shape[0]", "scales", 4, {desc.x.shape[0]}));
   if (desc.x.shape[1] < 1) return fail(message, GTN_INVALID_ARGUMENT, "desc.x.shape[1]: is 0, expected 1 or more");
   if (!std::isfinite(desc.epsilon) || desc.epsilon < 0) {
     return fail(message, GTN_INVALID_ARGUMENT, "desc.epsilon: is %g, expected a finite number, 0 or more",
@@ -111,6 +119,15 @@ gtn_status check(gtn_message* message, const gtn_activation_desc& desc) {
   GATUN_CHECK(check_activation(message, desc.activation));
   GATUN_CHECK(check_flag(message, "desc.has_bias", desc.has_bias));
   return check_rows(message, desc.x, desc.out);
+}
+
+gtn_status check(gtn_message* message, const gtn_glu_desc& desc) {
+  GATUN_CHECK(check_activation(message, desc.activation));
+  GATUN_CHECK(check_tensor(message, "desc.gate", desc.gate, kFloatsAndHalf, 2, 2, true, false));
+  GATUN_CHECK(check_tensor(message, "desc.x", desc.x, 1u << desc.gate.dtype, 2, 2, true, false));
+  GATUN_CHECK(check_same_shape(message, "desc.x", desc.x, "gate", desc.gate));
+  GATUN_CHECK(check_tensor(message, "desc.out", desc.out, kFloatsAndHalf, 2, 2, true, true));
+  return check_same_shape(message, "desc.out", desc.out, "gate", desc.gate);
 }
 
 constexpr uint32_t kMasks = GTN_MASK_PREFIX | GTN_MASK_GLOBALS | GTN_MASK_DOCUMENTS | GTN_MASK_TREE | GTN_MASK_BLOCKS;
@@ -643,6 +660,13 @@ void keep(Plan& plan, const gtn_activation_desc& desc) {
   plan.out = extent_of(desc.out);
 }
 
+void keep(Plan& plan, const gtn_glu_desc& desc) {
+  plan.glu = desc;
+  plan.k = extent_of(desc.gate);
+  plan.x = extent_of(desc.x);
+  plan.out = extent_of(desc.out);
+}
+
 // How many parts x may have when `out` is the first of them: any number where none shares memory with another.
 int64_t parts_in_place(const gtn_tensor_desc& x, const gtn_tensor_desc& out) {
   if (x.dtype != out.dtype || !same_strides(out.rank, out.shape, out.strides, x.strides + 1)) return 0;
@@ -778,6 +802,10 @@ gtn_status gtn_softmax_plan(gtn_device device, const gtn_softmax_desc* desc, gtn
 
 gtn_status gtn_activation_plan(gtn_device device, const gtn_activation_desc* desc, gtn_plan* plan, gtn_message* message) {
   return gatun::make_plan(device, GTN_OP_ACTIVATION, desc, plan, message);
+}
+
+gtn_status gtn_glu_plan(gtn_device device, const gtn_glu_desc* desc, gtn_plan* plan, gtn_message* message) {
+  return gatun::make_plan(device, GTN_OP_GLU, desc, plan, message);
 }
 
 gtn_status gtn_select_plan(gtn_device device, const gtn_select_desc* desc, gtn_plan* plan, gtn_message* message) {

@@ -7,7 +7,7 @@ namespace gatun {
 namespace {
 
 const char* const kOperators[] = {"none", "gemm", "attention", "norm", "softmax", "activation", "merge", "rope",
-                                   "select", "route", "mix"};
+                                   "select", "route", "mix", "glu"};
 
 // A plan of operator `op` on a stream, held together for one run. After status() is GTN_OK both may be used.
 class Run {
@@ -88,19 +88,13 @@ Extent dense(int64_t element, int64_t count, int64_t times = 1) {
   return {element, bytes, bytes, true};
 }
 
-}  // namespace
-}  // namespace gatun
+// What a GEMM may be run with.
+struct GemmArrays {
+  const void *group_offsets, *row_index, *lora_a, *lora_b, *scales, *zero_points;
+};
 
-using namespace gatun;
-
-gtn_status gtn_gemm_run(gtn_plan plan, gtn_stream stream, gtn_weights packed, int64_t rows, const void* a, const void* bias,
-                        const void* residual, void* out) {
-  return gtn_gemm_run_with(plan, stream, packed, rows, rows, a, bias, residual, out, nullptr, nullptr, nullptr, nullptr);
-}
-
-gtn_status gtn_gemm_run_with(gtn_plan plan, gtn_stream stream, gtn_weights packed, int64_t rows, int64_t rows_a, const void* a,
-                             const void* bias, const void* residual, void* out, const void* group_offsets,
-                             const void* row_index, const void* lora_a, const void* lora_b) {
+gtn_status run_gemm(gtn_plan plan, gtn_stream stream, gtn_weights packed, int64_t rows, int64_t rows_a, const void* a,
+                    const void* bias, const void* residual, void* out, const GemmArrays& arrays) {
   Run run(GTN_OP_GEMM, plan, stream, packed);
   if (run.status() != GTN_OK) return run.status();
   const Slot* slot = weights.slot(packed);
@@ -117,9 +111,9 @@ gtn_status gtn_gemm_run_with(gtn_plan plan, gtn_stream stream, gtn_weights packe
                 WeightsText(desc.format, desc.groups, k, n).text);
   }
   GATUN_CHECK(check_count(message, "rows", rows, desc.out.shape[0]));
-  GATUN_CHECK(check_pointer(message, "group_offsets", group_offsets, desc.groups > 0, 8));
-  const bool indexed = desc.has_row_index && (row_index != nullptr || rows > 0);
-  GATUN_CHECK(check_pointer(message, "row_index", row_index, indexed, 4));
+  GATUN_CHECK(check_pointer(message, "group_offsets", arrays.group_offsets, desc.groups > 0, 8));
+  const bool indexed = desc.has_row_index && (arrays.row_index != nullptr || rows > 0);
+  GATUN_CHECK(check_pointer(message, "row_index", arrays.row_index, indexed, 4));
   if (desc.has_row_index) {
     GATUN_CHECK(check_count(message, "rows_a", rows_a, desc.a.shape[0]));
   } else if (rows_a != rows) {
@@ -137,17 +131,94 @@ gtn_status gtn_gemm_run_with(gtn_plan plan, gtn_stream stream, gtn_weights packe
   GATUN_CHECK(check_apart(message, output, {"bias", floats, bias, 1}));
   GATUN_CHECK(check_apart_or_equal(message, output, {"residual", self.out, residual, rows}));
   const int64_t factor = desc.rank > 0 ? element_size(desc.lora_dtype) : 1;
-  GATUN_CHECK(check_pointer(message, "lora_a", lora_a, desc.rank > 0 && (lora_a != nullptr || k > 0), factor));
-  GATUN_CHECK(check_pointer(message, "lora_b", lora_b, desc.rank > 0, factor));
+  GATUN_CHECK(check_pointer(message, "lora_a", arrays.lora_a, desc.rank > 0 && (arrays.lora_a != nullptr || k > 0), factor));
+  GATUN_CHECK(check_pointer(message, "lora_b", arrays.lora_b, desc.rank > 0, factor));
   const Extent offsets = dense(8, desc.groups + 1), index = dense(4, rows);
   const Extent down = dense(factor, k, desc.rank), up = dense(factor, desc.rank, n);
-  GATUN_CHECK(check_apart(message, output, {"group_offsets", offsets, group_offsets, 1}));
-  GATUN_CHECK(check_apart(message, output, {"row_index", index, row_index, 1}));
-  GATUN_CHECK(check_apart(message, output, {"lora_a", down, lora_a, 1}));
-  GATUN_CHECK(check_apart(message, output, {"lora_b", up, lora_b, 1}));
-  const gtn_gemm_args args = {w.impl, rows, a, bias, residual, out, rows_a, static_cast<const int64_t*>(group_offsets),
-                              static_cast<const int32_t*>(row_index), lora_a, lora_b};
+  GATUN_CHECK(check_apart(message, output, {"group_offsets", offsets, arrays.group_offsets, 1}));
+  GATUN_CHECK(check_apart(message, output, {"row_index", index, arrays.row_index, 1}));
+  GATUN_CHECK(check_apart(message, output, {"lora_a", down, arrays.lora_a, 1}));
+  GATUN_CHECK(check_apart(message, output, {"lora_b", up, arrays.lora_b, 1}));
+  const bool quantized = desc.a.dtype == GTN_U8;
+  const bool some = quantized && rows_a > 0;
+  GATUN_CHECK(check_pointer(message, "scales", arrays.scales, arrays.scales == nullptr ? some : quantized, 4));
+  GATUN_CHECK(check_pointer(message, "zero_points", arrays.zero_points, arrays.zero_points == nullptr ? some : quantized, 4));
+  const Extent words = dense(4, rows_a);
+  GATUN_CHECK(check_apart(message, output, {"scales", words, arrays.scales, 1}));
+  GATUN_CHECK(check_apart(message, output, {"zero_points", words, arrays.zero_points, 1}));
+  const gtn_gemm_args args = {w.impl, rows, a, bias, residual, out, rows_a, static_cast<const int64_t*>(arrays.group_offsets),
+                              static_cast<const int32_t*>(arrays.row_index), arrays.lora_a, arrays.lora_b,
+                              static_cast<const float*>(arrays.scales), static_cast<const int32_t*>(arrays.zero_points)};
   return run.with(&args);
+}
+
+gtn_status run_norm(gtn_plan plan, gtn_stream stream, int64_t rows, const void* x, const void* residual, const void* gamma,
+                    const void* beta, void* out, void* sum, void* scales, void* zero_points) {
+  Run run(GTN_OP_NORM, plan, stream);
+  if (run.status() != GTN_OK) return run.status();
+  const Plan& self = run.plan();
+  const gtn_norm_desc& desc = self.norm;
+  gtn_message* message = run.message();
+  GATUN_CHECK(check_count(message, "rows", rows, desc.x.shape[0]));
+  if (rows == 0) return GTN_OK;
+  GATUN_CHECK(check_pointer(message, "x", x, true, self.x.element));
+  GATUN_CHECK(check_pointer(message, "residual", residual, desc.has_residual != 0, self.x.element));
+  GATUN_CHECK(check_pointer(message, "gamma", gamma, true, 4));
+  GATUN_CHECK(check_pointer(message, "beta", beta, desc.has_beta != 0, 4));
+  GATUN_CHECK(check_pointer(message, "out", out, true, self.out.element));
+  GATUN_CHECK(check_pointer(message, "sum", sum, desc.has_sum != 0, self.x.element));
+  const bool quantized = desc.out.dtype == GTN_U8;
+  GATUN_CHECK(check_pointer(message, "scales", scales, quantized, 4));
+  GATUN_CHECK(check_pointer(message, "zero_points", zero_points, quantized, 4));
+  const Extent floats = dense(4, desc.x.shape[1]), words = dense(4, rows);
+  const Region input = {"x", self.x, x, rows}, added = {"residual", self.x, residual, rows};
+  const Region scale = {"gamma", floats, gamma, 1}, shift = {"beta", floats, beta, 1};
+  const Region output = {"out", self.out, out, rows}, total = {"sum", self.x, sum, rows};
+  GATUN_CHECK(check_apart_or_equal(message, output, input));
+  GATUN_CHECK(check_apart_or_equal(message, output, added));
+  GATUN_CHECK(check_apart(message, output, scale));
+  GATUN_CHECK(check_apart(message, output, shift));
+  if (sum != nullptr) {
+    GATUN_CHECK(check_apart(message, output, total));
+    GATUN_CHECK(check_apart_or_equal(message, total, input));
+    GATUN_CHECK(check_apart_or_equal(message, total, added));
+    GATUN_CHECK(check_apart(message, total, scale));
+    GATUN_CHECK(check_apart(message, total, shift));
+  }
+  if (quantized) {
+    const Region steps = {"scales", words, scales, 1}, zeros = {"zero_points", words, zero_points, 1};
+    for (const Region& written : {steps, zeros}) {
+      for (const Region& other : {input, added, scale, shift, output, total}) GATUN_CHECK(check_apart(message, written, other));
+    }
+    GATUN_CHECK(check_apart(message, steps, zeros));
+  }
+  const gtn_norm_args args = {rows, x, residual, gamma, beta, out, sum, static_cast<float*>(scales),
+                              static_cast<int32_t*>(zero_points)};
+  return run.with(&args);
+}
+
+}  // namespace
+}  // namespace gatun
+
+using namespace gatun;
+
+gtn_status gtn_gemm_run(gtn_plan plan, gtn_stream stream, gtn_weights packed, int64_t rows, const void* a, const void* bias,
+                        const void* residual, void* out) {
+  return gtn_gemm_run_with(plan, stream, packed, rows, rows, a, bias, residual, out, nullptr, nullptr, nullptr, nullptr);
+}
+
+gtn_status gtn_gemm_run_with(gtn_plan plan, gtn_stream stream, gtn_weights packed, int64_t rows, int64_t rows_a, const void* a,
+                             const void* bias, const void* residual, void* out, const void* group_offsets,
+                             const void* row_index, const void* lora_a, const void* lora_b) {
+  const GemmArrays arrays = {group_offsets, row_index, lora_a, lora_b, nullptr, nullptr};
+  return run_gemm(plan, stream, packed, rows, rows_a, a, bias, residual, out, arrays);
+}
+
+gtn_status gtn_gemm_run_quantized(gtn_plan plan, gtn_stream stream, gtn_weights packed, int64_t rows, int64_t rows_a,
+                                  const void* a, const void* scales, const void* zero_points, const void* bias,
+                                  const void* residual, void* out, const void* group_offsets, const void* row_index) {
+  const GemmArrays arrays = {group_offsets, row_index, nullptr, nullptr, scales, zero_points};
+  return run_gemm(plan, stream, packed, rows, rows_a, a, bias, residual, out, arrays);
 }
 
 gtn_status gtn_attention_run(gtn_plan plan, gtn_stream stream, int64_t sequences, int64_t len_q, int64_t len_k,
@@ -478,36 +549,12 @@ gtn_status gtn_mix_run(gtn_plan plan, gtn_stream stream, int64_t tokens, int64_t
 
 gtn_status gtn_norm_run(gtn_plan plan, gtn_stream stream, int64_t rows, const void* x, const void* residual, const void* gamma,
                         const void* beta, void* out, void* sum) {
-  Run run(GTN_OP_NORM, plan, stream);
-  if (run.status() != GTN_OK) return run.status();
-  const Plan& self = run.plan();
-  const gtn_norm_desc& desc = self.norm;
-  gtn_message* message = run.message();
-  GATUN_CHECK(check_count(message, "rows", rows, desc.x.shape[0]));
-  if (rows == 0) return GTN_OK;
-  GATUN_CHECK(check_pointer(message, "x", x, true, self.x.element));
-  GATUN_CHECK(check_pointer(message, "residual", residual, desc.has_residual != 0, self.x.element));
-  GATUN_CHECK(check_pointer(message, "gamma", gamma, true, 4));
-  GATUN_CHECK(check_pointer(message, "beta", beta, desc.has_beta != 0, 4));
-  GATUN_CHECK(check_pointer(message, "out", out, true, self.out.element));
-  GATUN_CHECK(check_pointer(message, "sum", sum, desc.has_sum != 0, self.x.element));
-  const Extent floats = dense(4, desc.x.shape[1]);
-  const Region input = {"x", self.x, x, rows}, added = {"residual", self.x, residual, rows};
-  const Region scale = {"gamma", floats, gamma, 1}, shift = {"beta", floats, beta, 1};
-  const Region output = {"out", self.out, out, rows}, total = {"sum", self.x, sum, rows};
-  GATUN_CHECK(check_apart_or_equal(message, output, input));
-  GATUN_CHECK(check_apart_or_equal(message, output, added));
-  GATUN_CHECK(check_apart(message, output, scale));
-  GATUN_CHECK(check_apart(message, output, shift));
-  if (sum != nullptr) {
-    GATUN_CHECK(check_apart(message, output, total));
-    GATUN_CHECK(check_apart_or_equal(message, total, input));
-    GATUN_CHECK(check_apart_or_equal(message, total, added));
-    GATUN_CHECK(check_apart(message, total, scale));
-    GATUN_CHECK(check_apart(message, total, shift));
-  }
-  const gtn_norm_args args = {rows, x, residual, gamma, beta, out, sum};
-  return run.with(&args);
+  return run_norm(plan, stream, rows, x, residual, gamma, beta, out, sum, nullptr, nullptr);
+}
+
+gtn_status gtn_norm_run_quantized(gtn_plan plan, gtn_stream stream, int64_t rows, const void* x, const void* residual,
+                                  const void* gamma, const void* beta, void* out, void* scales, void* zero_points, void* sum) {
+  return run_norm(plan, stream, rows, x, residual, gamma, beta, out, sum, scales, zero_points);
 }
 
 gtn_status gtn_softmax_run(gtn_plan plan, gtn_stream stream, int64_t rows, const void* x, void* out) {
@@ -539,5 +586,23 @@ gtn_status gtn_activation_run(gtn_plan plan, gtn_stream stream, int64_t rows, co
   GATUN_CHECK(check_apart_or_equal(message, {"out", self.out, out, rows}, {"x", self.x, x, rows}));
   GATUN_CHECK(check_apart(message, {"out", self.out, out, rows}, {"bias", floats, bias, 1}));
   const gtn_activation_args args = {rows, x, bias, out};
+  return run.with(&args);
+}
+
+gtn_status gtn_glu_run(gtn_plan plan, gtn_stream stream, int64_t rows, const void* gate, const void* x, void* out) {
+  Run run(GTN_OP_GLU, plan, stream);
+  if (run.status() != GTN_OK) return run.status();
+  const Plan& self = run.plan();
+  gtn_message* message = run.message();
+  GATUN_CHECK(check_count(message, "rows", rows, self.glu.gate.shape[0]));
+  if (rows == 0 || self.glu.gate.shape[1] == 0) return GTN_OK;
+  GATUN_CHECK(check_pointer(message, "gate", gate, true, self.k.element));
+  GATUN_CHECK(check_pointer(message, "x", x, true, self.x.element));
+  GATUN_CHECK(check_pointer(message, "out", out, true, self.out.element));
+  const Region output = {"out", self.out, out, rows};
+  const auto check_in = self.glu.out.dtype == self.glu.gate.dtype ? check_apart_or_equal : check_apart;
+  GATUN_CHECK(check_in(message, output, {"gate", self.k, gate, rows}));
+  GATUN_CHECK(check_in(message, output, {"x", self.x, x, rows}));
+  const gtn_glu_args args = {rows, gate, x, out};
   return run.with(&args);
 }

@@ -267,6 +267,9 @@ gtn_status plan_create(void* device, int32_t op, const void* desc, void** plan, 
     case GTN_OP_MIX:
       status = mix_plan(on, *static_cast<const gtn_mix_desc*>(desc), &created, info, message);
       break;
+    case GTN_OP_GLU:
+      status = glu_plan(on, *static_cast<const gtn_glu_desc*>(desc), &created, info, message);
+      break;
     default:
       return fail(message, GTN_UNSUPPORTED, "the cpu backend has no operator %d", op);
   }
@@ -293,6 +296,7 @@ gtn_status supports(void*, int32_t op, int32_t dtype, int32_t* claimed, gtn_mess
     case GTN_OP_SELECT:
     case GTN_OP_ROUTE:
     case GTN_OP_MIX:
+    case GTN_OP_GLU:
       *claimed = is_float || dtype == GTN_F16;
       break;
     case GTN_OP_NORM:

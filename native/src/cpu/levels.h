@@ -29,6 +29,7 @@ struct Kernels {
   const SelectKernels* select;
   const RouteKernels* route;
   const MixKernels* mix;
+  const GluKernels* glu;
   const LimitKernels* limits;
 };
 

@@ -31,7 +31,7 @@ __attribute__((destructor)) static void destruct(void) { FAKE_DESTRUCTOR; }
 #endif
 
 static int object;
-static int32_t plans[GTN_OP_MIX + 1]; /* one for each operator, to be told apart by its address */
+static int32_t plans[GTN_OP_GLU + 1]; /* one for each operator, to be told apart by its address */
 
 static gtn_status device_count(int32_t* count, gtn_message* message) {
 #ifdef FAKE_NO_DRIVER
@@ -118,6 +118,7 @@ static gtn_status plan_create(void* device, int32_t op, const void* desc, void**
     case GTN_OP_SELECT:
     case GTN_OP_ROUTE:
     case GTN_OP_MIX:
+    case GTN_OP_GLU:
       return GTN_OK;
     default:
       snprintf(message->text, sizeof message->text, "fake has no operator %d", op);

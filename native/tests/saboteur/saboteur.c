@@ -266,12 +266,13 @@ static struct view output_view(struct plan* plan, union args* args) {
 static bool is_trap(int32_t op, const union desc* desc) { return op == GTN_OP_SOFTMAX && desc->softmax.x.shape[1] == 17; }
 
 /* Whether faults can be made in a plan: of these operators alone, and not in attention that is more than a window, nor in
- * a product with further arrays. */
+ * a product with further arrays, nor where something is quantized. */
 static bool is_plain(int32_t op, const void* asked) {
-  if (op == GTN_OP_NORM || op == GTN_OP_SOFTMAX || op == GTN_OP_ACTIVATION) return true;
+  if (op == GTN_OP_SOFTMAX || op == GTN_OP_ACTIVATION) return true;
+  if (op == GTN_OP_NORM) return ((const gtn_norm_desc*)asked)->out.dtype != GTN_U8;
   if (op == GTN_OP_GEMM) {
     const gtn_gemm_desc* gemm = asked;
-    return gemm->groups == 0 && !gemm->has_row_index && gemm->rank == 0;
+    return gemm->groups == 0 && !gemm->has_row_index && gemm->rank == 0 && gemm->a.dtype != GTN_U8;
   }
   if (op != GTN_OP_ATTENTION) return false;
   const gtn_attention_desc* desc = asked;

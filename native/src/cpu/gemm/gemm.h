@@ -32,6 +32,7 @@ struct GemmLayout {
   int64_t block_rows;      // rows of the largest block; a multiple of row_tile
   int64_t int8_row_bytes;  // of one quantized element of a
   int64_t bf16_row_bytes;  // of one rounded to BF16, which is widened where there are four
+  bool int8_rows_are_u8;   // quantized elements are bytes without sign, as quantized rows of a run are
 };
 
 // One matrix, or one after the other those of a grouped product.
@@ -86,6 +87,8 @@ struct GemmRows {
   int64_t prepared_stride;
   float* scales;   // S8
   int32_t* zeros;  // S8
+  const float* a_scales;   // of rows of U8
+  const int32_t* a_zeros;  // of rows of U8
 };
 
 // The first product of a low-rank pair: `to` = scale * (a * lora_a), FP32 of the elements of `a` as they are. The columns of

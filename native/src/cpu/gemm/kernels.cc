@@ -17,6 +17,8 @@
 // range is a few hundred denormals may have z > 255 and wrap for k > 44266, an error below 1e-35 * column scale.
 #include "cpu/gemm/gemm.h"
 
+#include <type_traits>
+
 #include "cpu/caches.h"
 #include "cpu/gemm/epilogue.h"
 #include "cpu/gemm/low_rank.h"
@@ -179,7 +181,8 @@ int64_t scratch_bytes(int32_t format, int64_t k, int64_t rows, int64_t panels, i
 
 extern const GemmKernels gemm_kernels;
 const GemmKernels gemm_kernels = {
-    {kPanel, FormatS8::kGroup, kRowTile, kBlockRows, sizeof(FormatS8::Row), sizeof(FormatBf16::Row)},
+    {kPanel, FormatS8::kGroup, kRowTile, kBlockRows, sizeof(FormatS8::Row), sizeof(FormatBf16::Row),
+     std::is_same_v<FormatS8::Row, uint8_t>},
     prepare, project, scratch_bytes, compute};
 
 }  // namespace gatun::cpu::GATUN_LEVEL

@@ -100,6 +100,7 @@ class GemmPlan final : public Plan {
   GemmPlan(const Device& device, const gtn_gemm_desc& desc) : device_(device), kernels_(*device.level->kernels->gemm) {
     format_ = desc.format;
     a_dtype_ = desc.a.dtype;
+    a_bytes_ = a_dtype_ == GTN_F32 ? 4 : a_dtype_ == GTN_BF16 ? 2 : 1;
     out_dtype_ = desc.out.dtype;
     activation_ = desc.activation;
     m_ = desc.out.shape[0];
@@ -121,14 +122,16 @@ class GemmPlan final : public Plan {
     stride_ = stride_bytes / element_;
     // An odd k leaves half a pair, which prepared rows fill up.
     const bool pairs = a_dtype_ == GTN_BF16 && element_ == 2 && k_ % 2 == 0;
-    same_type_ = (format_ == GTN_F32 ? a_dtype_ == GTN_F32 : format_ == GTN_BF16 && pairs) && !indexed_;
+    // And one of quantized rows that is no multiple of what an instruction sums leaves a part of that.
+    const bool bytes = a_dtype_ == GTN_U8 && kernels_.layout.int8_rows_are_u8 && k_ % kernels_.layout.int8_group == 0;
+    same_type_ = (format_ == GTN_F32 ? a_dtype_ == GTN_F32 : format_ == GTN_BF16 ? pairs : bytes) && !indexed_;
     as_they_are_ = same_type_ && spreads_rows(a_stride_ % 4096 * element_, kernels_.layout.row_tile);
   }
 
   void describe(const gtn_gemm_desc& desc, gtn_plan_info* info) const {
     const auto real = [](int64_t value) { return static_cast<double>(value); };
     const double m = real(m_), n = real(n_), k = real(k_), rank = real(rank_);
-    const double a_bytes = a_dtype_ == GTN_F32 ? 4 : 2, out_bytes = out_dtype_ == GTN_F32 ? 4 : 2;
+    const double a_bytes = real(a_bytes_), out_bytes = out_dtype_ == GTN_F32 ? 4 : 2;
     const double weight_bytes = format_ == GTN_S8 ? 1 : format_ == GTN_BF16 ? 2 : 4;
     const double lora_bytes = lora_dtype_ == GTN_F32 ? 4 : 2;
     // A row reads one matrix and one row of `a`, so of more than there are rows some are not read.
@@ -140,7 +143,7 @@ class GemmPlan final : public Plan {
                   groups_ > 0 ? ".grouped" : rank_ > 0 ? ".lora" : "");
     name_kernel(info, device_, name);
     info->flops = 2 * m * n * k + 2 * m * rank * (k + n);
-    info->bytes = rows_a * k * a_bytes + matrices * k * n * weight_bytes +
+    info->bytes = rows_a * (k * a_bytes + (a_dtype_ == GTN_U8 ? 8 : 0)) + matrices * k * n * weight_bytes +
                   m * n * out_bytes * (desc.has_residual ? 2 : 1) + (desc.has_bias ? 4 * matrices * n : 0) +
                   (format_ == GTN_S8 ? 8 * matrices * n : 0) + (groups_ > 0 ? 8 * (real(groups_) + 1) : 0) +
                   (indexed_ ? 4 * m : 0) + rank * (k + n) * lora_bytes;
@@ -217,7 +220,7 @@ class GemmPlan final : public Plan {
     projection.stride = workspace.rows_at_once * kernels_.layout.panel;
     run.projected = projection.to;
     run.projected_stride = projection.stride;
-    const int64_t a_bytes = a_dtype_ == GTN_F32 ? 4 : 2, out_bytes = out_dtype_ == GTN_F32 ? 4 : 2;
+    const int64_t a_bytes = a_bytes_, out_bytes = out_dtype_ == GTN_F32 ? 4 : 2;
     const bool in_place = as_they_are(args.rows);
     const auto worker_scratch = [&](int worker) {
       return scratch + workspace.workers_at + worker * workspace.worker_bytes;
@@ -229,11 +232,18 @@ class GemmPlan final : public Plan {
       const int64_t here = left < workspace.rows_at_once ? left : workspace.rows_at_once;
       const unsigned char* a = static_cast<const unsigned char*>(args.a);
       if (k_ > 0 && index == nullptr) a += first * a_stride_ * a_bytes;
+      const int64_t skipped = index == nullptr ? first : 0;
+      const float* a_scales = args.scales == nullptr ? nullptr : args.scales + skipped;
+      const int32_t* a_zeros = args.zero_points == nullptr ? nullptr : args.zero_points + skipped;
       if (in_place) {
         run.rows = a;
         run.row_stride = a_stride_;
+        run.row_scales = a_scales;
+        run.row_zeros = a_zeros;
       } else {
         rows.a = a;
+        rows.a_scales = a_scales;
+        rows.a_zeros = a_zeros;
         rows.index = index == nullptr ? nullptr : index + first;
         run.rows = rows.prepared;
         run.row_stride = stride_;
@@ -383,7 +393,7 @@ class GemmPlan final : public Plan {
   const Device& device_;
   const GemmKernels& kernels_;
   int32_t format_, a_dtype_, out_dtype_, activation_, lora_dtype_;
-  int64_t m_, m_a_, k_, n_, a_stride_, out_stride_;
+  int64_t m_, m_a_, k_, n_, a_bytes_, a_stride_, out_stride_;
   int64_t groups_, rank_;     // 0: none
   float lora_scale_;
   bool indexed_;              // rows of `a` are taken by number

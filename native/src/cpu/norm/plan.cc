@@ -14,8 +14,10 @@ namespace {
 
 NormKernels::Rows kernel_of(const NormKernels& kernels, const gtn_norm_desc& desc) {
   const auto& table = desc.kind == GTN_NORM_LAYER ? kernels.layer : kernels.rms;
-  return table[desc.x.dtype == GTN_BF16][desc.out.dtype == GTN_BF16];
+  return table[desc.x.dtype == GTN_BF16][desc.out.dtype == GTN_F32 ? 0 : desc.out.dtype == GTN_BF16 ? 1 : 2];
 }
+
+int64_t size_of(int32_t dtype) { return dtype == GTN_F32 ? 4 : dtype == GTN_BF16 ? 2 : 1; }
 
 class NormPlan final : public Plan {
  public:
@@ -25,9 +27,10 @@ class NormPlan final : public Plan {
         n_(desc.x.shape[1]),
         x_stride_(desc.x.strides[0]),
         out_stride_(desc.out.strides[0]),
-        x_size_(desc.x.dtype == GTN_BF16 ? 2 : 4),
-        out_size_(desc.out.dtype == GTN_BF16 ? 2 : 4),
-        scratch_bytes_(needs_scratch(desc) ? (n_ * 4 + 63) / 64 * 64 : 0) {}
+        x_size_(size_of(desc.x.dtype)),
+        out_size_(size_of(desc.out.dtype)),
+        row_bytes_((n_ * 4 + 63) / 64 * 64),
+        scratch_bytes_(row_bytes_ * ((needs_scratch(desc) ? 1 : 0) + (out_size_ == 1 ? 1 : 0))) {}
 
   int64_t workspace_bytes(int threads) const { return scratch_bytes_ * threads; }
 
@@ -61,6 +64,11 @@ class NormPlan final : public Plan {
       rows.n = n_;
       rows.epsilon = epsilon_;
       if (scratch != nullptr) rows.scratch = reinterpret_cast<float*>(scratch + worker * scratch_bytes_);
+      if (out_size_ == 1) {
+        rows.unquantized = reinterpret_cast<float*>(scratch + (worker + 1) * scratch_bytes_ - row_bytes_);
+        rows.scales = args.scales + row;
+        rows.zeros = args.zero_points + row;
+      }
       rows.past_caches = past;
       kernel_(rows);
     });
@@ -76,12 +84,15 @@ class NormPlan final : public Plan {
   const NormKernels::Rows kernel_;
   const float epsilon_;
   const int64_t n_, x_stride_, out_stride_, x_size_, out_size_;
+  const int64_t row_bytes_;      // of a row of FP32
   const int64_t scratch_bytes_;  // of one worker
 };
 
-// Of an element. LayerNorm: 2 for the mean, 4 for the centred sums, 4 for the last pass. RMSNorm: 2 and 2.
+// Of an element. LayerNorm: 2 for the mean, 4 for the centred sums, 4 for the last pass. RMSNorm: 2 and 2. Quantizing: 3 for the
+// range, 2 to divide and round, 1 for the zero point, 2 to clamp, and 2 for ties.
 constexpr double kLayerFlops = 10;
 constexpr double kRmsFlops = 4;
+constexpr double kQuantizeFlops = 10;
 
 }  // namespace
 
@@ -96,14 +107,17 @@ gtn_status norm_plan(const Device& device, const gtn_norm_desc& desc, Plan** pla
   const bool layer = desc.kind == GTN_NORM_LAYER;
   const bool has_residual = desc.has_residual != 0, has_beta = desc.has_beta != 0, has_sum = desc.has_sum != 0;
   const double elements = static_cast<double>(desc.x.shape[0]) * static_cast<double>(n);
-  const double x_size = desc.x.dtype == GTN_BF16 ? 2 : 4, out_size = desc.out.dtype == GTN_BF16 ? 2 : 4;
+  const bool quantized = desc.out.dtype == GTN_U8;
+  const double x_size = static_cast<double>(size_of(desc.x.dtype)), out_size = static_cast<double>(size_of(desc.out.dtype));
   char name[48];
-  std::snprintf(name, sizeof name, "norm.%s.%s", layer ? "layer" : "rms", desc.x.dtype == GTN_BF16 ? "bf16" : "f32");
+  std::snprintf(name, sizeof name, "norm.%s.%s%s", layer ? "layer" : "rms", desc.x.dtype == GTN_BF16 ? "bf16" : "f32",
+                quantized ? ".int8" : "");
   name_kernel(info, device, name);
   info->op = GTN_OP_NORM;
-  info->flops = elements * ((layer ? kLayerFlops : kRmsFlops) + (has_residual ? 1 : 0) + (has_beta ? 1 : 0));
-  info->bytes =
-      elements * (x_size * (1 + has_residual + has_sum) + out_size) + 4.0 * static_cast<double>(n) * (1 + has_beta);
+  info->flops = elements * ((layer ? kLayerFlops : kRmsFlops) + (has_residual ? 1 : 0) + (has_beta ? 1 : 0) +
+                            (quantized ? kQuantizeFlops : 0));
+  info->bytes = elements * (x_size * (1 + has_residual + has_sum) + out_size) +
+                4.0 * static_cast<double>(n) * (1 + has_beta) + (quantized ? 8.0 * static_cast<double>(desc.x.shape[0]) : 0);
   info->workspace_bytes = created->workspace_bytes(device.threads);
   return GTN_OK;
 }
