@@ -1042,6 +1042,105 @@ TEST(Products, RunsOfGroupsAreChecked) {
   m.expect_refused(gtn_gemm_run(m.plan, m.on.stream, m.weights, 7, a, bias, nullptr, out), "group_offsets: is null");
 }
 
+gtn_gemm_desc of_quantized_rows() {
+  gtn_gemm_desc desc = {};
+  desc.size = sizeof desc;
+  desc.format = GTN_S8;
+  desc.a = tensor(GTN_U8, {5, 3});
+  desc.out = tensor(GTN_F32, {7, 4});
+  desc.has_row_index = 1;
+  return desc;
+}
+
+TEST_F(Planning, OfQuantizedRowsAreChecked) {
+  struct Wrong {
+    const char* named;
+    void (*change)(gtn_gemm_desc&);
+  };
+  const Wrong wrongs[] = {
+      {"desc.a.dtype: is U8, expected F32 or BF16", [](gtn_gemm_desc& d) { d.format = GTN_F32; }},
+      {"desc.a.dtype: is S8, expected F32, BF16 or U8", [](gtn_gemm_desc& d) { d.a.dtype = GTN_S8; }},
+      {"desc.a.shape[0]: makes scales exceed", [](gtn_gemm_desc& d) { d.a = tensor(GTN_U8, {INT64_MAX / 4 + 1, 1}); }},
+      {"desc.rank: is 2, expected 0 with a of U8", [](gtn_gemm_desc& d) { d.rank = 2, d.has_row_index = 0, d.out.shape[0] = 5; }},
+  };
+  for (const Wrong& wrong : wrongs) {
+    gtn_gemm_desc desc = of_quantized_rows();
+    wrong.change(desc);
+    expect_refused(gtn_gemm_plan(device, &desc, &made, &message), wrong.named);
+  }
+  OpenDevice cpu("cpu");
+  gtn_norm_desc norm = {sizeof norm, GTN_NORM_RMS, tensor(GTN_F32, {4, 6}), tensor(GTN_S8, {4, 6}), 1e-5f, 0, 0, 0};
+  expect_refused(gtn_norm_plan(cpu.device, &norm, &made, &message), "desc.out.dtype: is S8, expected F32, BF16 or U8");
+  norm.x = tensor(GTN_BF16, {INT64_MAX / 4 + 1, 1});
+  norm.out = tensor(GTN_U8, {INT64_MAX / 4 + 1, 1});
+  expect_refused(gtn_norm_plan(cpu.device, &norm, &made, &message), "desc.x.shape[0]: makes scales exceed");
+}
+
+TEST(Products, RunsOfQuantizedRowsAreChecked) {
+  Multiplying m(of_quantized_rows());
+  alignas(64) static unsigned char a[15];
+  alignas(64) static float block[7 + 28];
+  float* const out = block + 7;
+  alignas(64) static float scales[5];
+  alignas(64) static int32_t zeros[5], index[7];
+  const auto run = [&](int64_t rows, int64_t rows_a, const void* x, const void* s, const void* z) {
+    return gtn_gemm_run_quantized(m.plan, m.on.stream, m.weights, rows, rows_a, x, s, z, nullptr, nullptr, out, nullptr, index);
+  };
+  EXPECT_EQ(GTN_OK, run(7, 5, a, scales, zeros)) << m.on.message();
+  EXPECT_EQ(GTN_OK, run(0, 0, nullptr, nullptr, nullptr)) << m.on.message();
+  m.expect_refused(run(7, 5, a, nullptr, zeros), "scales: is null");
+  m.expect_refused(run(7, 5, a, scales, nullptr), "zero_points: is null");
+  m.expect_refused(run(7, 5, a, reinterpret_cast<char*>(scales) + 2, zeros), "scales: is ");
+  m.expect_refused(run(7, 5, a, scales, reinterpret_cast<char*>(zeros) + 2), "zero_points: is ");
+  m.expect_refused(run(7, 5, a, out - 4, zeros), "out: overlaps scales");
+  m.expect_refused(run(7, 5, a, scales, out + 27), "out: overlaps zero_points");
+  m.expect_refused(run(7, 5, out, scales, zeros), "out: overlaps a (");
+  m.expect_refused(gtn_gemm_run_with(m.plan, m.on.stream, m.weights, 7, 5, a, nullptr, nullptr, out, nullptr, index, nullptr,
+                                     nullptr),
+                   "scales: is null");
+  gtn_gemm_desc floats = of_quantized_rows();
+  floats.a.dtype = GTN_F32;
+  Multiplying other(floats);
+  alignas(64) static float x[15];
+  other.expect_refused(gtn_gemm_run_quantized(other.plan, other.on.stream, other.weights, 7, 5, x, scales, zeros, nullptr,
+                                              nullptr, out, nullptr, index),
+                       "scales: is not null");
+}
+
+TEST(Norms, RunsOfQuantizedRowsAreChecked) {
+  const OpenDevice on("cpu");
+  Message message;
+  gtn_norm_desc desc = {sizeof desc, GTN_NORM_RMS, tensor(GTN_F32, {4, 6}), tensor(GTN_U8, {4, 6}), 1e-5f, 0, 0, 0};
+  gtn_plan plan = 0;
+  ASSERT_EQ(GTN_OK, gtn_norm_plan(on.device, &desc, &plan, &message)) << message.text;
+  alignas(64) static float x[24], gamma[6], scales[4];
+  alignas(64) static unsigned char out[24];
+  alignas(64) static int32_t zeros[4];
+  const auto run = [&](const void* from, void* to, void* s, void* z) {
+    return gtn_norm_run_quantized(plan, on.stream, 4, from, nullptr, gamma, nullptr, to, s, z, nullptr);
+  };
+  const auto expect = [&](gtn_status status, const std::string& start) {
+    EXPECT_EQ(GTN_INVALID_ARGUMENT, status) << start;
+    EXPECT_EQ(start, on.message().substr(0, start.size())) << on.message();
+  };
+  EXPECT_EQ(GTN_OK, run(x, out, scales, zeros)) << on.message();
+  expect(run(x, out, nullptr, zeros), "scales: is null");
+  expect(run(x, out, scales, nullptr), "zero_points: is null");
+  expect(run(x, out, reinterpret_cast<char*>(scales) + 1, zeros), "scales: is ");
+  expect(run(x, out, scales, reinterpret_cast<char*>(zeros) + 2), "zero_points: is ");
+  expect(run(x, x, scales, zeros), "out: overlaps x");
+  expect(run(x, out, x + 20, zeros), "scales: overlaps x");
+  expect(run(x, out, scales, gamma + 3), "zero_points: overlaps gamma");
+  expect(run(x, out, out + 4, zeros), "scales: overlaps out");
+  expect(run(x, out, scales, scales), "scales: overlaps zero_points");
+  expect(gtn_norm_run(plan, on.stream, 4, x, nullptr, gamma, nullptr, out, nullptr), "scales: is null");
+  EXPECT_EQ(GTN_OK, gtn_plan_close(plan, nullptr));
+  desc.out.dtype = GTN_F32;
+  ASSERT_EQ(GTN_OK, gtn_norm_plan(on.device, &desc, &plan, &message)) << message.text;
+  expect(run(x, x, scales, nullptr), "scales: is not null");
+  EXPECT_EQ(GTN_OK, gtn_plan_close(plan, nullptr));
+}
+
 TEST(Products, RunsOfLowRankAreChecked) {
   Multiplying m(adapting());
   alignas(64) static float a[15], out[20];

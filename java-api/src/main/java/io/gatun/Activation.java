@@ -2,7 +2,7 @@ package io.gatun;
 
 import io.gatun.bindings.c.gatun_h;
 
-/** An element-wise function, alone ({@link BiasActivation}) or at the end of a {@link Gemm}. */
+/** An element-wise function, alone ({@link BiasActivation}), as a gate ({@link Glu}) or at the end of a {@link Gemm}. */
 public enum Activation {
     /** x. */
     NONE,

@@ -20,7 +20,9 @@ import org.jspecify.annotations.Nullable;
  *   <li>{@link DType#S8}: each row of {@code a} is quantized to 8 bits without sign: {@code lo = min(0, min x)},
  *       {@code hi = max(0, max x)}, {@code s = (hi - lo) / 255}, {@code z = rint(-lo / s)},
  *       {@code q = clamp(rint(x / s) + z, 0, 255)}. The sums are exact, which limits k to 66311; the epilogue is FP32.
- *       A row with a NaN, an infinity or a range that overflows gives a row of NaN.
+ *       A row with a NaN, an infinity or a range that overflows gives a row of NaN. Rows of {@link DType#U8} were quantized
+ *       so before, as by a {@link LayerNorm} or an {@link RmsNorm}, and come with the s and z of each: see
+ *       {@link Plan#runQuantized}.
  * </ul>
  */
 public final class Gemm {
@@ -145,7 +147,8 @@ public final class Gemm {
      * Makes a plan.
      *
      * @param device where it will run
-     * @param a F32 or BF16 {@code [m, k]}, unit stride in k; m is the most rows that a run may have
+     * @param a F32 or BF16 {@code [m, k]}, or U8 where the format is S8 and there is no low rank, unit stride in k; m is
+     *     the most rows that a run may have
      * @param out F32 or BF16 {@code [m, n]}, unit stride in n; with an index of rows its m is one of its own
      * @return the plan
      * @throws IllegalArgumentException if a spec is none of these, or a low rank comes with groups or an index of rows
@@ -153,7 +156,13 @@ public final class Gemm {
      * @throws UnsupportedOperationException if the device does not serve this
      */
     public Plan plan(Device device, TensorSpec a, TensorSpec out) {
-        Arguments.matrix("a", a);
+        boolean quantized = format == DType.S8 && lowRank == null && a.dtype() == DType.U8;
+        if (quantized) {
+            Arguments.rank("a", a, 2, "a matrix");
+            Arguments.unitStride("a", a);
+        } else {
+            Arguments.matrix("a", a);
+        }
         Arguments.matrix("out", out);
         if (lowRank != null && (groups > 0 || rowIndex)) {
             throw new IllegalArgumentException("lowRank: " + lowRank.rank + ", expected none with "
@@ -176,6 +185,8 @@ public final class Gemm {
         private final @Nullable TensorSpec rowIndex;
         private final @Nullable TensorSpec loraA;
         private final @Nullable TensorSpec loraB;
+        private final @Nullable TensorSpec scales;
+        private final @Nullable TensorSpec zeroPoints;
         private final boolean plain;
         private final long groups;
         private final long k;
@@ -194,6 +205,9 @@ public final class Gemm {
             TensorSpec index = gemm.rowIndex ? Arguments.dense("rowIndex", DType.S32, out.size(0)) : null;
             TensorSpec loraA = low == null ? null : Arguments.dense("loraA", low.dtype, k, low.rank);
             TensorSpec loraB = low == null ? null : Arguments.dense("loraB", low.dtype, low.rank, n);
+            boolean quantized = a.dtype() == DType.U8;
+            TensorSpec scales = quantized ? Arguments.dense("scales", DType.F32, a.size(0)) : null;
+            TensorSpec zeroPoints = quantized ? Arguments.dense("zeroPoints", DType.S32, a.size(0)) : null;
             super(
                     device,
                     arena -> describe(arena, gemm, a, out),
@@ -210,7 +224,9 @@ public final class Gemm {
             this.rowIndex = index;
             this.loraA = loraA;
             this.loraB = loraB;
-            this.plain = groups == 0 && !gemm.rowIndex && low == null;
+            this.scales = scales;
+            this.zeroPoints = zeroPoints;
+            this.plain = groups == 0 && !gemm.rowIndex && low == null && !quantized;
         }
 
         private static MemorySegment describe(SegmentAllocator arena, Gemm gemm, TensorSpec a, TensorSpec out) {
@@ -254,7 +270,8 @@ public final class Gemm {
         }
 
         /**
-         * Runs any plan: see {@link io.gatun.Plan} for what is checked and thrown. The further arrays are dense.
+         * Runs any plan whose rows were not quantized before: see {@link io.gatun.Plan} for what is checked and thrown. The
+         * further arrays are dense.
          *
          * @param stream a stream of the plan's device
          * @param weights {@code [k, n]}, or {@code [groups, k, n]} where the plan has groups, in the plan's format,
@@ -282,6 +299,53 @@ public final class Gemm {
                 @Nullable Tensor rowIndex,
                 @Nullable Tensor loraA,
                 @Nullable Tensor loraB) {
+            launch(stream, weights, a, null, null, bias, residual, out, groupOffsets, rowIndex, loraA, loraB);
+        }
+
+        /**
+         * Runs a plan of U8 rows: see {@link io.gatun.Plan} for what is checked and thrown. All arrays but {@code a},
+         * {@code residual} and {@code out} are dense.
+         *
+         * @param stream a stream of the plan's device
+         * @param weights {@code [k, n]}, or {@code [groups, k, n]} where the plan has groups, of S8, packed for the plan's
+         *     device
+         * @param a the input, with at most the plan's rows
+         * @param scales F32 {@code [rows of a]}: what a step of each row is worth
+         * @param zeroPoints S32 {@code [rows of a]}: the integer that stands for 0 in each row
+         * @param bias F32 {@code [n]}, or {@code [groups, n]}, where the plan has a bias, else null
+         * @param residual laid out and typed as the plan's {@code out}, where the plan has a residual, else null
+         * @param out the output, with as many rows as {@code a}, or as {@code rowIndex} where there is one; it may be
+         *     {@code residual} and overlaps nothing else
+         * @param groupOffsets S64 {@code [groups + 1]} where the plan has groups, else null
+         * @param rowIndex S32 {@code [rows]} where the plan has an index of rows, else null
+         */
+        public void runQuantized(
+                Stream stream,
+                PackedWeights weights,
+                Tensor a,
+                Tensor scales,
+                Tensor zeroPoints,
+                @Nullable Tensor bias,
+                @Nullable Tensor residual,
+                Tensor out,
+                @Nullable Tensor groupOffsets,
+                @Nullable Tensor rowIndex) {
+            launch(stream, weights, a, scales, zeroPoints, bias, residual, out, groupOffsets, rowIndex, null, null);
+        }
+
+        private void launch(
+                Stream stream,
+                PackedWeights weights,
+                Tensor a,
+                @Nullable Tensor scales,
+                @Nullable Tensor zeroPoints,
+                @Nullable Tensor bias,
+                @Nullable Tensor residual,
+                Tensor out,
+                @Nullable Tensor groupOffsets,
+                @Nullable Tensor rowIndex,
+                @Nullable Tensor loraA,
+                @Nullable Tensor loraB) {
             check(stream);
             check(weights);
             Arguments.input(device, "a", a, this.a, 1);
@@ -300,30 +364,50 @@ public final class Gemm {
             }
             MemorySegment loraAMemory = Arguments.optional(device, "loraA", loraA, this.loraA, 0);
             MemorySegment loraBMemory = Arguments.optional(device, "loraB", loraB, this.loraB, 0);
-            int status = plain
-                    ? gatun_h.gtn_gemm_run(
-                            handle,
-                            stream.handle,
-                            weights.handle,
-                            rows,
-                            a.memory,
-                            biasMemory,
-                            residualMemory,
-                            out.memory)
-                    : gatun_h.gtn_gemm_run_with(
-                            handle,
-                            stream.handle,
-                            weights.handle,
-                            rows,
-                            rowsA,
-                            a.memory,
-                            biasMemory,
-                            residualMemory,
-                            out.memory,
-                            offsetsMemory,
-                            indexMemory,
-                            loraAMemory,
-                            loraBMemory);
+            MemorySegment scalesMemory = Arguments.optional(device, "scales", scales, this.scales, 1, rowsA);
+            MemorySegment zerosMemory = Arguments.optional(device, "zeroPoints", zeroPoints, this.zeroPoints, 1, rowsA);
+            int status;
+            if (plain) {
+                status = gatun_h.gtn_gemm_run(
+                        handle,
+                        stream.handle,
+                        weights.handle,
+                        rows,
+                        a.memory,
+                        biasMemory,
+                        residualMemory,
+                        out.memory);
+            } else if (this.scales != null) {
+                status = gatun_h.gtn_gemm_run_quantized(
+                        handle,
+                        stream.handle,
+                        weights.handle,
+                        rows,
+                        rowsA,
+                        a.memory,
+                        scalesMemory,
+                        zerosMemory,
+                        biasMemory,
+                        residualMemory,
+                        out.memory,
+                        offsetsMemory,
+                        indexMemory);
+            } else {
+                status = gatun_h.gtn_gemm_run_with(
+                        handle,
+                        stream.handle,
+                        weights.handle,
+                        rows,
+                        rowsA,
+                        a.memory,
+                        biasMemory,
+                        residualMemory,
+                        out.memory,
+                        offsetsMemory,
+                        indexMemory,
+                        loraAMemory,
+                        loraBMemory);
+            }
             Reference.reachabilityFence(this);
             Reference.reachabilityFence(stream);
             Reference.reachabilityFence(weights);

@@ -9,7 +9,8 @@ import org.jspecify.annotations.Nullable;
 /**
  * Layer normalisation over the last dimension, with an optional fused residual: {@code h = x + residual};
  * {@code out = (h - mean h) / sqrt(var h + epsilon) * gamma + beta}, where var is the biased variance; {@code sum = h}.
- * Immutable.
+ * An output of U8 is quantized as a {@link Gemm} of {@link DType#S8} would quantize the F32 output, each row to a scale and
+ * a zero point of its own. Immutable.
  */
 public final class LayerNorm {
     private final float epsilon;
@@ -74,7 +75,7 @@ public final class LayerNorm {
      *
      * @param device where it will run
      * @param x F32 or BF16 {@code [rows, n]}, n at least 1, unit stride in n; the rows are the most that a run may have
-     * @param out F32 or BF16, the shape of {@code x}, unit stride in n
+     * @param out F32, BF16 or U8, the shape of {@code x}, unit stride in n
      * @return the plan
      * @throws IllegalArgumentException if a spec is none of these
      * @throws IllegalStateException if the device is closed
@@ -90,8 +91,19 @@ public final class LayerNorm {
         if (x.size(1) < 1) {
             throw Arguments.wrong("x", x, "at least 1 column");
         }
-        Arguments.matrix("out", out);
+        Arguments.type("out", out, DType.F32, DType.BF16, DType.U8);
+        Arguments.unitStride("out", out);
         Arguments.sameShape("out", out, "x", x);
+    }
+
+    /** The scale of each row of a quantized output; null where it is not quantized. */
+    static @Nullable TensorSpec scales(TensorSpec out) {
+        return out.dtype() == DType.U8 ? Arguments.dense("scales", DType.F32, out.size(0)) : null;
+    }
+
+    /** The zero point of each row of a quantized output; null where it is not quantized. */
+    static @Nullable TensorSpec zeroPoints(TensorSpec out) {
+        return out.dtype() == DType.U8 ? Arguments.dense("zeroPoints", DType.S32, out.size(0)) : null;
     }
 
     /** A layer normalisation made ready for a device. */
@@ -102,8 +114,13 @@ public final class LayerNorm {
         private final @Nullable TensorSpec residual;
         private final @Nullable TensorSpec beta;
         private final @Nullable TensorSpec sum;
+        private final @Nullable TensorSpec scales;
+        private final @Nullable TensorSpec zeroPoints;
 
         private Plan(Device device, LayerNorm norm, TensorSpec x, TensorSpec out) {
+            // What is too large leaves no plan behind.
+            TensorSpec scales = scales(out);
+            TensorSpec zeroPoints = zeroPoints(out);
             super(
                     device,
                     arena -> {
@@ -125,10 +142,12 @@ public final class LayerNorm {
             this.residual = norm.residual ? x : null;
             this.beta = norm.beta ? gamma : null;
             this.sum = norm.sum ? x : null;
+            this.scales = scales;
+            this.zeroPoints = zeroPoints;
         }
 
         /**
-         * Runs the plan: see {@link io.gatun.Plan} for what is checked and thrown.
+         * Runs a plan whose output is not quantized: see {@link io.gatun.Plan} for what is checked and thrown.
          *
          * @param stream a stream of the plan's device
          * @param x the input, with at most the plan's rows
@@ -147,6 +166,46 @@ public final class LayerNorm {
                 @Nullable Tensor beta,
                 Tensor out,
                 @Nullable Tensor sum) {
+            launch(stream, x, residual, gamma, beta, out, null, null, sum);
+        }
+
+        /**
+         * Runs a plan whose output is U8: see {@link io.gatun.Plan} for what is checked and thrown.
+         *
+         * @param stream a stream of the plan's device
+         * @param x the input, with at most the plan's rows
+         * @param residual laid out and typed as the plan's {@code x}, where the plan has a residual, else null
+         * @param gamma F32 {@code [n]}
+         * @param beta F32 {@code [n]} where the plan has beta, else null
+         * @param out the output, with as many rows
+         * @param scales F32 {@code [rows]}, dense: what a step of each row of the output is worth
+         * @param zeroPoints S32 {@code [rows]}, dense: the integer that stands for 0 in each row
+         * @param sum laid out and typed as the plan's {@code x}, where the plan has this output, else null; it may be
+         *     {@code x} or {@code residual}
+         */
+        public void runQuantized(
+                Stream stream,
+                Tensor x,
+                @Nullable Tensor residual,
+                Tensor gamma,
+                @Nullable Tensor beta,
+                Tensor out,
+                Tensor scales,
+                Tensor zeroPoints,
+                @Nullable Tensor sum) {
+            launch(stream, x, residual, gamma, beta, out, scales, zeroPoints, sum);
+        }
+
+        private void launch(
+                Stream stream,
+                Tensor x,
+                @Nullable Tensor residual,
+                Tensor gamma,
+                @Nullable Tensor beta,
+                Tensor out,
+                @Nullable Tensor scales,
+                @Nullable Tensor zeroPoints,
+                @Nullable Tensor sum) {
             check(stream);
             Arguments.input(device, "x", x, this.x, 1);
             Arguments.input(device, "gamma", gamma, this.gamma, 0);
@@ -157,8 +216,21 @@ public final class LayerNorm {
             MemorySegment betaMemory = Arguments.optional(device, "beta", beta, this.beta, 0, rows);
             MemorySegment sumMemory = Arguments.optional(device, "sum", sum, this.sum, 1, rows);
             Arguments.writable("sum", sumMemory);
-            int status = gatun_h.gtn_norm_run(
-                    handle, stream.handle, rows, x.memory, residualMemory, gamma.memory, betaMemory, out.memory,
+            MemorySegment scalesMemory = Arguments.optional(device, "scales", scales, this.scales, 1, rows);
+            MemorySegment zerosMemory = Arguments.optional(device, "zeroPoints", zeroPoints, this.zeroPoints, 1, rows);
+            Arguments.writable("scales", scalesMemory);
+            Arguments.writable("zeroPoints", zerosMemory);
+            int status = gatun_h.gtn_norm_run_quantized(
+                    handle,
+                    stream.handle,
+                    rows,
+                    x.memory,
+                    residualMemory,
+                    gamma.memory,
+                    betaMemory,
+                    out.memory,
+                    scalesMemory,
+                    zerosMemory,
                     sumMemory);
             Reference.reachabilityFence(this);
             Reference.reachabilityFence(stream);

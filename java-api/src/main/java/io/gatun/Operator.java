@@ -23,7 +23,9 @@ public enum Operator {
     /** {@link Route}. */
     ROUTE,
     /** {@link Mix}. */
-    MIX;
+    MIX,
+    /** {@link Glu}. */
+    GLU;
 
     int code() {
         return switch (this) {
@@ -37,6 +39,7 @@ public enum Operator {
             case SELECT -> gatun_h.GTN_OP_SELECT();
             case ROUTE -> gatun_h.GTN_OP_ROUTE();
             case MIX -> gatun_h.GTN_OP_MIX();
+            case GLU -> gatun_h.GTN_OP_GLU();
         };
     }
 }

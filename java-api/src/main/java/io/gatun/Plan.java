@@ -28,6 +28,7 @@ public abstract sealed class Plan implements AutoCloseable
         permits Attention.Plan,
                 BiasActivation.Plan,
                 Gemm.Plan,
+                Glu.Plan,
                 LayerNorm.Plan,
                 Merge.Plan,
                 Mix.Plan,
@@ -96,6 +97,9 @@ public abstract sealed class Plan implements AutoCloseable
         }
         if (op == gatun_h.GTN_OP_MIX()) {
             return "mix";
+        }
+        if (op == gatun_h.GTN_OP_GLU()) {
+            return "glu";
         }
         if (op == gatun_h.GTN_OP_SELECT()) {
             return "select";

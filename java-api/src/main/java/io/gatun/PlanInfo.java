@@ -5,7 +5,7 @@ package io.gatun;
  *
  * @param kernel the chosen kernel, such as {@code cpu.avx2.gemm.int8}
  * @param operator {@code gemm}, {@code attention}, {@code norm}, {@code softmax}, {@code activation}, {@code merge},
- *     {@code rope}, {@code select}, {@code route} or {@code mix}
+ *     {@code rope}, {@code select}, {@code route}, {@code mix} or {@code glu}
  * @param flops the operations of a run at the plan's shapes; a multiply-add is two
  * @param bytes the least memory traffic of such a run: each input read and each output written once
  * @param workspaceBytes scratch memory that a stream holds for the plan

@@ -8,7 +8,9 @@ import org.jspecify.annotations.Nullable;
 
 /**
  * Root-mean-square normalisation over the last dimension, with an optional fused residual: {@code h = x + residual};
- * {@code out = h / sqrt(mean h^2 + epsilon) * gamma}; {@code sum = h}. Immutable.
+ * {@code out = h / sqrt(mean h^2 + epsilon) * gamma}; {@code sum = h}. An output
+ * of U8 is quantized as a {@link Gemm} of {@link DType#S8} would quantize the F32 output, each row to a scale and a zero
+ * point of its own. Immutable.
  */
 public final class RmsNorm {
     private final float epsilon;
@@ -56,7 +58,7 @@ public final class RmsNorm {
      *
      * @param device where it will run
      * @param x F32 or BF16 {@code [rows, n]}, n at least 1, unit stride in n; the rows are the most that a run may have
-     * @param out F32 or BF16, the shape of {@code x}, unit stride in n
+     * @param out F32, BF16 or U8, the shape of {@code x}, unit stride in n
      * @return the plan
      * @throws IllegalArgumentException if a spec is none of these
      * @throws IllegalStateException if the device is closed
@@ -74,8 +76,13 @@ public final class RmsNorm {
         private final TensorSpec gamma;
         private final @Nullable TensorSpec residual;
         private final @Nullable TensorSpec sum;
+        private final @Nullable TensorSpec scales;
+        private final @Nullable TensorSpec zeroPoints;
 
         private Plan(Device device, RmsNorm norm, TensorSpec x, TensorSpec out) {
+            // What is too large leaves no plan behind.
+            TensorSpec scales = LayerNorm.scales(out);
+            TensorSpec zeroPoints = LayerNorm.zeroPoints(out);
             super(
                     device,
                     arena -> {
@@ -95,10 +102,12 @@ public final class RmsNorm {
             this.gamma = TensorSpec.of(DType.F32, x.size(1));
             this.residual = norm.residual ? x : null;
             this.sum = norm.sum ? x : null;
+            this.scales = scales;
+            this.zeroPoints = zeroPoints;
         }
 
         /**
-         * Runs the plan: see {@link io.gatun.Plan} for what is checked and thrown.
+         * Runs a plan whose output is not quantized: see {@link io.gatun.Plan} for what is checked and thrown.
          *
          * @param stream a stream of the plan's device
          * @param x the input, with at most the plan's rows
@@ -115,6 +124,43 @@ public final class RmsNorm {
                 Tensor gamma,
                 Tensor out,
                 @Nullable Tensor sum) {
+            launch(stream, x, residual, gamma, out, null, null, sum);
+        }
+
+        /**
+         * Runs a plan whose output is U8: see {@link io.gatun.Plan} for what is checked and thrown.
+         *
+         * @param stream a stream of the plan's device
+         * @param x the input, with at most the plan's rows
+         * @param residual laid out and typed as the plan's {@code x}, where the plan has a residual, else null
+         * @param gamma F32 {@code [n]}
+         * @param out the output, with as many rows
+         * @param scales F32 {@code [rows]}, dense: what a step of each row of the output is worth
+         * @param zeroPoints S32 {@code [rows]}, dense: the integer that stands for 0 in each row
+         * @param sum laid out and typed as the plan's {@code x}, where the plan has this output, else null; it may be
+         *     {@code x} or {@code residual}
+         */
+        public void runQuantized(
+                Stream stream,
+                Tensor x,
+                @Nullable Tensor residual,
+                Tensor gamma,
+                Tensor out,
+                Tensor scales,
+                Tensor zeroPoints,
+                @Nullable Tensor sum) {
+            launch(stream, x, residual, gamma, out, scales, zeroPoints, sum);
+        }
+
+        private void launch(
+                Stream stream,
+                Tensor x,
+                @Nullable Tensor residual,
+                Tensor gamma,
+                Tensor out,
+                @Nullable Tensor scales,
+                @Nullable Tensor zeroPoints,
+                @Nullable Tensor sum) {
             check(stream);
             Arguments.input(device, "x", x, this.x, 1);
             Arguments.input(device, "gamma", gamma, this.gamma, 0);
@@ -124,7 +170,11 @@ public final class RmsNorm {
             MemorySegment residualMemory = Arguments.optional(device, "residual", residual, this.residual, 1, rows);
             MemorySegment sumMemory = Arguments.optional(device, "sum", sum, this.sum, 1, rows);
             Arguments.writable("sum", sumMemory);
-            int status = gatun_h.gtn_norm_run(
+            MemorySegment scalesMemory = Arguments.optional(device, "scales", scales, this.scales, 1, rows);
+            MemorySegment zerosMemory = Arguments.optional(device, "zeroPoints", zeroPoints, this.zeroPoints, 1, rows);
+            Arguments.writable("scales", scalesMemory);
+            Arguments.writable("zeroPoints", zerosMemory);
+            int status = gatun_h.gtn_norm_run_quantized(
                     handle,
                     stream.handle,
                     rows,
@@ -133,6 +183,8 @@ public final class RmsNorm {
                     gamma.memory,
                     MemorySegment.NULL,
                     out.memory,
+                    scalesMemory,
+                    zerosMemory,
                     sumMemory);
             Reference.reachabilityFence(this);
             Reference.reachabilityFence(stream);

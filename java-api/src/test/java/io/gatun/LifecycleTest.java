@@ -66,7 +66,7 @@ class LifecycleTest {
             for (DType dtype : DType.values()) {
                 boolean half = operator == Operator.ATTENTION || operator == Operator.MERGE
                         || operator == Operator.ROPE || operator == Operator.SELECT || operator == Operator.ROUTE
-                        || operator == Operator.MIX;
+                        || operator == Operator.MIX || operator == Operator.GLU;
                 boolean served = dtype == DType.F32 || dtype == DType.BF16
                         || (dtype == DType.S8 && operator == Operator.GEMM) || (dtype == DType.F16 && half);
                 assertEquals(Optional.of(served), device.supports(operator, dtype), operator + " " + dtype);

@@ -280,6 +280,15 @@ public class gatun_h extends gatun_h$shared {
     public static int GTN_OP_MIX() {
         return GTN_OP_MIX;
     }
+    private static final int GTN_OP_GLU = (int)11L;
+    /**
+     * {@snippet lang=c :
+     * enum <anonymous>.GTN_OP_GLU = 11
+     * }
+     */
+    public static int GTN_OP_GLU() {
+        return GTN_OP_GLU;
+    }
     private static final int GTN_ACT_NONE = (int)0L;
     /**
      * {@snippet lang=c :
@@ -2578,6 +2587,78 @@ public class gatun_h extends gatun_h$shared {
            throw new AssertionError("should not reach here", ex$);
         }
     }
+
+    private static class gtn_gemm_run_quantized {
+        public static final FunctionDescriptor DESC = FunctionDescriptor.of(
+            gatun_h.C_INT,
+            gatun_h.C_LONG,
+            gatun_h.C_LONG,
+            gatun_h.C_LONG,
+            gatun_h.C_LONG,
+            gatun_h.C_LONG,
+            gatun_h.C_POINTER,
+            gatun_h.C_POINTER,
+            gatun_h.C_POINTER,
+            gatun_h.C_POINTER,
+            gatun_h.C_POINTER,
+            gatun_h.C_POINTER,
+            gatun_h.C_POINTER,
+            gatun_h.C_POINTER
+        );
+
+        public static final MemorySegment ADDR = SYMBOL_LOOKUP.findOrThrow("gtn_gemm_run_quantized");
+
+        public static final MethodHandle HANDLE = Linker.nativeLinker().downcallHandle(ADDR, DESC);
+    }
+
+    /**
+     * Function descriptor for:
+     * {@snippet lang=c :
+     * gtn_status gtn_gemm_run_quantized(gtn_plan plan, gtn_stream stream, gtn_weights weights, int64_t rows, int64_t rows_a, const void *a, const void *scales, const void *zero_points, const void *bias, const void *residual, void *out, const void *group_offsets, const void *row_index)
+     * }
+     */
+    public static FunctionDescriptor gtn_gemm_run_quantized$descriptor() {
+        return gtn_gemm_run_quantized.DESC;
+    }
+
+    /**
+     * Downcall method handle for:
+     * {@snippet lang=c :
+     * gtn_status gtn_gemm_run_quantized(gtn_plan plan, gtn_stream stream, gtn_weights weights, int64_t rows, int64_t rows_a, const void *a, const void *scales, const void *zero_points, const void *bias, const void *residual, void *out, const void *group_offsets, const void *row_index)
+     * }
+     */
+    public static MethodHandle gtn_gemm_run_quantized$handle() {
+        return gtn_gemm_run_quantized.HANDLE;
+    }
+
+    /**
+     * Address for:
+     * {@snippet lang=c :
+     * gtn_status gtn_gemm_run_quantized(gtn_plan plan, gtn_stream stream, gtn_weights weights, int64_t rows, int64_t rows_a, const void *a, const void *scales, const void *zero_points, const void *bias, const void *residual, void *out, const void *group_offsets, const void *row_index)
+     * }
+     */
+    public static MemorySegment gtn_gemm_run_quantized$address() {
+        return gtn_gemm_run_quantized.ADDR;
+    }
+
+    /**
+     * {@snippet lang=c :
+     * gtn_status gtn_gemm_run_quantized(gtn_plan plan, gtn_stream stream, gtn_weights weights, int64_t rows, int64_t rows_a, const void *a, const void *scales, const void *zero_points, const void *bias, const void *residual, void *out, const void *group_offsets, const void *row_index)
+     * }
+     */
+    public static int gtn_gemm_run_quantized(long plan, long stream, long weights, long rows, long rows_a, MemorySegment a, MemorySegment scales, MemorySegment zero_points, MemorySegment bias, MemorySegment residual, MemorySegment out, MemorySegment group_offsets, MemorySegment row_index) {
+        var mh$ = gtn_gemm_run_quantized.HANDLE;
+        try {
+            if (TRACE_DOWNCALLS) {
+                traceDowncall("gtn_gemm_run_quantized", plan, stream, weights, rows, rows_a, a, scales, zero_points, bias, residual, out, group_offsets, row_index);
+            }
+            return (int)mh$.invokeExact(plan, stream, weights, rows, rows_a, a, scales, zero_points, bias, residual, out, group_offsets, row_index);
+        } catch (Error | RuntimeException ex) {
+           throw ex;
+        } catch (Throwable ex$) {
+           throw new AssertionError("should not reach here", ex$);
+        }
+    }
     private static final int GTN_MASK_PREFIX = (int)1L;
     /**
      * {@snippet lang=c :
@@ -3755,6 +3836,76 @@ public class gatun_h extends gatun_h$shared {
         }
     }
 
+    private static class gtn_norm_run_quantized {
+        public static final FunctionDescriptor DESC = FunctionDescriptor.of(
+            gatun_h.C_INT,
+            gatun_h.C_LONG,
+            gatun_h.C_LONG,
+            gatun_h.C_LONG,
+            gatun_h.C_POINTER,
+            gatun_h.C_POINTER,
+            gatun_h.C_POINTER,
+            gatun_h.C_POINTER,
+            gatun_h.C_POINTER,
+            gatun_h.C_POINTER,
+            gatun_h.C_POINTER,
+            gatun_h.C_POINTER
+        );
+
+        public static final MemorySegment ADDR = SYMBOL_LOOKUP.findOrThrow("gtn_norm_run_quantized");
+
+        public static final MethodHandle HANDLE = Linker.nativeLinker().downcallHandle(ADDR, DESC);
+    }
+
+    /**
+     * Function descriptor for:
+     * {@snippet lang=c :
+     * gtn_status gtn_norm_run_quantized(gtn_plan plan, gtn_stream stream, int64_t rows, const void *x, const void *residual, const void *gamma, const void *beta, void *out, void *scales, void *zero_points, void *sum)
+     * }
+     */
+    public static FunctionDescriptor gtn_norm_run_quantized$descriptor() {
+        return gtn_norm_run_quantized.DESC;
+    }
+
+    /**
+     * Downcall method handle for:
+     * {@snippet lang=c :
+     * gtn_status gtn_norm_run_quantized(gtn_plan plan, gtn_stream stream, int64_t rows, const void *x, const void *residual, const void *gamma, const void *beta, void *out, void *scales, void *zero_points, void *sum)
+     * }
+     */
+    public static MethodHandle gtn_norm_run_quantized$handle() {
+        return gtn_norm_run_quantized.HANDLE;
+    }
+
+    /**
+     * Address for:
+     * {@snippet lang=c :
+     * gtn_status gtn_norm_run_quantized(gtn_plan plan, gtn_stream stream, int64_t rows, const void *x, const void *residual, const void *gamma, const void *beta, void *out, void *scales, void *zero_points, void *sum)
+     * }
+     */
+    public static MemorySegment gtn_norm_run_quantized$address() {
+        return gtn_norm_run_quantized.ADDR;
+    }
+
+    /**
+     * {@snippet lang=c :
+     * gtn_status gtn_norm_run_quantized(gtn_plan plan, gtn_stream stream, int64_t rows, const void *x, const void *residual, const void *gamma, const void *beta, void *out, void *scales, void *zero_points, void *sum)
+     * }
+     */
+    public static int gtn_norm_run_quantized(long plan, long stream, long rows, MemorySegment x, MemorySegment residual, MemorySegment gamma, MemorySegment beta, MemorySegment out, MemorySegment scales, MemorySegment zero_points, MemorySegment sum) {
+        var mh$ = gtn_norm_run_quantized.HANDLE;
+        try {
+            if (TRACE_DOWNCALLS) {
+                traceDowncall("gtn_norm_run_quantized", plan, stream, rows, x, residual, gamma, beta, out, scales, zero_points, sum);
+            }
+            return (int)mh$.invokeExact(plan, stream, rows, x, residual, gamma, beta, out, scales, zero_points, sum);
+        } catch (Error | RuntimeException ex) {
+           throw ex;
+        } catch (Throwable ex$) {
+           throw new AssertionError("should not reach here", ex$);
+        }
+    }
+
     private static class gtn_softmax_plan {
         public static final FunctionDescriptor DESC = FunctionDescriptor.of(
             gatun_h.C_INT,
@@ -4003,6 +4154,134 @@ public class gatun_h extends gatun_h$shared {
                 traceDowncall("gtn_activation_run", plan, stream, rows, x, bias, out);
             }
             return (int)mh$.invokeExact(plan, stream, rows, x, bias, out);
+        } catch (Error | RuntimeException ex) {
+           throw ex;
+        } catch (Throwable ex$) {
+           throw new AssertionError("should not reach here", ex$);
+        }
+    }
+
+    private static class gtn_glu_plan {
+        public static final FunctionDescriptor DESC = FunctionDescriptor.of(
+            gatun_h.C_INT,
+            gatun_h.C_LONG,
+            gatun_h.C_POINTER,
+            gatun_h.C_POINTER,
+            gatun_h.C_POINTER
+        );
+
+        public static final MemorySegment ADDR = SYMBOL_LOOKUP.findOrThrow("gtn_glu_plan");
+
+        public static final MethodHandle HANDLE = Linker.nativeLinker().downcallHandle(ADDR, DESC);
+    }
+
+    /**
+     * Function descriptor for:
+     * {@snippet lang=c :
+     * gtn_status gtn_glu_plan(gtn_device device, const gtn_glu_desc *desc, gtn_plan *plan, gtn_message *message)
+     * }
+     */
+    public static FunctionDescriptor gtn_glu_plan$descriptor() {
+        return gtn_glu_plan.DESC;
+    }
+
+    /**
+     * Downcall method handle for:
+     * {@snippet lang=c :
+     * gtn_status gtn_glu_plan(gtn_device device, const gtn_glu_desc *desc, gtn_plan *plan, gtn_message *message)
+     * }
+     */
+    public static MethodHandle gtn_glu_plan$handle() {
+        return gtn_glu_plan.HANDLE;
+    }
+
+    /**
+     * Address for:
+     * {@snippet lang=c :
+     * gtn_status gtn_glu_plan(gtn_device device, const gtn_glu_desc *desc, gtn_plan *plan, gtn_message *message)
+     * }
+     */
+    public static MemorySegment gtn_glu_plan$address() {
+        return gtn_glu_plan.ADDR;
+    }
+
+    /**
+     * {@snippet lang=c :
+     * gtn_status gtn_glu_plan(gtn_device device, const gtn_glu_desc *desc, gtn_plan *plan, gtn_message *message)
+     * }
+     */
+    public static int gtn_glu_plan(long device, MemorySegment desc, MemorySegment plan, MemorySegment message) {
+        var mh$ = gtn_glu_plan.HANDLE;
+        try {
+            if (TRACE_DOWNCALLS) {
+                traceDowncall("gtn_glu_plan", device, desc, plan, message);
+            }
+            return (int)mh$.invokeExact(device, desc, plan, message);
+        } catch (Error | RuntimeException ex) {
+           throw ex;
+        } catch (Throwable ex$) {
+           throw new AssertionError("should not reach here", ex$);
+        }
+    }
+
+    private static class gtn_glu_run {
+        public static final FunctionDescriptor DESC = FunctionDescriptor.of(
+            gatun_h.C_INT,
+            gatun_h.C_LONG,
+            gatun_h.C_LONG,
+            gatun_h.C_LONG,
+            gatun_h.C_POINTER,
+            gatun_h.C_POINTER,
+            gatun_h.C_POINTER
+        );
+
+        public static final MemorySegment ADDR = SYMBOL_LOOKUP.findOrThrow("gtn_glu_run");
+
+        public static final MethodHandle HANDLE = Linker.nativeLinker().downcallHandle(ADDR, DESC);
+    }
+
+    /**
+     * Function descriptor for:
+     * {@snippet lang=c :
+     * gtn_status gtn_glu_run(gtn_plan plan, gtn_stream stream, int64_t rows, const void *gate, const void *x, void *out)
+     * }
+     */
+    public static FunctionDescriptor gtn_glu_run$descriptor() {
+        return gtn_glu_run.DESC;
+    }
+
+    /**
+     * Downcall method handle for:
+     * {@snippet lang=c :
+     * gtn_status gtn_glu_run(gtn_plan plan, gtn_stream stream, int64_t rows, const void *gate, const void *x, void *out)
+     * }
+     */
+    public static MethodHandle gtn_glu_run$handle() {
+        return gtn_glu_run.HANDLE;
+    }
+
+    /**
+     * Address for:
+     * {@snippet lang=c :
+     * gtn_status gtn_glu_run(gtn_plan plan, gtn_stream stream, int64_t rows, const void *gate, const void *x, void *out)
+     * }
+     */
+    public static MemorySegment gtn_glu_run$address() {
+        return gtn_glu_run.ADDR;
+    }
+
+    /**
+     * {@snippet lang=c :
+     * gtn_status gtn_glu_run(gtn_plan plan, gtn_stream stream, int64_t rows, const void *gate, const void *x, void *out)
+     * }
+     */
+    public static int gtn_glu_run(long plan, long stream, long rows, MemorySegment gate, MemorySegment x, MemorySegment out) {
+        var mh$ = gtn_glu_run.HANDLE;
+        try {
+            if (TRACE_DOWNCALLS) {
+                traceDowncall("gtn_glu_run", plan, stream, rows, gate, x, out);
+            }
+            return (int)mh$.invokeExact(plan, stream, rows, gate, x, out);
         } catch (Error | RuntimeException ex) {
            throw ex;
         } catch (Throwable ex$) {
