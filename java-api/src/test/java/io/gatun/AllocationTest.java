@@ -96,6 +96,27 @@ class AllocationTest {
                     }
                 });
             }
+            try (Glu.Plan plan = Glu.of(Activation.SILU).plan(device, spec, spec, spec)) {
+                measure("glu", count -> {
+                    for (int i = 0; i < count; i++) {
+                        plan.run(stream, x, x, out);
+                    }
+                });
+            }
+            Tensor bytes = Tensor.allocate(confined, DType.U8, 2, 8);
+            Tensor scales = Tensor.allocate(confined, DType.F32, 2);
+            Tensor zeros = Tensor.allocate(confined, DType.S32, 2);
+            try (RmsNorm.Plan norm = RmsNorm.of(1).plan(device, spec, bytes.spec());
+                    PackedWeights weights = PackedWeights.pack(
+                            device, DType.S8, Tensor.allocate(confined, DType.F32, 8, 8));
+                    Gemm.Plan gemm = Gemm.of(DType.S8).plan(device, bytes.spec(), spec)) {
+                measure("quantized rows", count -> {
+                    for (int i = 0; i < count; i++) {
+                        norm.runQuantized(stream, x, null, row, bytes, scales, zeros, null);
+                        gemm.runQuantized(stream, weights, bytes, scales, zeros, null, null, out, null, null);
+                    }
+                });
+            }
             Tensor q = Tensor.allocate(confined, DType.F32, 1, 2, 1, 8);
             Tensor result = pool.tensor(DType.F32, 1, 2, 1, 8);
             Tensor lengths = Tensor.allocate(confined, DType.S64, 1).copyFrom(new long[] {2});

@@ -514,6 +514,82 @@ class ArgumentsTest {
     }
 
     @Test
+    void glu() {
+        Glu glu = Glu.of(Activation.SILU);
+        assertThrows(NullPointerException.class, () -> Glu.of(null));
+        Expect.illegalArgument("gate: F32[4, 2, 6], expected a matrix", () -> glu.plan(DEVICE, spec(4, 2, 6), SPEC, SPEC));
+        Expect.illegalArgument("gate: S8", () -> glu.plan(DEVICE, TensorSpec.of(DType.S8, 4, 6), SPEC, SPEC));
+        Expect.illegalArgument("x: F32[4, 5], expected the shape of gate",
+                () -> glu.plan(DEVICE, SPEC, spec(4, 5), SPEC));
+        Expect.illegalArgument("x: BF16[4, 6], expected F32",
+                () -> glu.plan(DEVICE, SPEC, TensorSpec.of(DType.BF16, 4, 6), SPEC));
+        Expect.illegalArgument("x: ", () -> glu.plan(DEVICE, SPEC, spec(6, 4).transpose(0, 1), SPEC));
+        Expect.illegalArgument("out: F32[3, 6]", () -> glu.plan(DEVICE, SPEC, SPEC, spec(3, 6)));
+        Expect.illegalArgument("out: S32", () -> glu.plan(DEVICE, SPEC, SPEC, TensorSpec.of(DType.S32, 4, 6)));
+        Tensor both = tensor(4, 12);
+        Tensor gate = both.slice(1, 0, 6);
+        Tensor x = both.slice(1, 6, 12);
+        try (Glu.Plan plan = glu.plan(DEVICE, gate.spec(), x.spec(), SPEC);
+                Glu.Plan plain = glu.plan(DEVICE, SPEC, SPEC, SPEC)) {
+            Expect.illegalArgument("stream", () -> plan.run(FOREIGN, gate, x, OUT));
+            Expect.illegalArgument("gate (strides", () -> plan.run(STREAM, X, x, OUT));
+            Expect.illegalArgument("x: F32[3, 6] strides [12, 1], expected 4 rows",
+                    () -> plan.run(STREAM, gate, x.slice(0, 0, 3), OUT));
+            Expect.illegalArgument("out: F32[3, 6], expected 4 rows",
+                    () -> plan.run(STREAM, gate, x, OUT.slice(0, 0, 3)));
+            Expect.illegalArgument("out: read-only", () -> plan.run(STREAM, gate, x, readOnly(OUT)));
+            Tensor three = tensor(5, 6);
+            Expect.illegalArgument("out: overlaps x",
+                    () -> plain.run(STREAM, X, three.slice(0, 0, 4), three.slice(0, 1, 5)));
+            plan.run(STREAM, gate, x, OUT);
+            plain.run(STREAM, X, OUT, OUT);
+        }
+    }
+
+    @Test
+    void quantizedRows() {
+        TensorSpec bytes = TensorSpec.of(DType.U8, 4, 6);
+        Tensor rows = typed(DType.U8, 4, 6);
+        Tensor scales = tensor(4);
+        Tensor zeros = typed(DType.S32, 4);
+        Expect.illegalArgument("x: U8", () -> LayerNorm.of(0).plan(DEVICE, bytes, bytes));
+        Expect.illegalArgument("out: S8[4, 6], expected F32, BF16 or U8",
+                () -> RmsNorm.of(0).plan(DEVICE, SPEC, TensorSpec.of(DType.S8, 4, 6)));
+        try (RmsNorm.Plan plan = RmsNorm.of(0).plan(DEVICE, SPEC, bytes);
+                RmsNorm.Plan plain = RmsNorm.of(0).plan(DEVICE, SPEC, SPEC)) {
+            Expect.illegalArgument("scales: null, expected F32[4]", () -> plan.run(STREAM, X, ROW, rows));
+            Expect.illegalArgument("scales: F32[4], expected null",
+                    () -> plain.runQuantized(STREAM, X, null, ROW, OUT, scales, zeros, null));
+            Expect.illegalArgument("scales: F32[3], expected 4 rows",
+                    () -> plan.runQuantized(STREAM, X, null, ROW, rows, scales.slice(0, 0, 3), zeros, null));
+            Expect.illegalArgument("zeroPoints",
+                    () -> plan.runQuantized(STREAM, X, null, ROW, rows, scales, scales, null));
+            Expect.illegalArgument("zeroPoints: read-only",
+                    () -> plan.runQuantized(STREAM, X, null, ROW, rows, scales, readOnly(zeros), null));
+            Expect.illegalArgument("scales: overlaps gamma",
+                    () -> plan.runQuantized(STREAM, X, null, ROW, rows, ROW.slice(0, 1, 5), zeros, null));
+            plan.runQuantized(STREAM, X, null, ROW, rows, scales, zeros, null);
+        }
+        Expect.illegalArgument("a: U8[4, 6], expected F32 or BF16",
+                () -> Gemm.of(DType.F32).plan(DEVICE, bytes, SPEC));
+        Expect.illegalArgument("a: U8[4, 6], expected F32 or BF16",
+                () -> Gemm.of(DType.S8).lowRank(2, DType.F32, 1).plan(DEVICE, bytes, SPEC));
+        try (PackedWeights weights = PackedWeights.pack(DEVICE, DType.S8, tensor(6, 6));
+                Gemm.Plan plan = Gemm.of(DType.S8).plan(DEVICE, bytes, SPEC);
+                Gemm.Plan plain = Gemm.of(DType.S8).plan(DEVICE, SPEC, SPEC)) {
+            Expect.illegalArgument("scales: null, expected F32[4]", () -> plan.run(STREAM, weights, rows, OUT));
+            Expect.illegalArgument("scales: F32[4], expected null", () -> plain.runQuantized(
+                    STREAM, weights, X, scales, zeros, null, null, OUT, null, null));
+            Expect.illegalArgument("zeroPoints: S32[3], expected 4 rows", () -> plan.runQuantized(
+                    STREAM, weights, rows, scales, zeros.slice(0, 0, 3), null, null, OUT, null, null));
+            Expect.illegalArgument("out: overlaps scales", () -> plan.runQuantized(
+                    STREAM, weights, rows, OUT.slice(0, 0, 1).reshape(6).slice(0, 0, 4), zeros, null, null, OUT, null,
+                    null));
+            plan.runQuantized(STREAM, weights, rows, scales, zeros, null, null, OUT, null, null);
+        }
+    }
+
+    @Test
     void selection() {
         TensorSpec q = spec(2, 6, 4, 8);
         TensorSpec k = spec(2, 5, 2, 8);

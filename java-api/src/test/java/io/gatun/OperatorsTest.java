@@ -813,6 +813,55 @@ class OperatorsTest {
         }
     }
 
+    @ParameterizedTest
+    @EnumSource(Activation.class)
+    void glu(Activation activation) {
+        Tensor both = tensor(4, 18);
+        Tensor gate = both.slice(1, 0, 9);
+        Tensor x = both.slice(1, 9, 18);
+        Tensor out = tensor(4, 9);
+        try (Glu.Plan plan = Glu.of(activation).plan(device, gate.spec(), x.spec(), out.spec())) {
+            assertEquals("glu", plan.info().operator());
+            plan.run(stream, gate, x, out);
+            for (int i = 0; i < 36; i++) {
+                double product = apply(activation, gate.getFloat(i / 9, i % 9)) * x.getFloat(i / 9, i % 9);
+                assertEquals(product, out.getFloat(i / 9, i % 9), TOLERANCE);
+            }
+        }
+    }
+
+    /** A norm in 8 bits, and a product of its rows: the bits of the way over F32. */
+    @Test
+    void quantizedRows() {
+        Tensor x = tensor(4, 9);
+        Tensor residual = tensor(4, 9);
+        Tensor gamma = tensor(9);
+        Tensor beta = tensor(9);
+        Tensor floats = tensor(4, 9);
+        Tensor bytes = Tensor.allocate(arena, DType.U8, 4, 9);
+        Tensor scales = tensor(4);
+        Tensor zeros = Tensor.allocate(arena, DType.S32, 4);
+        Tensor sum = tensor(4, 9);
+        Tensor expected = tensor(4, 5);
+        Tensor out = tensor(4, 5);
+        LayerNorm norm = LayerNorm.of(0.1f).residual().sum();
+        try (LayerNorm.Plan plain = norm.plan(device, x.spec(), floats.spec());
+                LayerNorm.Plan quantized = norm.plan(device, x.spec(), bytes.spec());
+                PackedWeights weights = PackedWeights.pack(device, DType.S8, tensor(9, 5));
+                Gemm.Plan ofFloats = Gemm.of(DType.S8).plan(device, floats.spec(), out.spec());
+                Gemm.Plan ofBytes = Gemm.of(DType.S8).plan(device, bytes.spec(), out.spec())) {
+            plain.run(stream, x, residual, gamma, beta, floats, sum);
+            quantized.runQuantized(stream, x, residual, gamma, beta, bytes, scales, zeros, sum);
+            for (int i = 0; i < 36; i++) {
+                float value = (bytes.getFloat(i / 9, i % 9) - zeros.getFloat(i / 9)) * scales.getFloat(i / 9);
+                assertEquals(floats.getFloat(i / 9, i % 9), value, scales.getFloat(i / 9));
+            }
+            ofFloats.run(stream, weights, floats, expected);
+            ofBytes.runQuantized(stream, weights, bytes, scales, zeros, null, null, out, null, null);
+            assertArrayEquals(expected.toFloatArray(), out.toFloatArray());
+        }
+    }
+
     private static double apply(Activation activation, double x) {
         return switch (activation) {
             case NONE -> x;

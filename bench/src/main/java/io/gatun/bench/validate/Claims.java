@@ -31,7 +31,8 @@ final class Claims {
             new Kind("layernorm", Operator.NORM, FLOATS),
             new Kind("rmsnorm", Operator.NORM, FLOATS),
             new Kind("softmax", Operator.SOFTMAX, FLOATS),
-            new Kind("activation", Operator.ACTIVATION, FLOATS));
+            new Kind("activation", Operator.ACTIVATION, FLOATS),
+            new Kind("glu", Operator.GLU, FLOATS_AND_HALF));
 
     private Claims() {}
 

@@ -8,6 +8,7 @@ import io.gatun.Tensor;
 import io.gatun.bench.reference.Expected;
 import io.gatun.bench.reference.GemmReference;
 import io.gatun.bench.reference.GemmReference.LowRank;
+import io.gatun.bench.reference.RowQuantizer;
 import java.util.Arrays;
 import java.util.List;
 import java.util.Map;
@@ -20,7 +21,7 @@ import org.jspecify.annotations.Nullable;
  * GEMM with its epilogue: {@code gemm int8 f32->bf16 m33 k129 n65 max48 strided wt wbf16 bias gelu_erf residual inplace
  * seed=7}. {@code wt} takes weights that lie transposed, {@code wbf16} weights in BF16; {@code inplace} writes over the
  * residual. {@code groups=3,0,9} multiplies so many rows by a matrix each, and leaves further rows alone;
- * {@code rowindex=5} takes the rows by number out of five; {@code lora=16 loradtype=bf16} adds a product of rank 16.
+ * {@code int8 u8->f32} takes rows that were quantized before; {@code rowindex=5} takes the rows by number out of five; {@code lora=16 loradtype=bf16} adds a product of rank 16.
  *
  * @param format of the packed weights: F32, BF16 or S8
  * @param maxM rows of the plan
@@ -43,7 +44,7 @@ record GemmCase(DType format, DType in, DType out, int m, int maxM, int k, int n
                 .filter(f -> words.flag(FORMATS.get(f)))
                 .findFirst()
                 .orElseThrow(() -> words.wrong("the format, f32, bf16 or int8, is missing"));
-        DType[] types = words.types();
+        DType[] types = words.rowTypes();
         int m = words.count("m");
         GemmCase gemm = new GemmCase(format, types[0], types[1], m, words.count("max", m), words.count("k"),
                 words.count("n"), words.flag("strided"), words.flag("wt"), words.flag("wbf16") ? DType.BF16 : DType.F32,
@@ -54,6 +55,9 @@ record GemmCase(DType format, DType in, DType out, int m, int maxM, int k, int n
         words.end();
         if (gemm.rowsA < 0 || gemm.rank < 0 || gemm.rank > 0 && (gemm.groups != null || gemm.rowsA > 0)) {
             throw words.wrong("a rank goes with neither groups nor an index of rows, and none is negative");
+        }
+        if (gemm.out == DType.U8 || gemm.in == DType.U8 && (format != DType.S8 || gemm.rank > 0)) {
+            throw words.wrong("u8 is the type of rows that meet weights of int8, without a rank");
         }
         if (gemm.rank == 0 && gemm.loraDtype != DType.F32) {
             throw words.wrong("'loradtype' is of 'lora', and there is none");
@@ -171,7 +175,10 @@ record GemmCase(DType format, DType in, DType out, int m, int maxM, int k, int n
         int sources = rowsA > 0 ? rowsA : m;
         Rows rows = new Rows(sources, sources + slack, k, strided);
         Rows columns = new Rows(m, maxM, n, strided);
-        Operand source = rows.input(trial, "a", in, a);
+        QuantizedRows given = in == DType.U8 ? QuantizedRows.of(a, sources, k) : null;
+        Operand source = rows.input(trial, "a", in, given == null ? a : given.values);
+        Operand steps = given == null ? null : trial.input("scales", DType.F32, given.scales, sources);
+        Operand middles = given == null ? null : trial.input("zero_points", given.zeros, sources);
         Operand matrix = weights(trial, w);
         Operand shift = b == null
                 ? null
@@ -197,7 +204,35 @@ record GemmCase(DType format, DType in, DType out, int m, int maxM, int k, int n
         Tensor number = taken == null ? null : taken.tensor();
         Tensor loraA = down == null ? null : down.tensor();
         Tensor loraB = up == null ? null : up.tensor();
-        trial.execute(plan, stream -> plan.run(stream, packed, x, z, sum, y, offsets, number, loraA, loraB));
+        Tensor scales = steps == null ? null : steps.tensor();
+        Tensor zeros = middles == null ? null : middles.tensor();
+        trial.execute(plan, stream -> {
+            if (scales == null || zeros == null) {
+                plan.run(stream, packed, x, z, sum, y, offsets, number, loraA, loraB);
+            } else {
+                plan.runQuantized(stream, packed, x, scales, zeros, z, sum, y, offsets, number);
+            }
+        });
+    }
+
+    /** Rows as an operator before would have quantized them. */
+    private record QuantizedRows(float[] values, float[] scales, int[] zeros) {
+        static QuantizedRows of(float[] a, int rows, int k) {
+            QuantizedRows made = new QuantizedRows(new float[rows * k], new float[rows], new int[rows]);
+            RowQuantizer row = new RowQuantizer(k);
+            for (int i = 0; i < rows; i++) {
+                if (!row.quantize(a, i * k)) {
+                    made.scales[i] = Float.NaN;
+                    continue;
+                }
+                made.scales[i] = row.scale();
+                made.zeros[i] = row.zero();
+                for (int p = 0; p < k; p++) {
+                    made.values[i * k + p] = row.values()[p];
+                }
+            }
+            return made;
+        }
     }
 
     private Operand weights(Trial trial, float[] w) {
@@ -247,7 +282,7 @@ record GemmCase(DType format, DType in, DType out, int m, int maxM, int k, int n
                 }
             }
         }
-        return Values.rounded(a, in);
+        return in == DType.U8 ? a : Values.rounded(a, in);
     }
 
     private float activation(float value, int p, RandomGenerator random) {

@@ -6,6 +6,7 @@ import io.gatun.RmsNorm;
 import io.gatun.Tensor;
 import io.gatun.bench.reference.Expected;
 import io.gatun.bench.reference.NormReference;
+import io.gatun.bench.reference.QuantizedReference;
 import java.util.Arrays;
 import java.util.StringJoiner;
 import java.util.random.RandomGenerator;
@@ -13,7 +14,7 @@ import org.jspecify.annotations.Nullable;
 
 /**
  * Layer and RMS normalisation: {@code layernorm f32->bf16 r5 n33 residual sum nobeta eps=1.0E-5 inplace seed=1}. With
- * {@code inplace} the sum is written over x where there is one, and else the output.
+ * {@code inplace} the sum is written over x where there is one, and else the output. {@code f32->u8} quantizes.
  *
  * @param family layernorm or rmsnorm
  * @param maxRows rows of the plan
@@ -23,13 +24,16 @@ record NormCase(String family, DType in, DType out, int rows, int maxRows, int n
     private static final float USUAL_EPSILON = 1e-5f;
 
     static NormCase parse(String family, Words words) {
-        DType[] types = words.types();
+        DType[] types = words.rowTypes();
         int rows = words.count("r");
         NormCase norm = new NormCase(family, types[0], types[1], rows, words.count("max", rows), words.count("n"),
                 words.real("eps", USUAL_EPSILON), words.flag("residual"), words.flag("sum"),
                 !words.flag("nobeta") && family.equals("layernorm"), words.flag("strided"), words.flag("inplace"),
                 words.oneOf(Values.class, Values.NORMAL), words.seed());
         words.end();
+        if (norm.in == DType.U8 || norm.out == DType.U8 && norm.inplace && !norm.sum) {
+            throw words.wrong("u8 is the type of outputs, which are not in place");
+        }
         return norm;
     }
 
@@ -99,6 +103,7 @@ record NormCase(String family, DType in, DType out, int rows, int maxRows, int n
                 ? NormReference.layerNorm(rows, n, epsilon, x, r, g, b, flush)
                 : NormReference.rmsNorm(rows, n, epsilon, x, r, g, flush);
         Expected hidden = NormReference.sum(x, r, flush);
+        QuantizedReference.Quantized quantized = out == DType.U8 ? QuantizedReference.rows(normal, n) : null;
         return trial -> {
             Rows shape = new Rows(rows, maxRows, n, strided);
             Operand source = shape.input(trial, "x", in, x);
@@ -107,23 +112,32 @@ record NormCase(String family, DType in, DType out, int rows, int maxRows, int n
             Operand shift = b == null ? null : trial.input("beta", DType.F32, b, n);
             Operand target = inplace && !sum
                     ? trial.overwrite(source, shape.run(), normal)
-                    : shape.output(trial, "out", out, normal);
+                    : shape.output(trial, "out", out, quantized == null ? normal : quantized.values());
+            Operand scales = quantized == null ? null : perRow(trial, "scales", DType.F32, quantized.scales());
+            Operand zeros = quantized == null ? null : perRow(trial, "zero_points", DType.S32, quantized.zeros());
             Operand total = !sum
                     ? null
                     : inplace
                             ? trial.overwrite(source, shape.run(), hidden)
                             : shape.output(trial, "sum", in, hidden);
-            run(trial, shape, source, added, gamma, shift, target, total);
+            run(trial, shape, source, added, gamma, shift, target, scales, zeros, total);
         };
     }
 
+    private Operand perRow(Trial trial, String name, DType dtype, Expected expected) {
+        return trial.output(name, dtype, new long[] {maxRows}, new long[] {1}, new long[] {rows}, expected);
+    }
+
     private void run(Trial trial, Rows shape, Operand source, @Nullable Operand added, Operand gamma,
-            @Nullable Operand shift, Operand target, @Nullable Operand total) {
+            @Nullable Operand shift, Operand target, @Nullable Operand scales, @Nullable Operand zeros,
+            @Nullable Operand total) {
         Tensor x = source.tensor(shape.run());
         Tensor r = added == null ? null : added.tensor(shape.run());
         Tensor g = gamma.tensor();
         Tensor b = shift == null ? null : shift.tensor();
         Tensor y = target.tensor(shape.run());
+        Tensor s = scales == null ? null : scales.tensor(rows);
+        Tensor z = zeros == null ? null : zeros.tensor(rows);
         Tensor h = total == null ? null : total.tensor(shape.run());
         if (layer()) {
             LayerNorm norm = LayerNorm.of(epsilon);
@@ -132,14 +146,26 @@ record NormCase(String family, DType in, DType out, int rows, int maxRows, int n
             norm = beta ? norm : norm.withoutBeta();
             LayerNorm description = norm;
             LayerNorm.Plan plan = trial.open(() -> description.plan(trial.device(), source.spec(), target.spec()));
-            trial.execute(plan, stream -> plan.run(stream, x, r, g, b, y, h));
+            trial.execute(plan, stream -> {
+                if (s == null || z == null) {
+                    plan.run(stream, x, r, g, b, y, h);
+                } else {
+                    plan.runQuantized(stream, x, r, g, b, y, s, z, h);
+                }
+            });
         } else {
             RmsNorm norm = RmsNorm.of(epsilon);
             norm = residual ? norm.residual() : norm;
             norm = sum ? norm.sum() : norm;
             RmsNorm description = norm;
             RmsNorm.Plan plan = trial.open(() -> description.plan(trial.device(), source.spec(), target.spec()));
-            trial.execute(plan, stream -> plan.run(stream, x, r, g, y, h));
+            trial.execute(plan, stream -> {
+                if (s == null || z == null) {
+                    plan.run(stream, x, r, g, y, h);
+                } else {
+                    plan.runQuantized(stream, x, r, g, y, s, z, h);
+                }
+            });
         }
     }
 

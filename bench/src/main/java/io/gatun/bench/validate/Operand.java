@@ -253,18 +253,19 @@ final class Operand {
             case S8 -> memory.getAtIndex(ValueLayout.JAVA_BYTE, element);
             case S32 -> memory.getAtIndex(ValueLayout.JAVA_INT, element);
             case S64 -> memory.getAtIndex(ValueLayout.JAVA_LONG, element);
-            case U8 -> throw new IllegalArgumentException("a " + dtype + " is not read as a number");
+            case U8 -> Byte.toUnsignedInt(memory.getAtIndex(ValueLayout.JAVA_BYTE, element));
         };
     }
 
-    /** Writes a value, rounded to the type; S8 takes integers, and poison for NaN. */
+    /** Writes a value, rounded to the type; S8 and U8 take integers, and poison for NaN. */
     void set(long element, float value) {
         switch (dtype) {
             case F32 -> memory.setAtIndex(ValueLayout.JAVA_FLOAT, element, value);
             case BF16 -> memory.setAtIndex(ValueLayout.JAVA_SHORT, element, Bf16.bits(value));
             case F16 -> memory.setAtIndex(ValueLayout.JAVA_SHORT, element, F16.bits(value));
-            case S8 -> memory.setAtIndex(ValueLayout.JAVA_BYTE, element, Float.isNaN(value) ? POISON_8 : (byte) value);
-            case U8, S32, S64 -> throw new IllegalArgumentException("a " + dtype + " is not written as a number");
+            case S8, U8 ->
+                memory.setAtIndex(ValueLayout.JAVA_BYTE, element, Float.isNaN(value) ? POISON_8 : (byte) (int) value);
+            case S32, S64 -> throw new IllegalArgumentException("a " + dtype + " is not written as a number");
         }
     }
 

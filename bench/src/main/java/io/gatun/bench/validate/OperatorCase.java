@@ -10,7 +10,7 @@ import java.util.random.RandomGenerator;
  */
 sealed interface OperatorCase extends Case
         permits GemmCase, AttentionCase, MergeCase, RopeCase, SelectCase, SparseCase, RouteCase, MixCase, NormCase,
-                SoftmaxCase, ActivationCase {
+                SoftmaxCase, ActivationCase, GluCase {
     @Override
     DType dtype();
 
@@ -53,9 +53,10 @@ sealed interface OperatorCase extends Case
             case "layernorm", "rmsnorm" -> NormCase.parse(operator, words);
             case "softmax" -> SoftmaxCase.parse(words);
             case "activation" -> ActivationCase.parse(words);
+            case "glu" -> GluCase.parse(words);
             default -> throw words.wrong("'" + operator
                     + "' is no operator; there are gemm, attention, merge, rope, select, sparse, route, mix, "
-                    + "layernorm, rmsnorm, softmax and activation");
+                    + "layernorm, rmsnorm, softmax, activation and glu");
         };
     }
 

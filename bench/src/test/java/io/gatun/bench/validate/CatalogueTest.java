@@ -39,7 +39,7 @@ class CatalogueTest {
         assertEquals(
                 Set.of(
                         "gemm", "attention", "merge", "rope", "select", "sparse", "route", "mix", "layernorm",
-                        "rmsnorm", "softmax", "activation", "device"),
+                        "rmsnorm", "softmax", "activation", "glu", "device"),
                 operators);
     }
 
@@ -151,6 +151,14 @@ class CatalogueTest {
                 "mix f32->f32 parts1 t1 h0 n4",
                 "mix f32->f32 parts1 t1 h1 n4 inplace",
                 "mix f32->s8 parts1 t1 h1 n4",
+                "glu silu f32->u8 r1 n4",
+                "glu silu f32->f32 r1 n4 halves inplace",
+                "glu silu f32->bf16 r1 n4 inplace",
+                "layernorm u8->f32 r1 n4",
+                "layernorm f32->u8 r1 n4 inplace",
+                "gemm f32 u8->f32 m1 k1 n1",
+                "gemm int8 f32->u8 m1 k1 n1",
+                "gemm int8 u8->f32 m1 k1 n1 lora=2",
                 "softmax f32->f32 r1 n1 seed=x",
                 "layernorm f32->f32 r1 n1 eps=tiny",
                 "refuse softmax f32",
@@ -180,5 +188,7 @@ class CatalogueTest {
         assertTrue(OperatorCase.parse("mix f32->f32 parts2 t2 h1 n1 rows=0").degenerate());
         assertFalse(OperatorCase.parse("mix f32->f32 parts0 t2 h1 n1 residual").degenerate());
         assertFalse(OperatorCase.parse("layernorm f32->f32 r2 n1").degenerate());
+        assertTrue(OperatorCase.parse("glu silu f32->f32 r0 n1").degenerate());
+        assertFalse(OperatorCase.parse("glu silu f32->f32 r1 n1 halves").degenerate());
     }
 }
