@@ -217,6 +217,7 @@ constexpr Operator kOperators[] = {
     {GTN_OP_SELECT, plan_of<gtn_select_desc, select_plan>, select_serves},
     {GTN_OP_ROUTE, plan_of<gtn_route_desc, route_plan>, route_serves},
     {GTN_OP_MIX, plan_of<gtn_mix_desc, mix_plan>, mix_serves},
+    {GTN_OP_GLU, plan_of<gtn_glu_desc, glu_plan>, glu_serves},
 };
 
 const Operator* find(int32_t op) {

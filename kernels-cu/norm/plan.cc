@@ -3,7 +3,6 @@
 #include <cstdio>
 
 #include "core/message.h"
-
 #include "norm/kernels.h"
 
 namespace gatun::gpu {
