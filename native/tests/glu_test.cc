@@ -37,7 +37,7 @@ double tolerance(int32_t activation, double g, double x, int32_t out_dtype) {
   if (activation == GTN_ACT_SILU) units = 3.5;
   if (activation == GTN_ACT_GELU_TANH) units = 7.0 + 3.0 * std::fabs(2.0 * (g + 0.044715 * g * g * g));
   const double computed = exact * (2.0 * units + 1.0) * kUnitRoundoffF32 + 0x1p-149 * (1.0 + std::fabs(x));
-  const double rounded = out_dtype == GTN_F32 ? 0.0 : out_dtype == GTN_BF16 ? 0x1p-9 : 0x1p-11;
+  const double rounded = out_dtype == GTN_F32 ? 0.0 : out_dtype == GTN_BF16 ? 0x1p-8 : 0x1p-11;
   return computed + rounded * (exact + computed) + (out_dtype == GTN_F16 ? 0x1p-25 : 0x1p-134);
 }
 
