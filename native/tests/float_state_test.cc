@@ -22,6 +22,15 @@ struct FloatState {
     asm volatile("fnstcw %0" : "=m"(word));
     return word;
   }();
+#elif defined(__aarch64__)
+  uint64_t fpcr = control();  // modes alone: what has happened is in another register
+
+  static uint64_t control() {
+    uint64_t word;
+    asm volatile("mrs %0, fpcr" : "=r"(word));
+    return word;
+  }
+  static void set_control(uint64_t word) { asm volatile("msr fpcr, %0" : : "r"(word)); }
 #endif
 
   bool operator==(const FloatState&) const = default;
@@ -61,6 +70,12 @@ TEST(FloatState, ShowsFlushToZero) {
   EXPECT_FALSE(before == FloatState());
   EXPECT_FALSE(denormals_work());
   _mm_setcsr(csr);
+#elif defined(__aarch64__)
+  const FloatState before;
+  FloatState::set_control(before.fpcr | uint64_t{1} << 24);
+  EXPECT_FALSE(before == FloatState());
+  EXPECT_FALSE(denormals_work());
+  FloatState::set_control(before.fpcr);
 #endif
   EXPECT_TRUE(denormals_work());
 }

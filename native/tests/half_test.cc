@@ -23,6 +23,16 @@ extern const gatun::test::HalfLevel half_level;
 namespace bf16 {
 extern const gatun::test::HalfLevel half_level;
 }
+#elif defined(__aarch64__) && !defined(GATUN_SCALAR_ALONE)
+namespace neon {
+extern const gatun::test::HalfLevel half_level;
+}
+namespace dotprod {
+extern const gatun::test::HalfLevel half_level;
+}
+namespace i8mm {
+extern const gatun::test::HalfLevel half_level;
+}
 #endif
 }  // namespace gatun::cpu
 
@@ -36,6 +46,10 @@ const HalfLevel* level_of(const std::string& device) {
   if (device == "cpu:avx512") return &cpu::avx512::half_level;
   if (device == "cpu:vnni") return &cpu::vnni::half_level;
   if (device == "cpu:bf16") return &cpu::bf16::half_level;
+#elif defined(__aarch64__) && !defined(GATUN_SCALAR_ALONE)
+  if (device == "cpu:neon") return &cpu::neon::half_level;
+  if (device == "cpu:dotprod") return &cpu::dotprod::half_level;
+  if (device == "cpu:i8mm") return &cpu::i8mm::half_level;
 #endif
   return nullptr;
 }

@@ -38,15 +38,19 @@ double clock_rate() {
 TEST(Limits, AreWithinWhatOneThreadCanDo) {
   for (const std::string& name : cpu_devices()) {
     OpenDevice device(name, 1);
-    const double lanes = name == "cpu:scalar" ? 4 : name == "cpu:avx2" ? 8 : 16;
-    const double products = name == "cpu:scalar" ? 1 : name == "cpu:vnni" || name == "cpu:bf16" ? 4 * lanes : 2 * lanes;
-    // Operations in a cycle: two units of vectors, and the scalar level's multiplications and additions apart; up to four
-    // for integers. A quarter more, for a clock that changes.
+    const bool arm = name == "cpu:neon" || name == "cpu:dotprod" || name == "cpu:i8mm";
+    const bool sums_two = name == "cpu:bf16" || name == "cpu:i8mm";
+    const bool sums_four = name == "cpu:vnni" || name == "cpu:bf16" || name == "cpu:dotprod" || name == "cpu:i8mm";
+    const double lanes = name == "cpu:scalar" || arm ? 4 : name == "cpu:avx2" ? 8 : 16;
+    const double products = name == "cpu:scalar" ? 1 : sums_four ? 4 * lanes : 2 * lanes;
+    const double units = arm ? 4 : 2;
+    // Operations in a cycle: two units of vectors, four on Arm, and the scalar level's multiplications and additions apart;
+    // up to four for integers. A quarter more, for a clock that changes.
     const struct {
       int32_t limit;
       double most;
-    } expected[] = {{GTN_LIMIT_F32, 1.25 * 4 * lanes},
-                    {GTN_LIMIT_BF16, 1.25 * (name == "cpu:bf16" ? 8 : 4) * lanes},
+    } expected[] = {{GTN_LIMIT_F32, 1.25 * 2 * units * lanes},
+                    {GTN_LIMIT_BF16, 1.25 * (sums_two ? 4 : 2) * units * lanes},
                     {GTN_LIMIT_S8, 1.25 * 8 * products}};
     for (const auto& [limit, most] : expected) {
       const double before = clock_rate();
@@ -63,12 +67,12 @@ TEST(Limits, AreWithinWhatOneThreadCanDo) {
       EXPECT_LT(rate, 500e9) << name << " limit " << limit << ": more than memory or a shared cache gives one thread";
     }
     // An argument's reduction, a polynomial of degree 3 and the product with a power of two are eight operations at the
-    // least, and two units do them. Where there is no table of such powers the degree is 6, and there are a dozen.
+    // least, and the units do them. Where there is no table of such powers the degree is 6, and there are a dozen.
     const double before = clock_rate();
     const double exponentials = measure(device, GTN_LIMIT_EXP);
     std::printf("%s: %.3g exponentials per second\n", name.c_str(), exponentials);
     EXPECT_GT(exponentials, 1e6) << name;
-    EXPECT_LT(exponentials, 1.25 * lanes / (lanes < 16 ? 6 : 4) * std::max(before, clock_rate())) << name;
+    EXPECT_LT(exponentials, 1.25 * lanes * units / (lanes < 16 ? 12 : 8) * std::max(before, clock_rate())) << name;
   }
 }
 

@@ -19,6 +19,16 @@ extern const gatun::test::MathLevel math_level;
 namespace bf16 {
 extern const gatun::test::MathLevel math_level;
 }
+#elif defined(__aarch64__) && !defined(GATUN_SCALAR_ALONE)
+namespace neon {
+extern const gatun::test::MathLevel math_level;
+}
+namespace dotprod {
+extern const gatun::test::MathLevel math_level;
+}
+namespace i8mm {
+extern const gatun::test::MathLevel math_level;
+}
 #endif
 }  // namespace gatun::cpu
 
@@ -32,6 +42,10 @@ const MathLevel* level_of(const std::string& device) {
   if (device == "cpu:avx512") return &cpu::avx512::math_level;
   if (device == "cpu:vnni") return &cpu::vnni::math_level;
   if (device == "cpu:bf16") return &cpu::bf16::math_level;
+#elif defined(__aarch64__) && !defined(GATUN_SCALAR_ALONE)
+  if (device == "cpu:neon") return &cpu::neon::math_level;
+  if (device == "cpu:dotprod") return &cpu::dotprod::math_level;
+  if (device == "cpu:i8mm") return &cpu::i8mm::math_level;
 #endif
   return nullptr;
 }

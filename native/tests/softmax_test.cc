@@ -52,6 +52,7 @@ void run(OpenDevice& on, const Problem& p, int64_t planned, Buffer& x, Buffer& o
 
 int lanes_of(const std::string& device) {
   if (device == "cpu:scalar") return 1;
+  if (device == "cpu:neon" || device == "cpu:dotprod" || device == "cpu:i8mm") return 4;
   return device == "cpu:avx2" ? 8 : 16;
 }
 

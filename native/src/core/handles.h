@@ -104,6 +104,8 @@ inline bool still_open(const Slot& slot, uint64_t handle) {
     if (now != (expected | Slot::kClosing)) return false;
 #if defined(__x86_64__)
     __builtin_ia32_pause();
+#elif defined(__aarch64__)
+    asm volatile("yield");
 #endif
   }
 }

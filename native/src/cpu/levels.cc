@@ -1,5 +1,9 @@
 #include "cpu/levels.h"
 
+#if defined(__aarch64__)
+#include <sys/auxv.h>
+#endif
+
 #include <cstdlib>
 #include <cstring>
 
@@ -34,6 +38,10 @@ GATUN_DECLARE_LEVEL(avx2)
 GATUN_DECLARE_LEVEL(avx512)
 GATUN_DECLARE_LEVEL(vnni)
 GATUN_DECLARE_LEVEL(bf16)
+#elif defined(__aarch64__) && !defined(GATUN_SCALAR_ALONE)
+GATUN_DECLARE_LEVEL(neon)
+GATUN_DECLARE_LEVEL(dotprod)
+GATUN_DECLARE_LEVEL(i8mm)
 #endif
 
 namespace {
@@ -64,6 +72,29 @@ const Level kLevels[] = {
     // The next has its place here and no kernels yet: it needs its flags in cmake/CpuLevels.cmake, and the operating
     // system's permission (arch_prctl ARCH_REQ_XCOMP_PERM) in its test of support.
     {"amx", nullptr, false, "AMX-TILE, AMX-INT8 and AMX-BF16"},
+};
+#elif defined(__aarch64__) && !defined(GATUN_SCALAR_ALONE)
+// What Linux says that programs may use: bits of AT_HWCAP and of AT_HWCAP2, whose names are newer than some headers.
+constexpr int kAsimd = 1, kAtomics = 8, kAsimdDp = 20, kSve = 22;
+constexpr int kI8mm = 13, kBf16 = 14;
+
+bool has(unsigned long word, int bit) { return (getauxval(word) >> bit & 1) != 0; }
+
+bool has_neon() { return has(AT_HWCAP, kAsimd); }
+
+// The atomics of ARMv8.1 too, which the compiler may use in a level of 8.2.
+bool has_dotprod() { return has_neon() && has(AT_HWCAP, kAtomics) && has(AT_HWCAP, kAsimdDp); }
+
+bool has_i8mm() { return has_dotprod() && has(AT_HWCAP2, kI8mm) && has(AT_HWCAP2, kBf16); }
+
+const Level kLevels[] = {
+    {"scalar", &scalar_kernels, true, "AArch64"},
+    {"neon", &neon_kernels, has_neon(), "Advanced SIMD"},
+    {"dotprod", &dotprod_kernels, has_dotprod(), "LSE atomics and dot product"},
+    {"i8mm", &i8mm_kernels, has_i8mm(), "dot product, I8MM and BF16"},
+    // The next has its place here and no kernels yet: they keep vectors in arrays, and those of SVE have no size that the
+    // compiler knows.
+    {"sve", nullptr, has(AT_HWCAP, kSve), "SVE"},
 };
 #else
 const Level kLevels[] = {{"scalar", &scalar_kernels, true, "any processor"}};

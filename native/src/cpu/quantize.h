@@ -5,8 +5,12 @@
 // z, 0, 255), all in FP32 with true divisions and ties to even; s = 0 gives q = z = 0; a row with an element that is
 // not finite, or whose hi - lo overflows, gets the scale NaN, which makes its outputs NaN, and q = z = 0. One pass
 // finds the range and one divides: 8 to 16 bytes and about 10 operations an element. A division takes as long as ten of
-// them, so x * (1 / s) does where it cannot round to another integer. z may exceed 255 where s is so small (hi - lo below about 2^-140) that it has but a few bits.
+// them, so x * (1 / s) does where it cannot round to another integer. z may exceed 255 where s is so small (hi - lo below about
+// 2^-140) that it has but a few bits.
 #pragma once
+
+#include <cstring>
+#include <type_traits>
 
 #include "cpu/simd.h"
 
@@ -63,9 +67,10 @@ HWY_INLINE VS32 quantize(F32 d, VF x, VF scale, VF reciprocal, VS32 zero_less_ma
   return hn::Min(hn::Max(q, hn::Zero(S32())), hn::Set(S32(), 255));
 }
 
-// A row of k elements: U8, or S16 that hold the same.
+// A row of k elements: U8, or S16 that hold the same, or S8 that hold it less 128, as does the zero point then.
 template <typename A, typename Row>
 void quantize_row(const A* a, int64_t k, Row* to, float* scale, int32_t* zero) {
+  constexpr int32_t kOffset = std::is_same_v<Row, int8_t> ? 128 : 0;
   const F32 d;
   const hn::Rebind<Row, F32> narrow;
   const int64_t lanes = static_cast<int64_t>(hn::Lanes(d));
@@ -86,17 +91,19 @@ void quantize_row(const A* a, int64_t k, Row* to, float* scale, int32_t* zero) {
   std::memcpy(&z, &shifted, sizeof z);
   z -= kMagic;
   *scale = s;
-  *zero = z;
+  *zero = z - kOffset;
   const VF by = hn::Set(d, s);
   // Of scales from 2^-100 to 2^100, so that nothing is subnormal but what rounds to 0.
   const VF reciprocal = hn::Set(d, s > 0x1p-100f && s < 0x1p100f ? 1.0f / s : __builtin_nanf(""));
   const VS32 offset = hn::Set(S32(), z - kMagic);
+  const auto kept = [&](VF x) __attribute__((always_inline)) {
+    const VS32 q = quantize(d, x, by, reciprocal, offset);
+    return kOffset == 0 ? q : hn::Sub(q, hn::Set(S32(), kOffset));
+  };
   int64_t i = 0;
-  for (; i + lanes <= k; i += lanes) {
-    hn::StoreU(hn::DemoteTo(narrow, quantize(d, load(d, a + i), by, reciprocal, offset)), narrow, to + i);
-  }
+  for (; i + lanes <= k; i += lanes) hn::StoreU(hn::DemoteTo(narrow, kept(load(d, a + i))), narrow, to + i);
   for (; i < k; ++i) {
-    const VS32 q = quantize(d, hn::Set(d, to_float(a[i])), by, reciprocal, offset);
+    const VS32 q = kept(hn::Set(d, to_float(a[i])));
     to[i] = static_cast<Row>(hn::GetLane(q));
   }
 }

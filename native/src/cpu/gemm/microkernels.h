@@ -10,20 +10,28 @@
 #include "cpu/gemm/gemm.h"
 #include "cpu/simd.h"
 
+#if HWY_ARCH_ARM_A64 && HWY_TARGET != HWY_SCALAR
+#include <arm_neon.h>
+#endif
+
 namespace gatun::cpu::GATUN_LEVEL {
 namespace {
 
 using I32 = hn::Rebind<int32_t, F32>;
 using VI = hn::Vec<I32>;
 
-// Tile shapes by register count: 16 registers hold 6 x 2 sums, 2 weights and a broadcast; 32 hold 12 x 2 of them with
-// room for the compiler. Without vectors the compiler packs four columns if it can.
+// Tile shapes by register count: 16 registers hold 6 x 2 sums, 2 weights and a broadcast; 32 hold 12 x 2 of them, or 6 x 4
+// where four vectors are a cache line of FP32, with room for the compiler. Without vectors the compiler packs four columns
+// if it can.
 #if HWY_TARGET == HWY_SCALAR
 constexpr int kVectors = 4;  // of a panel
 constexpr int kRowTile = 3;
 #elif HWY_MAX_BYTES >= 64
 constexpr int kVectors = 2;
 constexpr int kRowTile = 12;
+#elif HWY_ARCH_ARM_A64
+constexpr int kVectors = 4;
+constexpr int kRowTile = 6;
 #else
 constexpr int kVectors = 2;
 constexpr int kRowTile = 6;
@@ -101,9 +109,10 @@ struct FormatF32 {
 };
 
 // BF16. vdpbf16ps multiplies a pair of rows' elements by one of weights: sum + upper * upper, then + lower * lower,
-// each rounded to nearest even, with denormals of operands and sums taken and given as zeros. Without it weights are
-// widened in registers: a pair of them fills a 32-bit lane, the upper is an FP32 once the lower is masked off, the
-// lower once it is shifted up; rows are then FP32 that hold BF16 values, so products are exact.
+// each rounded to nearest even, with denormals of operands and sums taken and given as zeros. bfdot of Arm adds the two
+// products first and then the sum, each rounded to odd, with denormals as zeros too. Without either weights are widened
+// in registers: a pair of them fills a 32-bit lane, the upper is an FP32 once the lower is masked off, the lower once it
+// is shifted up; rows are then FP32 that hold BF16 values, so products are exact.
 struct FormatBf16 {
   using Weight = bf16;
   using Sum = float;
@@ -111,7 +120,7 @@ struct FormatBf16 {
   static constexpr int kGroup = 2;
   static constexpr int kElementBytes = 2;
 
-#if defined(__AVX512BF16__)
+#if defined(__AVX512BF16__) || defined(__ARM_FEATURE_BF16_VECTOR_ARITHMETIC)
   using Row = bf16;
   static constexpr int kParts = 1;
 
@@ -126,7 +135,11 @@ struct FormatBf16 {
     return hn::BitCast(F32(), hn::Set(I32(), pair));
   }
   static HWY_INLINE V multiply_add(V row, V weights, V sum) {
+#if HWY_ARCH_X86
     return V{_mm512_dpbf16_ps(sum.raw, (__m512bh)row.raw, (__m512bh)weights.raw)};
+#else
+    return V{vbfdotq_f32(sum.raw, vreinterpretq_bf16_f32(row.raw), vreinterpretq_bf16_f32(weights.raw))};
+#endif
   }
 #else
   using Row = float;
@@ -147,8 +160,10 @@ struct FormatBf16 {
 };
 
 // INT8: u8 rows by s8 weights, summed in 32 bits, exactly. A step multiplies the next kGroup elements of k in one
-// instruction: vpdpbusd sums four of them; without it, rows are kept as s16 and weights widened to s16 for vpmaddwd,
-// which sums two (vpmaddubsw would take the bytes as they are, but saturates at 16 bits).
+// instruction: vpdpbusd, or usdot of Arm's I8MM, sums four of them. sdot of Arm sums four too, but takes s8 rows, so those
+// are kept less kRowOffset, and so are their zero points, which comes to the same. Without them, rows are kept as s16 and
+// weights widened to s16 for vpmaddwd, which sums two (vpmaddubsw would take the bytes as they are, but saturates at 16
+// bits), or for smlal, which sums one.
 struct FormatS8 {
   using Weight = int8_t;
   using Sum = int32_t;
@@ -156,8 +171,18 @@ struct FormatS8 {
   static constexpr int kParts = 1;
   static constexpr int kElementBytes = 1;
 
-#if defined(__AVX512VNNI__)
+#if defined(__ARM_FEATURE_DOTPROD) && !defined(__ARM_FEATURE_MATMUL_INT8)
+  using Row = int8_t;
+  static constexpr int32_t kRowOffset = 128;
+#elif defined(__AVX512VNNI__) || defined(__ARM_FEATURE_MATMUL_INT8)
   using Row = uint8_t;
+  static constexpr int32_t kRowOffset = 0;
+#else
+  using Row = int16_t;
+  static constexpr int32_t kRowOffset = 0;
+#endif
+
+#if defined(__AVX512VNNI__) || defined(__ARM_FEATURE_DOTPROD)
   static constexpr int kGroup = 4;
 
   template <int kPart>
@@ -166,16 +191,21 @@ struct FormatS8 {
     return hn::BitCast(I32(), hn::LoadU(d8, from));
   }
   template <int kPart>
-  static HWY_INLINE V load_row(const uint8_t* from) {
+  static HWY_INLINE V load_row(const Row* from) {
     int32_t four;
     std::memcpy(&four, from, sizeof four);
     return hn::Set(I32(), four);
   }
   static HWY_INLINE V multiply_add(V row, V weights, V sum) {
+#if HWY_ARCH_X86
     return V{_mm512_dpbusd_epi32(sum.raw, row.raw, weights.raw)};
+#elif defined(__ARM_FEATURE_MATMUL_INT8)
+    return V{vusdotq_s32(sum.raw, vreinterpretq_u8_s32(row.raw), vreinterpretq_s8_s32(weights.raw))};
+#else
+    return V{vdotq_s32(sum.raw, vreinterpretq_s8_s32(row.raw), vreinterpretq_s8_s32(weights.raw))};
+#endif
   }
 #elif HWY_TARGET == HWY_SCALAR
-  using Row = int16_t;
   static constexpr int kGroup = 1;
 
   template <int kPart>
@@ -187,8 +217,25 @@ struct FormatS8 {
     return hn::Set(I32(), *from);
   }
   static HWY_INLINE V multiply_add(V row, V weights, V sum) { return hn::Add(sum, hn::Mul(row, weights)); }
+#elif HWY_ARCH_ARM_A64
+  static constexpr int kGroup = 1;
+
+  // Four weights in the lower half, and again in the upper one, which nothing reads.
+  template <int kPart>
+  static HWY_INLINE V load_weights(const int8_t* from) {
+    int32_t four;
+    std::memcpy(&four, from, sizeof four);
+    return V{vreinterpretq_s32_s16(vmovl_s8(vreinterpret_s8_s32(vdup_n_s32(four))))};
+  }
+  template <int kPart>
+  static HWY_INLINE V load_row(const int16_t* from) {
+    return V{vreinterpretq_s32_s16(vdupq_n_s16(*from))};
+  }
+  static HWY_INLINE V multiply_add(V row, V weights, V sum) {
+    return V{vmlal_s16(sum.raw, vget_low_s16(vreinterpretq_s16_s32(row.raw)),
+                       vget_low_s16(vreinterpretq_s16_s32(weights.raw)))};
+  }
 #else
-  using Row = int16_t;
   static constexpr int kGroup = 2;
 
   template <int kPart>
@@ -220,6 +267,8 @@ template <typename V>
 HWY_INLINE void keep_alive(V multiplicand) {
 #if HWY_ARCH_X86_64 && HWY_TARGET != HWY_SCALAR
   asm volatile("" : : "v"(multiplicand.raw));
+#elif HWY_ARCH_ARM_A64 && HWY_TARGET != HWY_SCALAR
+  asm volatile("" : : "w"(multiplicand.raw));
 #else
   (void)multiplicand;
 #endif

@@ -48,7 +48,7 @@ void convert_row(const A* a, int64_t k, Row* to) {
 
 // Rows that were quantized before, with scales and zero points of their own.
 void copy_row(const uint8_t* a, int64_t k, FormatS8::Row* to) {
-  for (int64_t i = 0; i < k; ++i) to[i] = static_cast<FormatS8::Row>(a[i]);
+  for (int64_t i = 0; i < k; ++i) to[i] = static_cast<FormatS8::Row>(a[i] - FormatS8::kRowOffset);
   fill_up(to, k);
 }
 
@@ -75,7 +75,7 @@ void prepare_quantized_rows(const GemmRows& rows, int64_t first, int64_t count) 
     FormatS8::Row* to = static_cast<FormatS8::Row*>(rows.prepared) + r * rows.prepared_stride;
     copy_row(static_cast<const uint8_t*>(rows.a) + from * rows.a_stride, rows.k, to);
     rows.scales[r] = rows.a_scales[from];
-    rows.zeros[r] = rows.a_zeros[from];
+    rows.zeros[r] = rows.a_zeros[from] - FormatS8::kRowOffset;
   }
 }
 

@@ -1,12 +1,12 @@
 // Loops that do nothing but what a ceiling counts. Compiled once per level.
 //
-// Multiply-adds: a GEMM's tile, its operands in the L1 cache: two loads of weights, a broadcast for each row, and a
-// multiply-add for each of both. So the units bind, as there are more chains than latency times units (12 for
+// Multiply-adds: a GEMM's tile, its operands in the L1 cache: two loads of weights (four on Arm), a broadcast for each row,
+// and a multiply-add for each of them. So the units bind, as there are more chains than latency times units (12 for
 // vdpbf16ps, 8 for the others on today's cores), as long as the loads keep up; a GEMM can do no better. FP32 is FMA (a
 // multiplication and an addition at the scalar level, four lanes of each, which the compiler makes of the scalar
-// kernels too). BF16 is vdpbf16ps, which sums two products; else pairs of weights, widened to FP32 and multiplied.
-// INT8 is vpdpbusd, which sums four products, or vpmaddwd, which sums two and takes an addition more, of weights that
-// are 16 bits already; the scalar level does one by one.
+// kernels too). BF16 is vdpbf16ps or bfdot, which sum two products; else pairs of weights, widened to FP32 and
+// multiplied. INT8 is vpdpbusd, usdot or sdot, which sum four products, or vpmaddwd, which sums two and takes an addition
+// more, or smlal, which sums one, of weights that are 16 bits already; the scalar level does one by one.
 //
 // Reading: four streams a quarter of the range apart, as hardware prefetchers follow several; one addition for each vector,
 // so the memory binds, or the L2 cache's queue of misses when few threads read. Copying: the same four streams, with stores
@@ -19,6 +19,10 @@
 
 #include "cpu/math.h"
 #include "cpu/simd.h"
+
+#if HWY_ARCH_ARM_A64 && HWY_TARGET != HWY_SCALAR
+#include <arm_neon.h>
+#endif
 
 namespace gatun::cpu::GATUN_LEVEL {
 namespace {
@@ -99,13 +103,19 @@ struct UnitF32 {
   static HWY_INLINE V multiply_add(V x, V w, V sum) { return gatun::cpu::GATUN_LEVEL::multiply_add(x, w, sum); }
 };
 
-#if defined(__AVX512BF16__)
+#if defined(__AVX512BF16__) || defined(__ARM_FEATURE_BF16_VECTOR_ARITHMETIC)
 
 struct UnitBf16 : UnitF32 {
   static constexpr int64_t kProducts = 2 * kFloats;
   static constexpr uint32_t kRow = 0x3f003f00u, kWeight = 0x35803580u;
 
+#if HWY_ARCH_X86
   static HWY_INLINE V multiply_add(V x, V w, V sum) { return _mm512_dpbf16_ps(sum, (__m512bh)x, (__m512bh)w); }
+#else
+  static HWY_INLINE V multiply_add(V x, V w, V sum) {
+    return vbfdotq_f32(sum, vreinterpretq_bf16_f32(x), vreinterpretq_bf16_f32(w));
+  }
+#endif
 };
 
 #else
@@ -141,6 +151,24 @@ struct UnitS8 {
 #if defined(__AVX512VNNI__)
   static constexpr int64_t kProducts = 4 * kFloats;
   static HWY_INLINE V multiply_add(V x, V w, V sum) { return _mm512_dpbusd_epi32(sum, x, w); }
+#elif defined(__ARM_FEATURE_MATMUL_INT8)
+  static constexpr int64_t kProducts = 4 * kFloats;
+  static HWY_INLINE V multiply_add(V x, V w, V sum) {
+    return vreinterpretq_u32_s32(
+        vusdotq_s32(vreinterpretq_s32_u32(sum), vreinterpretq_u8_u32(x), vreinterpretq_s8_u32(w)));
+  }
+#elif defined(__ARM_FEATURE_DOTPROD)
+  static constexpr int64_t kProducts = 4 * kFloats;
+  static HWY_INLINE V multiply_add(V x, V w, V sum) {
+    return vreinterpretq_u32_s32(
+        vdotq_s32(vreinterpretq_s32_u32(sum), vreinterpretq_s8_u32(x), vreinterpretq_s8_u32(w)));
+  }
+#elif HWY_ARCH_ARM_A64
+  static constexpr int64_t kProducts = kFloats;
+  static HWY_INLINE V multiply_add(V x, V w, V sum) {
+    return vreinterpretq_u32_s32(vmlal_s16(vreinterpretq_s32_u32(sum), vget_low_s16(vreinterpretq_s16_u32(x)),
+                                           vget_low_s16(vreinterpretq_s16_u32(w))));
+  }
 #else
   static constexpr int64_t kProducts = 2 * kFloats;
   static HWY_INLINE V multiply_add(V x, V w, V sum) {
@@ -153,37 +181,43 @@ struct UnitS8 {
 
 #endif
 
-// The tile of a GEMM: two vectors of weights by as many rows as there are registers for.
+// The tile of a GEMM: two vectors of weights, four on Arm, by as many rows as there are registers for.
 constexpr int kRows = HWY_MAX_BYTES >= 64 ? 12 : 6;
+constexpr int kColumns = HWY_ARCH_ARM_A64 && HWY_TARGET != HWY_SCALAR ? 4 : 2;  // in vectors
 constexpr int kSteps = 64;  // of a round
 
 template <typename Unit, int kPart, typename V>
-HWY_INLINE void step(const uint32_t* rows, const uint32_t* weights, V (&sums)[2 * kRows]) {
-  V left = Unit::template weights<kPart>(weights), right = Unit::template weights<kPart>(weights + kFloats);
+HWY_INLINE void step(const uint32_t* rows, const uint32_t* weights, V (&sums)[kColumns * kRows]) {
+  V w[kColumns];
+#pragma GCC unroll 4
+  for (int c = 0; c < kColumns; ++c) w[c] = Unit::template weights<kPart>(weights + c * kFloats);
 #pragma GCC unroll 16
   for (int r = 0; r < kRows; ++r) {
     V x = Unit::row(rows + r * kSteps * Unit::kParts + kPart);
-    sums[2 * r] = Unit::multiply_add(x, left, sums[2 * r]);
-    sums[2 * r + 1] = Unit::multiply_add(x, right, sums[2 * r + 1]);
+#pragma GCC unroll 4
+    for (int c = 0; c < kColumns; ++c) {
+      V& sum = sums[kColumns * r + c];
+      sum = Unit::multiply_add(x, w[c], sum);
+    }
     // Alive to this point: GCC otherwise puts sums into the registers of multiplicands and spills others.
     if (Unit::kParts > 1) touch(x);
   }
   if (Unit::kParts > 1) {
-    touch(left);
-    touch(right);
+#pragma GCC unroll 4
+    for (int c = 0; c < kColumns; ++c) touch(w[c]);
   }
 }
 
 template <typename Unit>
 uint32_t run_tile(int64_t rounds) {
   using V = typename Unit::V;
-  HWY_ALIGN uint32_t rows[kRows * kSteps * Unit::kParts], weights[kSteps * 2 * kFloats];
+  HWY_ALIGN uint32_t rows[kRows * kSteps * Unit::kParts], weights[kSteps * kColumns * kFloats];
   for (uint32_t& row : rows) row = Unit::kRow;
   for (uint32_t& weight : weights) weight = Unit::kWeight;
-  V sums[2 * kRows];
+  V sums[kColumns * kRows];
   // Chains that start from one value would be one chain to the compiler.
 #pragma GCC unroll 32
-  for (int i = 0; i < 2 * kRows; ++i) {
+  for (int i = 0; i < kColumns * kRows; ++i) {
     sums[i] = reinterpret_cast<V>(splat(1.0f));
     touch(sums[i]);
   }
@@ -191,7 +225,7 @@ uint32_t run_tile(int64_t rounds) {
     const uint32_t* a = rows;
     const uint32_t* w = weights;
     asm volatile("" : "+r"(a), "+r"(w) : : "memory");
-    for (int p = kSteps; p > 0; --p, a += Unit::kParts, w += 2 * kFloats) {
+    for (int p = kSteps; p > 0; --p, a += Unit::kParts, w += kColumns * kFloats) {
       step<Unit, 0>(a, w, sums);
       if constexpr (Unit::kParts > 1) step<Unit, 1>(a, w, sums);
     }
@@ -200,7 +234,7 @@ uint32_t run_tile(int64_t rounds) {
 }
 
 template <typename Unit>
-constexpr LimitKernels::Compute kCompute = {int64_t{2} * Unit::kProducts * Unit::kParts * 2 * kRows * kSteps,
+constexpr LimitKernels::Compute kCompute = {int64_t{2} * Unit::kProducts * Unit::kParts * kColumns * kRows * kSteps,
                                             run_tile<Unit>};
 
 #if HWY_TARGET == HWY_SCALAR
