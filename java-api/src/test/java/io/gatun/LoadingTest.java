@@ -127,6 +127,9 @@ class LoadingTest {
     @TempDir
     Path folder;
 
+    private static final boolean AARCH64 = System.getProperty("os.arch").equals("aarch64");
+    private static final String PLATFORM = AARCH64 ? "linux-aarch64" : "linux-x86_64";
+
     private static Path api = Path.of("");
     private static Path bindings = Path.of("");
     private static final Map<String, Path> NATIVES = new HashMap<>();
@@ -139,7 +142,8 @@ class LoadingTest {
                 + System.getProperty("jdk.module.path", "");
         for (String entry : path.split(File.pathSeparator)) {
             for (String name : List.of("core", "cpu")) {
-                if (!entry.isEmpty() && contains(Path.of(entry), "io/gatun/natives/" + name + "/linux/x64")) {
+                String natives = "io/gatun/natives/" + name + (AARCH64 ? "/linux/aarch64" : "/linux/x64");
+                if (!entry.isEmpty() && contains(Path.of(entry), natives)) {
                     NATIVES.put(name, Path.of(entry).toAbsolutePath());
                 }
             }
@@ -228,7 +232,7 @@ class LoadingTest {
         for (String name : names) {
             String file = System.mapLibraryName(name);
             Path entry = NATIVES.get(name.equals("gatun") ? "core" : "cpu");
-            String resource = "META-INF/gatun/linux-x86_64/" + file;
+            String resource = "META-INF/gatun/" + PLATFORM + "/" + file;
             if (Files.isDirectory(entry)) {
                 Files.copy(entry.resolve(resource), directory.resolve(file));
             } else {
@@ -376,7 +380,7 @@ class LoadingTest {
 
     @Test
     void withoutTheCoreEveryEntryPointSaysWhy() throws Exception {
-        run(classPath(), "entries").isNotAvailableBecause("add gatun-core-linux-x86_64");
+        run(classPath(), "entries").isNotAvailableBecause("add gatun-core-" + PLATFORM);
         run(with(classPath(), "-Dio.gatun.native.path=" + folder), "entries")
                 .isNotAvailableBecause("there is no " + folder + "/libgatun.so", "-Dio.gatun.native.path");
     }
