@@ -38,8 +38,9 @@ constexpr int kRowTile = 6;
 #endif
 constexpr int64_t kPanel = kVectors * static_cast<int64_t>(HWY_LANES(float));
 
-// Panels that a tile of `rows` rows takes at once.
-HWY_INLINE constexpr int panels_at_once(int64_t rows) { return rows == 1 ? 4 : rows <= 3 ? 2 : 1; }
+// Panels that a tile of `rows` rows takes at once: as many as leave registers for their weights.
+constexpr int kTwoPanelRows = HWY_ARCH_ARM_A64 && HWY_TARGET != HWY_SCALAR ? 2 : 3;
+HWY_INLINE constexpr int panels_at_once(int64_t rows) { return rows == 1 ? 4 : rows <= kTwoPanelRows ? 2 : 1; }
 
 // How far ahead of the multiply-adds weights are fetched, over all panels taken at once: enough to cover the latency of
 // memory. What is fetched past a panel's end is the start of the next.
