@@ -29,6 +29,9 @@ final class DomainHeap {
     /** A new slab is about this part of what there is, so that about as much is free at a peak. */
     private static final long GROWTH = 32;
 
+    /** What is free beside the blocks of a peak goes back to the system but for this part of them. */
+    private static final long SPARE = 128;
+
     /** How long a request that waits relies on being told. Memory can also come from other pools and processes. */
     private static final long POLL_NANOS = TimeUnit.MILLISECONDS.toNanos(10);
 
@@ -59,6 +62,8 @@ final class DomainHeap {
     private final @Nullable Run[] runs = new Run[SizeClasses.COUNT]; // those that have a free block
     private long reserved;
     private long peakReserved;
+    private long peakOccupied; // by blocks, those that stripes keep included, as far as it made the heap grow
+    private boolean grew; // since {@link #settle}
     private long requestsAtLastLook;
     private boolean closed;
 
@@ -105,6 +110,7 @@ final class DomainHeap {
                 }
                 left -= bytes;
             }
+            settle();
         } finally {
             lock.unlock();
         }
@@ -226,7 +232,11 @@ final class DomainHeap {
             lock.lock();
             try {
                 checkOpen();
-                return sizeClass >= 0 ? takeSmall(sizeClass) : takeLarge(blockBytes, alignment);
+                Block block = sizeClass >= 0 ? takeSmall(sizeClass) : takeLarge(blockBytes, alignment);
+                if (grew) {
+                    settle();
+                }
+                return block;
             } catch (GatunException e) {
                 full = e;
                 relieved |= blockBytes > settings.limit() - reserved; // what others have does not help
@@ -282,12 +292,12 @@ final class DomainHeap {
 
     private Block takeSmall(int sizeClass) {
         int granules = SizeClasses.runBytes(sizeClass) / Slab.GRANULE;
-        if (runs[sizeClass] == null && free.find(granules, Slab.GRANULE) == null) {
+        if (runs[sizeClass] == null && !hasRoom(free.find(granules, Slab.GRANULE), granules, Slab.GRANULE)) {
             drain();
         }
         if (runs[sizeClass] == null) {
             FreeRanges.Range range = room(granules, Slab.GRANULE);
-            free.take(range, range.first(), granules);
+            take(range, range.first(), granules);
             Run run = new Run(range.slab(), range.first(), sizeClass);
             run.slab.put(run.first, granules, run);
             link(run);
@@ -328,7 +338,7 @@ final class DomainHeap {
         int granules = (int) (bytes / Slab.GRANULE);
         FreeRanges.Range range = room(granules, alignment);
         int first = range.fit(granules, alignment);
-        free.take(range, first, granules);
+        take(range, first, granules);
         Slab slab = range.slab();
         Block block = new Block(slab, null, slab.address + (long) first * Slab.GRANULE, bytes);
         numbers.add(block);
@@ -338,7 +348,7 @@ final class DomainHeap {
 
     private FreeRanges.Range room(int granules, long alignment) {
         FreeRanges.Range range = free.find(granules, alignment);
-        if (range == null) {
+        if (!hasRoom(range, granules, alignment)) {
             drain();
             range = free.find(granules, alignment);
         }
@@ -350,6 +360,111 @@ final class DomainHeap {
             throw new IllegalStateException("no room in a new slab");
         }
         return range;
+    }
+
+    /** Whether granules fit in a range without pages that other free ones have to be given back for. */
+    private boolean hasRoom(FreeRanges.@Nullable Range range, int granules, long alignment) {
+        if (range == null) {
+            return false;
+        }
+        long absent = range.slab().absentBytes(range.fit(granules, alignment), granules);
+        return absent == 0 || absent <= -surplus();
+    }
+
+    /** Takes granules out of a free range, with pages from the system for those that went back. */
+    private void take(FreeRanges.Range range, int first, int granules) {
+        Slab slab = range.slab();
+        free.take(range, first, granules);
+        long bytes = slab.absentBytes(first, granules);
+        if (bytes == 0) {
+            return;
+        }
+        try {
+            makeRoom(bytes);
+            checkLimit(bytes);
+            int last = Slab.chunk(first + granules - 1);
+            for (int at = slab.absent.nextSetBit(Slab.chunk(first)); at >= 0 && at <= last; ) {
+                int end = Math.min(slab.absent.nextClearBit(at), last + 1);
+                long restored = (long) (end - at) * Slab.CHUNK;
+                reservation.restore(slab.address, slab.address + (long) at * Slab.CHUNK, restored);
+                slab.absent.clear(at, end);
+                slab.present += restored;
+                reserved += restored;
+                at = slab.absent.nextSetBit(end);
+            }
+            grew = true;
+        } catch (GatunException e) {
+            free.give(slab, first, granules);
+            throw e;
+        }
+    }
+
+    /** Lets what is free inside of slabs go back to the system, if the limit leaves no room for {@code bytes}. */
+    private boolean makeRoom(long bytes) {
+        long room = settings.limit() - reserved;
+        return bytes > room && discard(bytes - room) > 0;
+    }
+
+    /**
+     * Gives back what is free inside of slabs, the ends of the largest ranges first, until there is little more than
+     * blocks ever occupied. As long as there is not, growth costs nothing but the growth.
+     */
+    private void settle() {
+        grew = false;
+        if (surplus() > 0) {
+            long occupied = 0;
+            for (Slab slab : slabs) {
+                occupied += slab.own ? slab.bytes : (long) slab.usedGranules * Slab.GRANULE;
+            }
+            peakOccupied = Math.max(peakOccupied, occupied);
+            discard(surplus());
+        }
+        peakReserved = Math.max(peakReserved, reserved);
+    }
+
+    /** Returns how much more there is than should be, beside what is free of the start, which stays. */
+    private long surplus() {
+        long surplus = reserved - peakOccupied - Math.max(peakOccupied / SPARE, SMALLEST_SLAB);
+        if (surplus > 0 && settings.coldStart() > 0) {
+            for (Slab slab : slabs) {
+                surplus -= slab.cold ? slab.bytes - (long) slab.usedGranules * Slab.GRANULE : 0;
+            }
+        }
+        return surplus;
+    }
+
+    /** Gives back up to {@code bytes} bytes, and less than a chunk more. Returns how many. */
+    private long discard(long bytes) {
+        long given = 0;
+        if (settings.slabBytes() > 0) {
+            return given; // a size that was chosen is kept
+        }
+        for (FreeRanges.Range range : free.largestFirst()) {
+            Slab slab = range.slab();
+            int first = Slab.chunk(range.first() + Slab.CHUNK / Slab.GRANULE - 1);
+            int end = Slab.chunk(range.first() + range.count());
+            while (given < bytes && end > first && !slab.cold) {
+                end = slab.absent.previousClearBit(end - 1) + 1;
+                long left = (bytes - given + Slab.CHUNK - 1) / Slab.CHUNK;
+                int from = (int) Math.max(Math.max(slab.absent.previousSetBit(end - 1) + 1, first), end - left);
+                if (from >= end) {
+                    break;
+                }
+                long part = (long) (end - from) * Slab.CHUNK;
+                if (!reservation.discard(slab.address, slab.address + (long) from * Slab.CHUNK, part)) {
+                    return given;
+                }
+                slab.absent.set(from, end);
+                slab.present -= part;
+                reserved -= part;
+                given += part;
+                end = from;
+            }
+            if (given >= bytes || end <= first && range.count() < Slab.CHUNK / Slab.GRANULE) {
+                break;
+            }
+        }
+        return given;
     }
 
     private void release(Block block) {
@@ -436,6 +551,7 @@ final class DomainHeap {
                     gave = true;
                 }
             }
+            gave |= makeRoom(least);
             if (!gave && least == chosen) {
                 throw e;
             }
@@ -469,16 +585,14 @@ final class DomainHeap {
     }
 
     private Slab add(long bytes, boolean own, boolean cold) {
-        if (bytes > settings.limit() - reserved) {
-            throw new GatunException("it has " + reserved + " bytes of the device, and a limit of " + settings.limit());
-        }
+        checkLimit(bytes);
         PoolEvents.Growth event = new PoolEvents.Growth();
         event.begin();
         Slab slab = new Slab(this, reservation.reserve(bytes), bytes, arena, own, cold);
         slabs.add(slab);
         table.add(slab);
         reserved += bytes;
-        peakReserved = Math.max(peakReserved, reserved);
+        grew = true;
         if (!own) {
             free.add(slab);
         }
@@ -489,42 +603,65 @@ final class DomainHeap {
         return slab;
     }
 
+    private void checkLimit(long bytes) {
+        if (bytes > settings.limit() - reserved) {
+            throw new GatunException("it has " + reserved + " bytes of the device, and a limit of " + settings.limit());
+        }
+    }
+
     private void drop(Slab slab) {
         if (!slab.own) {
             free.remove(slab);
         }
         slabs.remove(slab);
         table.remove(slab);
-        reserved -= slab.bytes;
+        reserved -= slab.present;
         reservation.release(slab.address);
     }
 
-    /** Gives slabs back that are free, but for those of the start. Returns their bytes. */
+    /** Gives back what is free, but for what was there from the start. Returns the bytes. */
     long trim() {
         reclaim.run();
         lock.lock();
         try {
             drain();
-            return dropFree(0);
+            return dropFree(0) + discardAll();
         } finally {
             lock.unlock();
         }
     }
 
-    /** The same for those that have been free for some time. */
+    /** The same for slabs that have been free for some time, and inside of them if nothing was asked for meanwhile. */
     void trimIdle(long nanos) {
         reclaim.run();
         lock.lock();
         try {
             long requests = counts().requests;
-            if (requests == requestsAtLastLook) {
+            boolean idle = requests == requestsAtLastLook;
+            if (idle) {
                 drain();
             }
             requestsAtLastLook = requests;
             dropFree(nanos);
+            if (idle) {
+                discardAll();
+            }
         } finally {
             lock.unlock();
         }
+    }
+
+    /** Gives back all that is free inside of slabs, and forgets how much was ever needed. Returns the bytes. */
+    private long discardAll() {
+        PoolEvents.Trim event = new PoolEvents.Trim();
+        event.begin();
+        peakOccupied = 0;
+        long bytes = discard(reserved);
+        if (bytes > 0 && event.shouldCommit()) {
+            event.of(device, domain, bytes, reserved);
+            event.commit();
+        }
+        return bytes;
     }
 
     private long dropFree(long nanos) {
@@ -535,7 +672,7 @@ final class DomainHeap {
         for (Slab slab : new ArrayList<>(slabs)) {
             if (slab.isFree() && !slab.cold && now - slab.freeSince >= nanos) {
                 drop(slab);
-                bytes += slab.bytes;
+                bytes += slab.present;
             }
         }
         if (bytes > 0 && event.shouldCommit()) {
@@ -559,7 +696,7 @@ final class DomainHeap {
             Stripe.Counts counts = counts();
             long busy = 0;
             for (Slab slab : slabs) {
-                busy += slab.isFree() ? 0 : slab.bytes;
+                busy += slab.isFree() ? 0 : slab.present;
             }
             long used = usedBytes.now();
             return new MemoryPool.Statistics(used + counts.used, counts.occupied, busy, reserved,
@@ -601,11 +738,11 @@ final class DomainHeap {
         }
     }
 
-    /** Returns the slabs' addresses and sizes. */
+    /** Returns the slabs' addresses and sizes, and how much of each did not go back. */
     List<long[]> layout() {
         lock.lock();
         try {
-            return slabs.stream().map(slab -> new long[] {slab.address, slab.bytes}).toList();
+            return slabs.stream().map(slab -> new long[] {slab.address, slab.bytes, slab.present}).toList();
         } finally {
             lock.unlock();
         }

@@ -24,6 +24,8 @@ final class FreeRanges {
         }
     }
 
+    private static final int LOOKS = 32;
+
     private final NavigableSet<Range> bySize =
             new TreeSet<>(Comparator.comparingInt(Range::count).thenComparingLong(Range::address));
 
@@ -33,14 +35,29 @@ final class FreeRanges {
         nowhere = new Slab(heap, 0, 0, Arena.global(), true, false);
     }
 
-    /** Returns the smallest range with room for {@code count} granules. */
+    /**
+     * Returns the smallest range with room for {@code count} granules, of those for which the system need not find
+     * pages if the first few have one.
+     */
     @Nullable Range find(int count, long alignment) {
+        Range smallest = null;
+        int looks = 0;
         for (Range range : bySize.tailSet(new Range(nowhere, 0, count))) {
-            if (range.fit(count, alignment) >= 0) {
+            int first = range.fit(count, alignment);
+            if (first >= 0 && range.slab.absentBytes(first, count) == 0) {
                 return range;
             }
+            smallest = smallest == null && first >= 0 ? range : smallest;
+            if (smallest != null && ++looks == LOOKS) {
+                break;
+            }
         }
-        return null;
+        return smallest;
+    }
+
+    /** Returns all ranges, the largest first. */
+    Iterable<Range> largestFirst() {
+        return bySize.descendingSet();
     }
 
     /** Takes granules out of a range; nothing is at them then. */

@@ -1,6 +1,7 @@
 package io.gatun;
 
 import io.gatun.bindings.c.gatun_h;
+import io.gatun.bindings.memory.DeviceMemory;
 import java.lang.foreign.Arena;
 import java.lang.foreign.MemorySegment;
 import java.lang.foreign.ValueLayout;
@@ -66,6 +67,34 @@ final class Reservation {
     private void count(long bytes) {
         if (device.info().hostMemory()) {
             HOST_BYTES.addAndGet(bytes);
+        }
+    }
+
+    /**
+     * Gives pages inside of memory that was taken back to the system, which finds new ones for what is used again.
+     *
+     * @return whether it did; a device may have memory that this cannot be done with
+     */
+    synchronized boolean discard(long address, long at, long bytes) {
+        if (closed || !device.info().hostMemory() || !DeviceMemory.discard(at, bytes)) {
+            return false;
+        }
+        bytesByAddress.merge(address, -bytes, Long::sum);
+        count(-bytes);
+        return true;
+    }
+
+    /**
+     * Counts pages again that were given back and will be used.
+     *
+     * @throws GatunException if the container has not so much
+     */
+    synchronized void restore(long address, long at, long bytes) {
+        if (!closed) {
+            checkContainer(bytes, ContainerMemory.limit());
+            DeviceMemory.restore(at, bytes);
+            bytesByAddress.merge(address, bytes, Long::sum);
+            count(bytes);
         }
     }
 

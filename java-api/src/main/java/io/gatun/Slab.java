@@ -4,6 +4,7 @@ import io.gatun.bindings.memory.DeviceMemory;
 import java.lang.foreign.Arena;
 import java.lang.foreign.MemorySegment;
 import java.util.Arrays;
+import java.util.BitSet;
 import org.jspecify.annotations.Nullable;
 
 /**
@@ -13,6 +14,9 @@ import org.jspecify.annotations.Nullable;
 final class Slab {
     /** The unit in which large blocks, and runs of small ones, are laid out. */
     static final int GRANULE = 4096;
+
+    /** The unit in which what is free inside a slab goes back to the system: whole pages of any size. */
+    static final int CHUNK = 64 << 10;
 
     /** Every slab starts at a multiple of it, so that the operating system can use huge pages. */
     static final long ALIGNMENT = 2L << 20;
@@ -35,6 +39,11 @@ final class Slab {
 
     long freeSince = System.nanoTime();
 
+    /** The chunks that went back to the system while the slab stays, and the bytes of the others. */
+    final BitSet absent = new BitSet();
+
+    long present;
+
     // A large block is at its first granule, a run at all of its own, a free range at its first and last.
     private final @Nullable Object[] at;
 
@@ -42,10 +51,31 @@ final class Slab {
         this.heap = heap;
         this.address = address;
         this.bytes = bytes;
+        this.present = bytes;
         this.memory = DeviceMemory.segment(address, bytes, arena);
         this.own = own;
         this.cold = cold;
         this.at = new Object[own ? 1 : granules()];
+    }
+
+    /** Returns the chunk that a granule is in. */
+    static int chunk(int granule) {
+        return granule / (CHUNK / GRANULE);
+    }
+
+    /** Returns how many bytes the system has to find pages for before granules can be used. */
+    long absentBytes(int first, int granules) {
+        if (present == bytes) {
+            return 0;
+        }
+        int end = chunk(first + granules - 1) + 1;
+        long sum = 0;
+        for (int at = absent.nextSetBit(chunk(first)); at >= 0 && at < end; ) {
+            int next = Math.min(absent.nextClearBit(at), end);
+            sum += (long) (next - at) * CHUNK;
+            at = absent.nextSetBit(next);
+        }
+        return sum;
     }
 
     int granules() {

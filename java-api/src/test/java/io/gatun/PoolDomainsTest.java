@@ -12,8 +12,10 @@ import java.nio.file.Path;
 import java.time.Duration;
 import java.util.ArrayDeque;
 import java.util.ArrayList;
+import java.util.Arrays;
 import java.util.Deque;
 import java.util.List;
+import java.util.SplittableRandom;
 import java.util.concurrent.ExecutionException;
 import java.util.concurrent.ExecutorService;
 import java.util.concurrent.Executors;
@@ -60,7 +62,7 @@ class PoolDomainsTest {
             peak.forEach(pool::free);
             assertEquals(weights, pool.statistics(MemoryDomain.WEIGHTS));
             assertTrue(pool.trim() > 0);
-            assertEquals(MIB, reserved(pool, MemoryDomain.WORKSPACE), "its first two blocks");
+            assertTrue(reserved(pool, MemoryDomain.WORKSPACE) <= MIB, "its first two blocks");
             pool.free(weight);
         }
     }
@@ -124,6 +126,79 @@ class PoolDomainsTest {
                 assertTrue(blocks * bytes > .85 * 8 * MIB, blocks + " blocks of " + bytes);
                 assertTrue(pool.statistics().reservedBytes() <= 8 * MIB);
             }
+        }
+    }
+
+    /** Holes between blocks go back for a block that fits in none of them, and what is around them stays. */
+    @Test
+    void holesMakeWayAtALimit() {
+        try (MemoryPool pool = MemoryPool.builder(device).limit(MemoryDomain.ACTIVATIONS, 8 * MIB).build()) {
+            List<MemorySegment> blocks = new ArrayList<>();
+            for (int i = 0; i < 8; i++) {
+                blocks.add(pool.allocate(MIB, 64).fill((byte) i));
+            }
+            for (int i = 0; i < 8; i += 2) {
+                pool.free(blocks.get(i));
+            }
+            MemorySegment large = pool.allocate(4 * MIB, 64).fill((byte) 99);
+            assertEquals(8 * MIB, reserved(pool, MemoryDomain.ACTIVATIONS));
+            assertThrows(GatunException.class, () -> pool.allocate(MIB, 64));
+            for (int i = 1; i < 8; i += 2) {
+                checkFilled(blocks.get(i), i);
+            }
+            pool.free(large);
+            for (int i = 0; i < 8; i += 2) {
+                blocks.set(i, pool.allocate(MIB, 64).fill((byte) i));
+            }
+            for (int i = 0; i < 8; i++) {
+                checkFilled(blocks.get(i), i);
+            }
+            assertEquals(8 * MIB, reserved(pool, MemoryDomain.ACTIVATIONS));
+        }
+    }
+
+    private static void checkFilled(MemorySegment block, int value) {
+        byte[] bytes = new byte[(int) MIB];
+        Arrays.fill(bytes, (byte) value);
+        assertEquals(-1, block.mismatch(MemorySegment.ofArray(bytes)));
+    }
+
+    /** Sizes that never fit where others were: what is reserved follows the blocks of the peak all the same. */
+    @Test
+    void littleMoreIsReservedThanBlocksOccupied() {
+        for (long seed = 1; seed <= 5; seed++) {
+            SplittableRandom random = new SplittableRandom(seed);
+            try (MemoryPool pool = MemoryPool.of(device)) {
+                List<MemorySegment> live = new ArrayList<>();
+                long most = 0;
+                for (int i = 0; i < 5000; i++) {
+                    if (live.size() < 20 && (live.isEmpty() || random.nextBoolean())) {
+                        live.add(pool.allocate(random.nextLong(40_000, 10 * MIB), 64));
+                        most = Math.max(most, pool.statistics().blockBytes());
+                    } else {
+                        pool.free(live.remove(random.nextInt(live.size())));
+                    }
+                }
+                long reserved = pool.statistics().peakReservedBytes();
+                assertTrue(reserved >= most && reserved <= most + Math.max(MIB, most / 128) + Slab.CHUNK,
+                        reserved + " bytes for " + most);
+                pool.trim();
+                reserved = pool.statistics().reservedBytes();
+                assertTrue(reserved <= pool.statistics().blockBytes() + 2L * live.size() * Slab.CHUNK, pool::map);
+                live.forEach(pool::free);
+                pool.trim();
+                assertEquals(0, pool.statistics().reservedBytes());
+            }
+        }
+    }
+
+    /** A size of slabs that was chosen is kept, with what is free inside. */
+    @Test
+    void slabsOfAChosenSizeStayWhole() {
+        try (MemoryPool pool = MemoryPool.of(device, 16 * MIB)) {
+            pool.allocate(64, 64);
+            assertEquals(0, pool.trim());
+            assertEquals(16 * MIB, pool.statistics().reservedBytes());
         }
     }
 
@@ -232,7 +307,7 @@ class PoolDomainsTest {
                 assertTrue(System.nanoTime() < end, pool::map);
                 Thread.sleep(10);
             }
-            assertEquals(MIB, reserved(pool, MemoryDomain.ACTIVATIONS));
+            assertTrue(reserved(pool, MemoryDomain.ACTIVATIONS) <= MIB, pool::map);
             assertEquals(2 * MIB, reserved(pool, MemoryDomain.WEIGHTS), "declared for the start");
             pool.free(kept);
         }

@@ -93,8 +93,8 @@ class PoolSystemTest {
                 if (i % 500 == 499) {
                     List<long[]> slabs = pool.layout();
                     long reserved = pool.statistics().reservedBytes();
-                    assertEquals(reserved, slabs.stream().mapToLong(slab -> slab[1]).sum());
-                    assertEquals(reserved, mapped(slabs).size);
+                    assertEquals(reserved, slabs.stream().mapToLong(slab -> slab[2]).sum());
+                    assertEquals(slabs.stream().mapToLong(slab -> slab[1]).sum(), mapped(slabs).size);
                     assertTrue(mapped(slabs).resident >= pool.statistics().usedBytes(), "what was written is resident");
                 }
             }
@@ -103,6 +103,32 @@ class PoolSystemTest {
             pool.trim();
             assertEquals(0, pool.statistics().reservedBytes());
             assertTrue(mapped(before).resident <= MIB, "what was trimmed is gone: " + mapped(before));
+        }
+    }
+
+    /** Of what went back from inside of slabs the system has no page, and what is written there again is resident. */
+    @Test
+    void holesAreNotResident() {
+        try (MemoryPool pool = MemoryPool.of(device)) {
+            List<MemorySegment> blocks = new ArrayList<>();
+            for (int i = 0; i < 64; i++) {
+                blocks.add(pool.allocate(MIB, 64).fill((byte) 1));
+            }
+            pool.trim();
+            List<long[]> slabs = pool.layout();
+            long before = mapped(slabs).resident;
+            for (int i = 0; i < 64; i += 2) {
+                pool.free(blocks.get(i));
+            }
+            assertEquals(32 * MIB, pool.trim());
+            assertEquals(32 * MIB, pool.statistics().reservedBytes());
+            long without = mapped(slabs).resident;
+            assertTrue(Math.abs(before - 32 * MIB - without) <= 2 * MIB, before + " bytes, then " + without);
+            for (int i = 0; i < 64; i += 2) {
+                blocks.set(i, pool.allocate(MIB, 64).fill((byte) 1));
+            }
+            assertEquals(64 * MIB, pool.statistics().reservedBytes());
+            assertTrue(Math.abs(before - mapped(slabs).resident) <= 2 * MIB, before + " bytes, then " + mapped(slabs));
         }
     }
 

@@ -18,17 +18,19 @@ import org.junit.jupiter.params.provider.EnumSource;
 class WorkloadTest {
     /** What the pool needs of the traces, with room for where slabs happen to lie: a change that makes it worse should be seen. */
     @ParameterizedTest
-    @CsvSource({"DECODER, 0.04, 1.06, 1.25, 0.60", "TRAINING, 0.01, 1.11, 1.02, 0.85", "MINILM, 0.12, 1.18, 1.80, 0.45"})
+    @CsvSource({"DECODER, 1, 1.05, 0.60", "DECODER, 2, 1.05, 0.60", "TRAINING, 1, 1.11, 0.85", "TRAINING, 2, 1.13, 0.86",
+        "MINILM, 1, 1.02, 0.45", "MINILM, 2, 1.02, 0.50"})
     void thePoolNeedsLittleMoreThanWhatLives(
-            Workload workload, double external, double ofLive, double ofActivations, double ofMallocs) {
-        Trace trace = workload.trace(1);
+            Workload workload, long seed, double ofLive, double ofMallocs) {
+        Trace trace = workload.trace(seed);
         Replay.Need need = Replay.need(trace);
         try (Device device = Device.open("cpu", 1)) {
             Replay.Peak peak = Replay.adaptive(trace, device);
-            assertTrue(peak.external() <= external, peak::toString);
+            double shared = Replay.shared(trace, device).external();
+            assertTrue(peak.external() <= Math.min(0.05, shared / 2), () -> peak + ", beside " + shared);
             assertTrue(peak.reserved() >= need.allLive(), peak::toString);
             assertTrue(peak.reserved() <= ofLive * need.allLive(), peak::toString);
-            assertTrue(peak.activations() <= ofActivations * need.live().get(MemoryDomain.ACTIVATIONS), peak::toString);
+            assertTrue(peak.activations() <= 1.10 * need.live().get(MemoryDomain.ACTIVATIONS), peak::toString);
             assertTrue(peak.reserved() <= ofMallocs * need.untilRequestEnds(), peak::toString);
         }
     }

@@ -1,7 +1,11 @@
 package io.gatun.bindings.memory;
 
 import java.lang.foreign.Arena;
+import java.lang.foreign.FunctionDescriptor;
+import java.lang.foreign.Linker;
 import java.lang.foreign.MemorySegment;
+import java.lang.foreign.ValueLayout;
+import java.lang.invoke.MethodHandle;
 import java.util.Collections;
 import java.util.Map;
 import java.util.WeakHashMap;
@@ -21,7 +25,49 @@ public final class DeviceMemory {
     /** All of the address space with the real lifetime, and whose memory it is. */
     private record Behind(MemorySegment all, Object owner) {}
 
+    private static final int DONT_NEED = 4;
+    private static final int HUGE_PAGES = 14;
+    private static final int NO_HUGE_PAGES = 15;
+
+    /** {@code int madvise(void *, size_t, int)}; null where the system is not Linux, whose numbers these are. */
+    private static final @Nullable MethodHandle ADVISE = !System.getProperty("os.name").equals("Linux") ? null
+            : Linker.nativeLinker().defaultLookup().find("madvise").map(address -> Linker.nativeLinker().downcallHandle(
+                    address, FunctionDescriptor.of(ValueLayout.JAVA_INT, ValueLayout.JAVA_LONG, ValueLayout.JAVA_LONG,
+                            ValueLayout.JAVA_INT))).orElse(null);
+
     private DeviceMemory() {}
+
+    /**
+     * Gives pages of the host back to the system, while their addresses stay: their content is lost, and the first
+     * access to each has the system find another one. The system makes no huge page of them meanwhile, which would have
+     * it find them by itself.
+     *
+     * @param address of the first page, in memory that a device gave out and nobody uses
+     * @param bytes a whole number of pages
+     * @return whether the pages went back
+     */
+    public static boolean discard(long address, long bytes) {
+        advise(address, bytes, NO_HUGE_PAGES); // fails where there are none
+        return advise(address, bytes, DONT_NEED);
+    }
+
+    /**
+     * Allows huge pages again where {@link #discard} was.
+     *
+     * @param address of the first page
+     * @param bytes a whole number of pages
+     */
+    public static void restore(long address, long bytes) {
+        advise(address, bytes, HUGE_PAGES);
+    }
+
+    private static boolean advise(long address, long bytes, int advice) {
+        try {
+            return ADVISE != null && (int) ADVISE.invokeExact(address, bytes, advice) == 0;
+        } catch (Throwable e) {
+            throw new AssertionError(e); // C throws nothing
+        }
+    }
 
     /**
      * Returns the {@code bytes} bytes at {@code address} as a segment that lives as long as {@code arena}. Closing the
