@@ -126,10 +126,10 @@ struct Benchmark {
   bool host = false;   // what accelerators decline: for processors alone
 };
 
-// Words for types in names, as in those of kernels: "f32", "bf16", "f16", "int8".
+// Words for types in names, as in those of kernels: "f32", "bf16", "f16", "int8", "u4", "u8".
 const char* type_name(int32_t dtype);
 
-// The ceiling of products of a type.
+// The ceiling of products of a type, or with weights of a format.
 int32_t limit_of(int32_t dtype);
 
 // What each family has, on any device.

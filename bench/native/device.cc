@@ -188,10 +188,24 @@ gtn_plan_info Problem::info() const {
 }
 
 const char* type_name(int32_t dtype) {
-  return dtype == GTN_F32 ? "f32" : dtype == GTN_BF16 ? "bf16" : dtype == GTN_F16 ? "f16" : "int8";
+  switch (dtype) {
+    case GTN_F32:
+      return "f32";
+    case GTN_BF16:
+      return "bf16";
+    case GTN_F16:
+      return "f16";
+    case GTN_U4:
+      return "u4";
+    case GTN_U8:
+      return "u8";
+    default:
+      return "int8";
+  }
 }
 
 int32_t limit_of(int32_t dtype) {
+  if (dtype == GTN_U4 || dtype == GTN_U8) return GTN_LIMIT_F32;
   return dtype == GTN_F32 ? GTN_LIMIT_F32 : dtype == GTN_BF16 ? GTN_LIMIT_BF16 : GTN_LIMIT_S8;
 }
 

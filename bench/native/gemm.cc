@@ -32,7 +32,10 @@ constexpr struct {
                 {{1, 4096, 4096}, {"/lora_16", 0, 16}},      {{1, 4096, 4096}, {"/lora_64", 0, 64}},
                 {{1024, 1024, 1024}, {"/lora_16", 0, 16}},   {{1024, 1024, 1024}, {"/lora_64", 0, 64}}};
 
-// a, weights, bias and out; INT8 takes and gives FP32, the others their own type.
+// Elements of k that share a scale, of weights of 4 and 8 bits.
+constexpr int64_t kGroupSize = 32;
+
+// a, weights, bias and out; BF16 takes and gives BF16, the others FP32.
 class Gemm final : public Problem {
  public:
   Gemm(const Device& device, int32_t format, Shape shape, Further further)
@@ -53,6 +56,7 @@ class Gemm final : public Problem {
     desc.rank = further.rank;
     desc.lora_dtype = further.rank > 0 ? dtype_ : 0;
     desc.lora_scale = further.rank > 0 ? 0.5f : 0.0f;
+    desc.group_size = is_quantized() ? kGroupSize : 0;
     Message message;
     check(gtn_gemm_plan(device.handle, &desc, &plan_, &message), message);
   }
@@ -67,6 +71,8 @@ class Gemm final : public Problem {
     desc.format = format_;
     desc.source = further_.groups > 0 ? tensor(GTN_F32, {further_.groups, shape_.k, shape_.n})
                                       : tensor(GTN_F32, {shape_.k, shape_.n});
+    desc.group_size = is_quantized() ? kGroupSize : 0;
+    desc.symmetric = is_quantized();
     Message message;
     gtn_weights packed = 0;
     check(gtn_weights_pack(device_.handle, &desc, source_.data(), &packed, &message), message);
@@ -84,6 +90,7 @@ class Gemm final : public Problem {
   }
 
  private:
+  bool is_quantized() const { return format_ == GTN_U4 || format_ == GTN_U8; }
   int64_t matrices() const { return further_.groups > 0 ? further_.groups : 1; }
 
   gtn_status start(size_t set) const override {
@@ -110,7 +117,7 @@ class Gemm final : public Problem {
 
 std::vector<Benchmark> gemm_benchmarks() {
   std::vector<Benchmark> all;
-  for (int32_t format : {GTN_F32, GTN_BF16, GTN_S8}) {
+  for (int32_t format : std::initializer_list<int32_t>{GTN_F32, GTN_BF16, GTN_S8, GTN_U4, GTN_U8}) {
     const auto add = [&](Shape shape, Further further) {
       all.push_back({std::string("gemm/") + type_name(format) + "/" + shape.name() + further.name, GTN_OP_GEMM, format,
                      limit_of(format), [=](const Device& device) {

@@ -54,7 +54,7 @@ struct Event : Object {
 
 struct Weights : Object {
   int32_t format;
-  int64_t groups, k, n;
+  int64_t group_size, groups, k, n;
 };
 
 struct Plan : Object {
@@ -199,9 +199,17 @@ void check_bytes(int32_t dtype, std::initializer_list<int64_t> sizes) {
   }
 }
 
+void check_format(int32_t format, int64_t group_size) {
+  if (format == GTN_U4 || format == GTN_U8) {
+    MUST(group_size == 32 || group_size == 64 || group_size == 128);
+  } else {
+    MUST((format == GTN_F32 || format == GTN_BF16 || format == GTN_S8) && group_size == 0);
+  }
+}
+
 void check(const gtn_gemm_desc& desc) {
   MUST(desc.size >= sizeof desc);
-  MUST(desc.format == GTN_F32 || desc.format == GTN_BF16 || desc.format == GTN_S8);
+  check_format(desc.format, desc.group_size);
   if (desc.a.dtype == GTN_U8) {
     MUST(desc.format == GTN_S8 && desc.rank == 0);
     check_bytes(GTN_S32, {desc.a.shape[0]});
@@ -570,6 +578,7 @@ void check_run(const Plan& plan, const gtn_gemm_args& args) {
   const int64_t k = desc.a.shape[1], n = desc.out.shape[1];
   const Weights& weights = as<Weights>(args.weights, Kind::kWeights);
   MUST(weights.device == plan.device);
+  MUST(weights.group_size == desc.group_size);
   MUST(weights.format == desc.format && weights.k == k && weights.n == n && weights.groups == desc.groups);
   MUST(args.rows >= 1 && args.rows <= desc.out.shape[0] && n > 0);
   MUST(args.rows_a >= 0 && args.rows_a <= desc.a.shape[0]);
@@ -1031,7 +1040,10 @@ gtn_status weights_pack(void* device, const gtn_weights_desc* desc, const void* 
                         gtn_weights_info* info, gtn_message* message) {
   check(message);
   MUST(desc->size >= sizeof *desc && info->size == sizeof *info);
-  MUST(desc->format == GTN_F32 || desc->format == GTN_BF16 || desc->format == GTN_S8);
+  check_format(desc->format, desc->group_size);
+  const bool quantized = desc->group_size > 0;
+  MUST(desc->symmetric == 0 || (quantized && desc->symmetric == 1));
+  MUST(desc->quantize == GTN_QUANTIZE_NEAREST || (quantized && desc->quantize == GTN_QUANTIZE_SEARCH));
   check_type(desc->source, {GTN_F32, GTN_BF16});
   const int row = desc->source.rank - 2;
   MUST(row == 0 || row == 1);
@@ -1041,9 +1053,31 @@ gtn_status weights_pack(void* device, const gtn_weights_desc* desc, const void* 
   MUST(reinterpret_cast<uintptr_t>(source) % static_cast<uintptr_t>(bytes_of(desc->source.dtype)) == 0);
   Weights* packed = made<Weights>(Kind::kWeights, as<Device>(device, Kind::kDevice));
   packed->format = desc->format;
+  packed->group_size = desc->group_size;
   packed->groups = row == 1 ? desc->source.shape[0] : 0;
   packed->k = desc->source.shape[row];
   packed->n = desc->source.shape[row + 1];
+  *weights = packed;
+  return GTN_OK;
+}
+
+gtn_status weights_pack_quantized(void* device, const gtn_quantized_desc* desc, const void* integers, const float* scales,
+                                  const uint8_t*, void** weights, gtn_weights_info* info, gtn_message* message) {
+  check(message);
+  MUST(desc->size >= sizeof *desc && info->size == sizeof *info);
+  MUST(desc->format == GTN_U4 || desc->format == GTN_U8);
+  check_format(desc->format, desc->group_size);
+  MUST(desc->groups >= 0 && desc->k >= 0 && desc->n >= 0);
+  const int64_t blocks = desc->k / desc->group_size + (desc->k % desc->group_size != 0 ? 1 : 0);
+  check_bytes(GTN_S8, {desc->groups, desc->n, blocks, desc->group_size});
+  MUST((integers != nullptr && scales != nullptr) || desc->k == 0 || desc->n == 0);
+  MUST(reinterpret_cast<uintptr_t>(scales) % 4 == 0);
+  Weights* packed = made<Weights>(Kind::kWeights, as<Device>(device, Kind::kDevice));
+  packed->format = desc->format;
+  packed->group_size = desc->group_size;
+  packed->groups = desc->groups;
+  packed->k = desc->k;
+  packed->n = desc->n;
   *weights = packed;
   return GTN_OK;
 }
@@ -1164,6 +1198,7 @@ const gtn_backend kTable = {
     weights_pack, weights_destroy,
     plan_create, plan_destroy, run,
     supports, measure,
+    weights_pack_quantized,
 };
 
 }  // namespace

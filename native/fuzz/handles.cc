@@ -126,11 +126,11 @@ class World {
       status = gtn_event_create(device, &made, &message_);
     } else if (kind == kWeights) {
       static const float source[kSize * kSize] = {};
-      const gtn_weights_desc desc = {sizeof desc, GTN_F32, square};
+      const gtn_weights_desc desc = {sizeof desc, GTN_F32, square, 0, 0, 0};
       status = gtn_weights_pack(device, &desc, source, &made, &message_);
     } else if (input_.ConsumeBool()) {
       op = GTN_OP_GEMM;
-      const gtn_gemm_desc desc = {sizeof desc, GTN_F32, square, square, GTN_ACT_NONE, 0, 0, 0, 0, 0, 0, 0};
+      const gtn_gemm_desc desc = {sizeof desc, GTN_F32, square, square, GTN_ACT_NONE, 0, 0, 0, 0, 0, 0, 0, 0};
       status = gtn_gemm_plan(device, &desc, &made, &message_);
     } else {
       op = GTN_OP_SOFTMAX;

@@ -89,7 +89,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t bytes) {
     case 5: {
       float source[4] = {1, 2, 3, input.ConsumeFloatingPoint<float>()};
       if (input.ConsumeBool()) source[0] = std::numeric_limits<float>::infinity();
-      const gtn_weights_desc desc = {sizeof desc, one_of<int32_t>(input, {GTN_F32, GTN_S8, 9}), square};
+      const gtn_weights_desc desc = {sizeof desc, one_of<int32_t>(input, {GTN_F32, GTN_S8, 9}), square, 0, 0, 0};
       gtn_weights weights = 0;
       status = gtn_weights_pack(device, &desc, source, &weights, message);
       if (status != GTN_OK) break;

@@ -214,14 +214,26 @@ gtn_weights pack(Input& input, gtn_device device, const gtn_gemm_desc& planned, 
   int64_t groups = planned.groups, k = planned.a.shape[1];
   const int64_t n = planned.out.shape[1];
   if (!right && input.ConsumeIntegralInRange(0, 15) == 0) k += input.ConsumeIntegralInRange(-1, 1);
-  if (!right && input.ConsumeIntegralInRange(0, 15) == 0) format = one_of(input, {GTN_F32, GTN_BF16, GTN_S8});
+  int64_t group_size = planned.group_size;
+  if (!right && input.ConsumeIntegralInRange(0, 15) == 0) {
+    format = any_format(input);
+    group_size = any_group_size(input, format);
+  }
   if (!right && input.ConsumeIntegralInRange(0, 15) == 0) groups = input.ConsumeIntegralInRange(0, 3);
   static const float source[1024] = {1.0f, -2.0f, 0.5f};
-  gtn_weights_desc desc = {sizeof desc, format, {sizeof(gtn_tensor_desc), GTN_F32, 2, 0, {k, n}, {n, 1}}};
+  gtn_weights_desc desc = {sizeof desc, format, {sizeof(gtn_tensor_desc), GTN_F32, 2, 0, {k, n}, {n, 1}}, group_size, 0, 0};
   if (groups > 0) desc.source = {sizeof(gtn_tensor_desc), GTN_F32, 3, 0, {groups, k, n}, {0, n, 1}};
   gtn_weights weights = 0;
   gtn_message message = empty_message();
-  const gtn_status status = gtn_weights_pack(device, &desc, source, &weights, &message);
+  gtn_status status;
+  if (is_quantized(format) && input.ConsumeBool()) {
+    const gtn_quantized_desc quantized = {sizeof quantized, format, groups, k, n, group_size};
+    static const uint8_t integers[3 * 16 * 128] = {7, 200, 31};
+    status = gtn_weights_pack_quantized(device, &quantized, integers, source, input.ConsumeBool() ? integers : nullptr, &weights,
+                                        &message);
+  } else {
+    status = gtn_weights_pack(device, &desc, source, &weights, &message);
+  }
   MUST(status == GTN_OK || groups > 3 || k < 0 || k > 16 || n > 16);
   return weights;
 }

@@ -1,4 +1,6 @@
 // Packed weights from descriptions that are right, nearly right, or any bytes.
+#include <vector>
+
 #include "fuzz/input.h"
 
 using namespace gatun::fuzz;
@@ -21,16 +23,63 @@ bool fits(const gtn_weights_desc& desc, int64_t bytes) {
   return reach * (source.dtype == GTN_F32 ? 4 : 2) <= bytes;
 }
 
+// Weights that come quantized: mostly right, with one thing wrong.
+void pack_quantized(Input& input, gtn_device checking, gtn_device cpu) {
+  const int32_t format = one_of<int32_t>(input, {GTN_U4, GTN_U8});
+  const int64_t group_size = any_group_size(input, format), k = input.ConsumeIntegralInRange<int64_t>(0, 140);
+  const int64_t n = input.ConsumeIntegralInRange<int64_t>(0, 4), groups = input.ConsumeIntegralInRange<int64_t>(0, 2);
+  gtn_quantized_desc desc = {sizeof desc, format, groups, k, n, group_size};
+  const int wrong = input.ConsumeIntegralInRange(0, 3);
+  if (wrong == 1) spoil(input, &desc, sizeof desc);
+  // As much memory as there must be, and no more, where the description is right.
+  const int64_t blocks = (k + group_size - 1) / group_size, columns = (groups > 0 ? groups : 1) * n;
+  const int64_t zeros_of_column = format == GTN_U4 ? (blocks + 1) / 2 : blocks;
+  std::vector<uint8_t> integers(static_cast<size_t>(columns * blocks * group_size * (format == GTN_U4 ? 1 : 2) / 2), 0xa5);
+  std::vector<uint8_t> zeros(static_cast<size_t>(columns * zeros_of_column), 0x5a);
+  std::vector<float> scales(static_cast<size_t>(columns * blocks), 0.5f);
+  const bool empty = scales.empty();
+  if (wrong == 2 && !empty) {
+    const uint32_t bits = input.ConsumeIntegral<uint32_t>();
+    std::memcpy(&scales[input.ConsumeIntegralInRange<size_t>(0, scales.size() - 1)], &bits, sizeof bits);
+  }
+  const void* scales_at = wrong == 3 && input.ConsumeBool() ? nullptr : scales.data();
+  const void* integers_at = wrong == 3 && input.ConsumeBool() ? nullptr : integers.data();
+  const gtn_device device = wrong != 1 && input.ConsumeBool() ? cpu : checking;
+  Exact description(&desc, sizeof desc);
+  gtn_message message = empty_message();
+  gtn_weights weights = 42;
+  const gtn_status status =
+      gtn_weights_pack_quantized(device, reinterpret_cast<const gtn_quantized_desc*>(description.data()), integers_at, scales_at,
+                                 input.ConsumeBool() ? zeros.data() : nullptr, &weights, &message);
+  if (status != GTN_OK) {
+    MUST(wrong != 0 && (wrong != 2 || device == cpu));
+    MUST(weights == 42);
+    return check_failure(status, message);
+  }
+  gtn_weights_info info = {};
+  info.size = sizeof info;
+  MUST(gtn_weights_query(weights, &info, &message) == GTN_OK);
+  MUST(info.format == desc.format && info.group_size == desc.group_size && info.k == desc.k && info.n == desc.n);
+  MUST(info.groups == desc.groups && gtn_weights_close(weights, &message) == GTN_OK);
+}
+
 }  // namespace
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t bytes) {
   static const gtn_device checking = open_device("checking"), cpu = open_device("cpu:scalar");
   alignas(64) static float memory[1024];
   Input input(data, bytes);
+  if (input.ConsumeIntegralInRange(0, 3) == 0) {
+    pack_quantized(input, checking, cpu);
+    return 0;
+  }
   const int64_t k = input.ConsumeIntegralInRange<int64_t>(0, 20), n = input.ConsumeIntegralInRange<int64_t>(0, 20);
   const int32_t dtype = any_float(input);
-  gtn_weights_desc desc = {sizeof desc, one_of(input, {GTN_F32, GTN_BF16, GTN_S8}),
-                           {sizeof(gtn_tensor_desc), dtype, 2, 0, {k, n}, {n + input.ConsumeIntegralInRange(0, 2), 1}}};
+  const int32_t format = any_format(input);
+  gtn_weights_desc desc = {sizeof desc, format,
+                           {sizeof(gtn_tensor_desc), dtype, 2, 0, {k, n}, {n + input.ConsumeIntegralInRange(0, 2), 1}},
+                           any_group_size(input, format), is_quantized(format) && input.ConsumeBool(),
+                           is_quantized(format) && input.ConsumeBool()};
   if (input.ConsumeBool()) std::swap(desc.source.strides[0], desc.source.strides[1]);
   const int64_t groups = input.ConsumeIntegralInRange(0, 2);
   if (groups > 0) {
@@ -58,7 +107,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t bytes) {
   const auto* passed = reinterpret_cast<const gtn_weights_desc*>(description.data());
   const gtn_status status = gtn_weights_pack(device, passed, source, &weights, &message);
   if (status != GTN_OK) {
-    MUST(wrong == 1 || wrong == 2 || (wrong == 3 && device == cpu && desc.format == GTN_S8));
+    MUST(wrong == 1 || wrong == 2 || (wrong == 3 && device == cpu && desc.format != GTN_F32 && desc.format != GTN_BF16));
     MUST(weights == 42);
     check_failure(status, message);
     return 0;
@@ -69,6 +118,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t bytes) {
   info.size = sizeof info;
   MUST(gtn_weights_query(weights, &info, &message) == GTN_OK);
   MUST(info.format == desc.format && info.bytes >= 0);
+  MUST(info.group_size == desc.group_size);
   MUST(info.k == desc.source.shape[row] && info.n == desc.source.shape[row + 1]);
   MUST(info.groups == (row > 0 ? desc.source.shape[0] : 0));
   MUST(gtn_weights_close(weights, &message) == GTN_OK);

@@ -42,7 +42,7 @@ float weight(int k, int n) { return static_cast<float>((3 * k + n) % 5 - 2); }
 const Operator kOperators[] = {
     {"gemm",
      [](gtn_device device, gtn_plan* plan, gtn_message* message) {
-       const gtn_gemm_desc desc = {sizeof desc, GTN_F32, matrix(), matrix(), GTN_ACT_NONE, 0, 0, 0, 0, 0, 0, 0};
+       const gtn_gemm_desc desc = {sizeof desc, GTN_F32, matrix(), matrix(), GTN_ACT_NONE, 0, 0, 0, 0, 0, 0, 0, 0};
        return gtn_gemm_plan(device, &desc, plan, message);
      },
      [](gtn_plan plan, gtn_stream stream, gtn_weights weights, const float* x, float* out) {
@@ -124,7 +124,7 @@ constexpr int kOperatorCount = sizeof kOperators / sizeof kOperators[0];
 gtn_status pack(gtn_device device, gtn_weights* packed, gtn_message* message) {
   float source[kN * kN];
   for (int i = 0; i < kN * kN; ++i) source[i] = weight(i / kN, i % kN);
-  const gtn_weights_desc desc = {sizeof desc, GTN_F32, tensor(GTN_F32, {kN, kN})};
+  const gtn_weights_desc desc = {sizeof desc, GTN_F32, tensor(GTN_F32, {kN, kN}), 0, 0, 0};
   return gtn_weights_pack(device, &desc, source, packed, message);
 }
 

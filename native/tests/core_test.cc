@@ -373,7 +373,7 @@ TEST_F(Core, WhatABackendLacksIsUnsupported) {
   gtn_event event = 0;
   EXPECT_EQ(GTN_UNSUPPORTED, gtn_event_create(device, &event, &message));
   float weight = 1;
-  gtn_weights_desc desc = {sizeof desc, GTN_F32, tensor(GTN_F32, {1, 1})};
+  gtn_weights_desc desc = {sizeof desc, GTN_F32, tensor(GTN_F32, {1, 1}), 0, 0, 0};
   gtn_weights packed = 0;
   EXPECT_EQ(GTN_UNSUPPORTED, gtn_weights_pack(device, &desc, &weight, &packed, &message));
   gtn_activation_desc activation = {};
@@ -986,7 +986,8 @@ struct Multiplying {
   explicit Multiplying(const gtn_gemm_desc& desc) {
     const int64_t k = desc.a.shape[1], n = desc.out.shape[1];
     const gtn_weights_desc source = {sizeof source, desc.format,
-                                     desc.groups > 0 ? tensor(GTN_F32, {desc.groups, k, n}) : tensor(GTN_F32, {k, n})};
+                                     desc.groups > 0 ? tensor(GTN_F32, {desc.groups, k, n}) : tensor(GTN_F32, {k, n}),
+                                     0, 0, 0};
     static const float ones[64] = {1, 1, 1};
     EXPECT_EQ(GTN_OK, gtn_weights_pack(on.device, &source, ones, &weights, &message)) << message.text;
     EXPECT_EQ(GTN_OK, gtn_gemm_plan(on.device, &desc, &plan, &message)) << message.text;
@@ -1159,7 +1160,7 @@ TEST(Products, RunsOfLowRankAreChecked) {
   m.expect_refused(run(5, nullptr, nullptr, down, out), "out: overlaps lora_b");
   m.expect_refused(gtn_gemm_run(m.plan, m.on.stream, m.weights, 5, a, nullptr, nullptr, out), "lora_a: is null");
   // One group is not the same as none.
-  const gtn_weights_desc source = {sizeof source, GTN_F32, tensor(GTN_F32, {1, 3, 4})};
+  const gtn_weights_desc source = {sizeof source, GTN_F32, tensor(GTN_F32, {1, 3, 4}), 0, 0, 0};
   static const float ones[12] = {};
   gtn_weights one_group = 0;
   Message message;
@@ -1175,7 +1176,7 @@ TEST(Products, PackedGroupsAreChecked) {
   static const float ones[64] = {};
   gtn_weights weights = 77;
   Message message;
-  gtn_weights_desc desc = {sizeof desc, GTN_F32, tensor(GTN_F32, {0, 3, 4})};
+  gtn_weights_desc desc = {sizeof desc, GTN_F32, tensor(GTN_F32, {0, 3, 4}), 0, 0, 0};
   EXPECT_EQ(GTN_INVALID_ARGUMENT, gtn_weights_pack(on.device, &desc, ones, &weights, &message));
   EXPECT_STREQ("desc.source.shape[0]: is 0, expected 1 or more", message.text);
   desc.source = tensor(GTN_F32, {1, 2, 3, 4});
@@ -1795,7 +1796,7 @@ TEST(Plans, OfTheLargestShapesNeitherOverflowNorTakeLong) {
   gtn_plan plan = 0;
   EXPECT_EQ(GTN_UNSUPPORTED, gtn_softmax_plan(on.device, &softmax, &plan, &message)) << message.text;
   EXPECT_EQ(GTN_UNSUPPORTED, gtn_norm_plan(on.device, &norm, &plan, &message)) << message.text;
-  const gtn_weights_desc none = {sizeof none, GTN_F32, tensor(GTN_F32, {0, int64_t{1} << 40})};
+  const gtn_weights_desc none = {sizeof none, GTN_F32, tensor(GTN_F32, {0, int64_t{1} << 40}), 0, 0, 0};
   gtn_weights weights = 0;
   ASSERT_EQ(GTN_OK, gtn_weights_pack(on.device, &none, nullptr, &weights, &message)) << message.text;
   EXPECT_EQ(GTN_OK, gtn_weights_close(weights, nullptr));

@@ -337,7 +337,7 @@ TEST_P(GemmGroupsTest, SourceStrides) {
       }
     }
     const Product product(on, c, x);
-    gtn_weights_desc desc = {sizeof desc, format, tensor(c.w_dtype, {3, c.k, c.n})};
+    gtn_weights_desc desc = {sizeof desc, format, tensor(c.w_dtype, {3, c.k, c.n}), 0, 0, 0};
     desc.source.strides[0] = c.n;
     desc.source.strides[1] = 3 * c.n;
     gtn_weights weights = 0;
@@ -390,7 +390,7 @@ TEST_P(GemmGroupsTest, WeightsThatAreNotFinite) {
   Operands x(c);
   x.w.set((2 * c.k + 3) * c.n + 17, kNan);
   x.w.set((1 * c.k + 31) * c.n + 49, kNan);
-  const gtn_weights_desc desc = {sizeof desc, GTN_S8, tensor(GTN_F32, {3, c.k, c.n})};
+  const gtn_weights_desc desc = {sizeof desc, GTN_S8, tensor(GTN_F32, {3, c.k, c.n}), 0, 0, 0};
   gtn_weights weights = 0;
   Message message;
   EXPECT_EQ(GTN_INVALID_ARGUMENT, gtn_weights_pack(on.device, &desc, x.w.data(), &weights, &message));

@@ -182,6 +182,12 @@ typedef struct gtn_backend {
 
   /* Optional (NULL: reports show no roofline): measures GTN_LIMIT_*, as gtn_device_measure describes it. */
   gtn_status (*measure)(void* device, int32_t limit, double* per_second, gtn_message* message);
+
+  /* Optional (NULL: GTN_UNSUPPORTED), with weights_pack: weights that are quantized already, as gtn_weights_pack_quantized
+   * describes them. `zero_points` may be NULL. */
+  gtn_status (*weights_pack_quantized)(void* device, const gtn_quantized_desc* desc, const void* integers, const float* scales,
+                                       const uint8_t* zero_points, void** weights, gtn_weights_info* info,
+                                       gtn_message* message);
 } gtn_backend;
 
 /* The one symbol that a backend exports; the table has static storage. */

@@ -60,6 +60,9 @@ enum {
 /* Element types. BF16 is the upper half of an FP32; F16 is IEEE 754 binary16. */
 enum { GTN_F32 = 1, GTN_BF16 = 2, GTN_F16 = 3, GTN_S8 = 4, GTN_U8 = 5, GTN_S32 = 6, GTN_S64 = 7 };
 
+/* The format of weights of 4 bits, two in a byte; no tensor has it as its dtype. */
+enum { GTN_U4 = 8 };
+
 /* Operators. */
 enum {
   GTN_OP_GEMM = 1,
@@ -255,12 +258,37 @@ GTN_API gtn_status gtn_memory_copy(gtn_stream stream, void* destination, const v
 
 /* ---- Packed weights --------------------------------------------------------------------------------------------- */
 
+/* Quantized weights (GTN_U4 and GTN_U8: 4 and 8 bits without sign): in each column, every group_size elements of k share an
+ * FP32 scale and a zero point, and integer q stands for the weight (q - zero point) * scale, rounded to FP32 once. The last group
+ * of a column may have fewer elements.
+ *
+ * Packed from floating point, a group of the range lo = c min(0, min w) to hi = c max(0, max w) gets, with most = 15 or 255, the
+ * scale s = (hi - lo) / most, the zero point z = rint(-lo / s) and the integers clamp(rint(w / s) + z, 0, most); symmetric, with
+ * h = 8 or 128, the scale s = c max |w| / (h - 1), the zero point h and integers likewise. The scale is computed in FP64 and
+ * rounded to FP32; quotients are of FP64; ties go to even; s = 0 gives integers and, unless symmetric, a zero point of 0.
+ * GTN_QUANTIZE_NEAREST takes c = 1. GTN_QUANTIZE_SEARCH takes that of c = 1, 31/32, ..., 16/32 whose sum of (w - (q - z) s)^2, in
+ * FP64 and in the order of k, is least, the first of equals: some groups are better off with their largest weights clipped. */
+enum { GTN_QUANTIZE_NEAREST = 0, GTN_QUANTIZE_SEARCH = 1 };
+
 typedef struct gtn_weights_desc {
   uint32_t size;
-  int32_t format;         /* GTN_F32, GTN_BF16, or GTN_S8: one scale of amax/127 per output channel, round to nearest even */
+  int32_t format;         /* GTN_F32; GTN_BF16; GTN_S8: one scale of amax/127 per output channel, round to nearest even; GTN_U4 or
+                             GTN_U8 */
   gtn_tensor_desc source; /* [k, n], or [groups, k, n] for grouped products, GTN_F32 or GTN_BF16, any strides: a transposed
                              [n, k] matrix has strides {1, k} */
+  int64_t group_size;     /* GTN_U4 and GTN_U8: 32, 64 or 128; else 0 */
+  int32_t symmetric;      /* GTN_U4 and GTN_U8: 1 for zero points of 8 and 128; else 0 */
+  int32_t quantize;       /* GTN_U4 and GTN_U8: GTN_QUANTIZE_*; else 0 */
 } gtn_weights_desc;
+
+/* Weights that are quantized already, as the operator MatMulNBits of ONNX Runtime takes them. */
+typedef struct gtn_quantized_desc {
+  uint32_t size;
+  int32_t format;         /* GTN_U4 or GTN_U8 */
+  int64_t groups;         /* matrices of a grouped product; 0: one */
+  int64_t k, n;
+  int64_t group_size;     /* 32, 64 or 128 */
+} gtn_quantized_desc;
 
 typedef struct gtn_weights_info {
   uint32_t size;
@@ -268,12 +296,23 @@ typedef struct gtn_weights_info {
   int64_t k, n;
   int64_t bytes;  /* memory that the packed form occupies */
   int64_t groups; /* matrices; 0 where the source was one, of rank 2 */
+  int64_t group_size; /* GTN_U4 and GTN_U8; else 0 */
 } gtn_weights_info;
 
 /* Packs a weight matrix once, in the device's own layout; `source` is host memory, and free for reuse on return. A weight
- * that is not finite is kept by GTN_F32 and GTN_BF16 and is GTN_INVALID_ARGUMENT with GTN_S8. */
+ * that is not finite is kept by GTN_F32 and GTN_BF16 and is GTN_INVALID_ARGUMENT with the others. */
 GTN_API gtn_status gtn_weights_pack(gtn_device device, const gtn_weights_desc* desc, const void* source,
                                     gtn_weights* weights, gtn_message* message);
+
+/* Packs weights that are quantized already; the arrays are host memory without gaps, with b = ceil(k / group_size), and a dimension
+ * [groups] before the others where there are groups:
+ *   integers     GTN_U4: bytes [n, b, group_size / 2], the first of two integers in the lower half; GTN_U8: [n, b, group_size]
+ *   scales       FP32 [n, b], finite
+ *   zero_points  GTN_U4: bytes [n, ceil(b / 2)], the first of two in the lower half; GTN_U8: [n, b]; NULL: all 8 or 128
+ * What fills up the last group and the last byte is ignored. */
+GTN_API gtn_status gtn_weights_pack_quantized(gtn_device device, const gtn_quantized_desc* desc, const void* integers,
+                                              const void* scales, const void* zero_points, gtn_weights* weights,
+                                              gtn_message* message);
 GTN_API gtn_status gtn_weights_query(gtn_weights weights, gtn_weights_info* info, gtn_message* message);
 GTN_API gtn_status gtn_weights_close(gtn_weights weights, gtn_message* message);
 
@@ -306,10 +345,11 @@ GTN_API gtn_status gtn_plan_close(gtn_plan plan, gtn_message* message);
  * s = (hi - lo) / 255 in FP32, z = rint(-lo / s), q = clamp(rint(x / s) + z, 0, 255), ties to even; s = 0 gives q = z = 0;
  * a row with a NaN, an infinity or a range that overflows gives a row of NaN. The sums are exact in 32 bits, which limits k
  * to 66311; the epilogue is FP32. Rows of GTN_U8 were quantized before, by a norm say: they come with a scale s and a zero point
- * z of each, stand for (q - z) s, and give what their FP32 would that is quantized to them. */
+ * z of each, stand for (q - z) s, and give what their FP32 would that is quantized to them. format GTN_U4 or GTN_U8: as
+ * GTN_F32, with the weights that the integers stand for. */
 typedef struct gtn_gemm_desc {
   uint32_t size;
-  int32_t format;      /* GTN_F32, GTN_BF16, GTN_S8: the format of the packed weights it will run with */
+  int32_t format;      /* GTN_F32, GTN_BF16, GTN_S8, GTN_U4, GTN_U8: the format of the packed weights it will run with */
   gtn_tensor_desc a;   /* [m, k], GTN_F32 or GTN_BF16, or GTN_U8 with format GTN_S8 and rank 0; unit stride in k; m is the
                           largest number of rows */
   gtn_tensor_desc out; /* [m, n], GTN_F32 or GTN_BF16, unit stride in n */
@@ -321,6 +361,7 @@ typedef struct gtn_gemm_desc {
   int64_t rank;         /* 0: none; else that of the low-rank product, 1 to 1024; not with groups or row_index */
   int32_t lora_dtype;   /* rank > 0: GTN_F32 or GTN_BF16, of both; else 0 */
   float lora_scale;     /* rank > 0: finite; else 0 */
+  int64_t group_size;   /* GTN_U4 and GTN_U8: 32, 64 or 128, that of the weights; else 0 */
 } gtn_gemm_desc;
 
 GTN_API gtn_status gtn_gemm_plan(gtn_device device, const gtn_gemm_desc* desc, gtn_plan* plan, gtn_message* message);

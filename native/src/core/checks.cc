@@ -25,6 +25,7 @@ int64_t element_size(int32_t dtype) {
 
 const char* dtype_name(int32_t dtype) {
   static const char* const names[] = {"none", "F32", "BF16", "F16", "S8", "U8", "S32", "S64"};
+  if (dtype == GTN_U4) return "U4";
   return element_size(dtype) == 0 ? "no dtype" : names[dtype];
 }
 
@@ -231,6 +232,25 @@ gtn_status check_size(gtn_message* message, const char* name, const gtn_tensor_d
 gtn_status check_activation(gtn_message* message, int32_t activation) {
   if (activation >= GTN_ACT_NONE && activation <= GTN_ACT_RELU) return GTN_OK;
   return fail(message, GTN_INVALID_ARGUMENT, "activation: is %d, which is no activation", activation);
+}
+
+gtn_status check_format(gtn_message* message, int32_t format, int64_t group_size) {
+  switch (format) {
+    case GTN_F32:
+    case GTN_BF16:
+    case GTN_S8:
+      if (group_size == 0) return GTN_OK;
+      return fail(message, GTN_INVALID_ARGUMENT, "desc.group_size: is %lld, expected 0 with %s",
+                  static_cast<long long>(group_size), dtype_name(format));
+    case GTN_U4:
+    case GTN_U8:
+      if (group_size == 32 || group_size == 64 || group_size == 128) return GTN_OK;
+      return fail(message, GTN_INVALID_ARGUMENT, "desc.group_size: is %lld, expected 32, 64 or 128 with %s",
+                  static_cast<long long>(group_size), dtype_name(format));
+    default:
+      return fail(message, GTN_INVALID_ARGUMENT, "desc.format: is %s (%d), expected F32, BF16, S8, U4 or U8",
+                  dtype_name(format), format);
+  }
 }
 
 gtn_status check_same_shape(gtn_message* message, const char* name, const gtn_tensor_desc& tensor, const char* other_name,

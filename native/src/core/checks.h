@@ -20,7 +20,7 @@ namespace gatun {
   } while (false)
 
 int64_t element_size(int32_t dtype);  // 0 when there is no such dtype
-const char* dtype_name(int32_t dtype);
+const char* dtype_name(int32_t dtype);  // of GTN_U4 too
 
 // A structure that the caller passes in: copies what the caller's size covers into `*copy`, the rest is zero. A size below
 // the structure's first version or, beyond what this library knows, anything but zero is refused.
@@ -101,6 +101,8 @@ int crowded_dimension(const gtn_tensor_desc& tensor, int64_t* reach);
 
 gtn_status check_flag(gtn_message* message, const char* name, int32_t value);
 gtn_status check_activation(gtn_message* message, int32_t activation);
+// The format of packed weights, with the size of the groups of quantized ones.
+gtn_status check_format(gtn_message* message, int32_t format, int64_t group_size);
 gtn_status check_at_least(gtn_message* message, const char* name, int64_t value, int64_t least);
 gtn_status check_finite(gtn_message* message, const char* name, float value);
 gtn_status check_same_shape(gtn_message* message, const char* name, const gtn_tensor_desc& tensor, const char* other_name,

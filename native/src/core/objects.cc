@@ -230,8 +230,8 @@ gtn_status gtn_device_supports(gtn_device device, int32_t op, int32_t dtype, int
   if (op < GTN_OP_GEMM || op > GTN_OP_GLU) {
     return fail(message, GTN_INVALID_ARGUMENT, "op: is %d, expected GTN_OP_*, %d to %d", op, GTN_OP_GEMM, GTN_OP_GLU);
   }
-  if (element_size(dtype) == 0) {
-    return fail(message, GTN_INVALID_ARGUMENT, "dtype: is %d, expected a dtype, %d to %d", dtype, GTN_F32, GTN_S64);
+  if (element_size(dtype) == 0 && dtype != GTN_U4) {
+    return fail(message, GTN_INVALID_ARGUMENT, "dtype: is %d, expected a dtype, %d to %d", dtype, GTN_F32, GTN_U4);
   }
   Inside inside(devices, device);
   if (!inside) return stale(message, "device");
@@ -484,36 +484,28 @@ gtn_status gtn_memory_copy(gtn_stream stream, void* destination, const void* sou
 
 // ---- Packed weights
 
-gtn_status gtn_weights_pack(gtn_device device, const gtn_weights_desc* desc, const void* source, gtn_weights* packed,
-                            gtn_message* message) {
-  if (packed == nullptr) return fail(message, GTN_INVALID_ARGUMENT, "weights: is null");
-  gtn_weights_desc checked;
-  GATUN_CHECK(take(message, "desc", desc, &checked));
-  if (checked.format != GTN_F32 && checked.format != GTN_BF16 && checked.format != GTN_S8) {
-    return fail(message, GTN_INVALID_ARGUMENT, "desc.format: is %s (%d), expected F32, BF16 or S8", dtype_name(checked.format),
-                checked.format);
-  }
-  GATUN_CHECK(check_tensor(message, "desc.source", checked.source, kFloats, 2, 3, false, false));
-  const int row = checked.source.rank - 2;
-  const int64_t k = checked.source.shape[row], n = checked.source.shape[row + 1];
-  if (checked.source.rank == 3) GATUN_CHECK(check_at_least(message, "desc.source.shape[0]", checked.source.shape[0], 1));
-  const bool empty = k == 0 || n == 0;
-  GATUN_CHECK(check_pointer(message, "source", source, !(empty && source == nullptr), element_size(checked.source.dtype)));
+namespace {
+
+// Packs by the backend's function and keeps what comes of it.
+template <typename Pack>
+gtn_status pack_weights(gtn_device device, bool quantized, int32_t format, int64_t group_size, int64_t groups, int64_t k, int64_t n,
+                        gtn_weights* packed, gtn_message* message, Pack pack) {
   Inside inside(devices, device);
   if (!inside) return stale(message, "device");
   Device& on = inside.object<Device>();
-  if (on.backend->weights_pack == nullptr) {
-    return fail(message, GTN_UNSUPPORTED, "the %s backend packs no weights", on.backend->name);
+  if (on.backend->weights_pack == nullptr || (quantized && on.backend->weights_pack_quantized == nullptr)) {
+    return fail(message, GTN_UNSUPPORTED, "the %s backend packs no %sweights", on.backend->name, quantized ? "quantized " : "");
   }
   Reason reason(message);
   gtn_weights_info info = {};
   info.size = sizeof info;
   void* impl = nullptr;
-  GATUN_CHECK(reason.of(on.backend->weights_pack(on.impl, &checked, source, &impl, &info, reason)));
-  info.format = checked.format;
+  GATUN_CHECK(reason.of(pack(on, &impl, &info, reason)));
+  info.format = format;
   info.k = k;
   info.n = n;
-  info.groups = checked.source.rank == 3 ? checked.source.shape[0] : 0;
+  info.groups = groups;
+  info.group_size = group_size;
   Weights* created = new (std::nothrow) Weights{&on, impl, info};
   if (created == nullptr) {
     on.backend->weights_destroy(impl);
@@ -522,6 +514,68 @@ gtn_status gtn_weights_pack(gtn_device device, const gtn_weights_desc* desc, con
   GATUN_CHECK(open(weights, created, packed, message, [&] { on.backend->weights_destroy(impl); }));
   ++on.weights;
   return GTN_OK;
+}
+
+gtn_status check_quantize(gtn_message* message, const gtn_weights_desc& desc) {
+  const bool quantized = desc.format == GTN_U4 || desc.format == GTN_U8;
+  if (quantized) {
+    GATUN_CHECK(check_flag(message, "desc.symmetric", desc.symmetric));
+    if (desc.quantize == GTN_QUANTIZE_NEAREST || desc.quantize == GTN_QUANTIZE_SEARCH) return GTN_OK;
+    return fail(message, GTN_INVALID_ARGUMENT, "desc.quantize: is %d, expected GTN_QUANTIZE_*, %d or %d", desc.quantize,
+                GTN_QUANTIZE_NEAREST, GTN_QUANTIZE_SEARCH);
+  }
+  if (desc.symmetric == 0 && desc.quantize == 0) return GTN_OK;
+  return fail(message, GTN_INVALID_ARGUMENT, "desc.%s: is %d, expected 0 with %s", desc.symmetric != 0 ? "symmetric" : "quantize",
+              desc.symmetric != 0 ? desc.symmetric : desc.quantize, dtype_name(desc.format));
+}
+
+}  // namespace
+
+gtn_status gtn_weights_pack(gtn_device device, const gtn_weights_desc* desc, const void* source, gtn_weights* packed,
+                            gtn_message* message) {
+  if (packed == nullptr) return fail(message, GTN_INVALID_ARGUMENT, "weights: is null");
+  gtn_weights_desc checked;
+  GATUN_CHECK(take(message, "desc", desc, &checked));
+  GATUN_CHECK(check_format(message, checked.format, checked.group_size));
+  GATUN_CHECK(check_quantize(message, checked));
+  GATUN_CHECK(check_tensor(message, "desc.source", checked.source, kFloats, 2, 3, false, false));
+  const int row = checked.source.rank - 2;
+  const int64_t k = checked.source.shape[row], n = checked.source.shape[row + 1];
+  if (checked.source.rank == 3) GATUN_CHECK(check_at_least(message, "desc.source.shape[0]", checked.source.shape[0], 1));
+  const bool empty = k == 0 || n == 0;
+  GATUN_CHECK(check_pointer(message, "source", source, !(empty && source == nullptr), element_size(checked.source.dtype)));
+  const int64_t groups = row > 0 ? checked.source.shape[0] : 0;
+  return pack_weights(device, false, checked.format, checked.group_size, groups, k, n, packed, message,
+                      [&](const Device& on, void** impl, gtn_weights_info* info, gtn_message* reason) {
+                        return on.backend->weights_pack(on.impl, &checked, source, impl, info, reason);
+                      });
+}
+
+gtn_status gtn_weights_pack_quantized(gtn_device device, const gtn_quantized_desc* desc, const void* integers, const void* scales,
+                                      const void* zero_points, gtn_weights* packed, gtn_message* message) {
+  if (packed == nullptr) return fail(message, GTN_INVALID_ARGUMENT, "weights: is null");
+  gtn_quantized_desc checked;
+  GATUN_CHECK(take(message, "desc", desc, &checked));
+  if (checked.format != GTN_U4 && checked.format != GTN_U8) {
+    return fail(message, GTN_INVALID_ARGUMENT, "desc.format: is %s (%d), expected U4 or U8", dtype_name(checked.format),
+                checked.format);
+  }
+  GATUN_CHECK(check_format(message, checked.format, checked.group_size));
+  GATUN_CHECK(check_at_least(message, "desc.groups", checked.groups, 0));
+  GATUN_CHECK(check_at_least(message, "desc.k", checked.k, 0));
+  GATUN_CHECK(check_at_least(message, "desc.n", checked.n, 0));
+  const int64_t blocks = checked.k / checked.group_size + (checked.k % checked.group_size != 0 ? 1 : 0);
+  const int64_t matrices = checked.groups > 0 ? checked.groups : 1;
+  GATUN_CHECK(check_array(message, "desc.k", "integers", checked.group_size, {matrices, checked.n, blocks}));
+  GATUN_CHECK(check_array(message, "desc.k", "scales", 4, {matrices, checked.n, blocks}));
+  const bool empty = checked.k == 0 || checked.n == 0;
+  GATUN_CHECK(check_pointer(message, "integers", integers, !(empty && integers == nullptr), 1));
+  GATUN_CHECK(check_pointer(message, "scales", scales, !(empty && scales == nullptr), 4));
+  return pack_weights(device, true, checked.format, checked.group_size, checked.groups, checked.k, checked.n, packed, message,
+                      [&](const Device& on, void** impl, gtn_weights_info* info, gtn_message* reason) {
+                        return on.backend->weights_pack_quantized(on.impl, &checked, integers, static_cast<const float*>(scales),
+                                                                  static_cast<const uint8_t*>(zero_points), impl, info, reason);
+                      });
 }
 
 gtn_status gtn_weights_query(gtn_weights packed, gtn_weights_info* info, gtn_message* message) {

@@ -57,10 +57,7 @@ gtn_status check_low_rank(gtn_message* message, const gtn_gemm_desc& desc) {
 }
 
 gtn_status check(gtn_message* message, const gtn_gemm_desc& desc) {
-  if (desc.format != GTN_F32 && desc.format != GTN_BF16 && desc.format != GTN_S8) {
-    return fail(message, GTN_INVALID_ARGUMENT, "desc.format: is %s (%d), expected F32, BF16 or S8", dtype_name(desc.format),
-                desc.format);
-  }
+  GATUN_CHECK(check_format(message, desc.format, desc.group_size));
   const uint32_t quantized = desc.format == GTN_S8 ? 1u << GTN_U8 : 0;
   GATUN_CHECK(check_tensor(message, "desc.a", desc.a, kFloats | quantized, 2, 2, true, false));
   if (quantized != 0) GATUN_CHECK(check_array(message, "desc.a.shape[0]", "scales", 4, {desc.a.shape[0]}));

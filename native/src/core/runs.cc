@@ -69,14 +69,15 @@ gtn_status check_reach(gtn_message* message, const char* name, int64_t value, in
               static_cast<long long>(value), static_cast<long long>(most), array);
 }
 
-// "F32 [24, 18]", or "F32 [8, 24, 18]" of groups.
+// "F32 [24, 18]", or "F32 [8, 24, 18]" of groups, or "U4 in groups of 32 [24, 18]".
 struct WeightsText {
-  char text[96];
+  char text[128];
 
-  WeightsText(int32_t format, int64_t groups, int64_t k, int64_t n) {
-    char of[32] = "";
+  WeightsText(int32_t format, int64_t group_size, int64_t groups, int64_t k, int64_t n) {
+    char in[40] = "", of[32] = "";
+    if (group_size > 0) std::snprintf(in, sizeof in, " in groups of %lld", static_cast<long long>(group_size));
     if (groups > 0) std::snprintf(of, sizeof of, "%lld, ", static_cast<long long>(groups));
-    std::snprintf(text, sizeof text, "%s [%s%lld, %lld]", dtype_name(format), of, static_cast<long long>(k),
+    std::snprintf(text, sizeof text, "%s%s [%s%lld, %lld]", dtype_name(format), in, of, static_cast<long long>(k),
                   static_cast<long long>(n));
   }
 };
@@ -105,10 +106,11 @@ gtn_status run_gemm(gtn_plan plan, gtn_stream stream, gtn_weights packed, int64_
   gtn_message* message = run.message();
   const int64_t k = desc.a.shape[1], n = desc.out.shape[1];
   if (w.device != self.device) return fail(message, GTN_INVALID_ARGUMENT, "weights: are on another device than the plan");
-  if (w.info.format != desc.format || w.info.k != k || w.info.n != n || w.info.groups != desc.groups) {
+  if (w.info.format != desc.format || w.info.group_size != desc.group_size || w.info.k != k || w.info.n != n ||
+      w.info.groups != desc.groups) {
     return fail(message, GTN_INVALID_ARGUMENT, "weights: are %s, expected the plan's %s",
-                WeightsText(w.info.format, w.info.groups, w.info.k, w.info.n).text,
-                WeightsText(desc.format, desc.groups, k, n).text);
+                WeightsText(w.info.format, w.info.group_size, w.info.groups, w.info.k, w.info.n).text,
+                WeightsText(desc.format, desc.group_size, desc.groups, k, n).text);
   }
   GATUN_CHECK(check_count(message, "rows", rows, desc.out.shape[0]));
   GATUN_CHECK(check_pointer(message, "group_offsets", arrays.group_offsets, desc.groups > 0, 8));

@@ -229,6 +229,12 @@ gtn_status weights_pack(void* device, const gtn_weights_desc* desc, const void* 
   return gemm_weights_pack(*static_cast<Device*>(device), *desc, source, weights, info, message);
 }
 
+gtn_status weights_pack_quantized(void* device, const gtn_quantized_desc* desc, const void* integers, const float* scales,
+                                  const uint8_t* zero_points, void** weights, gtn_weights_info* info, gtn_message* message) {
+  return gemm_weights_pack_quantized(*static_cast<Device*>(device), *desc, integers, scales, zero_points, weights, info,
+                                     message);
+}
+
 void weights_destroy(void* weights) { gemm_weights_destroy(weights); }
 
 gtn_status plan_create(void* device, int32_t op, const void* desc, void** plan, gtn_plan_info* info,
@@ -288,7 +294,7 @@ gtn_status supports(void*, int32_t op, int32_t dtype, int32_t* claimed, gtn_mess
   const bool is_float = dtype == GTN_F32 || dtype == GTN_BF16;
   switch (op) {
     case GTN_OP_GEMM:
-      *claimed = is_float || dtype == GTN_S8;
+      *claimed = is_float || dtype == GTN_S8 || dtype == GTN_U4 || dtype == GTN_U8;
       break;
     case GTN_OP_ATTENTION:
     case GTN_OP_MERGE:
@@ -323,6 +329,7 @@ const gtn_backend kBackend = {
     weights_pack, weights_destroy,
     plan_create, plan_destroy, run,
     supports, measure,
+    weights_pack_quantized,
 };
 
 }  // namespace

@@ -25,6 +25,9 @@ namespace gatun::cpu {
 //   BF16  [k / 2][panel][2]: the two lie in one 32-bit lane, which a shift and a mask widen (and vdpbf16ps reads)
 //   S8    [k / group][panel][group]: group is what one multiply-add instruction sums
 // with k filled up with zeros to a whole group. Panels start at 64-byte boundaries.
+//   U4, U8  for each quantization group of k its scales, FP32 [panel], then its integers, [lanes][panel] of 32 bits with 8 or
+//           4 of k in each, the first in the lowest bits; behind all groups the zero points, U8 [groups][panel], unless all of
+//           them are the format's own. Only whole groups.
 struct GemmLayout {
   int64_t panel;           // columns
   int64_t int8_group;      // elements of k
@@ -34,6 +37,19 @@ struct GemmLayout {
   int64_t bf16_row_bytes;  // of one rounded to BF16, which is widened where there are four
   bool int8_rows_are_u8;   // quantized elements are bytes without sign, as quantized rows of a run are
 };
+
+inline bool is_quantized(int32_t format) { return format == GTN_U4 || format == GTN_U8; }
+inline int quantized_bits(int32_t format) { return format == GTN_U4 ? 4 : 8; }
+
+// The zero point of weights that have none of their own.
+constexpr int quantized_zero(int bits) { return bits == 4 ? 8 : 128; }
+
+constexpr int64_t kMaxQuantizedGroup = 128;
+
+// Scales and integers of one quantization group of a panel.
+constexpr int64_t quantized_group_bytes(int64_t panel, int64_t group_size, int bits) {
+  return panel * (static_cast<int64_t>(sizeof(float)) + group_size * bits / 8);
+}
 
 // One matrix, or one after the other those of a grouped product.
 struct PackedWeights {
@@ -45,6 +61,7 @@ struct PackedWeights {
   unsigned char* data;          // panels, then what follows
   const float* scales;          // S8: of each column, filled up to whole panels
   const int32_t* sums;          // S8: sum of each column's quantized weights
+  int64_t group_size, zeros_at; // U4, U8: as in GemmRun
   int64_t bytes;
 };
 
@@ -56,7 +73,9 @@ struct GemmRun {
   int64_t panel_bytes;
   const float* column_scales;   // S8
   const int32_t* column_sums;   // S8
-  const void* rows;             // F32: float; else as GemmLayout says
+  int64_t group_size;           // U4, U8: elements of k with a scale and a zero point of their own
+  int64_t zeros_at;             // U4, U8: where in a panel its zero points begin; 0: all are the format's own
+  const void* rows;             // F32, U4, U8: float; else as GemmLayout says
   int64_t row_stride;           // elements
   const float* row_scales;      // S8
   const int32_t* row_zeros;     // S8
@@ -120,6 +139,9 @@ gtn_status gemm_plan(const Device& device, const gtn_gemm_desc& desc, Plan** pla
 // Packed weights: an opaque object of this family.
 gtn_status gemm_weights_pack(const Device& device, const gtn_weights_desc& desc, const void* source, void** weights,
                              gtn_weights_info* info, gtn_message* message);
+gtn_status gemm_weights_pack_quantized(const Device& device, const gtn_quantized_desc& desc, const void* integers,
+                                       const float* scales, const uint8_t* zeros, void** weights, gtn_weights_info* info,
+                                       gtn_message* message);
 void gemm_weights_destroy(void* weights);
 
 }  // namespace gatun::cpu

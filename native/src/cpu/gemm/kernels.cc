@@ -1,5 +1,5 @@
-// GEMM with packed weights, one block of `out` at a time: FP32, BF16 and INT8 (u8 rows by s8 weights) with a fused
-// epilogue.
+// GEMM with packed weights, one block of `out` at a time: FP32, BF16 and INT8 (u8 rows by s8 weights), and FP32 rows by
+// weights of 4 and 8 bits, with a fused epilogue.
 //
 // A block of r rows and c columns does r * c * k multiply-adds; it reads r * k elements of rows and c * k weights and
 // writes r * c outputs. From 16 rows or so on the multiply-add units bind; below that the stream of weights does (one
@@ -9,9 +9,9 @@
 // the L2 cache. Between depths the sums rest in the worker's scratch memory; they go on where they stopped, so cutting
 // k changes no bit. The epilogue is applied to each tile after its last depth.
 //
-// The parts: microkernels.h has the register tiles, rows.h prepares `a`, low_rank.h adds a product of low rank,
-// epilogue.h finishes. What a level with matrix instructions (AMX) replaces is the tile shapes and FormatS8 and FormatBf16
-// there, with layouts to match.
+// The parts: microkernels.h has the register tiles, quantized.h weights of 4 and 8 bits, rows.h prepares `a`, low_rank.h adds
+// a product of low rank, epilogue.h finishes. What a level with matrix instructions (AMX) replaces is the tile shapes and
+// FormatS8 and FormatBf16 there, with layouts to match.
 //
 // Limits: k of S8 is at most 66311 (the core checks), where 255 * 127 * k still fits 32 bits. A row of S8 whose whole
 // range is a few hundred denormals may have z > 255 and wrap for k > 44266, an error below 1e-35 * column scale.
@@ -23,6 +23,7 @@
 #include "cpu/gemm/epilogue.h"
 #include "cpu/gemm/low_rank.h"
 #include "cpu/gemm/microkernels.h"
+#include "cpu/gemm/quantized.h"
 #include "cpu/gemm/rows.h"
 #include "cpu/simd.h"
 
@@ -41,22 +42,61 @@ int64_t resident_row_bytes() { return caches().l2 / 2; }
 // Rows of a block: with AVX-512 more, because its panels come faster from L3 than they can, and L2 is larger there.
 constexpr int64_t kBlockRows = kRowTile >= 12 ? 96 : 48;
 
+// Quantized weights are unpacked for FormatF32.
+template <typename Format>
+constexpr bool kQuantized = false;
+template <int kBits>
+constexpr bool kQuantized<FormatQuantized<kBits>> = true;
+
+template <bool kUnpacked, typename Format>
+struct MultipliedAsOf {
+  using Type = Format;
+};
+template <typename Format>
+struct MultipliedAsOf<true, Format> {
+  using Type = FormatF32;
+};
+template <typename Format>
+using MultipliedAs = typename MultipliedAsOf<kQuantized<Format>, Format>::Type;
+
+// Of a packed weight.
+template <typename Format>
+constexpr int64_t weight_bits = Format::kElementBytes * 8;
+template <int kBits>
+constexpr int64_t weight_bits<FormatQuantized<kBits>> = kBits;
+
 template <typename Format>
 struct Blocking {
   int64_t depth, depths;
   bool panel_by_panel;
 
   Blocking(int64_t k, int64_t rows) {
+    if (kQuantized<Format>) {
+      depth = kQuantizedDepth;
+      depths = k <= depth ? 1 : (k + depth - 1) / depth;
+    } else {
+      cut(k);
+    }
+    panel_by_panel = depths == 1 || rows * k <= resident_row_bytes() / static_cast<int64_t>(sizeof(typename Format::Row));
+  }
+
+ private:
+  void cut(int64_t k) {
     int64_t most = slice_bytes() / (kPanel * Format::kElementBytes) / kRowPadding * kRowPadding;
     if (most < kRowPadding) most = kRowPadding;
     depths = k <= most ? 1 : (k + most - 1) / most;
     depth = ((k + depths - 1) / depths + kRowPadding - 1) / kRowPadding * kRowPadding;
-    panel_by_panel = depths == 1 || rows * k <= resident_row_bytes() / static_cast<int64_t>(sizeof(typename Format::Row));
   }
 };
 
 // The panels of lora_b that one step takes, in front of the sums.
 int64_t low_rank_elements(int64_t rank) { return rank * kPanel * panels_at_once(1); }
+
+// The slice of a panel of quantized weights that a step of more than a tile unpacks, behind lora_b; such a step takes one panel.
+template <typename Format>
+int64_t unpacked_elements(int64_t rows) {
+  return kQuantized<Format> && rows > kRowTile ? kQuantizedDepth * kPanel : 0;
+}
 
 // Brings in what the epilogue writes, while the products before it are under way.
 HWY_INLINE void prefetch_out(const GemmRun& run, int64_t row, int64_t rows, int64_t column, int64_t columns) {
@@ -80,7 +120,8 @@ void compute_block(const GemmRun& run, const GemmBlock& block, void* memory) {
   const Blocking<Format> blocking(run.k, block.rows);
   const int64_t width = panels_at_once(block.rows);
   float* low_rank = static_cast<float*>(memory);
-  auto* scratch = reinterpret_cast<typename Format::Sum*>(low_rank + low_rank_elements(run.rank));
+  float* unpacked = low_rank + low_rank_elements(run.rank);
+  auto* scratch = reinterpret_cast<typename Format::Sum*>(unpacked + unpacked_elements<Format>(block.rows));
   // Row tiles that differ by at most one row: a last tile of one row would leave the multiply-add units waiting.
   const int64_t tiles = (block.rows + kRowTile - 1) / kRowTile;
   const int64_t tile_rows = block.rows / tiles, longer = block.rows % tiles;
@@ -93,11 +134,16 @@ void compute_block(const GemmRun& run, const GemmBlock& block, void* memory) {
     const int64_t p = depth_index * blocking.depth;
     const int64_t depth = run.k - p < blocking.depth ? run.k - p : blocking.depth;
     const bool last = depth_index + 1 == blocking.depths;
-    ProductOf<Format> product;
+    ProductOf<MultipliedAs<Format>> product;
     product.steps = (depth + Format::kGroup - 1) / Format::kGroup;
     product.row_stride = run.row_stride;
     const unsigned char* first_panel = run.panels + (block.panel + panel) * run.panel_bytes;
-    product.weights = reinterpret_cast<const Weight*>(first_panel) + p * kPanel;
+    if constexpr (kQuantized<Format>) {
+      unpack<Format>(run, first_panel, p, depth, unpacked);
+      product.weights = unpacked;
+    } else {
+      product.weights = reinterpret_cast<const Weight*>(first_panel) + p * kPanel;
+    }
     product.weights_stride = panel_stride;
     product.sums_stride = block.rows * kPanel;
     product.accumulate = depth_index > 0;
@@ -107,7 +153,7 @@ void compute_block(const GemmRun& run, const GemmBlock& block, void* memory) {
     }
     // The weights of the next step, shared out to the passes of all row tiles over those of this one.
     const unsigned char* next = first_panel + next_offset;
-    product.next_bytes = kPanel * Format::kGroup * Format::kElementBytes / tiles;
+    product.next_bytes = kPanel * Format::kGroup * weight_bits<Format> / 8 / tiles;
     int64_t row = 0;
     for (int64_t tile = 0; tile < tiles; ++tile) {
       const int64_t count = tile_rows + (tile < longer ? 1 : 0);
@@ -116,7 +162,7 @@ void compute_block(const GemmRun& run, const GemmBlock& block, void* memory) {
       product.rows = rows + row * run.row_stride + p;
       product.sums = scratch + (blocking.depths == 1 ? 0 : row * kPanel) +
                      (blocking.panel_by_panel ? 0 : panel * product.sums_stride);
-      multiply<Format>(count, panels, product);
+      multiply<MultipliedAs<Format>>(count, panels, product);
       if (last) {
         for (int64_t i = 0; i < panels; ++i) {
           HWY_ALIGN float added[kRowTile * kPanel];
@@ -131,7 +177,7 @@ void compute_block(const GemmRun& run, const GemmBlock& block, void* memory) {
 
   const int64_t outer = blocking.panel_by_panel ? 1 : blocking.depths;
   const int64_t inner = blocking.panel_by_panel ? blocking.depths : 1;
-  const int64_t depth_bytes = blocking.depth * kPanel * Format::kElementBytes;
+  const int64_t depth_bytes = blocking.depth * kPanel * weight_bits<Format> / 8;
   for (int64_t o = 0; o < outer; ++o) {
     for (int64_t panel = 0; panel < block.panels;) {
       const int64_t here = block.panels - panel >= width ? width : 1;
@@ -152,26 +198,67 @@ void compute_block(const GemmRun& run, const GemmBlock& block, void* memory) {
   }
 }
 
+// Up to a tile of rows by quantized weights: one pass over each panel.
+template <typename Format>
+void compute_quantized_tile(const GemmRun& run, const GemmBlock& block, void* memory) {
+  if (block.rows <= 0) return;
+  const Finish finish_tile = find_finish(run);
+  const int64_t width = quantized_panels_at_once(block.rows);
+  float* low_rank = static_cast<float*>(memory);
+  float* sums = low_rank + low_rank_elements(run.rank);
+  const float* rows = static_cast<const float*>(run.rows) + block.row * run.row_stride;
+  for (int64_t panel = 0; panel < block.panels;) {
+    const int64_t here = block.panels - panel >= width ? width : 1;
+    const int64_t column = (block.panel + panel) * kPanel;
+    prefetch_out(run, block.row, block.rows, column, here * kPanel);
+    multiply_quantized<Format>(run, rows, block.rows, run.panels + (block.panel + panel) * run.panel_bytes, here, sums);
+    for (int64_t i = 0; i < here; ++i) {
+      HWY_ALIGN float added[kRowTile * kPanel];
+      if (run.rank > 0) {
+        widen_lora_b(run, column + i * kPanel, low_rank);
+        multiply_low_rank(run, block.row, block.rows, low_rank, added);
+      }
+      finish_tile(run, sums + i * block.rows * kPanel, run.rank > 0 ? added : nullptr, block.row, block.rows,
+                  column + i * kPanel);
+    }
+    panel += here;
+  }
+}
+
+template <int kBits>
+void compute_quantized(const GemmRun& run, const GemmBlock& block, void* scratch) {
+  if (block.rows <= kRowTile) {
+    compute_quantized_tile<FormatQuantized<kBits>>(run, block, scratch);
+  } else {
+    compute_block<FormatQuantized<kBits>>(run, block, scratch);
+  }
+}
+
 void compute(const GemmRun& run, const GemmBlock& block, void* scratch) {
   if (run.format == GTN_F32) {
     compute_block<FormatF32>(run, block, scratch);
   } else if (run.format == GTN_BF16) {
     compute_block<FormatBf16>(run, block, scratch);
-  } else {
+  } else if (run.format == GTN_S8) {
     compute_block<FormatS8>(run, block, scratch);
+  } else if (run.format == GTN_U4) {
+    compute_quantized<4>(run, block, scratch);
+  } else {
+    compute_quantized<8>(run, block, scratch);
   }
 }
 
 template <typename Format>
 int64_t sums_bytes(int64_t k, int64_t rows, int64_t panels) {
   const int64_t at_once = Blocking<Format>(k, rows).panel_by_panel ? panels_at_once(1) : panels + panels_at_once(1);
-  return at_once * rows * kPanel * static_cast<int64_t>(sizeof(typename Format::Sum));
+  return (at_once * rows * kPanel + unpacked_elements<Format>(rows)) * static_cast<int64_t>(sizeof(typename Format::Sum));
 }
 
 int64_t scratch_bytes(int32_t format, int64_t k, int64_t rows, int64_t panels, int64_t rank) {
   const int64_t bytes = format == GTN_F32    ? sums_bytes<FormatF32>(k, rows, panels)
                         : format == GTN_BF16 ? sums_bytes<FormatBf16>(k, rows, panels)
-                                             : sums_bytes<FormatS8>(k, rows, panels);
+                       : format == GTN_S8   ? sums_bytes<FormatS8>(k, rows, panels)
+                                            : sums_bytes<FormatQuantized<4>>(k, rows, panels);
   const int64_t finishing = bytes + low_rank_elements(rank) * static_cast<int64_t>(sizeof(float));
   const int64_t most = rank > 0 && kProjectionBytes > finishing ? kProjectionBytes : finishing;
   return (most + 63) / 64 * 64;

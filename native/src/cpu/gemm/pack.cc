@@ -6,14 +6,12 @@
 #include <sys/mman.h>
 
 #include <atomic>
-#include <cmath>
 #include <cstdio>
 #include <cstdlib>
-#include <cstring>
 #include <new>
 
 #include "core/message.h"
-#include "cpu/gemm/gemm.h"
+#include "cpu/gemm/pack.h"
 #include "cpu/levels.h"
 #include "cpu/threads.h"
 
@@ -21,25 +19,6 @@ namespace gatun::cpu {
 namespace {
 
 constexpr int64_t kHugePage = int64_t{2} << 20;
-
-int64_t round_up(int64_t value, int64_t to) { return (value + to - 1) / to * to; }
-
-// A source element as FP32, whatever its dtype and strides.
-struct Source {
-  const void* data;
-  bool bf16;
-  int64_t first;  // element of this matrix
-  int64_t k_stride, n_stride;
-
-  float at(int64_t k, int64_t n) const {
-    const int64_t i = first + k * k_stride + n * n_stride;
-    if (!bf16) return static_cast<const float*>(data)[i];
-    const uint32_t bits = static_cast<uint32_t>(static_cast<const uint16_t*>(data)[i]) << 16;
-    float value;
-    std::memcpy(&value, &bits, sizeof value);
-    return value;
-  }
-};
 
 uint16_t to_bf16(float value) {
   uint32_t bits;
@@ -77,7 +56,7 @@ bool pack_s8(const Source& source, int64_t k, int64_t panel, int64_t group, int6
   for (int64_t p = 0; p < k; ++p) {
     for (int64_t c = 0; c < columns; ++c) {
       const float magnitude = std::fabs(source.at(p, first + c));
-      finite &= magnitude <= 3.402823466e38f;
+      finite &= is_finite(magnitude);
       scales[c] = magnitude > scales[c] ? magnitude : scales[c];
     }
   }
@@ -99,29 +78,7 @@ bool pack_s8(const Source& source, int64_t k, int64_t panel, int64_t group, int6
 
 }  // namespace
 
-gtn_status gemm_weights_pack(const Device& device, const gtn_weights_desc& desc, const void* source, void** weights,
-                             gtn_weights_info* info, gtn_message* message) {
-  const GemmLayout& layout = device.level->kernels->gemm->layout;
-  const int row = desc.source.rank - 2;
-  const int64_t matrices = desc.source.rank == 3 ? desc.source.shape[0] : 1;
-  const int64_t k = desc.source.shape[row], n = desc.source.shape[row + 1];
-  const int64_t group = desc.format == GTN_S8 ? layout.int8_group : desc.format == GTN_BF16 ? 2 : 1;
-  const int64_t element = desc.format == GTN_S8 ? 1 : desc.format == GTN_BF16 ? 2 : 4;
-  int64_t panel_bytes, all_panels, bytes;
-  const int64_t panels = (n + layout.panel - 1) / layout.panel;
-  if (k > INT64_MAX / 4 || __builtin_mul_overflow(round_up(k, group) * element, layout.panel, &panel_bytes) ||
-      panel_bytes > INT64_MAX - 64 || __builtin_mul_overflow(panels, matrices, &all_panels) ||
-      __builtin_mul_overflow(round_up(panel_bytes, 64), all_panels, &bytes) || bytes > INT64_MAX / 2 ||
-      all_panels > INT64_MAX / 1024) {
-    return fail(message, GTN_OUT_OF_MEMORY, "packed weights of %lld times %lld x %lld do not fit the address space",
-                static_cast<long long>(matrices), static_cast<long long>(k), static_cast<long long>(n));
-  }
-  panel_bytes = round_up(panel_bytes, 64);
-  const int64_t columns = all_panels * layout.panel;
-  const int64_t scales_at = bytes;
-  const int64_t sums_at = scales_at + round_up(columns * 4, 64);
-  if (desc.format == GTN_S8) bytes = sums_at + round_up(columns * 4, 64);
-
+gtn_status allocate_weights(int64_t bytes, PackedWeights** weights, gtn_message* message) {
   PackedWeights* packed = new (std::nothrow) PackedWeights{};
   // Large matrices in huge pages: a panel is a long stream, and small pages would stop the prefetchers every 4 KB.
   const bool huge = bytes >= 2 * kHugePage;
@@ -134,16 +91,74 @@ gtn_status gemm_weights_pack(const Device& device, const gtn_weights_desc& desc,
                 static_cast<long long>(bytes));
   }
   if (huge) madvise(data, static_cast<size_t>(allocated), MADV_HUGEPAGE);  // advice only
-
-  packed->layout = &layout;
-  packed->format = desc.format;
-  packed->k = k;
-  packed->n = n;
-  packed->panels = panels;
-  packed->column_stride = panels * layout.panel;
-  packed->panel_bytes = panel_bytes;
   packed->data = static_cast<unsigned char*>(data);
   packed->bytes = bytes;
+  *weights = packed;
+  return GTN_OK;
+}
+
+void describe_weights(PackedWeights* packed, const GemmLayout& layout, int32_t format, int64_t k, int64_t n,
+                      int64_t panel_bytes) {
+  packed->layout = &layout;
+  packed->format = format;
+  packed->k = k;
+  packed->n = n;
+  packed->panels = (n + layout.panel - 1) / layout.panel;
+  packed->column_stride = packed->panels * layout.panel;
+  packed->panel_bytes = panel_bytes;
+}
+
+gtn_status too_large(int64_t matrices, int64_t k, int64_t n, gtn_message* message) {
+  return fail(message, GTN_OUT_OF_MEMORY, "packed weights of %lld times %lld x %lld do not fit the address space",
+              static_cast<long long>(matrices), static_cast<long long>(k), static_cast<long long>(n));
+}
+
+gtn_status not_finite(const gtn_weights_desc& desc, const void* source, gtn_message* message) {
+  const int row = desc.source.rank - 2;
+  const int64_t matrices = row > 0 ? desc.source.shape[0] : 1;
+  for (int64_t g = 0; g < matrices; ++g) {
+    const Source matrix(desc, source, g);
+    for (int64_t p = 0; p < desc.source.shape[row]; ++p) {
+      for (int64_t c = 0; c < desc.source.shape[row + 1]; ++c) {
+        const float value = matrix.at(p, c);
+        if (is_finite(value)) continue;
+        char which[40] = "";
+        if (row > 0) std::snprintf(which, sizeof which, "group = %lld, ", static_cast<long long>(g));
+        return fail(message, GTN_INVALID_ARGUMENT, "source[%sk = %lld, n = %lld] is %g; weights of format GTN_%s must be finite",
+                    which, static_cast<long long>(p), static_cast<long long>(c), static_cast<double>(value),
+                    desc.format == GTN_S8 ? "S8" : desc.format == GTN_U4 ? "U4" : "U8");
+      }
+    }
+  }
+  return fail(message, GTN_INVALID_ARGUMENT, "source changed while it was being packed");
+}
+
+gtn_status gemm_weights_pack(const Device& device, const gtn_weights_desc& desc, const void* source, void** weights,
+                             gtn_weights_info* info, gtn_message* message) {
+  if (is_quantized(desc.format)) return quantize_weights(device, desc, source, weights, info, message);
+  const GemmLayout& layout = device.level->kernels->gemm->layout;
+  const int row = desc.source.rank - 2;
+  const int64_t matrices = desc.source.rank == 3 ? desc.source.shape[0] : 1;
+  const int64_t k = desc.source.shape[row], n = desc.source.shape[row + 1];
+  const int64_t group = desc.format == GTN_S8 ? layout.int8_group : desc.format == GTN_BF16 ? 2 : 1;
+  const int64_t element = desc.format == GTN_S8 ? 1 : desc.format == GTN_BF16 ? 2 : 4;
+  int64_t panel_bytes, all_panels, bytes;
+  const int64_t panels = (n + layout.panel - 1) / layout.panel;
+  if (k > INT64_MAX / 4 || __builtin_mul_overflow(round_up(k, group) * element, layout.panel, &panel_bytes) ||
+      panel_bytes > INT64_MAX - 64 || __builtin_mul_overflow(panels, matrices, &all_panels) ||
+      __builtin_mul_overflow(round_up(panel_bytes, 64), all_panels, &bytes) || bytes > INT64_MAX / 2 ||
+      all_panels > INT64_MAX / 1024) {
+    return too_large(matrices, k, n, message);
+  }
+  panel_bytes = round_up(panel_bytes, 64);
+  const int64_t columns = all_panels * layout.panel;
+  const int64_t scales_at = bytes;
+  const int64_t sums_at = scales_at + round_up(columns * 4, 64);
+  if (desc.format == GTN_S8) bytes = sums_at + round_up(columns * 4, 64);
+
+  PackedWeights* packed;
+  if (const gtn_status status = allocate_weights(bytes, &packed, message); status != GTN_OK) return status;
+  describe_weights(packed, layout, desc.format, k, n, panel_bytes);
   float* scales = nullptr;
   int32_t* sums = nullptr;
   if (desc.format == GTN_S8) {
@@ -153,18 +168,12 @@ gtn_status gemm_weights_pack(const Device& device, const gtn_weights_desc& desc,
   packed->scales = scales;
   packed->sums = sums;
 
-  const auto matrix = [&](int64_t g) {
-    return Source{source, desc.source.dtype == GTN_BF16, row == 0 ? 0 : g * desc.source.strides[0],
-                  desc.source.strides[row], desc.source.strides[row + 1]};
-  };
   std::atomic<bool> finite{true};
-  // Panels in groups of at least some 16 thousand elements, so that small matrices stay with the caller.
-  const int64_t panel_elements = k * layout.panel;
-  const int64_t batch = panel_elements >= 16384 ? 1 : 16384 / (panel_elements + 1) + 1;
+  const int64_t batch = panels_of_task(k * layout.panel);
   const int64_t filled = bytes > 0 ? all_panels : 0;  // there may be very many empty ones
   parallel(device.threads, (filled + batch - 1) / batch, [&](int64_t task, int) {
     for (int64_t p = task * batch; p < all_panels && p < (task + 1) * batch; ++p) {
-      const Source from = matrix(p / panels);
+      const Source from(desc, source, p / panels);
       const int64_t first = p % panels * layout.panel;
       const int64_t here = n - first < layout.panel ? n - first : layout.panel;
       unsigned char* to = packed->data + p * panel_bytes;
@@ -180,26 +189,9 @@ gtn_status gemm_weights_pack(const Device& device, const gtn_weights_desc& desc,
   });
   if (!finite.load(std::memory_order_relaxed)) {
     gemm_weights_destroy(packed);
-    for (int64_t g = 0; g < matrices; ++g) {
-      for (int64_t p = 0; p < k; ++p) {
-        for (int64_t c = 0; c < n; ++c) {
-          const float value = matrix(g).at(p, c);
-          if (std::fabs(value) <= 3.402823466e38f) continue;
-          char which[40] = "";
-          if (row > 0) std::snprintf(which, sizeof which, "group = %lld, ", static_cast<long long>(g));
-          return fail(message, GTN_INVALID_ARGUMENT,
-                      "source[%sk = %lld, n = %lld] is %g; weights of format GTN_S8 must be finite", which,
-                      static_cast<long long>(p), static_cast<long long>(c), static_cast<double>(value));
-        }
-      }
-    }
-    return fail(message, GTN_INVALID_ARGUMENT, "source changed while it was being packed");
+    return not_finite(desc, source, message);
   }
-  info->format = desc.format;
-  info->k = k;
-  info->n = n;
   info->bytes = bytes;
-  info->groups = row > 0 ? matrices : 0;
   *weights = packed;
   return GTN_OK;
 }

@@ -44,6 +44,21 @@ bool spreads_rows(int64_t stride_bytes, int64_t rows) {
   return true;
 }
 
+const char* format_name(int32_t format) {
+  switch (format) {
+    case GTN_F32:
+      return "f32";
+    case GTN_BF16:
+      return "bf16";
+    case GTN_S8:
+      return "int8";
+    case GTN_U4:
+      return "u4";
+    default:
+      return "u8";
+  }
+}
+
 // How `rows` rows by `panels` panels are cut into blocks, at most some `tasks` of them. It depends on sizes alone.
 struct Grid {
   int64_t block_rows, block_panels;
@@ -124,7 +139,8 @@ class GemmPlan final : public Plan {
     const bool pairs = a_dtype_ == GTN_BF16 && element_ == 2 && k_ % 2 == 0;
     // And one of quantized rows that is no multiple of what an instruction sums leaves a part of that.
     const bool bytes = a_dtype_ == GTN_U8 && kernels_.layout.int8_rows_are_u8 && k_ % kernels_.layout.int8_group == 0;
-    same_type_ = (format_ == GTN_F32 ? a_dtype_ == GTN_F32 : format_ == GTN_BF16 ? pairs : bytes) && !indexed_;
+    const bool floats = format_ == GTN_F32 || is_quantized(format_);
+    same_type_ = (floats ? a_dtype_ == GTN_F32 : format_ == GTN_BF16 ? pairs : bytes) && !indexed_;
     as_they_are_ = same_type_ && spreads_rows(a_stride_ % 4096 * element_, kernels_.layout.row_tile);
   }
 
@@ -132,18 +148,23 @@ class GemmPlan final : public Plan {
     const auto real = [](int64_t value) { return static_cast<double>(value); };
     const double m = real(m_), n = real(n_), k = real(k_), rank = real(rank_);
     const double a_bytes = real(a_bytes_), out_bytes = out_dtype_ == GTN_F32 ? 4 : 2;
-    const double weight_bytes = format_ == GTN_S8 ? 1 : format_ == GTN_BF16 ? 2 : 4;
+    // Of quantized weights with the scales, and without zero points, which only weights know to have.
+    const double groups_k = real(is_quantized(format_) ? ceil_div(k_, desc.group_size) : 0);
+    const double weight_bytes = format_ == GTN_U4                        ? 0.5
+                                : format_ == GTN_S8 || format_ == GTN_U8 ? 1
+                                : format_ == GTN_BF16                    ? 2
+                                                                         : 4;
     const double lora_bytes = lora_dtype_ == GTN_F32 ? 4 : 2;
     // A row reads one matrix and one row of `a`, so of more than there are rows some are not read.
     const double matrices = groups_ == 0 ? 1 : real(groups_ < m_ ? groups_ : m_);
     const double rows_a = real(m_a_ < m_ ? m_a_ : m_);
     info->op = GTN_OP_GEMM;
     char name[32];
-    std::snprintf(name, sizeof name, "gemm.%s%s", format_ == GTN_S8 ? "int8" : format_ == GTN_BF16 ? "bf16" : "f32",
+    std::snprintf(name, sizeof name, "gemm.%s%s", format_name(format_),
                   groups_ > 0 ? ".grouped" : rank_ > 0 ? ".lora" : "");
     name_kernel(info, device_, name);
     info->flops = 2 * m * n * k + 2 * m * rank * (k + n);
-    info->bytes = rows_a * (k * a_bytes + (a_dtype_ == GTN_U8 ? 8 : 0)) + matrices * k * n * weight_bytes +
+    info->bytes = rows_a * (k * a_bytes + (a_dtype_ == GTN_U8 ? 8 : 0)) + matrices * n * (k * weight_bytes + groups_k * 4) +
                   m * n * out_bytes * (desc.has_residual ? 2 : 1) + (desc.has_bias ? 4 * matrices * n : 0) +
                   (format_ == GTN_S8 ? 8 * matrices * n : 0) + (groups_ > 0 ? 8 * (real(groups_) + 1) : 0) +
                   (indexed_ ? 4 * m : 0) + rank * (k + n) * lora_bytes;
@@ -194,6 +215,8 @@ class GemmPlan final : public Plan {
     run.panel_bytes = weights.panel_bytes;
     run.column_scales = weights.scales;
     run.column_sums = weights.sums;
+    run.group_size = weights.group_size;
+    run.zeros_at = weights.zeros_at;
     run.bias = static_cast<const float*>(args.bias);
     run.out_stride = out_stride_;
     run.rank = rank_;

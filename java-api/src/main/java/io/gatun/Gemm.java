@@ -23,12 +23,14 @@ import org.jspecify.annotations.Nullable;
  *       A row with a NaN, an infinity or a range that overflows gives a row of NaN. Rows of {@link DType#U8} were quantized
  *       so before, as by a {@link LayerNorm} or an {@link RmsNorm}, and come with the s and z of each: see
  *       {@link Plan#runQuantized}.
+ *   <li>{@link Quantization}: 4 or 8 bits in groups along k. FP32 throughout, with the weights that the integers stand
+ *       for: only the weights take less memory, which is what few rows wait for.
  * </ul>
  */
 public final class Gemm {
     private static final long MAX_RANK = 1024;
 
-    private final DType format;
+    private final WeightFormat format;
     private final boolean bias;
     private final boolean residual;
     private final Activation activation;
@@ -39,7 +41,7 @@ public final class Gemm {
     private record LowRank(long rank, DType dtype, float scale) {}
 
     private Gemm(
-            DType format,
+            WeightFormat format,
             boolean bias,
             boolean residual,
             Activation activation,
@@ -63,8 +65,17 @@ public final class Gemm {
      * @throws IllegalArgumentException if the format is another one
      */
     public static Gemm of(DType format) {
-        PackedWeights.checkFormat(format);
-        return new Gemm(format, false, false, Activation.NONE, 0, false, null);
+        return new Gemm(WeightFormat.of(format), false, false, Activation.NONE, 0, false, null);
+    }
+
+    /**
+     * Describes a plain multiplication by weights that are quantized in groups.
+     *
+     * @param quantization bits and group size of the weights; how they came about does not matter
+     * @return the description
+     */
+    public static Gemm of(Quantization quantization) {
+        return new Gemm(WeightFormat.of(quantization), false, false, Activation.NONE, 0, false, null);
     }
 
     /**
@@ -176,7 +187,7 @@ public final class Gemm {
 
     /** A multiplication made ready for a device. */
     public static final class Plan extends io.gatun.Plan {
-        private final DType format;
+        private final WeightFormat format;
         private final TensorSpec a;
         private final TensorSpec out;
         private final @Nullable TensorSpec bias;
@@ -240,6 +251,7 @@ public final class Gemm {
             gtn_gemm_desc.has_residual(desc, gemm.residual ? 1 : 0);
             gtn_gemm_desc.has_row_index(desc, gemm.rowIndex ? 1 : 0);
             gtn_gemm_desc.groups(desc, gemm.groups);
+            gtn_gemm_desc.group_size(desc, gemm.format.groupSize());
             if (gemm.lowRank != null) {
                 gtn_gemm_desc.rank(desc, gemm.lowRank.rank);
                 gtn_gemm_desc.lora_dtype(desc, gemm.lowRank.dtype.code());
@@ -445,10 +457,10 @@ public final class Gemm {
             if (weights.k != k
                     || weights.n != n
                     || weights.groups != groups
-                    || weights.format != format
+                    || !weights.format.equals(format)
                     || weights.device != device) {
                 throw new IllegalArgumentException("weights: " + weights + ", expected "
-                        + PackedWeights.describe(format, groups, k, n) + " packed for the plan's " + device);
+                        + format.describe(groups, k, n) + " packed for the plan's " + device);
             }
         }
     }

@@ -1,12 +1,14 @@
 package io.gatun;
 
 import io.gatun.bindings.c.gatun_h;
+import io.gatun.bindings.c.gtn_quantized_desc;
 import io.gatun.bindings.c.gtn_weights_desc;
 import io.gatun.bindings.c.gtn_weights_info;
 import java.lang.foreign.Arena;
 import java.lang.foreign.MemorySegment;
 import java.lang.foreign.ValueLayout;
 import java.lang.ref.Reference;
+import org.jspecify.annotations.Nullable;
 
 /**
  * A weight matrix, or those of all groups of a {@linkplain Gemm#groups grouped product}, in a device's own layout,
@@ -16,13 +18,13 @@ public final class PackedWeights implements AutoCloseable {
     final long handle;
     final Handle owned;
     final Device device;
-    final DType format;
+    final WeightFormat format;
     final long groups; // 0: one matrix
     final long k;
     final long n;
     private final long bytes;
 
-    private PackedWeights(Device device, long handle, DType format, long groups, long k, long n, long bytes) {
+    private PackedWeights(Device device, long handle, WeightFormat format, long groups, long k, long n, long bytes) {
         this.device = device;
         this.handle = handle;
         this.format = format;
@@ -34,7 +36,7 @@ public final class PackedWeights implements AutoCloseable {
                 this,
                 Handle.Kind.WEIGHTS,
                 handle,
-                "the packed weight matrix " + describe(format, groups, k, n),
+                "the packed weight matrix " + format.describe(groups, k, n),
                 device);
     }
 
@@ -53,8 +55,29 @@ public final class PackedWeights implements AutoCloseable {
      * @throws UnsupportedOperationException if the device does not serve the format
      */
     public static PackedWeights pack(Device device, DType format, Tensor source) {
+        return pack(device, WeightFormat.of(format), false, false, source);
+    }
+
+    /**
+     * Quantizes a matrix, or several for a grouped product, in groups along k, and packs it. The source is free for reuse
+     * on return.
+     *
+     * @param device where it will be used
+     * @param quantization how
+     * @param source the weights, as for {@link #pack}
+     * @return the packed weights
+     * @throws IllegalArgumentException if source is none of these, or a weight is not finite
+     * @throws IllegalStateException if the device or the memory of {@code source} is closed
+     * @throws UnsupportedOperationException if the device does not serve the format
+     */
+    public static PackedWeights quantize(Device device, Quantization quantization, Tensor source) {
+        return pack(
+                device, WeightFormat.of(quantization), quantization.symmetric(), quantization.search(), source);
+    }
+
+    private static PackedWeights pack(
+            Device device, WeightFormat format, boolean symmetric, boolean search, Tensor source) {
         TensorSpec spec = source.spec;
-        checkFormat(format);
         int row = spec.rank() - 2;
         if (row != 0 && row != 1) {
             throw Arguments.wrong("source", spec, "a matrix [k, n] or matrices [groups, k, n]");
@@ -66,16 +89,98 @@ public final class PackedWeights implements AutoCloseable {
             throw Arguments.wrong("source", spec, "F32 or BF16");
         }
         Arguments.onHost("source", source);
-        try (Arena arena = Arena.ofConfined()) {
-            MemorySegment message = Status.message(arena);
+        return make(device, format, (arena, weights, message) -> {
             MemorySegment desc = gtn_weights_desc.allocate(arena);
             gtn_weights_desc.size(desc, (int) gtn_weights_desc.sizeof());
             gtn_weights_desc.format(desc, format.code());
             spec.write(gtn_weights_desc.source(desc));
+            gtn_weights_desc.group_size(desc, format.groupSize());
+            gtn_weights_desc.symmetric(desc, symmetric ? 1 : 0);
+            gtn_weights_desc.quantize(
+                    desc, search ? gatun_h.GTN_QUANTIZE_SEARCH() : gatun_h.GTN_QUANTIZE_NEAREST());
+            return gatun_h.gtn_weights_pack(device.handle, desc, source.memory, weights, message);
+        });
+    }
+
+    /**
+     * Packs a matrix that is quantized already, or several for a grouped product, in the layout of the operator
+     * {@code MatMulNBits} of ONNX Runtime, with {@code b = ceil(k / groupSize)} groups in a column. All tensors are dense and
+     * free for reuse on return; what fills up the last group and the last byte is ignored.
+     *
+     * @param device where it will be used
+     * @param quantization bits and group size
+     * @param k input features
+     * @param integers U8 {@code [n, b, groupSize * bits / 8]}, of 4 bits the first of two in the lower half of a byte, or
+     *     {@code [groups, n, ...]} with 1 group or more
+     * @param scales F32 {@code [n, b]}, or {@code [groups, n, b]}, finite
+     * @param zeroPoints U8 {@code [n, b]}, or of 4 bits {@code [n, ceil(b / 2)]} with the first of two in the lower half; in
+     *     front of them {@code groups} likewise; null where all are 8 or 128
+     * @return the packed weights
+     * @throws IllegalArgumentException if a tensor is none of these
+     * @throws IllegalStateException if the device or a tensor's memory is closed
+     * @throws UnsupportedOperationException if the device does not serve the format
+     */
+    public static PackedWeights ofQuantized(
+            Device device, Quantization quantization, long k, Tensor integers, Tensor scales, @Nullable Tensor zeroPoints) {
+        WeightFormat format = WeightFormat.of(quantization);
+        Arguments.atLeast("k", k, 0);
+        TensorSpec spec = integers.spec;
+        int row = spec.rank() - 3;
+        if (row != 0 && row != 1) {
+            throw Arguments.wrong("integers", spec, "bytes [n, groups of k, bytes] or [groups, n, groups of k, bytes]");
+        }
+        if (row == 1 && spec.size(0) == 0) {
+            throw Arguments.wrong("integers", spec, "1 group or more");
+        }
+        int bits = quantization.bits();
+        long groups = row == 1 ? spec.size(0) : 0;
+        long n = spec.size(row);
+        long blocks = Math.ceilDiv(k, quantization.groupSize());
+        dense("integers", integers, DType.U8, groups, n, blocks, quantization.groupSize() * bits / 8);
+        dense("scales", scales, DType.F32, groups, n, blocks);
+        if (zeroPoints != null) {
+            dense("zeroPoints", zeroPoints, DType.U8, groups, n, bits == 4 ? Math.ceilDiv(blocks, 2) : blocks);
+        }
+        return make(device, format, (arena, weights, message) -> {
+            MemorySegment desc = gtn_quantized_desc.allocate(arena);
+            gtn_quantized_desc.size(desc, (int) gtn_quantized_desc.sizeof());
+            gtn_quantized_desc.format(desc, format.code());
+            gtn_quantized_desc.groups(desc, groups);
+            gtn_quantized_desc.k(desc, k);
+            gtn_quantized_desc.n(desc, n);
+            gtn_quantized_desc.group_size(desc, format.groupSize());
+            return gatun_h.gtn_weights_pack_quantized(
+                    device.handle,
+                    desc,
+                    integers.memory,
+                    scales.memory,
+                    zeroPoints == null ? MemorySegment.NULL : zeroPoints.memory,
+                    weights,
+                    message);
+        });
+    }
+
+    /** A tensor that the host reads as a plain array of this shape, after one of groups unless that is 0. */
+    private static void dense(String name, Tensor tensor, DType dtype, long groups, long... shape) {
+        long[] all = new long[shape.length + (groups > 0 ? 1 : 0)];
+        all[0] = groups;
+        System.arraycopy(shape, 0, all, all.length - shape.length, shape.length);
+        TensorSpec expected = Arguments.dense(name, dtype, all);
+        if (!tensor.spec.equals(expected)) {
+            throw Arguments.wrong(name, tensor.spec, expected.toString());
+        }
+        Arguments.onHost(name, tensor);
+    }
+
+    private interface Pack {
+        int into(Arena arena, MemorySegment weights, MemorySegment message);
+    }
+
+    private static PackedWeights make(Device device, WeightFormat format, Pack pack) {
+        try (Arena arena = Arena.ofConfined()) {
+            MemorySegment message = Status.message(arena);
             MemorySegment weights = arena.allocate(ValueLayout.JAVA_LONG);
-            Status.check(
-                    gatun_h.gtn_weights_pack(device.handle, desc, source.memory, weights, message), message,
-                    device.owned);
+            Status.check(pack.into(arena, weights, message), message, device.owned);
             long handle = weights.get(ValueLayout.JAVA_LONG, 0);
             MemorySegment info = gtn_weights_info.allocate(arena);
             gtn_weights_info.size(info, (int) gtn_weights_info.sizeof());
@@ -93,24 +198,31 @@ public final class PackedWeights implements AutoCloseable {
         }
     }
 
-    static String describe(DType format, long groups, long k, long n) {
-        return format + "[" + (groups > 0 ? groups + ", " : "") + k + ", " + n + "]";
-    }
-
-    static void checkFormat(DType format) {
-        switch (format) {
-            case F32, BF16, S8 -> {}
-            default -> throw new IllegalArgumentException("format: " + format + ", expected F32, BF16 or S8");
-        }
-    }
-
     /**
      * Returns the format.
      *
-     * @return F32, BF16 or S8
+     * @return F32, BF16, S8, or U8 for weights that are quantized in groups, of 4 bits too
      */
     public DType format() {
-        return format;
+        return format.dtype();
+    }
+
+    /**
+     * Returns how many bits a weight has that is quantized in groups.
+     *
+     * @return 4 or 8, or 0 where they are not
+     */
+    public int bits() {
+        return format.bits();
+    }
+
+    /**
+     * Returns how many elements of k share a scale and a zero point.
+     *
+     * @return 32, 64 or 128, or 0 where the weights are not quantized in groups
+     */
+    public int groupSize() {
+        return format.groupSize();
     }
 
     /**
@@ -162,6 +274,6 @@ public final class PackedWeights implements AutoCloseable {
 
     @Override
     public String toString() {
-        return "packed weights " + describe(format, groups, k, n) + " on " + device;
+        return "packed weights " + format.describe(groups, k, n) + " on " + device;
     }
 }

@@ -182,8 +182,30 @@ class ArgumentsTest {
 
     @Test
     void gemm() {
+        Expect.illegalArgument("bits: 5", () -> new Quantization(5, 32, false, false));
+        Expect.illegalArgument("groupSize: 48", () -> Quantization.int4(48));
+        Quantization int4 = Quantization.int4(32);
+        Expect.illegalArgument("source: F32[6]", () -> PackedWeights.quantize(DEVICE, int4, ROW));
+        Tensor integers = typed(DType.U8, 3, 2, 16);
+        Tensor scales = tensor(3, 2);
+        Expect.illegalArgument("k: -1", () -> PackedWeights.ofQuantized(DEVICE, int4, -1, integers, scales, null));
+        Expect.illegalArgument(
+                "integers: U8[3, 2, 16]", () -> PackedWeights.ofQuantized(DEVICE, int4, 65, integers, scales, null));
+        Expect.illegalArgument(
+                "integers: F32[6]", () -> PackedWeights.ofQuantized(DEVICE, int4, 64, ROW, scales, null));
+        Expect.illegalArgument(
+                "scales: U8", () -> PackedWeights.ofQuantized(DEVICE, int4, 64, integers, integers, null));
+        Expect.illegalArgument(
+                "zeroPoints: F32", () -> PackedWeights.ofQuantized(DEVICE, int4, 64, integers, scales, scales));
+        try (PackedWeights quantized = PackedWeights.ofQuantized(DEVICE, int4, 64, integers, scales, null);
+                Gemm.Plan other = Gemm.of(Quantization.int4(64))
+                        .plan(DEVICE, tensor(1, 64).spec(), tensor(1, 3).spec())) {
+            Expect.illegalArgument(
+                    "weights: packed weights U4 in groups of 32 [64, 3]",
+                    () -> other.run(STREAM, quantized, tensor(1, 64), tensor(1, 3)));
+        }
         Expect.illegalArgument("format: S32", () -> Gemm.of(DType.S32));
-        assertThrows(NullPointerException.class, () -> Gemm.of(null));
+        assertThrows(NullPointerException.class, () -> Gemm.of((DType) null));
         assertThrows(NullPointerException.class, () -> Gemm.of(DType.F32).activation(null));
         Gemm gemm = Gemm.of(DType.F32);
         Expect.illegalArgument("a: F32[6]", () -> gemm.plan(DEVICE, spec(6), SPEC));

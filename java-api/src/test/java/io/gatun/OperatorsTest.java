@@ -5,6 +5,7 @@ import static org.junit.jupiter.api.Assertions.assertEquals;
 import static org.junit.jupiter.api.Assertions.assertTrue;
 
 import java.lang.foreign.Arena;
+import java.lang.foreign.MemorySegment;
 import java.lang.foreign.ValueLayout;
 import java.util.ArrayList;
 import java.util.List;
@@ -115,6 +116,65 @@ class OperatorsTest {
                     size += Math.abs((double) a.getFloat(i / 8, j) * source.getFloat(j, i % 8));
                 }
                 assertEquals(dot, out.getFloat(i / 8, i % 8), 0.02 * size);
+            }
+        }
+    }
+
+    /** What is quantized here and what comes quantized are the same weights, and both close to those that they were. */
+    @ParameterizedTest
+    @ValueSource(ints = {4, 8})
+    void gemmOfQuantizedWeights(int bits) {
+        int k = 70;
+        int n = 3;
+        Quantization quantization = new Quantization(bits, 32, false, false);
+        Tensor a = tensor(2, k);
+        Tensor source = tensor(k, n);
+        Tensor out = tensor(2, n);
+        Tensor same = tensor(2, n);
+        int most = bits == 4 ? 15 : 255;
+        byte[] integers = new byte[n * 3 * 32 * bits / 8];
+        byte[] zeros = new byte[n * (bits == 4 ? 2 : 3)];
+        float[] scales = new float[n * 3];
+        double step = 0;
+        for (int g = 0; g < n * 3; g++) {
+            double lo = 0;
+            double hi = 0;
+            for (int p = g % 3 * 32; p < Math.min(k, g % 3 * 32 + 32); p++) {
+                lo = Math.min(lo, source.getFloat(p, g / 3));
+                hi = Math.max(hi, source.getFloat(p, g / 3));
+            }
+            scales[g] = (float) ((hi - lo) / most);
+            step = Math.max(step, scales[g]);
+            int zero = (int) Math.rint(-lo / scales[g]);
+            zeros[bits == 4 ? g / 3 * 2 + g % 3 / 2 : g] |= (byte) (bits == 4 && g % 3 == 1 ? zero << 4 : zero);
+            for (int p = g % 3 * 32; p < Math.min(k, g % 3 * 32 + 32); p++) {
+                int q = (int) Math.clamp(Math.rint(source.getFloat(p, g / 3) / (double) scales[g]) + zero, 0, most);
+                int at = g * 32 + p % 32;
+                integers[bits == 4 ? at / 2 : at] |= (byte) (bits == 4 && at % 2 == 1 ? q << 4 : q);
+            }
+        }
+        Tensor bytes = Tensor.allocate(arena, DType.U8, n, 3, 32 * bits / 8);
+        bytes.memory().copyFrom(MemorySegment.ofArray(integers));
+        Tensor points = Tensor.allocate(arena, DType.U8, n, bits == 4 ? 2 : 3);
+        points.memory().copyFrom(MemorySegment.ofArray(zeros));
+        Tensor factors = tensor(n, 3).copyFrom(scales);
+        try (PackedWeights weights = PackedWeights.quantize(device, quantization, source);
+                PackedWeights ready = PackedWeights.ofQuantized(device, quantization, k, bytes, factors, points);
+                Gemm.Plan plan = Gemm.of(quantization).plan(device, a.spec(), out.spec())) {
+            assertEquals(DType.U8, weights.format());
+            assertEquals(bits, weights.bits());
+            assertEquals(32, ready.groupSize());
+            plan.run(stream, weights, a, out);
+            plan.run(stream, ready, a, same);
+            assertArrayEquals(out.toFloatArray(), same.toFloatArray());
+            for (int i = 0; i < 2 * n; i++) {
+                double dot = 0;
+                double size = 0;
+                for (int p = 0; p < k; p++) {
+                    dot += (double) a.getFloat(i / n, p) * source.getFloat(p, i % n);
+                    size += Math.abs(a.getFloat(i / n, p));
+                }
+                assertEquals(dot, out.getFloat(i / n, i % n), size * step);
             }
         }
     }

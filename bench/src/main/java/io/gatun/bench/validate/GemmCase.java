@@ -4,33 +4,42 @@ import io.gatun.Activation;
 import io.gatun.DType;
 import io.gatun.Gemm;
 import io.gatun.PackedWeights;
+import io.gatun.Quantization;
 import io.gatun.Tensor;
 import io.gatun.bench.reference.Expected;
 import io.gatun.bench.reference.GemmReference;
 import io.gatun.bench.reference.GemmReference.LowRank;
 import io.gatun.bench.reference.RowQuantizer;
+import io.gatun.bench.reference.WeightQuantizer;
 import java.util.Arrays;
 import java.util.List;
 import java.util.Map;
 import java.util.StringJoiner;
+import java.util.function.Supplier;
 import java.util.random.RandomGenerator;
 import java.util.stream.Collectors;
+import java.util.stream.IntStream;
+import java.util.stream.LongStream;
 import org.jspecify.annotations.Nullable;
 
 /**
  * GEMM with its epilogue: {@code gemm int8 f32->bf16 m33 k129 n65 max48 strided wt wbf16 bias gelu_erf residual inplace
  * seed=7}. {@code wt} takes weights that lie transposed, {@code wbf16} weights in BF16; {@code inplace} writes over the
  * residual. {@code groups=3,0,9} multiplies so many rows by a matrix each, and leaves further rows alone;
- * {@code int8 u8->f32} takes rows that were quantized before; {@code rowindex=5} takes the rows by number out of five; {@code lora=16 loradtype=bf16} adds a product of rank 16.
+ * {@code int8 u8->f32} takes rows that were quantized before; {@code rowindex=5} takes the rows by number out of five;
+ * {@code lora=16 loradtype=bf16} adds a product of rank 16. {@code u4 group=64 symmetric search} quantizes the weights in
+ * groups of 64; with {@code ready} the case does.
  *
- * @param format of the packed weights: F32, BF16 or S8
+ * @param format of the packed weights: F32, BF16, S8, or U8 where they are quantized in groups
+ * @param quantization of those, else null
+ * @param ready whether the weights come quantized
  * @param maxM rows of the plan
  * @param groups rows of each group, or null for one matrix
  * @param rowsA rows that are taken by number, or 0 for rows in order
  * @param rank of the product that is added, or 0
  * @param loraDtype of its matrices
  */
-record GemmCase(DType format, DType in, DType out, int m, int maxM, int k, int n, boolean strided, boolean transposed,
+record GemmCase(DType format, @Nullable Quantization quantization, boolean ready, DType in, DType out, int m, int maxM, int k, int n, boolean strided, boolean transposed,
         DType weights, boolean bias, Activation activation, boolean residual, boolean inplace,
         @Nullable List<Integer> groups, int rowsA, int rank, DType loraDtype, Values values, long seed)
         implements OperatorCase {
@@ -40,13 +49,17 @@ record GemmCase(DType format, DType in, DType out, int m, int maxM, int k, int n
     private static final Map<DType, String> FORMATS = Map.of(DType.F32, "f32", DType.BF16, "bf16", DType.S8, "int8");
 
     static GemmCase parse(Words words) {
-        DType format = FORMATS.keySet().stream()
-                .filter(f -> words.flag(FORMATS.get(f)))
-                .findFirst()
-                .orElseThrow(() -> words.wrong("the format, f32, bf16 or int8, is missing"));
+        Quantization quantization = quantization(words);
+        DType format = quantization != null
+                ? DType.U8
+                : FORMATS.keySet().stream()
+                        .filter(f -> words.flag(FORMATS.get(f)))
+                        .findFirst()
+                        .orElseThrow(() -> words.wrong("the format, f32, bf16, int8, u4 or u8, is missing"));
+        boolean ready = quantization != null && words.flag("ready");
         DType[] types = words.rowTypes();
         int m = words.count("m");
-        GemmCase gemm = new GemmCase(format, types[0], types[1], m, words.count("max", m), words.count("k"),
+        GemmCase gemm = new GemmCase(format, quantization, ready, types[0], types[1], m, words.count("max", m), words.count("k"),
                 words.count("n"), words.flag("strided"), words.flag("wt"), words.flag("wbf16") ? DType.BF16 : DType.F32,
                 words.flag("bias"), words.oneOf(Activation.class, Activation.NONE), words.flag("residual"),
                 words.flag("inplace"), words.list("groups"), words.integer("rowindex", 0), words.integer("lora", 0),
@@ -71,9 +84,33 @@ record GemmCase(DType format, DType in, DType out, int m, int maxM, int k, int n
         return gemm;
     }
 
+    private static @Nullable Quantization quantization(Words words) {
+        int bits = words.flag("u4") ? 4 : words.flag("u8") ? 8 : 0;
+        if (bits == 0) {
+            return null;
+        }
+        int group = words.integer("group", 32);
+        if (group != 32 && group != 64 && group != 128) {
+            throw words.wrong("'group' is 32, 64 or 128");
+        }
+        return new Quantization(bits, group, words.flag("symmetric"), words.flag("search"));
+    }
+
     @Override
     public String name() {
         StringJoiner name = new StringJoiner(" ").add("gemm").add(types()).add("m" + m).add("k" + k).add("n" + n);
+        if (quantization != null) {
+            name.add("group=" + quantization.groupSize());
+            if (quantization.symmetric()) {
+                name.add("symmetric");
+            }
+            if (quantization.search()) {
+                name.add("search");
+            }
+        }
+        if (ready) {
+            name.add("ready");
+        }
         Rows.describe(name, m, maxM, strided, inplace);
         if (transposed) {
             name.add("wt");
@@ -112,7 +149,11 @@ record GemmCase(DType format, DType in, DType out, int m, int maxM, int k, int n
 
     @Override
     public String types() {
-        return FORMATS.get(format) + " " + Words.word(in) + "->" + Words.word(out);
+        return formatName() + " " + Words.word(in) + "->" + Words.word(out);
+    }
+
+    private String formatName() {
+        return quantization != null ? "u" + quantization.bits() : FORMATS.get(format);
     }
 
     @Override
@@ -163,14 +204,26 @@ record GemmCase(DType format, DType in, DType out, int m, int maxM, int k, int n
                 : new LowRank(rank, LORA_SCALE,
                         Values.normal(random, loraDtype, k * rank, 1 / Math.sqrt(Math.max(k, 1))),
                         Values.normal(random, loraDtype, rank * n, 1 / Math.sqrt(rank)));
+        List<WeightQuantizer> quantized = quantization == null ? List.of() : quantize(quantization, w);
+        float[] multiplied = w.clone();
+        for (int g = 0; g < quantized.size(); g++) {
+            System.arraycopy(quantized.get(g).weights(), 0, multiplied, g * k * n, k * n);
+        }
+        DType as = quantization == null ? format : DType.F32;
         Expected expected = groups == null && index == null
-                ? GemmReference.compute(format, m, k, n, a, w, low, b, activation, r)
-                : GemmReference.grouped(format, m, k, n, offsets(), index, a, w, b, activation, r);
-        return trial -> run(trial, a, w, b, r, index, low, expected);
+                ? GemmReference.compute(as, m, k, n, a, multiplied, low, b, activation, r)
+                : GemmReference.grouped(as, m, k, n, offsets(), index, a, multiplied, b, activation, r);
+        return trial -> run(trial, a, w, quantized, b, r, index, low, expected);
     }
 
-    private void run(Trial trial, float[] a, float[] w, float @Nullable [] b, float @Nullable [] r,
-            int @Nullable [] index, @Nullable LowRank low, Expected expected) {
+    private List<WeightQuantizer> quantize(Quantization how, float[] w) {
+        return IntStream.range(0, matrices())
+                .mapToObj(g -> new WeightQuantizer(how, k, n, Arrays.copyOfRange(w, g * k * n, (g + 1) * k * n)))
+                .toList();
+    }
+
+    private void run(Trial trial, float[] a, float[] w, List<WeightQuantizer> quantized, float @Nullable [] b,
+            float @Nullable [] r, int @Nullable [] index, @Nullable LowRank low, Expected expected) {
         int slack = maxM - m;
         int sources = rowsA > 0 ? rowsA : m;
         Rows rows = new Rows(sources, sources + slack, k, strided);
@@ -179,7 +232,9 @@ record GemmCase(DType format, DType in, DType out, int m, int maxM, int k, int n
         Operand source = rows.input(trial, "a", in, given == null ? a : given.values);
         Operand steps = given == null ? null : trial.input("scales", DType.F32, given.scales, sources);
         Operand middles = given == null ? null : trial.input("zero_points", given.zeros, sources);
-        Operand matrix = weights(trial, w);
+        Supplier<PackedWeights> weights = quantization == null || !ready
+                ? pack(trial, weights(trial, w))
+                : packReady(trial, quantization, quantized);
         Operand shift = b == null
                 ? null
                 : trial.input("bias", DType.F32, b, groups == null ? new long[] {n} : new long[] {matrices(), n});
@@ -194,7 +249,7 @@ record GemmCase(DType format, DType in, DType out, int m, int maxM, int k, int n
         Operand down = low == null ? null : trial.input("lora_a", loraDtype, low.down(), k, rank);
         Operand up = low == null ? null : trial.input("lora_b", loraDtype, low.up(), rank, n);
         Gemm description = description();
-        PackedWeights packed = trial.open(() -> PackedWeights.pack(trial.device(), format, matrix.hostTensor()));
+        PackedWeights packed = trial.open(weights);
         Gemm.Plan plan = trial.open(() -> description.plan(trial.device(), source.spec(), target.spec()));
         Tensor x = source.tensor(rows.run());
         Tensor y = target.tensor(columns.run());
@@ -235,6 +290,37 @@ record GemmCase(DType format, DType in, DType out, int m, int maxM, int k, int n
         }
     }
 
+    private Supplier<PackedWeights> pack(Trial trial, Operand matrix) {
+        return () -> quantization == null
+                ? PackedWeights.pack(trial.device(), format, matrix.hostTensor())
+                : PackedWeights.quantize(trial.device(), quantization, matrix.hostTensor());
+    }
+
+    private Supplier<PackedWeights> packReady(Trial trial, Quantization how, List<WeightQuantizer> quantized) {
+        int blocks = quantized.getFirst().blocks();
+        int width = how.groupSize() * how.bits() / 8;
+        int zeroWidth = how.bits() == 4 ? Math.ceilDiv(blocks, 2) : blocks;
+        byte[] integers = new byte[matrices() * n * blocks * width];
+        byte[] zeros = new byte[matrices() * n * zeroWidth];
+        float[] scales = new float[matrices() * n * blocks];
+        for (int g = 0; g < matrices(); g++) {
+            WeightQuantizer one = quantized.get(g);
+            System.arraycopy(one.integerBytes(), 0, integers, g * n * blocks * width, n * blocks * width);
+            System.arraycopy(one.zeroBytes(), 0, zeros, g * n * zeroWidth, n * zeroWidth);
+            System.arraycopy(one.scales(), 0, scales, g * n * blocks, n * blocks);
+        }
+        Operand bytes = trial.input("integers", integers, shape(n, blocks, width));
+        Operand factors = trial.input("scales", DType.F32, scales, shape(n, blocks));
+        Operand points = how.symmetric() ? null : trial.input("zero_points", zeros, shape(n, zeroWidth));
+        return () -> PackedWeights.ofQuantized(trial.device(), how, k, bytes.hostTensor(), factors.hostTensor(),
+                points == null ? null : points.hostTensor());
+    }
+
+    /** Of one matrix, or of all. */
+    private long[] shape(long... sizes) {
+        return groups == null ? sizes : LongStream.concat(LongStream.of(matrices()), LongStream.of(sizes)).toArray();
+    }
+
     private Operand weights(Trial trial, float[] w) {
         long row = strided ? n + 3 : Math.max(n, 1);
         long[] strides = transposed ? new long[] {1, Math.max(k, 1)} : new long[] {row, 1};
@@ -251,7 +337,7 @@ record GemmCase(DType format, DType in, DType out, int m, int maxM, int k, int n
     }
 
     private Gemm description() {
-        Gemm gemm = Gemm.of(format).activation(activation);
+        Gemm gemm = (quantization == null ? Gemm.of(format) : Gemm.of(quantization)).activation(activation);
         gemm = bias ? gemm.bias() : gemm;
         gemm = residual ? gemm.residual() : gemm;
         gemm = groups != null ? gemm.groups(matrices()) : gemm;

@@ -4,6 +4,7 @@ import io.gatun.Attention;
 import io.gatun.DType;
 import io.gatun.Gemm;
 import io.gatun.PackedWeights;
+import io.gatun.Quantization;
 import io.gatun.Softmax;
 import io.gatun.Tensor;
 import io.gatun.TensorSpec;
@@ -117,14 +118,15 @@ record RefusalCase(DType type, Mistake mistake, long seed) implements Case {
     static RefusalCase parse(Words words) {
         words.flag(CHECK);
         String operator = words.first();
-        DType type = operator.equals("gemm") && words.flag("int8") ? DType.S8 : words.type();
+        boolean gemm = operator.equals("gemm");
+        DType type = gemm && words.flag("int8") ? DType.S8 : gemm && words.flag("u4") ? DType.U8 : words.type();
         Mistake mistake = Arrays.stream(Mistake.values())
                 .filter(one -> words.flag(Words.word(one)))
                 .findFirst()
                 .orElseThrow(() -> words.wrong("the mistake, such as long_length, is missing"));
         boolean quantized = mistake == Mistake.NAN_WEIGHT || mistake == Mistake.INFINITE_WEIGHT;
-        if (!mistake.operator.equals(operator) || quantized && type != DType.S8
-                || operator.equals("gemm") && type == DType.F16) {
+        if (!mistake.operator.equals(operator) || quantized && type != DType.S8 && type != DType.U8
+                || gemm && type == DType.F16 || !quantized && type == DType.U8) {
             throw words.wrong("there is no such mistake of " + operator);
         }
         RefusalCase refusal = new RefusalCase(type, mistake, words.seed());
@@ -149,7 +151,7 @@ record RefusalCase(DType type, Mistake mistake, long seed) implements Case {
 
     @Override
     public String types() {
-        return type == DType.S8 ? "int8" : Words.word(type);
+        return type == DType.S8 ? "int8" : type == DType.U8 ? "u4" : Words.word(type);
     }
 
     @Override
@@ -352,7 +354,9 @@ record RefusalCase(DType type, Mistake mistake, long seed) implements Case {
         values[random().nextInt(values.length)] =
                 mistake == Mistake.NAN_WEIGHT ? Float.NaN : Float.NEGATIVE_INFINITY;
         Operand matrix = trial.input("w", DType.F32, values, 9, 5);
-        try (PackedWeights packed = PackedWeights.pack(trial.device(), DType.S8, matrix.hostTensor())) {
+        try (PackedWeights packed = type == DType.S8
+                ? PackedWeights.pack(trial.device(), DType.S8, matrix.hostTensor())
+                : PackedWeights.quantize(trial.device(), Quantization.int4(32), matrix.hostTensor())) {
             trial.fail(packed + " were made, expected IllegalArgumentException");
         } catch (IllegalArgumentException e) {
             // as it should be

@@ -190,6 +190,15 @@ public class gatun_h extends gatun_h$shared {
     public static int GTN_S64() {
         return GTN_S64;
     }
+    private static final int GTN_U4 = (int)8L;
+    /**
+     * {@snippet lang=c :
+     * enum <anonymous>.GTN_U4 = 8
+     * }
+     */
+    public static int GTN_U4() {
+        return GTN_U4;
+    }
     private static final int GTN_OP_GEMM = (int)1L;
     /**
      * {@snippet lang=c :
@@ -2010,6 +2019,24 @@ public class gatun_h extends gatun_h$shared {
     public static int GTN_DEVICE_TO_DEVICE() {
         return GTN_DEVICE_TO_DEVICE;
     }
+    private static final int GTN_QUANTIZE_NEAREST = (int)0L;
+    /**
+     * {@snippet lang=c :
+     * enum <anonymous>.GTN_QUANTIZE_NEAREST = 0
+     * }
+     */
+    public static int GTN_QUANTIZE_NEAREST() {
+        return GTN_QUANTIZE_NEAREST;
+    }
+    private static final int GTN_QUANTIZE_SEARCH = (int)1L;
+    /**
+     * {@snippet lang=c :
+     * enum <anonymous>.GTN_QUANTIZE_SEARCH = 1
+     * }
+     */
+    public static int GTN_QUANTIZE_SEARCH() {
+        return GTN_QUANTIZE_SEARCH;
+    }
 
     private static class gtn_memory_copy {
         public static final FunctionDescriptor DESC = FunctionDescriptor.of(
@@ -2133,6 +2160,72 @@ public class gatun_h extends gatun_h$shared {
                 traceDowncall("gtn_weights_pack", device, desc, source, weights, message);
             }
             return (int)mh$.invokeExact(device, desc, source, weights, message);
+        } catch (Error | RuntimeException ex) {
+           throw ex;
+        } catch (Throwable ex$) {
+           throw new AssertionError("should not reach here", ex$);
+        }
+    }
+
+    private static class gtn_weights_pack_quantized {
+        public static final FunctionDescriptor DESC = FunctionDescriptor.of(
+            gatun_h.C_INT,
+            gatun_h.C_LONG,
+            gatun_h.C_POINTER,
+            gatun_h.C_POINTER,
+            gatun_h.C_POINTER,
+            gatun_h.C_POINTER,
+            gatun_h.C_POINTER,
+            gatun_h.C_POINTER
+        );
+
+        public static final MemorySegment ADDR = SYMBOL_LOOKUP.findOrThrow("gtn_weights_pack_quantized");
+
+        public static final MethodHandle HANDLE = Linker.nativeLinker().downcallHandle(ADDR, DESC);
+    }
+
+    /**
+     * Function descriptor for:
+     * {@snippet lang=c :
+     * gtn_status gtn_weights_pack_quantized(gtn_device device, const gtn_quantized_desc *desc, const void *integers, const void *scales, const void *zero_points, gtn_weights *weights, gtn_message *message)
+     * }
+     */
+    public static FunctionDescriptor gtn_weights_pack_quantized$descriptor() {
+        return gtn_weights_pack_quantized.DESC;
+    }
+
+    /**
+     * Downcall method handle for:
+     * {@snippet lang=c :
+     * gtn_status gtn_weights_pack_quantized(gtn_device device, const gtn_quantized_desc *desc, const void *integers, const void *scales, const void *zero_points, gtn_weights *weights, gtn_message *message)
+     * }
+     */
+    public static MethodHandle gtn_weights_pack_quantized$handle() {
+        return gtn_weights_pack_quantized.HANDLE;
+    }
+
+    /**
+     * Address for:
+     * {@snippet lang=c :
+     * gtn_status gtn_weights_pack_quantized(gtn_device device, const gtn_quantized_desc *desc, const void *integers, const void *scales, const void *zero_points, gtn_weights *weights, gtn_message *message)
+     * }
+     */
+    public static MemorySegment gtn_weights_pack_quantized$address() {
+        return gtn_weights_pack_quantized.ADDR;
+    }
+
+    /**
+     * {@snippet lang=c :
+     * gtn_status gtn_weights_pack_quantized(gtn_device device, const gtn_quantized_desc *desc, const void *integers, const void *scales, const void *zero_points, gtn_weights *weights, gtn_message *message)
+     * }
+     */
+    public static int gtn_weights_pack_quantized(long device, MemorySegment desc, MemorySegment integers, MemorySegment scales, MemorySegment zero_points, MemorySegment weights, MemorySegment message) {
+        var mh$ = gtn_weights_pack_quantized.HANDLE;
+        try {
+            if (TRACE_DOWNCALLS) {
+                traceDowncall("gtn_weights_pack_quantized", device, desc, integers, scales, zero_points, weights, message);
+            }
+            return (int)mh$.invokeExact(device, desc, integers, scales, zero_points, weights, message);
         } catch (Error | RuntimeException ex) {
            throw ex;
         } catch (Throwable ex$) {

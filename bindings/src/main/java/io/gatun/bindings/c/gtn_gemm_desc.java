@@ -27,6 +27,7 @@ import static java.lang.foreign.MemoryLayout.PathElement.*;
  *     int64_t rank;
  *     int32_t lora_dtype;
  *     float lora_scale;
+ *     int64_t group_size;
  * }
  * }
  */
@@ -48,7 +49,8 @@ public class gtn_gemm_desc {
         gatun_h.C_LONG.withName("groups"),
         gatun_h.C_LONG.withName("rank"),
         gatun_h.C_INT.withName("lora_dtype"),
-        gatun_h.C_FLOAT.withName("lora_scale")
+        gatun_h.C_FLOAT.withName("lora_scale"),
+        gatun_h.C_LONG.withName("group_size")
     ).withName("gtn_gemm_desc");
 
     /**
@@ -584,6 +586,50 @@ public class gtn_gemm_desc {
      */
     public static void lora_scale(MemorySegment struct, float fieldValue) {
         struct.set(lora_scale$LAYOUT, lora_scale$OFFSET, fieldValue);
+    }
+
+    private static final OfLong group_size$LAYOUT = (OfLong)$LAYOUT.select(groupElement("group_size"));
+
+    /**
+     * Layout for field:
+     * {@snippet lang=c :
+     * int64_t group_size
+     * }
+     */
+    public static final OfLong group_size$layout() {
+        return group_size$LAYOUT;
+    }
+
+    private static final long group_size$OFFSET = $LAYOUT.byteOffset(groupElement("group_size"));
+
+    /**
+     * Offset for field:
+     * {@snippet lang=c :
+     * int64_t group_size
+     * }
+     */
+    public static final long group_size$offset() {
+        return group_size$OFFSET;
+    }
+
+    /**
+     * Getter for field:
+     * {@snippet lang=c :
+     * int64_t group_size
+     * }
+     */
+    public static long group_size(MemorySegment struct) {
+        return struct.get(group_size$LAYOUT, group_size$OFFSET);
+    }
+
+    /**
+     * Setter for field:
+     * {@snippet lang=c :
+     * int64_t group_size
+     * }
+     */
+    public static void group_size(MemorySegment struct, long fieldValue) {
+        struct.set(group_size$LAYOUT, group_size$OFFSET, fieldValue);
     }
 
     /**

@@ -18,6 +18,9 @@ import static java.lang.foreign.MemoryLayout.PathElement.*;
  *     uint32_t size;
  *     int32_t format;
  *     gtn_tensor_desc source;
+ *     int64_t group_size;
+ *     int32_t symmetric;
+ *     int32_t quantize;
  * }
  * }
  */
@@ -30,7 +33,10 @@ public class gtn_weights_desc {
     private static final GroupLayout $LAYOUT = MemoryLayout.structLayout(
         gatun_h.C_INT.withName("size"),
         gatun_h.C_INT.withName("format"),
-        gtn_tensor_desc.layout().withName("source")
+        gtn_tensor_desc.layout().withName("source"),
+        gatun_h.C_LONG.withName("group_size"),
+        gatun_h.C_INT.withName("symmetric"),
+        gatun_h.C_INT.withName("quantize")
     ).withName("gtn_weights_desc");
 
     /**
@@ -170,6 +176,138 @@ public class gtn_weights_desc {
      */
     public static void source(MemorySegment struct, MemorySegment fieldValue) {
         MemorySegment.copy(fieldValue, 0L, struct, source$OFFSET, source$LAYOUT.byteSize());
+    }
+
+    private static final OfLong group_size$LAYOUT = (OfLong)$LAYOUT.select(groupElement("group_size"));
+
+    /**
+     * Layout for field:
+     * {@snippet lang=c :
+     * int64_t group_size
+     * }
+     */
+    public static final OfLong group_size$layout() {
+        return group_size$LAYOUT;
+    }
+
+    private static final long group_size$OFFSET = $LAYOUT.byteOffset(groupElement("group_size"));
+
+    /**
+     * Offset for field:
+     * {@snippet lang=c :
+     * int64_t group_size
+     * }
+     */
+    public static final long group_size$offset() {
+        return group_size$OFFSET;
+    }
+
+    /**
+     * Getter for field:
+     * {@snippet lang=c :
+     * int64_t group_size
+     * }
+     */
+    public static long group_size(MemorySegment struct) {
+        return struct.get(group_size$LAYOUT, group_size$OFFSET);
+    }
+
+    /**
+     * Setter for field:
+     * {@snippet lang=c :
+     * int64_t group_size
+     * }
+     */
+    public static void group_size(MemorySegment struct, long fieldValue) {
+        struct.set(group_size$LAYOUT, group_size$OFFSET, fieldValue);
+    }
+
+    private static final OfInt symmetric$LAYOUT = (OfInt)$LAYOUT.select(groupElement("symmetric"));
+
+    /**
+     * Layout for field:
+     * {@snippet lang=c :
+     * int32_t symmetric
+     * }
+     */
+    public static final OfInt symmetric$layout() {
+        return symmetric$LAYOUT;
+    }
+
+    private static final long symmetric$OFFSET = $LAYOUT.byteOffset(groupElement("symmetric"));
+
+    /**
+     * Offset for field:
+     * {@snippet lang=c :
+     * int32_t symmetric
+     * }
+     */
+    public static final long symmetric$offset() {
+        return symmetric$OFFSET;
+    }
+
+    /**
+     * Getter for field:
+     * {@snippet lang=c :
+     * int32_t symmetric
+     * }
+     */
+    public static int symmetric(MemorySegment struct) {
+        return struct.get(symmetric$LAYOUT, symmetric$OFFSET);
+    }
+
+    /**
+     * Setter for field:
+     * {@snippet lang=c :
+     * int32_t symmetric
+     * }
+     */
+    public static void symmetric(MemorySegment struct, int fieldValue) {
+        struct.set(symmetric$LAYOUT, symmetric$OFFSET, fieldValue);
+    }
+
+    private static final OfInt quantize$LAYOUT = (OfInt)$LAYOUT.select(groupElement("quantize"));
+
+    /**
+     * Layout for field:
+     * {@snippet lang=c :
+     * int32_t quantize
+     * }
+     */
+    public static final OfInt quantize$layout() {
+        return quantize$LAYOUT;
+    }
+
+    private static final long quantize$OFFSET = $LAYOUT.byteOffset(groupElement("quantize"));
+
+    /**
+     * Offset for field:
+     * {@snippet lang=c :
+     * int32_t quantize
+     * }
+     */
+    public static final long quantize$offset() {
+        return quantize$OFFSET;
+    }
+
+    /**
+     * Getter for field:
+     * {@snippet lang=c :
+     * int32_t quantize
+     * }
+     */
+    public static int quantize(MemorySegment struct) {
+        return struct.get(quantize$LAYOUT, quantize$OFFSET);
+    }
+
+    /**
+     * Setter for field:
+     * {@snippet lang=c :
+     * int32_t quantize
+     * }
+     */
+    public static void quantize(MemorySegment struct, int fieldValue) {
+        struct.set(quantize$LAYOUT, quantize$OFFSET, fieldValue);
     }
 
     /**

@@ -21,6 +21,7 @@ import static java.lang.foreign.MemoryLayout.PathElement.*;
  *     int64_t n;
  *     int64_t bytes;
  *     int64_t groups;
+ *     int64_t group_size;
  * }
  * }
  */
@@ -36,7 +37,8 @@ public class gtn_weights_info {
         gatun_h.C_LONG.withName("k"),
         gatun_h.C_LONG.withName("n"),
         gatun_h.C_LONG.withName("bytes"),
-        gatun_h.C_LONG.withName("groups")
+        gatun_h.C_LONG.withName("groups"),
+        gatun_h.C_LONG.withName("group_size")
     ).withName("gtn_weights_info");
 
     /**
@@ -308,6 +310,50 @@ public class gtn_weights_info {
      */
     public static void groups(MemorySegment struct, long fieldValue) {
         struct.set(groups$LAYOUT, groups$OFFSET, fieldValue);
+    }
+
+    private static final OfLong group_size$LAYOUT = (OfLong)$LAYOUT.select(groupElement("group_size"));
+
+    /**
+     * Layout for field:
+     * {@snippet lang=c :
+     * int64_t group_size
+     * }
+     */
+    public static final OfLong group_size$layout() {
+        return group_size$LAYOUT;
+    }
+
+    private static final long group_size$OFFSET = $LAYOUT.byteOffset(groupElement("group_size"));
+
+    /**
+     * Offset for field:
+     * {@snippet lang=c :
+     * int64_t group_size
+     * }
+     */
+    public static final long group_size$offset() {
+        return group_size$OFFSET;
+    }
+
+    /**
+     * Getter for field:
+     * {@snippet lang=c :
+     * int64_t group_size
+     * }
+     */
+    public static long group_size(MemorySegment struct) {
+        return struct.get(group_size$LAYOUT, group_size$OFFSET);
+    }
+
+    /**
+     * Setter for field:
+     * {@snippet lang=c :
+     * int64_t group_size
+     * }
+     */
+    public static void group_size(MemorySegment struct, long fieldValue) {
+        struct.set(group_size$LAYOUT, group_size$OFFSET, fieldValue);
     }
 
     /**

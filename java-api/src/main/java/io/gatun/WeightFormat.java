@@ -1,0 +1,33 @@
+package io.gatun;
+
+import io.gatun.bindings.c.gatun_h;
+
+/**
+ * The format of packed weights, with what a plan must know of quantized ones.
+ *
+ * @param dtype F32, BF16, S8, or U8 where they are quantized in groups
+ * @param bits of a quantized weight, else 0
+ * @param groupSize of quantized weights, else 0
+ */
+record WeightFormat(DType dtype, int bits, int groupSize) {
+    static WeightFormat of(DType dtype) {
+        return switch (dtype) {
+            case F32, BF16, S8 -> new WeightFormat(dtype, 0, 0);
+            default -> throw new IllegalArgumentException("format: " + dtype + ", expected F32, BF16 or S8");
+        };
+    }
+
+    static WeightFormat of(Quantization quantization) {
+        return new WeightFormat(DType.U8, quantization.bits(), quantization.groupSize());
+    }
+
+    int code() {
+        return bits == 4 ? gatun_h.GTN_U4() : dtype.code();
+    }
+
+    /** Of a matrix, or of several. */
+    String describe(long groups, long k, long n) {
+        String in = groupSize == 0 ? "" : " in groups of " + groupSize + " ";
+        return (bits == 4 ? "U4" : dtype) + in + "[" + (groups > 0 ? groups + ", " : "") + k + ", " + n + "]";
+    }
+}

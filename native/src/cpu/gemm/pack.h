@@ -1,0 +1,60 @@
+// What both ways of packing share.
+#pragma once
+
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+
+#include "cpu/gemm/gemm.h"
+
+namespace gatun::cpu {
+
+inline int64_t round_up(int64_t value, int64_t to) { return (value + to - 1) / to * to; }
+
+inline bool is_finite(float value) { return std::fabs(value) <= 3.402823466e38f; }
+
+// A source element as FP32, whatever its dtype and strides.
+struct Source {
+  const void* data;
+  bool bf16;
+  int64_t first;  // element of this matrix
+  int64_t k_stride, n_stride;
+
+  // Matrix g of a description.
+  Source(const gtn_weights_desc& desc, const void* source, int64_t g)
+      : data(source), bf16(desc.source.dtype == GTN_BF16),
+        first(desc.source.rank == 3 ? g * desc.source.strides[0] : 0), k_stride(desc.source.strides[desc.source.rank - 2]),
+        n_stride(desc.source.strides[desc.source.rank - 1]) {}
+
+  float at(int64_t k, int64_t n) const {
+    const int64_t i = first + k * k_stride + n * n_stride;
+    if (!bf16) return static_cast<const float*>(data)[i];
+    const uint32_t bits = static_cast<uint32_t>(static_cast<const uint16_t*>(data)[i]) << 16;
+    float value;
+    std::memcpy(&value, &bits, sizeof value);
+    return value;
+  }
+};
+
+// Panels are packed in groups of at least some 16 thousand elements, so that small matrices stay with the caller.
+inline int64_t panels_of_task(int64_t panel_elements) {
+  return panel_elements >= 16384 ? 1 : 16384 / (panel_elements + 1) + 1;
+}
+
+// Packed weights of `bytes` of content, of which format, sizes and offsets are the caller's to fill in.
+gtn_status allocate_weights(int64_t bytes, PackedWeights** weights, gtn_message* message);
+
+// Fills the sizes in, of `matrices` of so many panels.
+void describe_weights(PackedWeights* packed, const GemmLayout& layout, int32_t format, int64_t k, int64_t n,
+                      int64_t panel_bytes);
+
+gtn_status too_large(int64_t matrices, int64_t k, int64_t n, gtn_message* message);
+
+// The message of the first weight that is not finite.
+gtn_status not_finite(const gtn_weights_desc& desc, const void* source, gtn_message* message);
+
+// Of floating point, in format GTN_U4 or GTN_U8.
+gtn_status quantize_weights(const Device& device, const gtn_weights_desc& desc, const void* source, void** weights,
+                            gtn_weights_info* info, gtn_message* message);
+
+}  // namespace gatun::cpu
