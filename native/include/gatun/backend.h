@@ -130,6 +130,13 @@ typedef struct gtn_glu_args {
   void* out;
 } gtn_glu_args;
 
+typedef struct gtn_conv_args {
+  void* weights;
+  int64_t batch;
+  const void *x, *bias, *residual;
+  void* out;
+} gtn_conv_args;
+
 typedef struct gtn_backend {
   uint32_t size;        /* sizeof(gtn_backend) that the backend was compiled with */
   uint32_t abi_version; /* GTN_BACKEND_ABI_VERSION */
@@ -188,6 +195,12 @@ typedef struct gtn_backend {
   gtn_status (*weights_pack_quantized)(void* device, const gtn_quantized_desc* desc, const void* integers, const float* scales,
                                        const uint8_t* zero_points, void** weights, gtn_weights_info* info,
                                        gtn_message* message);
+
+  /* Optional (NULL: no convolutions): packs weights of convolutions, as weights_pack those of GEMM; weights_destroy frees
+   * both. */
+  gtn_status (*conv_weights_pack)(void* device, const gtn_conv_weights_desc* desc, const void* source, const float* gamma,
+                                  const float* beta, const float* mean, const float* variance, void** weights,
+                                  gtn_weights_info* info, gtn_message* message);
 } gtn_backend;
 
 /* The one symbol that a backend exports; the table has static storage. */

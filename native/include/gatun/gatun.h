@@ -75,7 +75,8 @@ enum {
   GTN_OP_SELECT = 8,
   GTN_OP_ROUTE = 9,
   GTN_OP_MIX = 10,
-  GTN_OP_GLU = 11
+  GTN_OP_GLU = 11,
+  GTN_OP_CONV = 12
 };
 
 /* Element-wise functions, alone (gtn_activation_desc), as a gate (gtn_glu_desc) or in a GEMM's epilogue. */
@@ -186,7 +187,7 @@ GTN_API gtn_status gtn_device_open(const char* name, const gtn_device_options* o
 GTN_API gtn_status gtn_device_describe(gtn_device device, gtn_device_info* info, gtn_message* message);
 
 /* Whether the device claims to serve operator GTN_OP_* with elements of type `dtype`: that of the packed weights for
- * GTN_OP_GEMM, of q for GTN_OP_ATTENTION and GTN_OP_SELECT, of q or k for GTN_OP_ROPE, of x for the others. *claimed is 1,
+ * GTN_OP_GEMM and GTN_OP_CONV, of q for GTN_OP_ATTENTION and GTN_OP_SELECT, of q or k for GTN_OP_ROPE, of x for the others. *claimed is 1,
  * 0, or -1 where the backend makes no claims. A plan may still be declined with GTN_UNSUPPORTED, for a shape say. */
 GTN_API gtn_status gtn_device_supports(gtn_device device, int32_t op, int32_t dtype, int32_t* claimed,
                                        gtn_message* message);
@@ -767,6 +768,64 @@ GTN_API gtn_status gtn_glu_plan(gtn_device device, const gtn_glu_desc* desc, gtn
 
 /* rows: 0 to those of the plan. out may equal gate or x where dtype and strides match; it may overlap nothing else. */
 GTN_API gtn_status gtn_glu_run(gtn_plan plan, gtn_stream stream, int64_t rows, const void* gate, const void* x, void* out);
+
+/* Convolution: out[b, o, y] = activation(norm(sum over channels c of o's group and kernel positions t of
+ * w[o, c, t] * x[b, c, y * stride + t * dilation - pad_before]) + bias[o]) + residual[b, o, y], in one to three spatial
+ * dimensions, where x is 0 outside of its sizes; with residual_first the residual is added before the activation, as in He et
+ * al. 2016. norm is a batch normalisation as it is at inference (Ioffe and Szegedy 2015), which packing folds into weights
+ * and a shift: (sum - mean) * gamma / sqrt(variance + epsilon) + beta.
+ *
+ * Channels of x and out are in `groups` equal runs; those of out see the run of x that has their number. As many groups as
+ * channels of both is a depthwise convolution.
+ * Dimensions are named in one order, whatever lies next to what in memory: channels last ([batch, y, x, channels] in memory)
+ * is a stride of 1 for channels.
+ *
+ * format GTN_F32: FP32 throughout. format GTN_BF16: x and folded weights are rounded to BF16 (ties to even), products and
+ * sums are FP32. */
+typedef struct gtn_conv_weights_desc {
+  uint32_t size;
+  int32_t format;          /* GTN_F32 or GTN_BF16 */
+  gtn_tensor_desc source;  /* [channels of out, channels of x / groups, kernel sizes], rank 3 to 5, none of them 0, GTN_F32 or
+                              GTN_BF16, any strides */
+  int64_t groups;          /* 1 or more, a divisor of the channels of out */
+  int32_t has_norm;        /* 1: gamma, beta, mean and variance, FP32 [channels of out] */
+  float epsilon;           /* has_norm: finite, not negative; else 0 */
+} gtn_conv_weights_desc;
+
+/* Packs weights of convolutions once, in the device's own layout, for plans of any stride, dilation and padding. The arrays are
+ * host memory, and free for reuse on return; gamma, beta, mean and variance are NULL exactly where has_norm is 0. A folded
+ * weight or shift that is not finite is GTN_INVALID_ARGUMENT. gtn_weights_query tells k = channels of x / groups * kernel
+ * sizes, n = channels of out, and groups. */
+GTN_API gtn_status gtn_conv_weights_pack(gtn_device device, const gtn_conv_weights_desc* desc, const void* source,
+                                         const void* gamma, const void* beta, const void* mean, const void* variance,
+                                         gtn_weights* weights, gtn_message* message);
+
+#define GTN_CONV_MAX_RANK 3
+
+typedef struct gtn_conv_desc {
+  uint32_t size;
+  int32_t format;      /* GTN_F32 or GTN_BF16: that of the packed weights it will run with */
+  gtn_tensor_desc x;   /* [batch, channels, spatial sizes], rank 3 to 5, channels not 0; GTN_F32 or GTN_BF16, any strides */
+  gtn_tensor_desc out; /* [batch, channels of out, spatial sizes]; GTN_F32 or GTN_BF16, any strides. A spatial size is
+                          (size + pad_before + pad_after - dilation * (kernel - 1) - 1) / stride + 1, or 0 where the padded
+                          size is below the kernel's dilation * (kernel - 1) + 1 */
+  int64_t kernel[GTN_CONV_MAX_RANK];     /* by spatial dimension, 1 or more; what lies beyond those there are is 0, as below */
+  int64_t stride[GTN_CONV_MAX_RANK];     /* 1 or more */
+  int64_t dilation[GTN_CONV_MAX_RANK];   /* 1 or more */
+  int64_t pad_before[GTN_CONV_MAX_RANK]; /* 0 or more */
+  int64_t pad_after[GTN_CONV_MAX_RANK];  /* 0 or more */
+  int64_t groups;         /* 1 or more, a divisor of the channels of both */
+  int32_t activation;     /* GTN_ACT_* */
+  int32_t has_bias;       /* 1: bias, FP32 [channels of out] */
+  int32_t has_residual;   /* 1: residual, laid out and typed as out */
+  int32_t residual_first; /* 1: it is added before the activation; 0 without one */
+} gtn_conv_desc;
+
+GTN_API gtn_status gtn_conv_plan(gtn_device device, const gtn_conv_desc* desc, gtn_plan* plan, gtn_message* message);
+
+/* batch: 0 to that of the plan. out may equal residual; it may overlap nothing else. */
+GTN_API gtn_status gtn_conv_run(gtn_plan plan, gtn_stream stream, gtn_weights weights, int64_t batch, const void* x,
+                                const void* bias, const void* residual, void* out);
 
 #ifdef __cplusplus
 }

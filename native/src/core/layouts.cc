@@ -58,6 +58,9 @@ constexpr Structure kStructures[] = {
     GATUN_STRUCTURE(gtn_softmax_desc, size, scale, x, out),
     GATUN_STRUCTURE(gtn_activation_desc, size, activation, x, out, has_bias, reserved),
     GATUN_STRUCTURE(gtn_glu_desc, size, activation, gate, x, out),
+    GATUN_STRUCTURE(gtn_conv_weights_desc, size, format, source, groups, has_norm, epsilon),
+    GATUN_STRUCTURE(gtn_conv_desc, size, format, x, out, kernel, stride, dilation, pad_before, pad_after, groups, activation,
+                    has_bias, has_residual, residual_first),
 };
 
 // Text that is written as far as there is room, and counted.

@@ -1,6 +1,8 @@
 #include "core/objects.h"
 
+#include <cmath>
 #include <new>
+#include <utility>
 
 #include "core/backends.h"
 #include "core/version.h"
@@ -227,8 +229,8 @@ gtn_status gtn_device_describe(gtn_device device, gtn_device_info* info, gtn_mes
 
 gtn_status gtn_device_supports(gtn_device device, int32_t op, int32_t dtype, int32_t* claimed, gtn_message* message) {
   if (claimed == nullptr) return fail(message, GTN_INVALID_ARGUMENT, "claimed: is null");
-  if (op < GTN_OP_GEMM || op > GTN_OP_GLU) {
-    return fail(message, GTN_INVALID_ARGUMENT, "op: is %d, expected GTN_OP_*, %d to %d", op, GTN_OP_GEMM, GTN_OP_GLU);
+  if (op < GTN_OP_GEMM || op > GTN_OP_CONV) {
+    return fail(message, GTN_INVALID_ARGUMENT, "op: is %d, expected GTN_OP_*, %d to %d", op, GTN_OP_GEMM, GTN_OP_CONV);
   }
   if (element_size(dtype) == 0 && dtype != GTN_U4) {
     return fail(message, GTN_INVALID_ARGUMENT, "dtype: is %d, expected a dtype, %d to %d", dtype, GTN_F32, GTN_U4);
@@ -486,6 +488,17 @@ gtn_status gtn_memory_copy(gtn_stream stream, void* destination, const void* sou
 
 namespace {
 
+gtn_status open_weights(const Weights& made, gtn_weights* packed, gtn_message* message) {
+  Weights* created = new (std::nothrow) Weights(made);
+  if (created == nullptr) {
+    made.device->backend->weights_destroy(made.impl);
+    return fail(message, GTN_OUT_OF_MEMORY, "no memory for packed weights");
+  }
+  GATUN_CHECK(open(weights, created, packed, message, [&] { made.device->backend->weights_destroy(made.impl); }));
+  ++made.device->weights;
+  return GTN_OK;
+}
+
 // Packs by the backend's function and keeps what comes of it.
 template <typename Pack>
 gtn_status pack_weights(gtn_device device, bool quantized, int32_t format, int64_t group_size, int64_t groups, int64_t k, int64_t n,
@@ -506,14 +519,7 @@ gtn_status pack_weights(gtn_device device, bool quantized, int32_t format, int64
   info.n = n;
   info.groups = groups;
   info.group_size = group_size;
-  Weights* created = new (std::nothrow) Weights{&on, impl, info};
-  if (created == nullptr) {
-    on.backend->weights_destroy(impl);
-    return fail(message, GTN_OUT_OF_MEMORY, "no memory for packed weights");
-  }
-  GATUN_CHECK(open(weights, created, packed, message, [&] { on.backend->weights_destroy(impl); }));
-  ++on.weights;
-  return GTN_OK;
+  return open_weights({&on, impl, info, GTN_OP_GEMM, 0, {}}, packed, message);
 }
 
 gtn_status check_quantize(gtn_message* message, const gtn_weights_desc& desc) {
@@ -576,6 +582,60 @@ gtn_status gtn_weights_pack_quantized(gtn_device device, const gtn_quantized_des
                         return on.backend->weights_pack_quantized(on.impl, &checked, integers, static_cast<const float*>(scales),
                                                                   static_cast<const uint8_t*>(zero_points), impl, info, reason);
                       });
+}
+
+gtn_status gtn_conv_weights_pack(gtn_device device, const gtn_conv_weights_desc* desc, const void* source, const void* gamma,
+                                 const void* beta, const void* mean, const void* variance, gtn_weights* packed,
+                                 gtn_message* message) {
+  if (packed == nullptr) return fail(message, GTN_INVALID_ARGUMENT, "weights: is null");
+  gtn_conv_weights_desc checked;
+  GATUN_CHECK(take(message, "desc", desc, &checked));
+  if (checked.format != GTN_F32 && checked.format != GTN_BF16) {
+    return fail(message, GTN_INVALID_ARGUMENT, "desc.format: is %s (%d), expected F32 or BF16", dtype_name(checked.format),
+                checked.format);
+  }
+  const gtn_tensor_desc& from = checked.source;
+  GATUN_CHECK(check_tensor(message, "desc.source", from, kFloats, 3, 5, false, false));
+  for (int d = 0; d < from.rank; ++d) {
+    if (from.shape[d] >= 1) continue;
+    return fail(message, GTN_INVALID_ARGUMENT, "desc.source.shape[%d]: is 0, expected 1 or more", d);
+  }
+  if (checked.groups < 1 || from.shape[0] % checked.groups != 0) {
+    return fail(message, GTN_INVALID_ARGUMENT, "desc.groups: is %lld, expected a divisor of the %lld channels of out",
+                static_cast<long long>(checked.groups), static_cast<long long>(from.shape[0]));
+  }
+  GATUN_CHECK(check_flag(message, "desc.has_norm", checked.has_norm));
+  if (!std::isfinite(checked.epsilon) || checked.epsilon < 0 || (!checked.has_norm && checked.epsilon != 0)) {
+    return fail(message, GTN_INVALID_ARGUMENT, "desc.epsilon: is %g, expected %s", static_cast<double>(checked.epsilon),
+                checked.has_norm ? "a finite number, 0 or more" : "0, since has_norm is");
+  }
+  GATUN_CHECK(check_pointer(message, "source", source, true, element_size(from.dtype)));
+  for (const auto& [name, array] : {std::pair{"gamma", gamma}, {"beta", beta}, {"mean", mean}, {"variance", variance}}) {
+    GATUN_CHECK(check_pointer(message, name, array, checked.has_norm != 0, 4));
+  }
+  Inside inside(devices, device);
+  if (!inside) return stale(message, "device");
+  Device& on = inside.object<Device>();
+  if (on.backend->conv_weights_pack == nullptr) {
+    return fail(message, GTN_UNSUPPORTED, "the %s backend packs no weights of convolutions", on.backend->name);
+  }
+  Reason reason(message);
+  gtn_weights_info info = {};
+  info.size = sizeof info;
+  void* impl = nullptr;
+  GATUN_CHECK(reason.of(on.backend->conv_weights_pack(
+      on.impl, &checked, source, static_cast<const float*>(gamma), static_cast<const float*>(beta),
+      static_cast<const float*>(mean), static_cast<const float*>(variance), &impl, &info, reason)));
+  Weights made = {&on, impl, info, GTN_OP_CONV, from.rank - 2, {}};
+  made.info.format = checked.format;
+  made.info.k = from.shape[1];
+  made.info.n = from.shape[0];
+  made.info.groups = checked.groups;
+  for (int d = 0; d < made.spatial; ++d) {
+    made.kernel[d] = from.shape[2 + d];
+    made.info.k *= from.shape[2 + d];
+  }
+  return open_weights(made, packed, message);
 }
 
 gtn_status gtn_weights_query(gtn_weights packed, gtn_weights_info* info, gtn_message* message) {

@@ -59,6 +59,9 @@ struct Weights {
   Device* device;
   void* impl;
   gtn_weights_info info;
+  int32_t op;                         // of the plans that they are for
+  int32_t spatial;                    // GTN_OP_CONV: dimensions
+  int64_t kernel[GTN_CONV_MAX_RANK];  // GTN_OP_CONV
 };
 
 // The arrays of gtn_attention_run_with beyond those of gtn_attention_run, in the order of its parameters. Selections write some
@@ -92,6 +95,7 @@ struct Plan {
     gtn_route_desc route;
     gtn_mix_desc mix;
     gtn_select_desc select;
+    gtn_conv_desc conv;
   };
   // Extents of the tensors that runs check against each other: x is a or q.
   Extent x, k, v, out;

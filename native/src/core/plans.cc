@@ -633,6 +633,76 @@ gtn_status check(gtn_message* message, const gtn_mix_desc& desc) {
   return check_array(message, "desc.gates", "row_index", 4, {gates[0], gates[1]});
 }
 
+// The size of `out` in a spatial dimension, or -1 where what it is made of does not fit 63 bits.
+int64_t conv_size(const gtn_conv_desc& desc, int d) {
+  int64_t padded, reach;
+  if (__builtin_add_overflow(desc.x.shape[2 + d], desc.pad_before[d], &padded) ||
+      __builtin_add_overflow(padded, desc.pad_after[d], &padded) ||
+      __builtin_mul_overflow(desc.dilation[d], desc.kernel[d] - 1, &reach) ||
+      __builtin_add_overflow(reach, 1, &reach)) {
+    return -1;
+  }
+  return padded < reach ? 0 : (padded - reach) / desc.stride[d] + 1;
+}
+
+gtn_status check(gtn_message* message, const gtn_conv_desc& desc) {
+  if (desc.format != GTN_F32 && desc.format != GTN_BF16) {
+    return fail(message, GTN_INVALID_ARGUMENT, "desc.format: is %s (%d), expected F32 or BF16", dtype_name(desc.format),
+                desc.format);
+  }
+  GATUN_CHECK(check_tensor(message, "desc.x", desc.x, kFloats, 3, 5, false, false));
+  const int rank = desc.x.rank, spatial = rank - 2;
+  GATUN_CHECK(check_tensor(message, "desc.out", desc.out, kFloats, rank, rank, false, true));
+  GATUN_CHECK(check_size(message, "desc.out", desc.out, 0, "x's", desc.x.shape[0]));
+  GATUN_CHECK(check_at_least(message, "desc.x.shape[1]", desc.x.shape[1], 1));
+  GATUN_CHECK(check_at_least(message, "desc.out.shape[1]", desc.out.shape[1], 1));
+  for (const gtn_tensor_desc* tensor : {&desc.x, &desc.out}) {
+    if (desc.groups >= 1 && tensor->shape[1] % desc.groups == 0) continue;
+    return fail(message, GTN_INVALID_ARGUMENT, "desc.groups: is %lld, expected a divisor of the %lld channels of %s",
+                static_cast<long long>(desc.groups), static_cast<long long>(tensor->shape[1]),
+                tensor == &desc.x ? "x" : "out");
+  }
+  const struct {
+    const char* name;
+    const int64_t* values;
+    int64_t least;
+  } fields[] = {
+      {"kernel", desc.kernel, 1},         {"stride", desc.stride, 1},       {"dilation", desc.dilation, 1},
+      {"pad_before", desc.pad_before, 0}, {"pad_after", desc.pad_after, 0},
+  };
+  for (const auto& field : fields) {
+    for (int d = 0; d < GTN_CONV_MAX_RANK; ++d) {
+      const bool there = d < spatial;
+      if (there ? field.values[d] >= field.least : field.values[d] == 0) continue;
+      return fail(message, GTN_INVALID_ARGUMENT, there ? "desc.%s[%d]: is %lld, expected %lld or more"
+                                                       : "desc.%s[%d]: is %lld, expected %lld beyond the spatial dimensions",
+                  field.name, d, static_cast<long long>(field.values[d]), static_cast<long long>(there ? field.least : 0));
+    }
+  }
+  GATUN_CHECK(check_array(message, "desc.kernel", "weights", 4,
+                          {desc.out.shape[1], desc.x.shape[1] / desc.groups, desc.kernel[0],
+                           desc.kernel[1], desc.kernel[2]}));
+  for (int d = 0; d < spatial; ++d) {
+    const int64_t size = conv_size(desc, d);
+    if (size < 0) {
+      return fail(message, GTN_INVALID_ARGUMENT, "desc: padding and dilation of spatial dimension %d exceed 2^63", d);
+    }
+    if (desc.out.shape[2 + d] == size) continue;
+    return fail(message, GTN_INVALID_ARGUMENT,
+                "desc.out.shape[%d]: is %lld, expected %lld of x's %lld, kernel, stride, dilation and padding", 2 + d,
+                static_cast<long long>(desc.out.shape[2 + d]), static_cast<long long>(size),
+                static_cast<long long>(desc.x.shape[2 + d]));
+  }
+  GATUN_CHECK(check_activation(message, desc.activation));
+  GATUN_CHECK(check_flag(message, "desc.has_bias", desc.has_bias));
+  GATUN_CHECK(check_flag(message, "desc.has_residual", desc.has_residual));
+  GATUN_CHECK(check_flag(message, "desc.residual_first", desc.residual_first));
+  if (!desc.residual_first || desc.has_residual) return GTN_OK;
+  return fail(message, GTN_INVALID_ARGUMENT, "desc.residual_first: is 1, expected 0, since has_residual is");
+}
+
+void keep(Plan& plan, const gtn_conv_desc& desc) { plan.conv = desc; }
+
 void keep(Plan& plan, const gtn_gemm_desc& desc) {
   plan.gemm = desc;
   plan.x = extent_of(desc.a);
@@ -841,4 +911,8 @@ gtn_status gtn_route_plan(gtn_device device, const gtn_route_desc* desc, gtn_pla
 
 gtn_status gtn_mix_plan(gtn_device device, const gtn_mix_desc* desc, gtn_plan* plan, gtn_message* message) {
   return gatun::make_plan(device, GTN_OP_MIX, desc, plan, message);
+}
+
+gtn_status gtn_conv_plan(gtn_device device, const gtn_conv_desc* desc, gtn_plan* plan, gtn_message* message) {
+  return gatun::make_plan(device, GTN_OP_CONV, desc, plan, message);
 }

@@ -1,4 +1,5 @@
 // The hot path: from the public run functions to the backend, with one compare-and-swap, a few loads and comparisons.
+#include <algorithm>
 #include <cstdio>
 
 #include "core/objects.h"
@@ -7,7 +8,7 @@ namespace gatun {
 namespace {
 
 const char* const kOperators[] = {"none", "gemm", "attention", "norm", "softmax", "activation", "merge", "rope",
-                                   "select", "route", "mix", "glu"};
+                                   "select", "route", "mix", "glu", "conv"};
 
 // A plan of operator `op` on a stream, held together for one run. After status() is GTN_OK both may be used.
 class Run {
@@ -82,6 +83,36 @@ struct WeightsText {
   }
 };
 
+// What weights of convolutions must have in common with a plan: "BF16 [64, 16, 3, 3] in 4 groups".
+struct ConvWeights {
+  int32_t format, spatial;
+  int64_t n, groups, k;
+  const int64_t* kernel;
+
+  bool operator==(const ConvWeights& other) const {
+    return format == other.format && spatial == other.spatial && n == other.n && groups == other.groups && k == other.k &&
+           std::equal(kernel, kernel + spatial, other.kernel);
+  }
+
+  struct Text {
+    char text[128];
+  };
+  Text text() const {
+    Text to;
+    int64_t channels = k;
+    for (int d = 0; d < spatial; ++d) channels /= kernel[d];
+    int length = std::snprintf(to.text, sizeof to.text, "%s [%lld, %lld", dtype_name(format), static_cast<long long>(n),
+                               static_cast<long long>(channels));
+    for (int d = 0; d < spatial; ++d) {
+      length += std::snprintf(to.text + length, sizeof to.text - static_cast<size_t>(length), ", %lld",
+                              static_cast<long long>(kernel[d]));
+    }
+    std::snprintf(to.text + length, sizeof to.text - static_cast<size_t>(length), "] in %lld groups",
+                  static_cast<long long>(groups));
+    return to;
+  }
+};
+
 // An array of `count` times `times` elements without gaps. A plan may be of more elements than there are bytes to address.
 Extent dense(int64_t element, int64_t count, int64_t times = 1) {
   int64_t bytes;
@@ -106,6 +137,7 @@ gtn_status run_gemm(gtn_plan plan, gtn_stream stream, gtn_weights packed, int64_
   gtn_message* message = run.message();
   const int64_t k = desc.a.shape[1], n = desc.out.shape[1];
   if (w.device != self.device) return fail(message, GTN_INVALID_ARGUMENT, "weights: are on another device than the plan");
+  if (w.op != GTN_OP_GEMM) return fail(message, GTN_INVALID_ARGUMENT, "weights: are for %s, expected gemm", kOperators[w.op]);
   if (w.info.format != desc.format || w.info.group_size != desc.group_size || w.info.k != k || w.info.n != n ||
       w.info.groups != desc.groups) {
     return fail(message, GTN_INVALID_ARGUMENT, "weights: are %s, expected the plan's %s",
@@ -606,5 +638,41 @@ gtn_status gtn_glu_run(gtn_plan plan, gtn_stream stream, int64_t rows, const voi
   GATUN_CHECK(check_in(message, output, {"gate", self.k, gate, rows}));
   GATUN_CHECK(check_in(message, output, {"x", self.x, x, rows}));
   const gtn_glu_args args = {rows, gate, x, out};
+  return run.with(&args);
+}
+
+gtn_status gtn_conv_run(gtn_plan plan, gtn_stream stream, gtn_weights packed, int64_t batch, const void* x, const void* bias,
+                        const void* residual, void* out) {
+  Run run(GTN_OP_CONV, plan, stream, packed);
+  if (run.status() != GTN_OK) return run.status();
+  const Slot* slot = weights.slot(packed);
+  if (slot == nullptr || !still_open(*slot, packed)) return GTN_STALE_HANDLE;
+  const Weights& w = *static_cast<const Weights*>(slot->object);
+  const Plan& self = run.plan();
+  const gtn_conv_desc& desc = self.conv;
+  gtn_message* message = run.message();
+  if (w.device != self.device) return fail(message, GTN_INVALID_ARGUMENT, "weights: are on another device than the plan");
+  if (w.op != GTN_OP_CONV) return fail(message, GTN_INVALID_ARGUMENT, "weights: are for %s, expected conv", kOperators[w.op]);
+  const ConvWeights have = {w.info.format, w.spatial, w.info.n, w.info.groups, w.info.k, w.kernel};
+  int64_t k = desc.x.shape[1] / desc.groups;
+  for (int d = 0; d < desc.x.rank - 2; ++d) k *= desc.kernel[d];
+  const ConvWeights want = {desc.format, desc.x.rank - 2, desc.out.shape[1], desc.groups, k, desc.kernel};
+  if (!(have == want)) {
+    return fail(message, GTN_INVALID_ARGUMENT, "weights: are %s, expected the plan's %s", have.text().text, want.text().text);
+  }
+  GATUN_CHECK(check_count(message, "batch", batch, desc.x.shape[0]));
+  const Extent output = range_of(desc.out, {batch});
+  if (extent_bytes(output, 1) == 0) return GTN_OK;
+  const Extent input = range_of(desc.x, {batch});
+  GATUN_CHECK(check_pointer(message, "x", x, x != nullptr || extent_bytes(input, 1) > 0, input.element));
+  GATUN_CHECK(check_pointer(message, "bias", bias, desc.has_bias != 0, 4));
+  GATUN_CHECK(check_pointer(message, "residual", residual, desc.has_residual != 0, output.element));
+  GATUN_CHECK(check_pointer(message, "out", out, true, output.element));
+  const Region to = {"out", output, out, 1};
+  const Extent floats = dense(4, desc.out.shape[1]);
+  GATUN_CHECK(check_apart(message, to, {"x", input, x, 1}));
+  GATUN_CHECK(check_apart(message, to, {"bias", floats, bias, 1}));
+  GATUN_CHECK(check_apart_or_equal(message, to, {"residual", output, residual, 1}));
+  const gtn_conv_args args = {w.impl, batch, x, bias, residual, out};
   return run.with(&args);
 }

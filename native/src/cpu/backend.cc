@@ -235,6 +235,12 @@ gtn_status weights_pack_quantized(void* device, const gtn_quantized_desc* desc, 
                                      message);
 }
 
+gtn_status pack_conv_weights(void* device, const gtn_conv_weights_desc* desc, const void* source, const float* gamma,
+                             const float* beta, const float* mean, const float* variance, void** weights,
+                             gtn_weights_info* info, gtn_message* message) {
+  return conv_weights_pack(*static_cast<Device*>(device), *desc, source, {gamma, beta, mean, variance}, weights, info, message);
+}
+
 void weights_destroy(void* weights) { gemm_weights_destroy(weights); }
 
 gtn_status plan_create(void* device, int32_t op, const void* desc, void** plan, gtn_plan_info* info,
@@ -276,6 +282,9 @@ gtn_status plan_create(void* device, int32_t op, const void* desc, void** plan, 
     case GTN_OP_GLU:
       status = glu_plan(on, *static_cast<const gtn_glu_desc*>(desc), &created, info, message);
       break;
+    case GTN_OP_CONV:
+      status = conv_plan(on, *static_cast<const gtn_conv_desc*>(desc), &created, info, message);
+      break;
     default:
       return fail(message, GTN_UNSUPPORTED, "the cpu backend has no operator %d", op);
   }
@@ -308,6 +317,7 @@ gtn_status supports(void*, int32_t op, int32_t dtype, int32_t* claimed, gtn_mess
     case GTN_OP_NORM:
     case GTN_OP_SOFTMAX:
     case GTN_OP_ACTIVATION:
+    case GTN_OP_CONV:
       *claimed = is_float;
       break;
     default:
@@ -330,6 +340,7 @@ const gtn_backend kBackend = {
     plan_create, plan_destroy, run,
     supports, measure,
     weights_pack_quantized,
+    pack_conv_weights,
 };
 
 }  // namespace

@@ -3,6 +3,7 @@
 
 #include "cpu/activation/activation.h"
 #include "cpu/attention/attention.h"
+#include "cpu/conv/conv.h"
 #include "cpu/gemm/gemm.h"
 #include "cpu/limits/limits.h"
 #include "cpu/merge/merge.h"
@@ -30,6 +31,7 @@ struct Kernels {
   const RouteKernels* route;
   const MixKernels* mix;
   const GluKernels* glu;
+  const ConvKernels* conv;
   const LimitKernels* limits;
 };
 

@@ -62,6 +62,7 @@ struct PackedWeights {
   const float* scales;          // S8: of each column, filled up to whole panels
   const int32_t* sums;          // S8: sum of each column's quantized weights
   int64_t group_size, zeros_at; // U4, U8: as in GemmRun
+  float* shift;                 // of convolutions: added to each column, filled up to whole panels; else null
   int64_t bytes;
 };
 

@@ -200,6 +200,7 @@ void gemm_weights_destroy(void* weights) {
   PackedWeights* packed = static_cast<PackedWeights*>(weights);
   if (packed == nullptr) return;
   std::free(packed->data);
+  std::free(packed->shift);
   delete packed;
 }
 

@@ -6,10 +6,9 @@
 #include <cstring>
 
 #include "cpu/gemm/gemm.h"
+#include "cpu/gemm/grid.h"
 
 namespace gatun::cpu {
-
-inline int64_t round_up(int64_t value, int64_t to) { return (value + to - 1) / to * to; }
 
 inline bool is_finite(float value) { return std::fabs(value) <= 3.402823466e38f; }
 

@@ -424,7 +424,7 @@ public final class Gemm {
             Reference.reachabilityFence(stream);
             Reference.reachabilityFence(weights);
             if (status != 0) {
-                throw failure(status, stream, weights);
+                throw failure(status, stream, weights.owned);
             }
         }
 

@@ -25,7 +25,9 @@ public enum Operator {
     /** {@link Mix}. */
     MIX,
     /** {@link Glu}. */
-    GLU;
+    GLU,
+    /** {@link Conv}. */
+    CONV;
 
     int code() {
         return switch (this) {
@@ -40,6 +42,7 @@ public enum Operator {
             case ROUTE -> gatun_h.GTN_OP_ROUTE();
             case MIX -> gatun_h.GTN_OP_MIX();
             case GLU -> gatun_h.GTN_OP_GLU();
+            case CONV -> gatun_h.GTN_OP_CONV();
         };
     }
 }

@@ -27,6 +27,7 @@ import org.jspecify.annotations.Nullable;
 public abstract sealed class Plan implements AutoCloseable
         permits Attention.Plan,
                 BiasActivation.Plan,
+                Conv.Plan,
                 Gemm.Plan,
                 Glu.Plan,
                 LayerNorm.Plan,
@@ -104,6 +105,9 @@ public abstract sealed class Plan implements AutoCloseable
         if (op == gatun_h.GTN_OP_SELECT()) {
             return "select";
         }
+        if (op == gatun_h.GTN_OP_CONV()) {
+            return "conv";
+        }
         return op == gatun_h.GTN_OP_ROPE() ? "rope" : "operator " + op;
     }
 
@@ -134,7 +138,7 @@ public abstract sealed class Plan implements AutoCloseable
     }
 
     /** Turns the status of a run into an exception. */
-    final RuntimeException failure(int status, Stream stream, @Nullable PackedWeights weights) {
+    final RuntimeException failure(int status, Stream stream, @Nullable Handle weights) {
         if (status == gatun_h.GTN_BUSY()) {
             return new IllegalStateException(
                     stream.owned + " is in use by another thread: a stream serves one thread at a time");
@@ -144,7 +148,7 @@ public abstract sealed class Plan implements AutoCloseable
                     ? Status.exception(status, "the plan or the stream is closed", owned, stream.owned)
                     : Status.exception(
                             status, "the plan, the stream or the weights are closed", owned, stream.owned,
-                            weights.owned);
+                            weights);
         }
         try (Arena arena = Arena.ofConfined()) {
             MemorySegment message = Status.message(arena);

@@ -40,6 +40,15 @@ public class gatun_h extends gatun_h$shared {
     public static int GTN_MAX_RANK() {
         return GTN_MAX_RANK;
     }
+    private static final int GTN_CONV_MAX_RANK = (int)3L;
+    /**
+     * {@snippet lang=c :
+     * #define GTN_CONV_MAX_RANK 3
+     * }
+     */
+    public static int GTN_CONV_MAX_RANK() {
+        return GTN_CONV_MAX_RANK;
+    }
     /**
      * {@snippet lang=c :
      * typedef int32_t gtn_status
@@ -297,6 +306,15 @@ public class gatun_h extends gatun_h$shared {
      */
     public static int GTN_OP_GLU() {
         return GTN_OP_GLU;
+    }
+    private static final int GTN_OP_CONV = (int)12L;
+    /**
+     * {@snippet lang=c :
+     * enum <anonymous>.GTN_OP_CONV = 12
+     * }
+     */
+    public static int GTN_OP_CONV() {
+        return GTN_OP_CONV;
     }
     private static final int GTN_ACT_NONE = (int)0L;
     /**
@@ -4375,6 +4393,204 @@ public class gatun_h extends gatun_h$shared {
                 traceDowncall("gtn_glu_run", plan, stream, rows, gate, x, out);
             }
             return (int)mh$.invokeExact(plan, stream, rows, gate, x, out);
+        } catch (Error | RuntimeException ex) {
+           throw ex;
+        } catch (Throwable ex$) {
+           throw new AssertionError("should not reach here", ex$);
+        }
+    }
+
+    private static class gtn_conv_weights_pack {
+        public static final FunctionDescriptor DESC = FunctionDescriptor.of(
+            gatun_h.C_INT,
+            gatun_h.C_LONG,
+            gatun_h.C_POINTER,
+            gatun_h.C_POINTER,
+            gatun_h.C_POINTER,
+            gatun_h.C_POINTER,
+            gatun_h.C_POINTER,
+            gatun_h.C_POINTER,
+            gatun_h.C_POINTER,
+            gatun_h.C_POINTER
+        );
+
+        public static final MemorySegment ADDR = SYMBOL_LOOKUP.findOrThrow("gtn_conv_weights_pack");
+
+        public static final MethodHandle HANDLE = Linker.nativeLinker().downcallHandle(ADDR, DESC);
+    }
+
+    /**
+     * Function descriptor for:
+     * {@snippet lang=c :
+     * gtn_status gtn_conv_weights_pack(gtn_device device, const gtn_conv_weights_desc *desc, const void *source, const void *gamma, const void *beta, const void *mean, const void *variance, gtn_weights *weights, gtn_message *message)
+     * }
+     */
+    public static FunctionDescriptor gtn_conv_weights_pack$descriptor() {
+        return gtn_conv_weights_pack.DESC;
+    }
+
+    /**
+     * Downcall method handle for:
+     * {@snippet lang=c :
+     * gtn_status gtn_conv_weights_pack(gtn_device device, const gtn_conv_weights_desc *desc, const void *source, const void *gamma, const void *beta, const void *mean, const void *variance, gtn_weights *weights, gtn_message *message)
+     * }
+     */
+    public static MethodHandle gtn_conv_weights_pack$handle() {
+        return gtn_conv_weights_pack.HANDLE;
+    }
+
+    /**
+     * Address for:
+     * {@snippet lang=c :
+     * gtn_status gtn_conv_weights_pack(gtn_device device, const gtn_conv_weights_desc *desc, const void *source, const void *gamma, const void *beta, const void *mean, const void *variance, gtn_weights *weights, gtn_message *message)
+     * }
+     */
+    public static MemorySegment gtn_conv_weights_pack$address() {
+        return gtn_conv_weights_pack.ADDR;
+    }
+
+    /**
+     * {@snippet lang=c :
+     * gtn_status gtn_conv_weights_pack(gtn_device device, const gtn_conv_weights_desc *desc, const void *source, const void *gamma, const void *beta, const void *mean, const void *variance, gtn_weights *weights, gtn_message *message)
+     * }
+     */
+    public static int gtn_conv_weights_pack(long device, MemorySegment desc, MemorySegment source, MemorySegment gamma, MemorySegment beta, MemorySegment mean, MemorySegment variance, MemorySegment weights, MemorySegment message) {
+        var mh$ = gtn_conv_weights_pack.HANDLE;
+        try {
+            if (TRACE_DOWNCALLS) {
+                traceDowncall("gtn_conv_weights_pack", device, desc, source, gamma, beta, mean, variance, weights, message);
+            }
+            return (int)mh$.invokeExact(device, desc, source, gamma, beta, mean, variance, weights, message);
+        } catch (Error | RuntimeException ex) {
+           throw ex;
+        } catch (Throwable ex$) {
+           throw new AssertionError("should not reach here", ex$);
+        }
+    }
+
+    private static class gtn_conv_plan {
+        public static final FunctionDescriptor DESC = FunctionDescriptor.of(
+            gatun_h.C_INT,
+            gatun_h.C_LONG,
+            gatun_h.C_POINTER,
+            gatun_h.C_POINTER,
+            gatun_h.C_POINTER
+        );
+
+        public static final MemorySegment ADDR = SYMBOL_LOOKUP.findOrThrow("gtn_conv_plan");
+
+        public static final MethodHandle HANDLE = Linker.nativeLinker().downcallHandle(ADDR, DESC);
+    }
+
+    /**
+     * Function descriptor for:
+     * {@snippet lang=c :
+     * gtn_status gtn_conv_plan(gtn_device device, const gtn_conv_desc *desc, gtn_plan *plan, gtn_message *message)
+     * }
+     */
+    public static FunctionDescriptor gtn_conv_plan$descriptor() {
+        return gtn_conv_plan.DESC;
+    }
+
+    /**
+     * Downcall method handle for:
+     * {@snippet lang=c :
+     * gtn_status gtn_conv_plan(gtn_device device, const gtn_conv_desc *desc, gtn_plan *plan, gtn_message *message)
+     * }
+     */
+    public static MethodHandle gtn_conv_plan$handle() {
+        return gtn_conv_plan.HANDLE;
+    }
+
+    /**
+     * Address for:
+     * {@snippet lang=c :
+     * gtn_status gtn_conv_plan(gtn_device device, const gtn_conv_desc *desc, gtn_plan *plan, gtn_message *message)
+     * }
+     */
+    public static MemorySegment gtn_conv_plan$address() {
+        return gtn_conv_plan.ADDR;
+    }
+
+    /**
+     * {@snippet lang=c :
+     * gtn_status gtn_conv_plan(gtn_device device, const gtn_conv_desc *desc, gtn_plan *plan, gtn_message *message)
+     * }
+     */
+    public static int gtn_conv_plan(long device, MemorySegment desc, MemorySegment plan, MemorySegment message) {
+        var mh$ = gtn_conv_plan.HANDLE;
+        try {
+            if (TRACE_DOWNCALLS) {
+                traceDowncall("gtn_conv_plan", device, desc, plan, message);
+            }
+            return (int)mh$.invokeExact(device, desc, plan, message);
+        } catch (Error | RuntimeException ex) {
+           throw ex;
+        } catch (Throwable ex$) {
+           throw new AssertionError("should not reach here", ex$);
+        }
+    }
+
+    private static class gtn_conv_run {
+        public static final FunctionDescriptor DESC = FunctionDescriptor.of(
+            gatun_h.C_INT,
+            gatun_h.C_LONG,
+            gatun_h.C_LONG,
+            gatun_h.C_LONG,
+            gatun_h.C_LONG,
+            gatun_h.C_POINTER,
+            gatun_h.C_POINTER,
+            gatun_h.C_POINTER,
+            gatun_h.C_POINTER
+        );
+
+        public static final MemorySegment ADDR = SYMBOL_LOOKUP.findOrThrow("gtn_conv_run");
+
+        public static final MethodHandle HANDLE = Linker.nativeLinker().downcallHandle(ADDR, DESC);
+    }
+
+    /**
+     * Function descriptor for:
+     * {@snippet lang=c :
+     * gtn_status gtn_conv_run(gtn_plan plan, gtn_stream stream, gtn_weights weights, int64_t batch, const void *x, const void *bias, const void *residual, void *out)
+     * }
+     */
+    public static FunctionDescriptor gtn_conv_run$descriptor() {
+        return gtn_conv_run.DESC;
+    }
+
+    /**
+     * Downcall method handle for:
+     * {@snippet lang=c :
+     * gtn_status gtn_conv_run(gtn_plan plan, gtn_stream stream, gtn_weights weights, int64_t batch, const void *x, const void *bias, const void *residual, void *out)
+     * }
+     */
+    public static MethodHandle gtn_conv_run$handle() {
+        return gtn_conv_run.HANDLE;
+    }
+
+    /**
+     * Address for:
+     * {@snippet lang=c :
+     * gtn_status gtn_conv_run(gtn_plan plan, gtn_stream stream, gtn_weights weights, int64_t batch, const void *x, const void *bias, const void *residual, void *out)
+     * }
+     */
+    public static MemorySegment gtn_conv_run$address() {
+        return gtn_conv_run.ADDR;
+    }
+
+    /**
+     * {@snippet lang=c :
+     * gtn_status gtn_conv_run(gtn_plan plan, gtn_stream stream, gtn_weights weights, int64_t batch, const void *x, const void *bias, const void *residual, void *out)
+     * }
+     */
+    public static int gtn_conv_run(long plan, long stream, long weights, long batch, MemorySegment x, MemorySegment bias, MemorySegment residual, MemorySegment out) {
+        var mh$ = gtn_conv_run.HANDLE;
+        try {
+            if (TRACE_DOWNCALLS) {
+                traceDowncall("gtn_conv_run", plan, stream, weights, batch, x, bias, residual, out);
+            }
+            return (int)mh$.invokeExact(plan, stream, weights, batch, x, bias, residual, out);
         } catch (Error | RuntimeException ex) {
            throw ex;
         } catch (Throwable ex$) {
