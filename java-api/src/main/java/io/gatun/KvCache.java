@@ -47,13 +47,27 @@ import org.jspecify.annotations.Nullable;
  * <p><b>Eviction.</b> When no page is free, cached pages that no sequence has go, least recently used first, the end of
  * a prefix before its beginning.
  *
+ * <p><b>A tier below.</b> A cache over a {@link SpillTier} writes the cached pages that go to it, and those that are left
+ * when it is closed. {@link #open} reads from there what a prompt goes on with, also in another process later on; a page
+ * that the tier cannot take or give, be it for a full disk or a damaged block, is one that is not found. Blocks are found
+ * by the tokens alone, so a file is for the caches of one model.
+ *
+ * {@snippet :
+ * try (SpillTier tier = SpillTier.builder(pool, MemoryDomain.KV_CACHE, file, KvCache.blockBytes(layers, pages, pages),
+ *              100_000).residentBlocks(16).dropWhenFull().open();
+ *      KvCache cache = KvCache.of(pool, layers, pages, pages, tier)) {
+ *     // as above
+ * }
+ * }
+ *
  * <p><b>Forks</b> share all pages. An append to a page that others have, or that can be found by its tokens, goes to a
  * copy of it.
  *
  * <p>Safe for use by several threads. When runs write and read is their callers' to order: who has a sequence before
  * {@link Sequence#commit} alone reads its new tokens, and a sequence is closed after the last run that reads it, or in
  * the order of one stream. Calls allocate nothing on the Java heap but {@link #open}, {@link Sequence#fork} and
- * {@link #statistics}, unless a page is copied or the list of a sequence's pages outgrows its room, which then doubles.
+ * {@link #statistics}, unless a page is copied, read or written to a tier, or the list of a sequence's pages outgrows
+ * its room, which then doubles.
  */
 public final class KvCache implements AutoCloseable {
     private static final DType[] TYPES = {DType.F32, DType.BF16, DType.F16, DType.S8};
@@ -67,6 +81,7 @@ public final class KvCache implements AutoCloseable {
     private final @Nullable Tensor[] kScales;
     private final @Nullable Tensor[] vScales;
     private final List<Tensor> blocks = new ArrayList<>();
+    private final @Nullable SpilledPages spilled;
     private final Leaks.Watch watch;
 
     // Guarded by this.
@@ -90,6 +105,9 @@ public final class KvCache implements AutoCloseable {
      * @param reusedTokens those of them that were there
      * @param evictedPages cached pages that were given up for new tokens
      * @param copiedPages pages that were copied before an append
+     * @param spilledPages pages that were written to the tier below
+     * @param restoredPages pages that came back from there
+     * @param tierFailures pages that the tier could not take, or had and could not give
      */
     public record Statistics(
             long sequences,
@@ -100,7 +118,10 @@ public final class KvCache implements AutoCloseable {
             long requestedTokens,
             long reusedTokens,
             long evictedPages,
-            long copiedPages) {
+            long copiedPages,
+            long spilledPages,
+            long restoredPages,
+            long tierFailures) {
         /**
          * Returns the part of the requested tokens that were there.
          *
@@ -111,7 +132,8 @@ public final class KvCache implements AutoCloseable {
         }
     }
 
-    private KvCache(MemoryPool pool, int layers, TensorSpec kSpec, @Nullable TensorSpec vSpec) {
+    private KvCache(
+            MemoryPool pool, int layers, TensorSpec kSpec, @Nullable TensorSpec vSpec, @Nullable SpillTier tier) {
         this.pool = pool;
         this.spec = kSpec;
         this.pageSize = (int) kSpec.size(1);
@@ -120,7 +142,8 @@ public final class KvCache implements AutoCloseable {
         this.kScales = new Tensor[layers];
         this.vScales = new Tensor[layers];
         this.tree = new PrefixTree((int) kSpec.size(0), pageSize);
-        this.pages = new Pages((int) kSpec.size(0), tree);
+        this.spilled = tier == null ? null : new SpilledPages(tier, tree, (int) kSpec.size(0), pageSize, blocks);
+        this.pages = new Pages((int) kSpec.size(0), tree, this::spill);
         boolean scaled = kSpec.dtype() == DType.S8;
         TensorSpec scales = TensorSpec.of(DType.F32, kSpec.size(0), kSpec.size(1), kSpec.size(2));
         try {
@@ -153,9 +176,66 @@ public final class KvCache implements AutoCloseable {
      * @throws GatunException if the device has no more memory
      */
     public static KvCache of(MemoryPool pool, int layers, TensorSpec k, @Nullable TensorSpec v) {
+        check(pool, layers, k, v);
+        return new KvCache(pool, layers, k, v, null);
+    }
+
+    /**
+     * Makes a cache over a tier, where pages go that have to leave it and from where they come back.
+     *
+     * @param pool whose memory it is, that of the host
+     * @param layers as in {@link #of(MemoryPool, int, TensorSpec, TensorSpec)}
+     * @param k the same
+     * @param v the same
+     * @param tier of blocks of {@link #blockBytes}, of which at least two may be in memory; to be closed after the cache
+     * @return the cache
+     * @throws IllegalArgumentException if a spec or a number is none of these, or the tier has other blocks
+     * @throws IllegalStateException if the pool or its device is closed
+     * @throws UnsupportedOperationException if the pool's memory is not the host's
+     * @throws GatunException if the device has no more memory
+     */
+    public static KvCache of(MemoryPool pool, int layers, TensorSpec k, @Nullable TensorSpec v, SpillTier tier) {
+        check(pool, layers, k, v);
+        if (tier == null) {
+            throw new NullPointerException("tier");
+        }
+        if (!pool.device().info().hostMemory()) {
+            throw new UnsupportedOperationException("a KV cache of " + pool + " over " + tier
+                    + ": expected memory of the host");
+        }
+        long bytes = blockBytes(layers, k, v);
+        if (tier.blockBytes() != bytes) {
+            throw new IllegalArgumentException(
+                    "tier: blocks of " + tier.blockBytes() + " bytes, expected " + bytes + " for a page of the cache");
+        }
+        return new KvCache(pool, layers, k, v, tier);
+    }
+
+    /**
+     * Returns the size of the blocks of a tier below a cache: what a page has in all layers, and its tokens.
+     *
+     * @param layers as in {@link #of(MemoryPool, int, TensorSpec, TensorSpec)}
+     * @param k the same
+     * @param v the same
+     * @return bytes
+     */
+    public static long blockBytes(int layers, TensorSpec k, @Nullable TensorSpec v) {
+        check(layers, k, v);
+        long rows = k.size(1) * k.size(2);
+        long scale = k.dtype() == DType.S8 ? Float.BYTES : 0;
+        long bytes = rows * (k.size(3) * k.dtype().bytes() + scale)
+                + (v == null ? 0 : rows * (v.size(3) * v.dtype().bytes() + scale));
+        return SpilledPages.blockBytes((int) k.size(1), layers * bytes);
+    }
+
+    private static void check(MemoryPool pool, int layers, TensorSpec k, @Nullable TensorSpec v) {
         if (pool == null) {
             throw new NullPointerException("pool");
         }
+        check(layers, k, v);
+    }
+
+    private static void check(int layers, TensorSpec k, @Nullable TensorSpec v) {
         Arguments.atLeast("layers", layers, 1);
         check("k", k);
         if (k.size(0) > MOST_TOKENS / k.size(1)) {
@@ -168,7 +248,6 @@ public final class KvCache implements AutoCloseable {
             Arguments.size("v", v, 1, k.size(1), "the page size of k");
             Arguments.size("v", v, 2, k.size(2), "the heads of k");
         }
-        return new KvCache(pool, layers, k, v);
     }
 
     private static void check(String name, TensorSpec spec) {
@@ -251,26 +330,61 @@ public final class KvCache implements AutoCloseable {
     public synchronized Sequence open(int... tokens) {
         checkOpen();
         Path path = new Path();
-        int parent = PrefixTree.NONE;
-        for (int at = 0; tokens.length - at >= pageSize; at += pageSize) {
-            int page = tree.child(parent, tokens, at);
-            if (page == PrefixTree.NONE) {
-                break;
+        Sequence sequence;
+        try {
+            int parent = PrefixTree.NONE;
+            for (int at = 0; tokens.length - at >= pageSize; at += pageSize) {
+                path.reserve(path.count + 1);
+                int page = tree.child(parent, tokens, at);
+                if (page != PrefixTree.NONE) {
+                    pages.use(page);
+                } else {
+                    page = restore(parent, tokens, at);
+                }
+                if (page == PrefixTree.NONE) {
+                    break;
+                }
+                path.pages[path.count++] = page;
+                parent = page;
             }
-            path.reserve(path.count + 1);
-            path.pages[path.count++] = page;
-            parent = page;
-        }
-        path.length = path.count * pageSize;
-        path.committed = path.length;
-        Sequence sequence = new Sequence(this, path);
-        for (int i = 0; i < path.count; i++) {
-            pages.use(path.pages[i]);
+            path.length = path.count * pageSize;
+            path.committed = path.length;
+            sequence = new Sequence(this, path);
+        } catch (RuntimeException | Error e) {
+            keep(path, 0);
+            throw e;
         }
         sequences++;
         requestedTokens += tokens.length;
         reusedTokens += path.length;
         return sequence;
+    }
+
+    /** Takes a page for what the tier has of these tokens behind a parent. */
+    private int restore(int parent, int[] tokens, int at) {
+        if (spilled == null || pages.available() == 0) {
+            return PrefixTree.NONE;
+        }
+        int page;
+        try (SpillTier.@Nullable Pin found = spilled.find(parent, tokens, at)) {
+            if (found == null) {
+                return PrefixTree.NONE;
+            }
+            page = pages.take(); // another may go to the tier for it, which keeps the one that is pinned
+            spilled.restore(found, page);
+        }
+        for (int i = 0; i < pageSize; i++) {
+            tree.setToken(page * pageSize + i, tokens[at + i]);
+        }
+        tree.add(parent, page);
+        spilled.added(parent, page);
+        return page;
+    }
+
+    private void spill(int page) {
+        if (spilled != null) {
+            spilled.spill(page);
+        }
     }
 
     /**
@@ -288,12 +402,15 @@ public final class KvCache implements AutoCloseable {
                 requestedTokens,
                 reusedTokens,
                 pages.evictions(),
-                copiedPages);
+                copiedPages,
+                spilled == null ? 0 : spilled.spilled(),
+                spilled == null ? 0 : spilled.restored(),
+                spilled == null ? 0 : spilled.failures());
     }
 
     /**
-     * Gives the memory back to the pool; the tensors of this cache must not be used any more. Closing it again does
-     * nothing.
+     * Writes the cached pages to the tier below, if there is one, and gives the memory back to the pool; the tensors of
+     * this cache must not be used any more. Closing it again does nothing.
      *
      * @throws IllegalStateException if a sequence is open, and nothing is closed; or if the pool was closed before
      */
@@ -305,6 +422,11 @@ public final class KvCache implements AutoCloseable {
         if (sequences > 0) {
             throw new IllegalStateException("the " + this + " cannot be closed: " + sequences
                     + (sequences == 1 ? " sequence of it is open" : " sequences of it are open"));
+        }
+        for (int page = 0; spilled != null && page < pages.count(); page++) {
+            if (tree.contains(page)) {
+                spill(page);
+            }
         }
         free();
         closed = true;
@@ -393,6 +515,7 @@ public final class KvCache implements AutoCloseable {
             pages.leave(partial);
             copiedPages++;
         } else if (givenUp) {
+            spill(partial);
             tree.remove(partial); // its children, if any, were evicted to take the pages
         }
         for (int i = 0; i < added; i++) {
@@ -439,6 +562,9 @@ public final class KvCache implements AutoCloseable {
             int same = tree.child(parent, page);
             if (same == PrefixTree.NONE) {
                 tree.add(parent, page);
+                if (spilled != null) {
+                    spilled.added(parent, page);
+                }
             } else {
                 pages.use(same);
                 path.pages[i] = same;

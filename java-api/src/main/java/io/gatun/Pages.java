@@ -1,5 +1,7 @@
 package io.gatun;
 
+import java.util.function.IntConsumer;
+
 /**
  * The pages of a cache: in use by a number of sequences; cached, which is in use by none but in the tree of prefixes;
  * or free.
@@ -13,6 +15,7 @@ final class Pages {
     private static final int END = -1;
 
     private final PrefixTree tree;
+    private final IntConsumer evicted;
     private final int[] users;
     private final int[] next; // of a free or a cached page
     private final int[] previous; // of a cached page
@@ -24,8 +27,14 @@ final class Pages {
     private int sharedCount;
     private long evictions;
 
-    Pages(int count, PrefixTree tree) {
+    /**
+     * Makes pages that are all free.
+     *
+     * @param evicted is told of cached pages that are taken, while they are in the tree
+     */
+    Pages(int count, PrefixTree tree, IntConsumer evicted) {
         this.tree = tree;
+        this.evicted = evicted;
         this.users = new int[count];
         this.next = new int[count];
         this.previous = new int[count];
@@ -74,6 +83,7 @@ final class Pages {
         } else {
             page = oldest;
             unlink(page);
+            evicted.accept(page);
             tree.remove(page);
             evictions++;
         }

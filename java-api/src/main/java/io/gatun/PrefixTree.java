@@ -37,6 +37,16 @@ final class PrefixTree {
         tokens[row] = token;
     }
 
+    /** Returns the token of a row. */
+    int token(int row) {
+        return tokens[row];
+    }
+
+    /** Returns the parent of a page in the tree, or {@link #NONE}. */
+    int parent(int page) {
+        return parents[page];
+    }
+
     void copyTokens(int from, int to, int count) {
         System.arraycopy(tokens, from * pageSize, tokens, to * pageSize, count);
     }

@@ -1119,6 +1119,10 @@ public final class SpillTier implements AutoCloseable {
         }
     }
 
+    long blockBytes() {
+        return blockBytes;
+    }
+
     private void checkUnpinned() {
         if (pins > 0) {
             throw new IllegalStateException(
