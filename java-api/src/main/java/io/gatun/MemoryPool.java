@@ -30,8 +30,10 @@ import org.jspecify.annotations.Nullable;
  * bytes; larger ones to a multiple of 4 KiB. Slabs have a power of two of bytes from 1 to 128 MiB, which grows with the
  * domain, or a whole number of blocks that are large for that; a block of more than 128 MiB has a slab of its own,
  * which goes back to the device with it. Slabs that nothing is in go back after a while, or by {@link #trim}. Where
- * memory is the host's, all pools together take no more than a container allows the process beside its heap (control
- * groups 2, {@code memory.max}).
+ * memory is the host's, pages that are free inside of a slab go back as well, and the slab stays: when a domain grows
+ * and has more than a 128th (or 1 MiB) beyond what its blocks ever occupied, when its limit leaves no room otherwise,
+ * and with {@link #trim}, unless the size of slabs was chosen. All pools together take no more than a container allows
+ * the process beside its heap (control groups 2, {@code memory.max}).
  *
  * <p>The memory of a device that is not the host's ({@link DeviceInfo#hostMemory}) cannot be read or written by Java: any access
  * to its segments is an {@link IllegalStateException}, as if their arena were closed, and the accessors of its tensors throw
@@ -79,8 +81,8 @@ public final class MemoryPool implements SegmentAllocator, AutoCloseable {
      *     are what it took from the pool
      * @param blockBytes bytes that these blocks occupy
      * @param busySlabBytes bytes of the slabs that something is in, be it a free block that is kept for the next
-     *     request
-     * @param reservedBytes bytes taken from the device
+     *     request, without those that went back
+     * @param reservedBytes bytes taken from the device, without those that went back
      * @param peakUsedBytes the most that {@code usedBytes} has been, to within 64 KiB for each thread beyond the first;
      *     for a whole pool the sum over its domains
      * @param peakReservedBytes the most that {@code reservedBytes} has been; for a whole pool the sum over its domains
@@ -664,8 +666,9 @@ public final class MemoryPool implements SegmentAllocator, AutoCloseable {
     }
 
     /**
-     * Gives the slabs back to the device that nothing is in, but for those that were declared for the start. Blocks
-     * that are kept for the next request do not count.
+     * Gives the slabs back to the device that nothing is in, and of the host's memory the pages that are free inside of
+     * others, but for what was declared for the start and slabs of a chosen size. Blocks that are kept for the next
+     * request do not count.
      *
      * @return how many bytes went back
      */
