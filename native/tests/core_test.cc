@@ -920,12 +920,12 @@ gtn_merge_desc merging() {
 }
 
 gtn_gemm_desc grouping() {
-  return {sizeof(gtn_gemm_desc), GTN_F32, tensor(GTN_F32, {5, 3}), tensor(GTN_F32, {7, 4}), GTN_ACT_NONE, 1, 0, 1, 2, 0, 0, 0};
+  return {sizeof(gtn_gemm_desc), GTN_F32, tensor(GTN_F32, {5, 3}), tensor(GTN_F32, {7, 4}), GTN_ACT_NONE, 1, 0, 1, 2, 0, 0, 0, 0};
 }
 
 gtn_gemm_desc adapting() {
   return {sizeof(gtn_gemm_desc), GTN_F32, tensor(GTN_F32, {5, 3}), tensor(GTN_F32, {5, 4}), GTN_ACT_NONE, 0, 0, 0, 0, 2,
-          GTN_BF16, 0.5f};
+          GTN_BF16, 0.5f, 0};
 }
 
 TEST_F(Planning, OfProductsAreChecked) {

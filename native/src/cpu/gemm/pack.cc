@@ -108,6 +108,15 @@ void describe_weights(PackedWeights* packed, const GemmLayout& layout, int32_t f
   packed->panel_bytes = panel_bytes;
 }
 
+void report_weights(const PackedWeights& packed, int64_t groups, gtn_weights_info* info) {
+  info->format = packed.format;
+  info->k = packed.k;
+  info->n = packed.n;
+  info->bytes = packed.bytes;
+  info->groups = groups;
+  info->group_size = packed.group_size;
+}
+
 gtn_status too_large(int64_t matrices, int64_t k, int64_t n, gtn_message* message) {
   return fail(message, GTN_OUT_OF_MEMORY, "packed weights of %lld times %lld x %lld do not fit the address space",
               static_cast<long long>(matrices), static_cast<long long>(k), static_cast<long long>(n));
@@ -191,7 +200,7 @@ gtn_status gemm_weights_pack(const Device& device, const gtn_weights_desc& desc,
     gemm_weights_destroy(packed);
     return not_finite(desc, source, message);
   }
-  info->bytes = bytes;
+  report_weights(*packed, row > 0 ? matrices : 0, info);
   *weights = packed;
   return GTN_OK;
 }

@@ -47,6 +47,9 @@ gtn_status allocate_weights(int64_t bytes, PackedWeights** weights, gtn_message*
 void describe_weights(PackedWeights* packed, const GemmLayout& layout, int32_t format, int64_t k, int64_t n,
                       int64_t panel_bytes);
 
+// `groups`: matrices, 0 where the source was one.
+void report_weights(const PackedWeights& packed, int64_t groups, gtn_weights_info* info);
+
 gtn_status too_large(int64_t matrices, int64_t k, int64_t n, gtn_message* message);
 
 // The message of the first weight that is not finite.

@@ -80,8 +80,8 @@ struct Quantizer {
   }
 };
 
-// Packs `matrices` of [k, n] whose groups `read(matrix, column, group, count, Group*)` makes; false from it is an error, which
-// `complain` words.
+// Packs `matrices` of [k, n], or one where that is 0, whose groups `read(matrix, column, group, count, Group*)` makes; false
+// from it is an error, which `complain` words.
 template <typename Read, typename Complain>
 gtn_status pack_groups(const Device& device, int32_t format, int64_t matrices, int64_t k, int64_t n, int64_t group_size,
                        bool zeros, void** weights, gtn_weights_info* info, gtn_message* message, Read read, Complain complain) {
@@ -91,10 +91,10 @@ gtn_status pack_groups(const Device& device, int32_t format, int64_t matrices, i
   const int64_t group_bytes = quantized_group_bytes(layout.panel, group_size, bits);
   const int64_t panels = n / layout.panel + (n % layout.panel != 0 ? 1 : 0);
   int64_t panel_bytes, all_panels, bytes;
-  if (__builtin_mul_overflow(groups, group_bytes + (zeros ? layout.panel : 0), &panel_bytes) || panel_bytes > INT64_MAX - 64 ||
-      __builtin_mul_overflow(panels, matrices, &all_panels) ||
+  if (__builtin_mul_overflow(groups, group_bytes + (zeros ? layout.panel : 0), &panel_bytes) || panel_bytes > INT64_MAX / 4 ||
+      __builtin_mul_overflow(panels, matrices > 0 ? matrices : 1, &all_panels) ||
       __builtin_mul_overflow(round_up(panel_bytes, 64), all_panels, &bytes) || bytes > INT64_MAX / 2) {
-    return too_large(matrices, k, n, message);
+    return too_large(matrices > 0 ? matrices : 1, k, n, message);
   }
   panel_bytes = round_up(panel_bytes, 64);
   PackedWeights* packed;
@@ -131,7 +131,7 @@ gtn_status pack_groups(const Device& device, int32_t format, int64_t matrices, i
     gemm_weights_destroy(packed);
     return complain();
   }
-  info->bytes = bytes;
+  report_weights(*packed, matrices, info);
   *weights = packed;
   return GTN_OK;
 }
@@ -143,7 +143,7 @@ gtn_status quantize_weights(const Device& device, const gtn_weights_desc& desc, 
   const int row = desc.source.rank - 2;
   const Quantizer quantizer{quantized_bits(desc.format), desc.symmetric != 0, desc.quantize == GTN_QUANTIZE_SEARCH};
   return pack_groups(
-      device, desc.format, row > 0 ? desc.source.shape[0] : 1, desc.source.shape[row], desc.source.shape[row + 1],
+      device, desc.format, row > 0 ? desc.source.shape[0] : 0, desc.source.shape[row], desc.source.shape[row + 1],
       desc.group_size, desc.symmetric == 0, weights, info, message,
       [&](int64_t matrix, int64_t column, int64_t group, int64_t count, Group* to) {
         const Source from(desc, source, matrix);
@@ -173,7 +173,7 @@ gtn_status gemm_weights_pack_quantized(const Device& device, const gtn_quantized
     return static_cast<uint8_t>(halves ? bytes[i / 2] >> (i % 2 * 4) & 15 : bytes[i]);
   };
   return pack_groups(
-      device, desc.format, matrices, desc.k, desc.n, desc.group_size, zeros != nullptr, weights, info, message,
+      device, desc.format, desc.groups, desc.k, desc.n, desc.group_size, zeros != nullptr, weights, info, message,
       [&](int64_t matrix, int64_t column, int64_t group, int64_t count, Group* to) {
         const int64_t of_column = matrix * desc.n + column;
         to->scale = scales[of_column * groups + group];
