@@ -163,13 +163,14 @@ TEST(Devices, SayWhatTheyServe) {
   for (const std::string& name : cpu_devices()) {
     OpenDevice cpu(name);
     Message message;
-    for (int32_t op = GTN_OP_GEMM; op <= GTN_OP_GLU; ++op) {
-      for (int32_t dtype = GTN_F32; dtype <= GTN_S64; ++dtype) {
+    for (int32_t op = GTN_OP_GEMM; op <= GTN_OP_CONV; ++op) {
+      for (int32_t dtype = GTN_F32; dtype <= GTN_U4; ++dtype) {
         int32_t claimed = 77;
         ASSERT_EQ(GTN_OK, gtn_device_supports(cpu.device, op, dtype, &claimed, &message)) << message.text;
         const bool half = op == GTN_OP_ATTENTION || op == GTN_OP_MERGE || op == GTN_OP_ROPE ||
                           op == GTN_OP_SELECT || op == GTN_OP_ROUTE || op == GTN_OP_MIX || op == GTN_OP_GLU;
-        const bool served = dtype == GTN_F32 || dtype == GTN_BF16 || (dtype == GTN_S8 && op == GTN_OP_GEMM) ||
+        const bool weights = dtype == GTN_S8 || dtype == GTN_U8 || dtype == GTN_U4;
+        const bool served = dtype == GTN_F32 || dtype == GTN_BF16 || (weights && op == GTN_OP_GEMM) ||
                             (dtype == GTN_F16 && half);
         EXPECT_EQ(served ? 1 : 0, claimed) << name << " operator " << op << " dtype " << dtype;
       }
@@ -179,7 +180,7 @@ TEST(Devices, SayWhatTheyServe) {
       EXPECT_EQ(GTN_INVALID_ARGUMENT, gtn_device_supports(cpu.device, bad, GTN_F32, &claimed, &message));
       EXPECT_EQ(message.text, std::strstr(message.text, ("op: is " + std::to_string(bad)).c_str())) << message.text;
     }
-    for (int32_t bad : {-1, 0, 8, INT32_MIN}) {
+    for (int32_t bad : {-1, 0, 9, INT32_MIN}) {
       EXPECT_EQ(GTN_INVALID_ARGUMENT, gtn_device_supports(cpu.device, GTN_OP_GEMM, bad, &claimed, &message));
       EXPECT_EQ(message.text, std::strstr(message.text, ("dtype: is " + std::to_string(bad)).c_str())) << message.text;
     }
