@@ -176,7 +176,7 @@ TEST(Devices, SayWhatTheyServe) {
       }
     }
     int32_t claimed = 77;
-    for (int32_t bad : {-1, 0, GTN_OP_GLU + 1, INT32_MAX}) {
+    for (int32_t bad : {-1, 0, GTN_OP_CONV + 1, INT32_MAX}) {
       EXPECT_EQ(GTN_INVALID_ARGUMENT, gtn_device_supports(cpu.device, bad, GTN_F32, &claimed, &message));
       EXPECT_EQ(message.text, std::strstr(message.text, ("op: is " + std::to_string(bad)).c_str())) << message.text;
     }
