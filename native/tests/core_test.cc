@@ -1608,6 +1608,57 @@ TEST_F(Planning, RoutingOfMoreRowsThanHaveNumbers) {
   }
 }
 
+gtn_conv_desc convolving() {
+  gtn_conv_desc desc = {};
+  desc.size = sizeof desc;
+  desc.format = GTN_F32;
+  desc.x = tensor(GTN_F32, {2, 6, 5, 7});
+  desc.out = tensor(GTN_BF16, {2, 4, 3, 3});
+  for (int d = 0; d < 2; ++d) desc.kernel[d] = 3, desc.stride[d] = 1 + d, desc.dilation[d] = 1;
+  desc.groups = 2;
+  return desc;
+}
+
+TEST(Plans, ConvolutionsRefuseWhatIsWrong) {
+  const struct {
+    const char* named;
+    void (*change)(gtn_conv_desc&);
+  } all[] = {
+      {"desc.format: is S8", [](gtn_conv_desc& d) { d.format = GTN_S8; }},
+      {"desc.x.rank: is 2", [](gtn_conv_desc& d) { d.x.rank = 2; }},
+      {"desc.x.dtype: is F16", [](gtn_conv_desc& d) { d.x.dtype = GTN_F16; }},
+      {"desc.out.rank: is 3, expected 4 to 4", [](gtn_conv_desc& d) { d.out.rank = 3; }},
+      {"desc.out.shape[0]: is 3, expected x's 2", [](gtn_conv_desc& d) { d.out.shape[0] = 3; }},
+      {"desc.out.strides[1]: is 0", [](gtn_conv_desc& d) { d.out.strides[1] = 0; }},
+      {"desc.x.shape[1]: is 0", [](gtn_conv_desc& d) { d.x.shape[1] = 0; }},
+      {"desc.groups: is 3, expected a divisor of the 4 channels of out", [](gtn_conv_desc& d) { d.groups = 3; }},
+      {"desc.groups: is 4, expected a divisor of the 6 channels of x", [](gtn_conv_desc& d) { d.groups = 4; }},
+      {"desc.groups: is 0", [](gtn_conv_desc& d) { d.groups = 0; }},
+      {"desc.kernel[1]: is 0, expected 1 or more", [](gtn_conv_desc& d) { d.kernel[1] = 0; }},
+      {"desc.kernel[2]: is 1, expected 0 beyond", [](gtn_conv_desc& d) { d.kernel[2] = 1; }},
+      {"desc.stride[0]: is 0", [](gtn_conv_desc& d) { d.stride[0] = 0; }},
+      {"desc.dilation[0]: is -1", [](gtn_conv_desc& d) { d.dilation[0] = -1; }},
+      {"desc.pad_before[1]: is -1", [](gtn_conv_desc& d) { d.pad_before[1] = -1; }},
+      {"desc.pad_after[0]: is -2", [](gtn_conv_desc& d) { d.pad_after[0] = -2; }},
+      {"dimension 0 exceed 2^63", [](gtn_conv_desc& d) { d.pad_after[0] = INT64_MAX; }},
+      {"dimension 1 exceed 2^63", [](gtn_conv_desc& d) { d.dilation[1] = INT64_MAX; }},
+      {"desc.out.shape[3]: is 4, expected 3", [](gtn_conv_desc& d) { d.out = tensor(GTN_BF16, {2, 4, 3, 4}); }},
+      {"activation: is 5", [](gtn_conv_desc& d) { d.activation = 5; }},
+      {"desc.has_bias: is 2", [](gtn_conv_desc& d) { d.has_bias = 2; }},
+      {"desc.has_residual: is -1", [](gtn_conv_desc& d) { d.has_residual = -1; }},
+      {"desc.residual_first: is 1, expected 0", [](gtn_conv_desc& d) { d.residual_first = 1; }},
+  };
+  OpenDevice on("cpu");
+  for (const auto& wrong : all) {
+    gtn_conv_desc desc = convolving();
+    wrong.change(desc);
+    Message message;
+    gtn_plan made = 0;
+    EXPECT_EQ(GTN_INVALID_ARGUMENT, gtn_conv_plan(on.device, &desc, &made, &message)) << wrong.named;
+    EXPECT_NE(nullptr, std::strstr(message.text, wrong.named)) << wrong.named << ": " << message.text;
+  }
+}
+
 gtn_mix_desc mixing() {
   return {sizeof(gtn_mix_desc), GTN_GATE_SIGMOID, tensor(GTN_BF16, {3, 4, 2, 8}), tensor(GTN_F32, {4, 3, 2}),
           tensor(GTN_F16, {4, 2, 8}), 1, 0};

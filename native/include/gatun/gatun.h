@@ -772,8 +772,8 @@ GTN_API gtn_status gtn_glu_run(gtn_plan plan, gtn_stream stream, int64_t rows, c
 /* Convolution: out[b, o, y] = activation(norm(sum over channels c of o's group and kernel positions t of
  * w[o, c, t] * x[b, c, y * stride + t * dilation - pad_before]) + bias[o]) + residual[b, o, y], in one to three spatial
  * dimensions, where x is 0 outside of its sizes; with residual_first the residual is added before the activation, as in He et
- * al. 2016. norm is a batch normalisation as it is at inference (Ioffe and Szegedy 2015), which packing folds into weights
- * and a shift: (sum - mean) * gamma / sqrt(variance + epsilon) + beta.
+ * al. 2016. norm is a batch normalisation as it is at inference (Ioffe and Szegedy 2015), which packing folds, in FP64, into
+ * weights and a shift: (sum - mean) * gamma / sqrt(variance + epsilon) + beta.
  *
  * Channels of x and out are in `groups` equal runs; those of out see the run of x that has their number. As many groups as
  * channels of both is a depthwise convolution.
