@@ -266,6 +266,7 @@ gtn_backend table = {
     weights_pack, weights_destroy,
     plan_create, plan_destroy, run,
     supports, measure,
+    nullptr, nullptr,  // no weights that come quantized, no convolutions
 };
 
 }  // namespace

@@ -169,6 +169,12 @@ struct WeightsDestroy {
 
 }  // namespace
 
+bool gemm_serves(const Device&, int32_t format) { return format == GTN_F32 || format == GTN_BF16 || format == GTN_S8; }
+
+gtn_status unsupported_format(gtn_message* message) {
+  return fail(message, GTN_UNSUPPORTED, "desc.format: this backend takes weights of F32, BF16 and S8");
+}
+
 gtn_status gemm_weights_pack(Device& device, const gtn_weights_desc& desc, const void* source, void** weights,
                              gtn_weights_info* info, gtn_message* message) {
   if (!gemm_serves(device, desc.format)) return unsupported_format(message);

@@ -342,12 +342,6 @@ class GemmPlan final : public Plan {
 
 }  // namespace
 
-bool gemm_serves(const Device&, int32_t format) { return format == GTN_F32 || format == GTN_BF16 || format == GTN_S8; }
-
-gtn_status unsupported_format(gtn_message* message) {
-  return fail(message, GTN_UNSUPPORTED, "desc.format: this backend takes weights of F32, BF16 and S8");
-}
-
 gtn_status gemm_plan(Device& device, const gtn_gemm_desc& desc, Plan** plan, gtn_plan_info* info, gtn_message* message) {
   if (!gemm_serves(device, desc.format)) return unsupported_format(message);
   const int64_t k = desc.a.shape[1], n = desc.out.shape[1];

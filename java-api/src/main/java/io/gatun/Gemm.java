@@ -167,7 +167,7 @@ public final class Gemm {
      * @throws UnsupportedOperationException if the device does not serve this
      */
     public Plan plan(Device device, TensorSpec a, TensorSpec out) {
-        boolean quantized = format == DType.S8 && lowRank == null && a.dtype() == DType.U8;
+        boolean quantized = format.dtype() == DType.S8 && lowRank == null && a.dtype() == DType.U8;
         if (quantized) {
             Arguments.rank("a", a, 2, "a matrix");
             Arguments.unitStride("a", a);
