@@ -67,8 +67,9 @@ class LifecycleTest {
                 boolean half = operator == Operator.ATTENTION || operator == Operator.MERGE
                         || operator == Operator.ROPE || operator == Operator.SELECT || operator == Operator.ROUTE
                         || operator == Operator.MIX || operator == Operator.GLU;
+                boolean weights = dtype == DType.S8 || dtype == DType.U8;
                 boolean served = dtype == DType.F32 || dtype == DType.BF16
-                        || (dtype == DType.S8 && operator == Operator.GEMM) || (dtype == DType.F16 && half);
+                        || (weights && operator == Operator.GEMM) || (dtype == DType.F16 && half);
                 assertEquals(Optional.of(served), device.supports(operator, dtype), operator + " " + dtype);
             }
         }
