@@ -8,9 +8,11 @@ import io.gatun.Tensor;
 import io.gatun.bench.reference.ConvReference;
 import io.gatun.bench.reference.Expected;
 import java.util.Arrays;
+import java.util.List;
 import java.util.StringJoiner;
 import java.util.random.RandomGenerator;
 import java.util.stream.Collectors;
+import java.util.stream.IntStream;
 import org.jspecify.annotations.Nullable;
 
 /**
@@ -22,8 +24,8 @@ import org.jspecify.annotations.Nullable;
  * @param first whether the residual is added before the activation
  * @param slack whether the plan is for a larger batch
  */
-record ConvCase(DType format, DType in, DType out, int batch, int channels, int columns, int[] size, int[] kernel,
-        int[] stride, int[] dilation, int[] before, int[] after, int groups, boolean xFirst, boolean outFirst,
+record ConvCase(DType format, DType in, DType out, int batch, int channels, int columns, List<Integer> size, List<Integer> kernel,
+        List<Integer> stride, List<Integer> dilation, List<Integer> before, List<Integer> after, int groups, boolean xFirst, boolean outFirst,
         boolean norm, boolean bias, Activation activation, boolean residual, boolean first, boolean inplace,
         boolean slack, Values values, long seed)
         implements OperatorCase {
@@ -41,7 +43,7 @@ record ConvCase(DType format, DType in, DType out, int batch, int channels, int 
             throw words.wrong("'size' and 'kernel' with one to three numbers each, such as 9x7, are missing");
         }
         int rank = size.length;
-        ConvCase conv = new ConvCase(format, types[0], types[1], batch, channels, columns, size, kernel,
+        ConvCase conv = new ConvCase(format, types[0], types[1], batch, channels, columns, list(size), list(kernel),
                 sizes(words, "stride", rank, 1), sizes(words, "dilation", rank, 1), sizes(words, "before", rank, 0),
                 sizes(words, "after", rank, 0), words.integer("groups", 1), words.flag("xfirst"),
                 words.flag("outfirst"), words.flag("norm"), words.flag("bias"),
@@ -58,7 +60,11 @@ record ConvCase(DType format, DType in, DType out, int batch, int channels, int 
         return conv;
     }
 
-    private static int[] sizes(Words words, String name, int rank, int fallback) {
+    private static List<Integer> list(int[] sizes) {
+        return Arrays.stream(sizes).boxed().toList();
+    }
+
+    private static List<Integer> sizes(Words words, String name, int rank, int fallback) {
         int[] given = words.sizes(name);
         if (given == null) {
             given = new int[rank];
@@ -67,7 +73,7 @@ record ConvCase(DType format, DType in, DType out, int batch, int channels, int 
         if (given.length != rank) {
             throw words.wrong("'" + name + "' has " + rank + " numbers");
         }
-        return given;
+        return list(given);
     }
 
     @Override
@@ -93,9 +99,9 @@ record ConvCase(DType format, DType in, DType out, int batch, int channels, int 
         return Rows.end(name, values, seed);
     }
 
-    private static void sizes(StringJoiner name, String word, int[] sizes, int usual) {
-        flag(name, Arrays.stream(sizes).anyMatch(size -> size != usual),
-                word + "=" + Arrays.stream(sizes).mapToObj(Integer::toString).collect(Collectors.joining("x")));
+    private static void sizes(StringJoiner name, String word, List<Integer> sizes, int usual) {
+        flag(name, sizes.stream().anyMatch(size -> size != usual),
+                word + "=" + sizes.stream().map(String::valueOf).collect(Collectors.joining("x")));
     }
 
     private static void flag(StringJoiner name, boolean there, String word) {
@@ -127,34 +133,32 @@ record ConvCase(DType format, DType in, DType out, int batch, int channels, int 
     @Override
     public boolean degenerate() {
         boolean empty = batch == 0;
-        for (int d = 0; d < size.length; d++) {
+        for (int d = 0; d < size.size(); d++) {
             empty |= outSize(d) == 0;
         }
         return empty || !norm && !bias && !residual && values == Values.ZEROS;
     }
 
     private int outSize(int d) {
-        int padded = size[d] + before[d] + after[d];
-        int reach = dilation[d] * (kernel[d] - 1) + 1;
-        return padded < reach ? 0 : (padded - reach) / stride[d] + 1;
+        int padded = size.get(d) + before.get(d) + after.get(d);
+        int reach = dilation.get(d) * (kernel.get(d) - 1) + 1;
+        return padded < reach ? 0 : (padded - reach) / stride.get(d) + 1;
     }
 
-    private int[] outSizes() {
-        int[] sizes = new int[size.length];
-        for (int d = 0; d < sizes.length; d++) {
-            sizes[d] = outSize(d);
-        }
-        return sizes;
+    private List<Integer> outSizes() {
+        return IntStream.range(0, size.size()).map(this::outSize).boxed().toList();
     }
 
-    private static int product(int[] sizes) {
-        return Arrays.stream(sizes).reduce(1, (a, b) -> a * b);
+    private static int product(List<Integer> sizes) {
+        return sizes.stream().reduce(1, (a, b) -> a * b);
     }
 
     /** Three dimensions, the first of which are 1 where there are fewer. */
-    private static int[] three(int[] sizes, int missing) {
+    private static int[] three(List<Integer> sizes, int missing) {
         int[] three = {missing, missing, missing};
-        System.arraycopy(sizes, 0, three, 3 - sizes.length, sizes.length);
+        for (int d = 0; d < sizes.size(); d++) {
+            three[3 - sizes.size() + d] = sizes.get(d);
+        }
         return three;
     }
 
@@ -199,12 +203,12 @@ record ConvCase(DType format, DType in, DType out, int batch, int channels, int 
                 Values.normal(random, DType.F32, columns, 1), variance, EPSILON);
     }
 
-    private static long[] shape(long batch, long channels, int[] sizes) {
-        long[] shape = new long[2 + sizes.length];
+    private static long[] shape(long batch, long channels, List<Integer> sizes) {
+        long[] shape = new long[2 + sizes.size()];
         shape[0] = batch;
         shape[1] = channels;
-        for (int d = 0; d < sizes.length; d++) {
-            shape[2 + d] = sizes[d];
+        for (int d = 0; d < sizes.size(); d++) {
+            shape[2 + d] = sizes.get(d);
         }
         return shape;
     }
@@ -264,8 +268,8 @@ record ConvCase(DType format, DType in, DType out, int batch, int channels, int 
         trial.execute(plan, stream -> plan.run(stream, packed, input, z, sum, output));
     }
 
-    private static long[] longs(int[] sizes) {
-        return Arrays.stream(sizes).asLongStream().toArray();
+    private static long[] longs(List<Integer> sizes) {
+        return sizes.stream().mapToLong(Integer::longValue).toArray();
     }
 
     private Conv description() {
