@@ -1199,6 +1199,7 @@ const gtn_backend kTable = {
     plan_create, plan_destroy, run,
     supports, measure,
     weights_pack_quantized,
+    nullptr,  // no convolutions
 };
 
 }  // namespace
