@@ -26,7 +26,6 @@ constexpr int64_t kMostBlocksOfGrid = (int64_t{1} << 31) - 1;
 constexpr int64_t kPartKeys = 256;
 constexpr int64_t kMostParts = 64;
 
-int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 int64_t at_most(int64_t value, int64_t bound) { return value < bound ? value : bound; }
 int32_t narrow(int64_t value) { return static_cast<int32_t>(value); }
 

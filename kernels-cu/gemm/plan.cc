@@ -17,7 +17,6 @@ constexpr int64_t kPartRows = int64_t{1} << 22;
 constexpr int64_t kMaxSize = INT32_MAX - 1024;  // of k, n and groups: the numbers of blocks, columns and tiles fit 32 bits
 constexpr int kMaxVariants = 16;
 
-int64_t ceil_div(int64_t value, int64_t by) { return (value + by - 1) / by; }
 int64_t round_to(int64_t value, int64_t to) { return ceil_div(value, to) * to; }
 bool aligned(const void* p, int64_t to) { return reinterpret_cast<uintptr_t>(p) % static_cast<uintptr_t>(to) == 0; }
 

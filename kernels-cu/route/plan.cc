@@ -12,12 +12,6 @@ constexpr int64_t kSharedBytes = 48 * 1024;   // of shared memory at most
 constexpr int64_t kBlocksMultiprocessor = 4;  // that take tokens by turns
 constexpr int64_t kRun = 512;                 // choices of a run at least
 
-int64_t times(int64_t a, int64_t b) {
-  int64_t product;
-  return __builtin_mul_overflow(a, b, &product) ? INT64_MAX / 4 : product;
-}
-int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
-
 class RoutePlan final : public Plan {
  public:
   RoutePlan(const Device& device, const gtn_route_desc& desc)

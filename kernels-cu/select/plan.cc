@@ -13,12 +13,6 @@ constexpr int64_t kMostHeadSize = int64_t{1} << 16;
 constexpr int64_t kBlocksMultiprocessor = 2;        // that take lists by turns
 constexpr int kWarps = kSelectThreads / 32;
 
-int64_t times(int64_t a, int64_t b) {
-  int64_t product;
-  return __builtin_mul_overflow(a, b, &product) ? INT64_MAX / 64 : product;
-}
-int64_t ceil_div(int64_t a, int64_t b) { return a / b + (a % b != 0); }
-
 // Arrays one after the other in a workspace, or their size alone where that is null.
 class Layout {
  public:

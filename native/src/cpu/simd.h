@@ -177,6 +177,13 @@ HWY_INLINE VF load_some(F32 d, const T* from, size_t count, float fill) {
   return hn::Load(d, lanes);
 }
 
+// The first `count` lanes, which may be all or more.
+template <typename T>
+HWY_INLINE VF load_up_to(F32 d, const T* from, int64_t count, float fill = 0.0f) {
+  if (HWY_LIKELY(count >= static_cast<int64_t>(hn::Lanes(d)))) return load(d, from);
+  return load_some(d, from, static_cast<size_t>(count), fill);
+}
+
 template <typename T>
 HWY_INLINE void store_some(F32 d, VF value, T* to, size_t count) {
   HWY_ALIGN float lanes[HWY_MAX_BYTES / sizeof(float)];

@@ -183,8 +183,7 @@ void finish(const ConvRun& run, float* sums, const Place* places, int64_t rows, 
   };
   const auto with_residual = [&](VF x, int64_t r, int64_t v) __attribute__((always_inline)) {
     const int64_t from = places[r].to + (channel + v * lanes) * step, left = columns - v * lanes;
-    return hn::Add(x, left >= lanes ? load(d, residual + from)
-                                    : load_some(d, residual + from, static_cast<size_t>(left), 0.0f));
+    return hn::Add(x, load_up_to(d, residual + from, left));
   };
 
   const bool at_once = side_by_side && !active;
@@ -194,7 +193,7 @@ void finish(const ConvRun& run, float* sums, const Place* places, int64_t rows, 
     VF bias = hn::Zero(d);
     if (run.bias != nullptr) {
       const float* from = run.bias + channel + v * lanes;
-      bias = left >= lanes ? load(d, from) : load_some(d, from, static_cast<size_t>(left), 0.0f);
+      bias = load_up_to(d, from, left);
     }
     for (int64_t r = 0; r < rows; ++r) {
       float* at = sums + r * kPanel + v * lanes;
@@ -322,13 +321,6 @@ int64_t scratch_bytes(int32_t format, int64_t k, int64_t rows, int64_t panels) {
 
 constexpr int64_t kPixels = 4;  // positions of a line that share a load of weights
 
-// The first `count` lanes, which may be all.
-template <typename X>
-HWY_INLINE VF load_upto(F32 d, const X* from, int64_t count) {
-  if (HWY_LIKELY(count >= static_cast<int64_t>(hn::Lanes(d)))) return load(d, from);
-  return load_some(d, from, static_cast<size_t>(count), 0.0f);
-}
-
 // kCount positions, one after the other in a line of out, by one vector of channels from `x`, whose `count` first are there.
 template <int kCount, typename X>
 HWY_INLINE void sum_vector(const ConvRun& run, const Place* places, const X* x, int64_t count, const float* weights,
@@ -356,12 +348,12 @@ HWY_INLINE void sum_vector(const ConvRun& run, const Place* places, const X* x, 
         const X* from = line + at * run.x_strides[3];
         if (HWY_LIKELY(whole)) {
 #pragma GCC unroll 8
-          for (int p = 0; p < kCount; ++p) acc[p] = hn::MulAdd(load_upto(d, from + p * apart, count), weight, acc[p]);
+          for (int p = 0; p < kCount; ++p) acc[p] = hn::MulAdd(load_up_to(d, from + p * apart, count), weight, acc[p]);
         } else {
 #pragma GCC unroll 8
           for (int p = 0; p < kCount; ++p) {
             if (!inside(at + p * s.stride[2], s.size[2])) continue;
-            acc[p] = hn::MulAdd(load_upto(d, from + p * apart, count), weight, acc[p]);
+            acc[p] = hn::MulAdd(load_up_to(d, from + p * apart, count), weight, acc[p]);
           }
         }
       }

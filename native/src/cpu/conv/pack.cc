@@ -3,37 +3,24 @@
 #include <cmath>
 #include <cstdlib>
 #include <cstring>
-#include <new>
+#include <memory>
 
 #include "core/message.h"
 #include "cpu/conv/conv.h"
+#include "cpu/gemm/pack.h"
 #include "cpu/levels.h"
 
 namespace gatun::cpu {
 namespace {
 
-float widen(uint16_t bits) {
-  const uint32_t wide = static_cast<uint32_t>(bits) << 16;
-  float value;
-  std::memcpy(&value, &wide, sizeof value);
-  return value;
-}
-
-// Ties to even; what rounds beyond the largest BF16 becomes infinite.
-float round_to_bf16(float value) {
-  uint32_t bits;
-  std::memcpy(&bits, &value, sizeof bits);
-  return widen(static_cast<uint16_t>((bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16));
-}
-
 // A source of weights, seen with three spatial dimensions.
-struct Source {
+struct Weights {
   const void* data;
   bool bf16;
   int64_t columns, channels, kernel[3];
   int64_t strides[5];
 
-  Source(const gtn_tensor_desc& desc, const void* from) : data(from), bf16(desc.dtype == GTN_BF16) {
+  Weights(const gtn_tensor_desc& desc, const void* from) : data(from), bf16(desc.dtype == GTN_BF16) {
     columns = desc.shape[0];
     channels = desc.shape[1];
     strides[0] = desc.strides[0];
@@ -49,41 +36,29 @@ struct Source {
   double at(int64_t column, int64_t channel, int64_t position) const {
     const int64_t i = column * strides[0] + channel * strides[1] + position / (kernel[1] * kernel[2]) * strides[2] +
                       position / kernel[2] % kernel[1] * strides[3] + position % kernel[2] * strides[4];
-    return bf16 ? widen(static_cast<const uint16_t*>(data)[i]) : static_cast<const float*>(data)[i];
+    return bf16 ? from_bf16(static_cast<const uint16_t*>(data)[i]) : static_cast<const float*>(data)[i];
   }
 };
 
-// Memory that goes with its owner unless it was taken.
-class Floats {
- public:
-  explicit Floats(int64_t count) : data_(static_cast<float*>(std::calloc(static_cast<size_t>(count), sizeof(float)))) {}
-  ~Floats() { std::free(data_); }
-  Floats(const Floats&) = delete;
-  Floats& operator=(const Floats&) = delete;
-
-  float* data() const { return data_; }
-  float* take() {
-    float* data = data_;
-    data_ = nullptr;
-    return data;
-  }
-
- private:
-  float* data_;
+struct Free {
+  void operator()(float* floats) const { std::free(floats); }
 };
+using Floats = std::unique_ptr<float, Free>;
+
+Floats zeros(int64_t count) { return Floats(static_cast<float*>(std::calloc(static_cast<size_t>(count), sizeof(float)))); }
 
 }  // namespace
 
 gtn_status conv_weights_pack(const Device& device, const gtn_conv_weights_desc& desc, const void* source, const ConvNorm& norm,
                              void** weights, gtn_weights_info* info, gtn_message* message) {
-  const Source from(desc.source, source);
+  const Weights from(desc.source, source);
   const int64_t positions = from.positions(), channels = from.channels, k = positions * channels;
   const bool depthwise = channels == 1 && desc.groups == from.columns && desc.groups > 1;
   const int64_t matrices = depthwise ? 1 : desc.groups, columns = from.columns / matrices;
   const int64_t panel = device.level->kernels->gemm->layout.panel, padded = (columns + panel - 1) / panel * panel;
-  Floats folded(k * from.columns);  // [matrices][positions][channels][columns]
-  Floats shift(matrices * padded);
-  if (folded.data() == nullptr || shift.data() == nullptr) {
+  const Floats folded = zeros(k * from.columns);  // [matrices][positions][channels][columns]
+  Floats shift = zeros(matrices * padded);
+  if (folded == nullptr || shift == nullptr) {
     return fail(message, GTN_OUT_OF_MEMORY, "no memory to fold %lld x %lld weights", static_cast<long long>(k),
                 static_cast<long long>(from.columns));
   }
@@ -99,18 +74,18 @@ gtn_status conv_weights_pack(const Device& device, const gtn_conv_weights_desc& 
                     static_cast<long long>(n), static_cast<double>(norm.gamma[n]), static_cast<double>(norm.beta[n]),
                     static_cast<double>(norm.mean[n]), static_cast<double>(norm.variance[n]));
       }
-      shift.data()[matrix * padded + column] = moved;
+      shift.get()[matrix * padded + column] = moved;
     }
     for (int64_t t = 0; t < positions; ++t) {
       for (int64_t c = 0; c < channels; ++c) {
         const float value = static_cast<float>(from.at(n, c, t) * scale);
-        const float kept = desc.format == GTN_BF16 ? round_to_bf16(value) : value;
+        const float kept = desc.format == GTN_BF16 ? from_bf16(to_bf16(value)) : value;
         if (!std::isfinite(kept)) {
-          return fail(message, GTN_INVALID_ARGUMENT, "source: the weight of channels %lld and %lld at position %lld is %g %s",
+          return fail(message, GTN_INVALID_ARGUMENT, "source: the weight of channels %lld and %lld at position %lld is %g and makes one that is not finite",
                       static_cast<long long>(n), static_cast<long long>(c), static_cast<long long>(t),
-                      from.at(n, c, t), "and makes one that is not finite");
+                      from.at(n, c, t));
         }
-        folded.data()[((matrix * positions + t) * channels + c) * columns + column] = kept;
+        folded.get()[((matrix * positions + t) * channels + c) * columns + column] = kept;
       }
     }
   }
@@ -124,10 +99,10 @@ gtn_status conv_weights_pack(const Device& device, const gtn_conv_weights_desc& 
   std::memcpy(dense.source.shape, shape, sizeof shape);
   std::memcpy(dense.source.strides, strides, sizeof strides);
   void* packed = nullptr;
-  if (gtn_status status = gemm_weights_pack(device, dense, folded.data(), &packed, info, message); status != GTN_OK) {
+  if (gtn_status status = gemm_weights_pack(device, dense, folded.get(), &packed, info, message); status != GTN_OK) {
     return status;
   }
-  static_cast<PackedWeights*>(packed)->shift = shift.take();
+  static_cast<PackedWeights*>(packed)->shift = shift.release();
   info->bytes += matrices * padded * static_cast<int64_t>(sizeof(float));
   *weights = packed;
   return GTN_OK;

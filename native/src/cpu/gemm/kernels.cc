@@ -257,8 +257,8 @@ int64_t sums_bytes(int64_t k, int64_t rows, int64_t panels) {
 int64_t scratch_bytes(int32_t format, int64_t k, int64_t rows, int64_t panels, int64_t rank) {
   const int64_t bytes = format == GTN_F32    ? sums_bytes<FormatF32>(k, rows, panels)
                         : format == GTN_BF16 ? sums_bytes<FormatBf16>(k, rows, panels)
-                       : format == GTN_S8   ? sums_bytes<FormatS8>(k, rows, panels)
-                                            : sums_bytes<FormatQuantized<4>>(k, rows, panels);
+                        : format == GTN_S8   ? sums_bytes<FormatS8>(k, rows, panels)
+                                             : sums_bytes<FormatQuantized<4>>(k, rows, panels);
   const int64_t finishing = bytes + low_rank_elements(rank) * static_cast<int64_t>(sizeof(float));
   const int64_t most = rank > 0 && kProjectionBytes > finishing ? kProjectionBytes : finishing;
   return (most + 63) / 64 * 64;

@@ -20,13 +20,6 @@ namespace {
 
 constexpr int64_t kHugePage = int64_t{2} << 20;
 
-uint16_t to_bf16(float value) {
-  uint32_t bits;
-  std::memcpy(&bits, &value, sizeof bits);
-  if ((bits & 0x7fffffffu) > 0x7f800000u) return static_cast<uint16_t>((bits >> 16) | 0x40u);
-  return static_cast<uint16_t>((bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16);
-}
-
 // |value| below 2^22: the sum with 1.5 * 2^23 has no fraction bits, so the addition itself rounds, ties to even.
 float round_to_even(float value) { return (value + 12582912.0f) - 12582912.0f; }
 

@@ -12,6 +12,20 @@ namespace gatun::cpu {
 
 inline bool is_finite(float value) { return std::fabs(value) <= 3.402823466e38f; }
 
+inline uint16_t to_bf16(float value) {
+  uint32_t bits;
+  std::memcpy(&bits, &value, sizeof bits);
+  if ((bits & 0x7fffffffu) > 0x7f800000u) return static_cast<uint16_t>((bits >> 16) | 0x40u);
+  return static_cast<uint16_t>((bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16);
+}
+
+inline float from_bf16(uint16_t value) {
+  const uint32_t bits = static_cast<uint32_t>(value) << 16;
+  float wide;
+  std::memcpy(&wide, &bits, sizeof wide);
+  return wide;
+}
+
 // A source element as FP32, whatever its dtype and strides.
 struct Source {
   const void* data;
@@ -27,11 +41,7 @@ struct Source {
 
   float at(int64_t k, int64_t n) const {
     const int64_t i = first + k * k_stride + n * n_stride;
-    if (!bf16) return static_cast<const float*>(data)[i];
-    const uint32_t bits = static_cast<uint32_t>(static_cast<const uint16_t*>(data)[i]) << 16;
-    float value;
-    std::memcpy(&value, &bits, sizeof value);
-    return value;
+    return bf16 ? from_bf16(static_cast<const uint16_t*>(data)[i]) : static_cast<const float*>(data)[i];
   }
 };
 

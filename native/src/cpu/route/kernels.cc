@@ -23,13 +23,6 @@ namespace {
 
 constexpr float kInfinity = __builtin_inff();
 
-// The first `count` lanes, at most a vector; the others are -inf.
-template <typename X>
-HWY_INLINE VF load_up_to(F32 d, const X* x, int64_t count) {
-  if (count >= static_cast<int64_t>(hn::Lanes(d))) return load(d, x);
-  return load_some(d, x, static_cast<size_t>(count), -kInfinity);
-}
-
 // Scores, with 0 beyond the last. Returns their sum, which is NaN where a score is (or for softmax, their sum before
 // the division).
 template <typename X>
@@ -37,13 +30,13 @@ HWY_INLINE float softmax_scores(F32 d, const X* x, int64_t n, float* scores) {
   const int64_t lanes = static_cast<int64_t>(hn::Lanes(d));
   VF most = hn::Set(d, -kInfinity);
   // The accumulator stands second: of a NaN and a number, x86 takes the second operand, and the others the number.
-  for (int64_t i = 0; i < n; i += lanes) most = hn::Max(load_up_to(d, x + i, n - i), most);
+  for (int64_t i = 0; i < n; i += lanes) most = hn::Max(load_up_to(d, x + i, n - i, -kInfinity), most);
   const float maximum = hn::GetLane(hn::MaxOfLanes(d, most));
   // Nothing but -inf (and NaN): any finite value in the place of the maximum keeps -inf - -inf from being NaN.
   const VF m = hn::Set(d, maximum == -kInfinity ? 0.0f : maximum);
   VF sums = hn::Zero(d);
   for (int64_t i = 0; i < n; i += lanes) {
-    const VF e = exp_nonpositive(d, hn::Sub(load_up_to(d, x + i, n - i), m));
+    const VF e = exp_nonpositive(d, hn::Sub(load_up_to(d, x + i, n - i, -kInfinity), m));
     hn::Store(e, d, scores + i);
     sums = hn::Add(sums, e);
   }
@@ -58,7 +51,7 @@ HWY_INLINE float sigmoid_scores(F32 d, const X* x, int64_t n, float* scores) {
   const int64_t lanes = static_cast<int64_t>(hn::Lanes(d));
   VF sums = hn::Zero(d);
   for (int64_t i = 0; i < n; i += lanes) {
-    const VF score = sigmoid(d, load_up_to(d, x + i, n - i));
+    const VF score = sigmoid(d, load_up_to(d, x + i, n - i, -kInfinity));
     hn::Store(score, d, scores + i);
     sums = hn::Add(sums, score);
   }

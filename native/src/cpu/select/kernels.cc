@@ -38,11 +38,6 @@ HWY_INLINE const T* row_at(const SelectRows& rows, int64_t r) {
   return static_cast<const T*>(rows.at) + r / rows.heads * rows.stride + r % rows.heads * rows.head_stride;
 }
 
-template <typename T>
-HWY_INLINE VF load_up_to(F32 d, const T* from, int64_t left) {
-  return left >= kLanes ? load(d, from) : load_some(d, from, static_cast<size_t>(left), 0.0f);
-}
-
 HWY_INLINE void store_up_to(F32 d, VF value, float* to, int64_t left) {
   if (left >= kLanes) {
     store(d, value, to);
