@@ -359,6 +359,11 @@ static gtn_status plan_create(void* device, int32_t op, const void* asked, void*
   }
   if (status != GTN_OK) {
     snprintf(message->text, sizeof message->text, "the saboteur has no softmax of BF16");
+  } else if (fault == PADDING && op == GTN_OP_CONV) {
+    gtn_conv_desc changed = *(const gtn_conv_desc*)asked;
+    memcpy(changed.pad_before, ((const gtn_conv_desc*)asked)->pad_after, sizeof changed.pad_before);
+    memcpy(changed.pad_after, ((const gtn_conv_desc*)asked)->pad_before, sizeof changed.pad_after);
+    status = inner->plan_create(self->inner, op, &changed, &plan->inner, info, message);
   } else if (plan->forwarded) {
     status = inner->plan_create(self->inner, op, asked, &plan->inner, info, message);
   } else {
@@ -445,6 +450,42 @@ static gtn_status weights_pack(void* device, const gtn_weights_desc* desc, const
     return status;
   }
   if (fault == LEAK_WEIGHTS) leak();
+  *packed = weights;
+  return GTN_OK;
+}
+
+static gtn_status weights_pack_quantized(void* device, const gtn_quantized_desc* desc, const void* integers, const float* scales,
+                                         const uint8_t* zero_points, void** packed, gtn_weights_info* info,
+                                         gtn_message* message) {
+  struct weights* weights = malloc(sizeof *weights);
+  if (weights == NULL) return GTN_OUT_OF_MEMORY;
+  if (fault == GROUP_ZEROS) zero_points = NULL;
+  const gtn_status status = inner->weights_pack_quantized(((const struct device*)device)->inner, desc, integers, scales,
+                                                          zero_points, &weights->inner, info, message);
+  if (status != GTN_OK) {
+    free(weights);
+    return status;
+  }
+  *packed = weights;
+  return GTN_OK;
+}
+
+static gtn_status conv_weights_pack(void* device, const gtn_conv_weights_desc* desc, const void* source, const float* gamma,
+                                    const float* beta, const float* mean, const float* variance, void** packed,
+                                    gtn_weights_info* info, gtn_message* message) {
+  struct weights* weights = malloc(sizeof *weights);
+  float* zeros = calloc((size_t)desc->source.shape[0], sizeof *zeros);
+  gtn_status status = GTN_OUT_OF_MEMORY;
+  if (weights != NULL && zeros != NULL) {
+    if (fault == BATCH_NORM && mean != NULL) mean = zeros;
+    status = inner->conv_weights_pack(((const struct device*)device)->inner, desc, source, gamma, beta, mean, variance,
+                                      &weights->inner, info, message);
+  }
+  free(zeros);
+  if (status != GTN_OK) {
+    free(weights);
+    return status;
+  }
   *packed = weights;
   return GTN_OK;
 }
@@ -715,6 +756,34 @@ static void make_noise(void) {
   }
 }
 
+static gtn_status run_forwarded(struct plan* plan, void* stream, const void* arguments, gtn_message* message) {
+  union {
+    gtn_gemm_args gemm;
+    gtn_conv_args conv;
+    gtn_glu_args glu;
+  } given;
+  switch (plan->op) {
+    case GTN_OP_GEMM:
+      given.gemm = *(const gtn_gemm_args*)arguments;
+      given.gemm.weights = ((struct weights*)given.gemm.weights)->inner;
+      return inner->run(plan->inner, stream, &given, message);
+    case GTN_OP_CONV:
+      given.conv = *(const gtn_conv_args*)arguments;
+      given.conv.weights = ((struct weights*)given.conv.weights)->inner;
+      return inner->run(plan->inner, stream, &given, message);
+    case GTN_OP_GLU:
+      given.glu = *(const gtn_glu_args*)arguments;
+      if (fault == GATE) {
+        const void* gate = given.glu.gate;
+        given.glu.gate = given.glu.x;
+        given.glu.x = gate;
+      }
+      return inner->run(plan->inner, stream, &given, message);
+    default:
+      return inner->run(plan->inner, stream, arguments, message);
+  }
+}
+
 static gtn_status run(void* ran, void* stream, const void* arguments, gtn_message* message) {
   static const size_t sizes[] = {0, sizeof(gtn_gemm_args), sizeof(gtn_attention_args), sizeof(gtn_norm_args),
                                  sizeof(gtn_softmax_args), sizeof(gtn_activation_args)};
@@ -726,12 +795,7 @@ static gtn_status run(void* ran, void* stream, const void* arguments, gtn_messag
   if (fault == LEAK_RUN) leak();
   if (fault == LEAK_MAP) leak_pages();
 
-  if (plan->forwarded) {
-    if (plan->op != GTN_OP_GEMM) return inner->run(plan->inner, ((struct stream*)stream)->inner, arguments, message);
-    gtn_gemm_args gemm = *(const gtn_gemm_args*)arguments;
-    gemm.weights = ((struct weights*)gemm.weights)->inner;
-    return inner->run(plan->inner, ((struct stream*)stream)->inner, &gemm, message);
-  }
+  if (plan->forwarded) return run_forwarded(plan, ((struct stream*)stream)->inner, arguments, message);
   union args asked = {0}, given;
   memcpy(&asked, arguments, sizes[plan->op]);
   given = asked;
@@ -934,6 +998,8 @@ static void load(void) {
     table.event_query = inner->event_query;
     table.event_elapsed = inner->event_elapsed;
   }
+  if (INNER_HAS(weights_pack_quantized)) table.weights_pack_quantized = weights_pack_quantized;
+  if (INNER_HAS(conv_weights_pack)) table.conv_weights_pack = conv_weights_pack;
   if (INNER_HAS(supports)) table.supports = supports;
   if (INNER_HAS(measure)) table.measure = measure;
 }
