@@ -82,6 +82,10 @@ final class ValidateCommand implements Callable<Integer> {
             return quick ? Extent.QUICK : exhaustive ? Extent.EXHAUSTIVE : Extent.DEFAULT;
         }
 
+        boolean brief() {
+            return quick || line != null;
+        }
+
         String name() {
             return line != null ? "case" : extent().name().toLowerCase(Locale.ROOT);
         }
@@ -147,7 +151,7 @@ final class ValidateCommand implements Callable<Integer> {
         Report earlier = earlier();
         Report.Environment environment = environment();
         Watcher watcher = new Watcher(out, environment);
-        Director.Job job = new Director.Job(cases, backend, device(), threads, duration(timeout), failFast);
+        Director.Job job = new Director.Job(cases, backend, device(), threads, duration(timeout), failFast, choice.brief());
         Director director = new Director(job, environment, watcher);
         watcher.director = director;
         Thread lastWords = new Thread(() -> write(director.stop()));

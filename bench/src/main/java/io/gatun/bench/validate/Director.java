@@ -52,9 +52,10 @@ public final class Director {
      * @param threads of a run, 0 for the usual number
      * @param timeout after which a case that gives no answer is ended
      * @param failFast whether to end with the first case that fails, crashes or times out
+     * @param brief whether it is over before code that is compiled with more effort pays
      */
     public record Job(List<Case> cases, @Nullable Path library, String device, int threads, Duration timeout,
-            boolean failFast) {}
+            boolean failFast, boolean brief) {}
 
     private final Job job;
     private final Findings findings;
@@ -126,7 +127,7 @@ public final class Director {
 
     private WorkerProcess start() throws IOException {
         try {
-            WorkerProcess started = WorkerProcess.start();
+            WorkerProcess started = WorkerProcess.start(job.brief());
             worker = started;
             String library = job.library() == null ? null : job.library().toAbsolutePath().toString();
             started.send(new Message.Open(library, job.device(), job.threads()));
@@ -157,22 +158,19 @@ public final class Director {
         while (!left.isEmpty()) {
             WorkerProcess current = worker == null ? start() : worker;
             String device = left.getFirst();
-            List<Operand.Region> regions = List.of();
+            List<Operand.Region> regions = new ArrayList<>();
             Duration patience = PREPARATION;
             try {
                 current.send(new Message.Examine(test.name(), left, next == null ? null : next.name()));
                 while (!left.isEmpty()) {
                     switch (current.receive(patience)) {
-                        case Message.Begins begins -> {
-                            device = begins.device();
-                            patience = job.timeout();
-                        }
-                        case Message.Operands operands -> regions = operands.regions();
+                        case Message.Begins _ -> patience = job.timeout();
+                        case Message.Operands operands -> regions.addAll(operands.regions());
                         case Message.Ended ended -> {
                             findings.limits(ended.outcome().device(), ended.limits());
                             add(test, ended.outcome(), report);
                             left.remove(ended.outcome().device());
-                            regions = List.of();
+                            device = left.isEmpty() ? device : left.getFirst();
                         }
                         case Message.Done _ -> throw new IllegalStateException("no outcome for " + left);
                         case Message other -> throw new IllegalStateException("unexpected: " + other);

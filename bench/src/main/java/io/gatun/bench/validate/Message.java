@@ -48,10 +48,10 @@ sealed interface Message {
      */
     record Examine(String line, List<String> devices, @Nullable String next) implements Message {}
 
-    /** The case begins on a device. */
-    record Begins(String device) implements Message {}
+    /** The case is prepared, and begins on the first of the devices; when it has ended there, on the next. */
+    record Begins() implements Message {}
 
-    /** The next run is on operands at these addresses. */
+    /** The runs of the case are on operands at these addresses, too. */
     record Operands(List<Operand.Region> regions) implements Message {}
 
     /**

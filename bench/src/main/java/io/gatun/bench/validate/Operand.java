@@ -77,9 +77,7 @@ final class Operand {
         };
         MemorySegment copy = device == null ? null : device.allocate(memory.byteSize(), 64);
         Operand operand = new Operand(name, dtype, shape, strides, memory, copy, start / dtype.bytes());
-        for (long i = 0; i < memory.byteSize() / dtype.bytes(); i++) {
-            operand.poison(i);
-        }
+        operand.flood(poison(dtype));
         return operand;
     }
 
@@ -174,15 +172,44 @@ final class Operand {
 
     /** Makes the whole memory NaN of the common pattern, if it has NaN: what surrounds an input. */
     void spoil() {
-        boolean floats = dtype == DType.F32 || dtype == DType.BF16 || dtype == DType.F16;
-        for (long element = 0; floats && element < memory.byteSize() / dtype.bytes(); element++) {
-            set(element, Float.NaN);
+        switch (dtype) {
+            case F32 -> flood(Float.floatToIntBits(Float.NaN));
+            case BF16 -> flood(Bf16.bits(Float.NaN));
+            case F16 -> flood(F16.bits(Float.NaN));
+            default -> { }
+        }
+    }
+
+    /** Fills the whole memory, which is whole pages, with elements of these bits. */
+    private void flood(long bits) {
+        int width = Math.toIntExact(8 * dtype.bytes());
+        long pattern = width == 64 ? bits : bits & (1L << width) - 1;
+        for (int filled = width; filled < 64; filled *= 2) {
+            pattern |= pattern << filled;
+        }
+        memory.set(ValueLayout.JAVA_LONG, 0, pattern);
+        for (long done = Long.BYTES; done < memory.byteSize(); done *= 2) {
+            MemorySegment.copy(memory, 0, memory, done, Math.min(done, memory.byteSize() - done));
         }
     }
 
     /** Writes the leading {@code run} part, from row-major values. */
     void fill(float[] values, long... run) {
-        forEach(run, (index, element) -> set(element, values[index]));
+        int length = Math.toIntExact(run[run.length - 1]);
+        if (strides[run.length - 1] != 1 || dtype.bytes() == 1) {
+            forEach(run, (index, element) -> set(element, values[index]));
+        } else if (dtype == DType.F32) {
+            forEachRow(run, (index, element) -> MemorySegment.copy(values, index, memory, ValueLayout.JAVA_FLOAT,
+                    element * Float.BYTES, length));
+        } else {
+            short[] row = new short[length];
+            forEachRow(run, (index, element) -> {
+                for (int j = 0; j < length; j++) {
+                    row[j] = dtype == DType.BF16 ? Bf16.bits(values[index + j]) : F16.bits(values[index + j]);
+                }
+                MemorySegment.copy(row, 0, memory, ValueLayout.JAVA_SHORT, element * Short.BYTES, length);
+            });
+        }
     }
 
     /** Writes all of an S64 operand without gaps. */
@@ -270,27 +297,48 @@ final class Operand {
     }
 
     boolean isPoison(long element) {
-        return switch (dtype) {
-            case F32, S32 -> memory.getAtIndex(ValueLayout.JAVA_INT, element) == POISON_F32;
-            case BF16 -> memory.getAtIndex(ValueLayout.JAVA_SHORT, element) == POISON_BF16;
-            case F16 -> memory.getAtIndex(ValueLayout.JAVA_SHORT, element) == POISON_F16;
-            case S8, U8 -> memory.getAtIndex(ValueLayout.JAVA_BYTE, element) == POISON_8;
-            case S64 -> memory.getAtIndex(ValueLayout.JAVA_LONG, element) == Long.MIN_VALUE;
+        long bits = switch (dtype) {
+            case F32, S32 -> memory.getAtIndex(ValueLayout.JAVA_INT, element);
+            case BF16, F16 -> memory.getAtIndex(ValueLayout.JAVA_SHORT, element);
+            case S8, U8 -> memory.getAtIndex(ValueLayout.JAVA_BYTE, element);
+            case S64 -> memory.getAtIndex(ValueLayout.JAVA_LONG, element);
         };
+        return bits == poison(dtype);
     }
 
     void poison(long element) {
+        long bits = poison(dtype);
         switch (dtype) {
-            case F32, S32 -> memory.setAtIndex(ValueLayout.JAVA_INT, element, POISON_F32);
-            case BF16 -> memory.setAtIndex(ValueLayout.JAVA_SHORT, element, POISON_BF16);
-            case F16 -> memory.setAtIndex(ValueLayout.JAVA_SHORT, element, POISON_F16);
-            case S8, U8 -> memory.setAtIndex(ValueLayout.JAVA_BYTE, element, POISON_8);
-            case S64 -> memory.setAtIndex(ValueLayout.JAVA_LONG, element, Long.MIN_VALUE);
+            case F32, S32 -> memory.setAtIndex(ValueLayout.JAVA_INT, element, (int) bits);
+            case BF16, F16 -> memory.setAtIndex(ValueLayout.JAVA_SHORT, element, (short) bits);
+            case S8, U8 -> memory.setAtIndex(ValueLayout.JAVA_BYTE, element, (byte) bits);
+            case S64 -> memory.setAtIndex(ValueLayout.JAVA_LONG, element, bits);
         }
+    }
+
+    private static long poison(DType dtype) {
+        return switch (dtype) {
+            case F32, S32 -> POISON_F32;
+            case BF16 -> POISON_BF16;
+            case F16 -> POISON_F16;
+            case S8, U8 -> POISON_8;
+            case S64 -> Long.MIN_VALUE;
+        };
     }
 
     /** Visits the leading {@code run} part in row-major order: the index in that order, and the element in memory. */
     void forEach(long[] run, Visitor visitor) {
+        long inner = run[run.length - 1];
+        long stride = strides[run.length - 1];
+        forEachRow(run, (index, element) -> {
+            for (int j = 0; j < inner; j++) {
+                visitor.visit(index + j, element + j * stride);
+            }
+        });
+    }
+
+    /** The same, of the first elements of rows alone. */
+    private void forEachRow(long[] run, Visitor visitor) {
         for (long size : run) {
             if (size == 0) {
                 return;
@@ -298,16 +346,14 @@ final class Operand {
         }
         int rank = run.length;
         long[] index = new long[rank];
-        long inner = run[rank - 1];
         int count = 0;
         while (true) {
             long element = base;
             for (int d = 0; d < rank - 1; d++) {
                 element += index[d] * strides[d];
             }
-            for (long j = 0; j < inner; j++) {
-                visitor.visit(count++, element + j * strides[rank - 1]);
-            }
+            visitor.visit(count, element);
+            count += Math.toIntExact(run[rank - 1]);
             int d = rank - 2;
             while (d >= 0 && ++index[d] == run[d]) {
                 index[d--] = 0;

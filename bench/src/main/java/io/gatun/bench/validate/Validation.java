@@ -26,9 +26,6 @@ final class Validation implements AutoCloseable {
 
     /** Is told what a case is about to do, and what came of it. */
     interface Listener {
-        /** The case begins on a device. */
-        default void begins(String device) {}
-
         /** The next run is on operands at these addresses of the host's memory. */
         default void operands(List<Operand.Region> regions) {}
 
@@ -117,7 +114,6 @@ final class Validation implements AutoCloseable {
     void run(Case test, Examination examination, Predicate<String> wanted, Listener listener) {
         for (Subject subject : subjects) {
             if (wanted.test(subject.name())) {
-                listener.begins(subject.name());
                 subject.listener(listener::operands);
                 listener.outcome(examine(examination, subject).outcome(test, subject.name()));
             }

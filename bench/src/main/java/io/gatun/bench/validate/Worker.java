@@ -25,6 +25,7 @@ import java.nio.file.Path;
 import java.security.MessageDigest;
 import java.security.NoSuchAlgorithmException;
 import java.util.ArrayList;
+import java.util.HashSet;
 import java.util.HexFormat;
 import java.util.List;
 import java.util.Map;
@@ -198,15 +199,14 @@ final class Worker {
         if (next != null && !test.alone()) {
             ahead = new Ahead(next, preparing.submit(() -> Case.parse(next).prepare()));
         }
+        send(new Message.Begins());
+        Set<Operand.Region> told = new HashSet<>();
         opened.run(test, examination, devices::contains, new Validation.Listener() {
             @Override
-            public void begins(String device) {
-                send(new Message.Begins(device));
-            }
-
-            @Override
             public void operands(List<Operand.Region> regions) {
-                send(new Message.Operands(regions));
+                if (told.addAll(regions)) {
+                    send(new Message.Operands(regions));
+                }
             }
 
             @Override

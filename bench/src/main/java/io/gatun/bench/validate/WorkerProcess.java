@@ -60,14 +60,14 @@ final class WorkerProcess implements AutoCloseable {
         this.postMortem = new PostMortem(process.getInputStream());
     }
 
-    /** Starts a worker. */
-    static WorkerProcess start() throws IOException, Died, Late {
+    /** Starts a worker, whose virtual machine optimises nothing when all it does is {@code brief}. */
+    static WorkerProcess start(boolean brief) throws IOException, Died, Late {
         // The folder has no name that others could guess, and is gone as soon as the worker is connected.
         Path folder = Files.createTempDirectory("gatun-");
         Path socket = folder.resolve("worker");
         try (ServerSocketChannel server = ServerSocketChannel.open(StandardProtocolFamily.UNIX)) {
             server.bind(UnixDomainSocketAddress.of(socket));
-            ProcessBuilder builder = new ProcessBuilder(command(socket));
+            ProcessBuilder builder = new ProcessBuilder(command(socket, brief));
             WorkerProcess worker = new WorkerProcess(builder.redirectErrorStream(true).start());
             try {
                 worker.process.getOutputStream().close();
@@ -83,11 +83,14 @@ final class WorkerProcess implements AutoCloseable {
         }
     }
 
-    private static List<String> command(Path socket) {
+    private static List<String> command(Path socket, boolean brief) {
         List<String> command = new ArrayList<>();
         command.add(Path.of(System.getProperty("java.home"), "bin", "java").toString());
         // What the worker allocates is short-lived and little: a collector with threads of its own only takes processors away.
         command.addAll(List.of("-XX:+UseSerialGC", "-XX:+ErrorFileToStdout", "-XX:-CreateCoredumpOnCrash"));
+        if (brief) {
+            command.add("-XX:TieredStopAtLevel=1"); // of two processors, the second compiler would take half of one
+        }
         for (String property : PASSED_ON) {
             if (System.getProperty(property) != null) {
                 command.add("-D" + property + "=" + System.getProperty(property));

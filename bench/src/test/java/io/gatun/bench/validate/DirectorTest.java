@@ -25,7 +25,7 @@ class DirectorTest {
 
     private static Report run(String device, Report baseline, Consumer<Outcome> watch) throws IOException {
         List<Case> cases = LINES.stream().map(Case::parse).toList();
-        Director.Job job = new Director.Job(cases, null, device, 0, Duration.ofSeconds(30), false);
+        Director.Job job = new Director.Job(cases, null, device, 0, Duration.ofSeconds(30), false, true);
         Director director = new Director(job, ENVIRONMENT, new Director.Watcher() {
             @Override
             public void opened(List<String> devices, int outcomes) {
