@@ -38,13 +38,10 @@ void* Stream::scratch(int64_t bytes) {
 }
 
 void name_kernel(gtn_plan_info* info, const Device& device, const char* rest) {
-  std::snprintf(info->kernel, sizeof info->kernel, "%s.sm_%d.%s", kBackendName, device.properties.arch, rest);
+  std::snprintf(info->kernel, sizeof info->kernel, "%s.%s.%s", kBackendName, device.properties.arch_name, rest);
 }
 
 namespace {
-
-// What the kernels need: asynchronous copies and BF16 matrix units.
-constexpr int kLeastArch = 80;
 
 void describe(const Properties& properties, gtn_device_info* info) {
   std::snprintf(info->name, sizeof info->name, "%s:%s", kBackendName, properties.selector);
@@ -53,10 +50,9 @@ void describe(const Properties& properties, gtn_device_info* info) {
   info->host_memory = 0;
   info->memory_bytes = properties.memory_bytes;
   info->status = GTN_OK;
-  if (properties.arch < kLeastArch) {
+  if (properties.unusable[0] != '\0') {
     info->status = GTN_NOT_AVAILABLE;
-    std::snprintf(info->reason, sizeof info->reason, "compute capability %d.%d: 8.0 or later is needed",
-                  properties.arch / 10, properties.arch % 10);
+    std::snprintf(info->reason, sizeof info->reason, "%s", properties.unusable);
   }
 }
 

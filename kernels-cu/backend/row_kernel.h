@@ -23,18 +23,17 @@ struct RowShape {
 // get(shape) gives the kernel of a shape, whose packs have N elements, or 1 where rows are not aligned.
 template <typename Args, int N, typename Get>
 RowKernel<Args> row_kernel(int64_t n, bool aligned, Get get) {
-  constexpr int kWarpThreads = 32, kWarpRows = 8, kSmallBlock = 256, kBlock = 512;
-  constexpr int kShared = 2 * 2 * (kBlock / kWarpThreads) * 4;  // Group of gpu/rows.h
-  constexpr int kWarpBlock = kWarpRows * kWarpThreads;
+  constexpr int kWarpBlock = 256, kWarpRows = kWarpBlock / kWarp, kSmallBlock = 256, kBlock = 512;
+  constexpr int kShared = 2 * 2 * (kBlock / kWarp) * 4;  // Group of gpu/rows.h
   if (aligned && n % N == 0) {
-    if (n <= kWarpThreads * N * 2) return {get(RowShape<N, kWarpThreads, 2>()), kWarpBlock, kWarpRows, 0};
-    if (n <= kWarpThreads * N * 8) return {get(RowShape<N, kWarpThreads, 8>()), kWarpBlock, kWarpRows, 0};
+    if (n <= kWarp * N * 2) return {get(RowShape<N, kWarp, 2>()), kWarpBlock, kWarpRows, 0};
+    if (n <= kWarp * N * 8) return {get(RowShape<N, kWarp, 8>()), kWarpBlock, kWarpRows, 0};
     // Several blocks on a multiprocessor: some compute or wait for each other while others load.
     if (n <= kSmallBlock * N * 4) return {get(RowShape<N, kSmallBlock, 4>()), kSmallBlock, 1, kShared};
     if (n <= kBlock * N * 4) return {get(RowShape<N, kBlock, 4>()), kBlock, 1, kShared};
     return {get(RowShape<N, kBlock, 0>()), kBlock, 1, kShared};
   }
-  if (n <= kWarpThreads * 8) return {get(RowShape<1, kWarpThreads, 8>()), kWarpBlock, kWarpRows, 0};
+  if (n <= kWarp * 8) return {get(RowShape<1, kWarp, 8>()), kWarpBlock, kWarpRows, 0};
   return {get(RowShape<1, kBlock, 0>()), kBlock, 1, kShared};
 }
 

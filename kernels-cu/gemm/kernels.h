@@ -139,8 +139,8 @@ KernelPointer schedule_kernel();
 KernelPointer project_kernel(int32_t a_dtype, int32_t lora_dtype);
 KernelPointer reduce_kernel();
 
-constexpr int kQuantizeShared = kRowsThreads / 32 * 16;
-constexpr int kScheduleShared = kScheduleThreads / 32 * 4;
+constexpr int kQuantizeShared = kRowsThreads / kWarp * 16;
+constexpr int kScheduleShared = kScheduleThreads / kWarp * 4;
 constexpr int kProjectShared = kProjectThreads * kProjectRows * 4;
 
 }  // namespace gatun::gpu::gemm

@@ -70,8 +70,8 @@ class Team {
 
   // How many threads before this one say `taken`; adds how many do in all to *count.
   GPU_DEVICE int rank(bool taken, int* count) {
-    const uint32_t votes = ballot(taken);
-    int earlier = ones(votes & ((1u << lane()) - 1u)), all = ones(votes);
+    const Lanes votes = ballot(taken);
+    int earlier = ones(votes & earlier_lanes()), all = ones(votes);
     if constexpr (kWarps > 1) {
       count_turn_ ^= 1;
       int32_t* place = reinterpret_cast<int32_t*>(shared() + kBestAt + kBestBytes) + count_turn_ * kWarps;

@@ -14,6 +14,7 @@
 //   GPU_UNROLL_BY(n)                 before a loop of which n turns are to be under way at once
 //   GPU_ROLLED                       before a loop that is to stay one
 //   thread()  block_x/y/z()  grid_x/y/z()  lane()  warp()  kWarp    one-dimensional blocks, three-dimensional grids
+//   Lanes                            an unsigned number with a bit for each lane of a warp, which has 32 or 64 (wave.h)
 //   shared()                         the block's dynamic shared memory, 128-byte aligned; there is no other
 //   sync_threads()  sync_warp(mask)  sync_group(id, threads)        the last: a named barrier of 1 to 15, whole warps
 //   shuffle(v, from)  shuffle_xor(v, mask)  shuffle_up(v, n)  shuffle_down(v, n)  ballot(p)  any(p)  all(p)
@@ -37,6 +38,8 @@
 
 #include <stdint.h>
 
+#include "gpu/wave.h"
+
 #if defined(__CUDACC__)
 #include "gpu/nvidia.h"
 #elif defined(GATUN_GPU_MODEL)
@@ -47,7 +50,9 @@
 
 namespace gatun::gpu {
 
+GPU_DEVICE int lane() { return thread() & (kWarp - 1); }
 GPU_DEVICE int warp() { return thread() / kWarp; }
+GPU_DEVICE Lanes earlier_lanes() { return (Lanes{1} << lane()) - 1; }
 
 // Of all threads of a warp; the order of the sums is that of a tree.
 GPU_DEVICE float warp_sum(float v) {

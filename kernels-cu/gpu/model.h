@@ -7,6 +7,7 @@
 #include <cmath>
 #include <cstdint>
 #include <cstring>
+#include <type_traits>
 
 #define GPU_KERNEL(threads, min_blocks) __attribute__((noinline))
 #define GPU_DEVICE inline __attribute__((always_inline))
@@ -19,8 +20,8 @@ namespace gatun::gpu {
 
 using simt::Where;
 
-constexpr int kWarp = 32;
-constexpr uint32_t kAllLanes = 0xffffffffu;
+using Lanes = std::conditional_t<kWarp == 64, uint64_t, uint32_t>;
+constexpr Lanes kAllLanes = static_cast<Lanes>(~Lanes{0});
 
 GPU_DEVICE int thread() { return simt::thread(); }
 GPU_DEVICE int block_x() { return simt::block(0); }
@@ -29,13 +30,12 @@ GPU_DEVICE int block_z() { return simt::block(2); }
 GPU_DEVICE int grid_x() { return simt::grid(0); }
 GPU_DEVICE int grid_y() { return simt::grid(1); }
 GPU_DEVICE int grid_z() { return simt::grid(2); }
-GPU_DEVICE int lane() { return simt::thread() & (kWarp - 1); }
 
 GPU_DEVICE char* shared() { return simt::shared(); }
 
 // Barriers and order.
 GPU_DEVICE void sync_threads(Where where = Where::current()) { simt::sync_threads(where); }
-GPU_DEVICE void sync_warp(uint32_t mask = kAllLanes, Where where = Where::current()) { simt::sync_warp(mask, where); }
+GPU_DEVICE void sync_warp(Lanes mask = kAllLanes, Where where = Where::current()) { simt::sync_warp(mask, where); }
 GPU_DEVICE void sync_group(int id, int threads, Where where = Where::current()) {
   simt::sync_group(id, threads, where);
 }
@@ -64,7 +64,9 @@ template <typename T>
 GPU_DEVICE T shuffle_down(T v, int n, Where where = Where::current()) {
   return bits_as<T>(simt::shuffle(simt::Shuffle::kDown, bits_as<uint32_t>(v), n, where));
 }
-GPU_DEVICE uint32_t ballot(bool p, Where where = Where::current()) { return simt::ballot(p, where); }
+GPU_DEVICE Lanes ballot(bool p, Where where = Where::current()) {
+  return static_cast<Lanes>(simt::ballot(p, where));
+}
 GPU_DEVICE bool any(bool p, Where where = Where::current()) { return simt::ballot(p, where) != 0; }
 GPU_DEVICE bool all(bool p, Where where = Where::current()) { return simt::ballot(p, where) == kAllLanes; }
 

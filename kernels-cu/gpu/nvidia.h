@@ -14,8 +14,8 @@
 
 namespace gatun::gpu {
 
-constexpr int kWarp = 32;
-constexpr uint32_t kAllLanes = 0xffffffffu;
+using Lanes = uint32_t;
+constexpr Lanes kAllLanes = 0xffffffffu;
 
 GPU_DEVICE int thread() { return static_cast<int>(threadIdx.x); }
 GPU_DEVICE int block_x() { return static_cast<int>(blockIdx.x); }
@@ -24,7 +24,6 @@ GPU_DEVICE int block_z() { return static_cast<int>(blockIdx.z); }
 GPU_DEVICE int grid_x() { return static_cast<int>(gridDim.x); }
 GPU_DEVICE int grid_y() { return static_cast<int>(gridDim.y); }
 GPU_DEVICE int grid_z() { return static_cast<int>(gridDim.z); }
-GPU_DEVICE int lane() { return static_cast<int>(threadIdx.x) & (kWarp - 1); }
 
 GPU_DEVICE char* shared() {
   extern __shared__ __align__(1024) char block_memory[];
@@ -33,7 +32,7 @@ GPU_DEVICE char* shared() {
 
 // Barriers and order.
 GPU_DEVICE void sync_threads() { __syncthreads(); }
-GPU_DEVICE void sync_warp(uint32_t mask = kAllLanes) { __syncwarp(mask); }
+GPU_DEVICE void sync_warp(Lanes mask = kAllLanes) { __syncwarp(mask); }
 GPU_DEVICE void sync_group(int id, int threads) {
   asm volatile("bar.sync %0, %1;" ::"r"(id), "r"(threads) : "memory");
 }
@@ -61,7 +60,7 @@ GPU_DEVICE T shuffle_down(T v, int n) {
   static_assert(sizeof(T) == 4);
   return __shfl_down_sync(kAllLanes, v, static_cast<unsigned>(n));
 }
-GPU_DEVICE uint32_t ballot(bool p) { return __ballot_sync(kAllLanes, p); }
+GPU_DEVICE Lanes ballot(bool p) { return __ballot_sync(kAllLanes, p); }
 GPU_DEVICE bool any(bool p) { return __any_sync(kAllLanes, p) != 0; }
 GPU_DEVICE bool all(bool p) { return __all_sync(kAllLanes, p) != 0; }
 

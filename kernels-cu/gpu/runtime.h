@@ -9,6 +9,8 @@
 
 #include <cstdint>
 
+#include "gpu/wave.h"
+
 namespace gatun::gpu {
 
 // As in libgatun_<name>.so.
@@ -20,7 +22,9 @@ extern const bool kIsHardware;
 struct Properties {
   char selector[16];             // what follows the colon of the device's name: "0", "sm_80"
   char description[192];         // the device's own name, and what is behind it
-  int arch;                      // 10 * compute capability: 80, 86, 90
+  char arch_name[16];            // as in names of kernels: "sm_80", "gfx942"
+  char unusable[128];            // why kernels cannot run there; empty where they can
+  int arch;                      // 10 * compute capability: 80, 86, 90; 0 where it is not NVIDIA's
   int multiprocessors;
   int shared_bytes;              // of a block, at most
   int shared_bytes_multiprocessor;

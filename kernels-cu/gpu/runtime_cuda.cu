@@ -20,6 +20,9 @@ struct Queue {
 
 namespace {
 
+// What the kernels need: asynchronous copies and BF16 matrix units.
+constexpr int kLeastArch = 80;
+
 // A mark is CUDA's own handle, and the structure is never defined.
 cudaEvent_t of(Mark* mark) { return reinterpret_cast<cudaEvent_t>(mark); }
 
@@ -113,6 +116,11 @@ gtn_status device_properties(int index, Properties* properties, gtn_message* mes
                 "%.100s, compute capability %d.%d, %d multiprocessors, driver for CUDA %d.%d", found.name, found.major,
                 found.minor, found.multiProcessorCount, driver / 1000, driver % 1000 / 10);
   properties->arch = 10 * found.major + found.minor;
+  std::snprintf(properties->arch_name, sizeof properties->arch_name, "sm_%d", properties->arch);
+  if (properties->arch < kLeastArch) {
+    std::snprintf(properties->unusable, sizeof properties->unusable, "compute capability %d.%d: 8.0 or later is needed",
+                  found.major, found.minor);
+  }
   properties->multiprocessors = found.multiProcessorCount;
   properties->shared_bytes = static_cast<int>(found.sharedMemPerBlockOptin);
   properties->shared_bytes_multiprocessor = static_cast<int>(found.sharedMemPerMultiprocessor);

@@ -5,7 +5,7 @@
 //
 // Bytes: x is read once and out written once, 4 (parts + 1) of FP32 for an element of out; a log-sum-exp is 4 bytes for a whole
 // row. FLOPs: 2 parts for an element, and some 30 parts for a row. What binds it: memory. A warp has a row of out: its lanes read the
-// log-sum-exps of 32 parts at once, and hand around the weights they make of them; a pack of out is summed over all parts in
+// log-sum-exp of a part each at once, and hand around the weights they make of them; a pack of out is summed over all parts in
 // registers. Only the last step writes lse, which may be the first part's.
 //
 // A sink logit above the maximum would overflow e_i's counterpart, so both are taken relative to M = max(m, sink): out's weights

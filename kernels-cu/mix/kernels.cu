@@ -4,8 +4,8 @@
 //
 // Bytes: every part's row is read once, the residual too, and out is written once: 4 (parts + 2) of FP32 an element. FLOPs: 2
 // for an element of a part, 1 for the residual; some 26 for a gate, of which a row has few. What binds it: memory. So a warp goes over
-// a tile of a row once, with the sums in registers, and has several packs of a part under way. Its lanes compute the weights of 32
-// parts at once and hand them around; a part without a share is not looked at.
+// a tile of a row once, with the sums in registers, and has several packs of a part under way. Its lanes compute a part's weight
+// each at once and hand them around; a part without a share is not looked at.
 //
 // A row_index outside of x counts as -1, no part.
 //

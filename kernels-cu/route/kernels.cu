@@ -12,7 +12,7 @@
 // within falling key. Only a bias that is not finite makes a key NaN (the host cannot look at it): it counts as -infinity.
 //
 // Choices are sorted by counting, in runs: each is counted by a block, one block adds the counts up, and a warp a run gives out
-// places, 32 choices at a time, in their order. So the rows of an expert are in the order of tokens.
+// places, a choice for each lane at a time, in their order. So the rows of an expert are in the order of tokens.
 //
 // The methods are those of gatun.h: Fedus et al. 2021, DeepSeek-AI 2024 (section 2.1.2).
 #include "route/kernels.h"

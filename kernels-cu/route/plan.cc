@@ -74,12 +74,12 @@ class RoutePlan final : public Plan {
     }
     const gtn_status status = launch(stream.queue, route_start_kernel(), {}, kRouteStartThreads, kStartShared, sort, message);
     if (status != GTN_OK || args.tokens == 0) return status;
-    return launch(stream.queue, route_place_kernel(), {ceil_div(sort.runs, kRoutePlaceThreads / 32)}, kRoutePlaceThreads, 0,
+    return launch(stream.queue, route_place_kernel(), {ceil_div(sort.runs, kRoutePlaceThreads / kWarp)}, kRoutePlaceThreads, 0,
                   sort, message);
   }
 
  private:
-  static constexpr int kStartShared = 2 * (kRouteStartThreads / 32) * 4;
+  static constexpr int kStartShared = 2 * (kRouteStartThreads / kWarp) * 4;
 
   int64_t blocks(int64_t tokens) const { return std::min(ceil_div(tokens, kernel_.tokens), most_blocks_); }
 

@@ -18,7 +18,7 @@ constexpr int kSelectThreads = 256;
 constexpr int kSelectTile = 64;          // rows and columns of a tile of products
 constexpr int kSelectMeanKeys = 256;     // keys that are summed in FP32, for the mean of all
 constexpr int kSelectMostTables = 1024;
-constexpr int kSelectSortRuns = kSelectThreads / 32;
+constexpr int kSelectSortRuns = kSelectThreads / kWarp;
 constexpr int kSelectOffsetThreads = 1024;
 
 struct SelectArgs {

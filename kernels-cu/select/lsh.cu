@@ -5,7 +5,7 @@
 // Bytes: rows are read once for each 64 columns of a layer. FLOPs: dk * buckets for a row and layer, and about as many integer
 // operations for 64 rows as 10 of them take: an entry of R is two rounds of mixing, and serves the 64 rows of a tile. What binds
 // it: FP32 multiplications, as in kernels.cu; the matrix units are left out for the same reason. Sorting is bound by latency: a
-// block sorts a sequence and head, each warp a run of it, 32 elements at a time.
+// block sorts a sequence and head, each warp a run of it, an element for each lane at a time.
 //
 // Kitaev et al. 2020, Reformer (section 2).
 #include "select/kernels.h"

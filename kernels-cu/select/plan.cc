@@ -11,7 +11,7 @@ namespace {
 constexpr int64_t kMost = int64_t{1} << 31;         // positions, blocks and what there is of each have 32 bits
 constexpr int64_t kMostHeadSize = int64_t{1} << 16;
 constexpr int64_t kBlocksMultiprocessor = 2;        // that take lists by turns
-constexpr int kWarps = kSelectThreads / 32;
+constexpr int kWarps = kSelectThreads / kWarp;
 
 // Arrays one after the other in a workspace, or their size alone where that is null.
 class Layout {

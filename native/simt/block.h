@@ -11,9 +11,10 @@
 namespace gatun::simt {
 
 constexpr int kThreads = 1024;
-constexpr int kWarps = kThreads / kWarp;
+constexpr int kLanes = 64;                    // of a warp at most
+constexpr int kWarps = kThreads / 32;         // of a block at most
 constexpr int kBarriers = 16;  // PTX ISA 9.0, section 9.7.13.1: 0 is that of sync_threads
-constexpr uint32_t kAll = 0xffffffff;
+typedef uint64_t LaneMask;
 
 // Who touched some bytes last, and when, in 64 bits:
 //   mask 4      bytes of a word
@@ -68,7 +69,7 @@ struct alignas(64) Fiber {
   // What it brings to its warp, and takes away.
   Op op;
   uint8_t kind;
-  uint32_t mask;
+  LaneMask mask;
   int argument;
   const void* row;
   uintptr_t pc;
@@ -77,6 +78,7 @@ struct alignas(64) Fiber {
     float f[4];
     int32_t i[4];
     uint32_t u[4];
+    uint64_t votes;
   } c;
   uint32_t a[4], b[2];
   // Asynchronous copies: those before `first_copy` are done, those of group `committed` not yet committed.
@@ -89,17 +91,17 @@ struct alignas(64) Fiber {
 };
 
 struct Warp {
-  uint32_t ready, waiting, left;
+  LaneMask ready, waiting, left;
   uint32_t epoch;
-  bool partial;                 // whether partial masks were used since the last barrier
-  uint8_t passed[kWarp];        // partial barriers
-  uint8_t known[kWarp][kWarp];  // known[a][b]: lane a comes after what b did before its known-th partial barrier
+  bool partial;                   // whether partial masks were used since the last barrier
+  uint8_t passed[kLanes];         // partial barriers
+  uint8_t known[kLanes][kLanes];  // known[a][b]: lane a comes after what b did before its known-th partial barrier
 };
 
 struct Barrier {
   int arrived, expected;
   uint32_t warps;
-  uint32_t lanes[kWarps];
+  LaneMask lanes[kWarps];
   Where where[kWarps];
 };
 
@@ -116,6 +118,8 @@ struct Block {
   int index[3];
   int grid[3];
   int warps;
+  int lanes, lanes_log2;  // of a warp
+  LaneMask all;           // lanes
 
   char* stacks;
   size_t stacks_bytes;
@@ -150,12 +154,12 @@ extern constinit thread_local Block* running __attribute__((tls_model("initial-e
 inline bool ordered(const Block& block, const Fiber& fiber, Cell cell) {
   const uint32_t thread = thread_of(cell), epoch = epoch_of(cell);
   if (thread == fiber.thread || epoch == kLastEpoch) return true;
-  const uint32_t other = thread / kWarp;
+  const uint32_t other = thread >> block.lanes_log2;
   if (other != fiber.warp) return epoch < block.known[fiber.warp][other];
   const Warp& warp = block.warp[other];
   if (epoch < warp.epoch) return true;
   const uint32_t partial = partial_of(cell);
-  return partial == kLastPartial || (warp.partial && partial < warp.known[fiber.lane][thread % kWarp]);
+  return partial == kLastPartial || (warp.partial && partial < warp.known[fiber.lane][thread & static_cast<uint32_t>(block.lanes - 1)]);
 }
 
 inline Cell stamp(const Block& block, const Fiber& fiber) {

@@ -20,15 +20,15 @@ constexpr size_t kMostTouches = 1 << 16;  // of a lane between two meetings; lat
 struct Request {
   bool shared;
   uint16_t bytes;
-  uint32_t lanes = 0;
-  std::array<uintptr_t, kWarp> at = {};
+  LaneMask lanes = 0;
+  std::array<uintptr_t, kLanes> at = {};
 };
 
 void add(Counters& counters, const Request& request) {
   if (!request.shared) {
     std::vector<uintptr_t> sectors;
     int64_t bytes = 0;
-    for (int lane = 0; lane < kWarp; ++lane) {
+    for (int lane = 0; lane < kLanes; ++lane) {
       if ((request.lanes >> lane & 1) == 0) continue;
       bytes += request.bytes;
       for (uintptr_t s = request.at[lane] / 32; s <= (request.at[lane] + request.bytes - 1) / 32; ++s)
@@ -42,8 +42,8 @@ void add(Counters& counters, const Request& request) {
     return;
   }
   ++counters.shared_requests;
-  const int together = request.bytes <= 4 ? kWarp : request.bytes == 8 ? kWarp / 2 : kWarp / 4;
-  for (int first = 0; first < kWarp; first += together) {
+  const int together = request.bytes <= 4 ? 32 : request.bytes == 8 ? 16 : 8;
+  for (int first = 0; first < kLanes; first += together) {
     std::vector<uintptr_t> words;
     for (int lane = first; lane < first + together; ++lane) {
       if ((request.lanes >> lane & 1) == 0) continue;
@@ -67,15 +67,15 @@ void touch(Fiber& fiber, uintptr_t at, size_t bytes, bool is_shared, uintptr_t p
 
 void meet(Block& block, int warp) {
   std::map<std::array<uintptr_t, 4>, Request> requests;  // by code, kind, size and turn
-  for (int lane = 0; lane < kWarp; ++lane) {
+  for (int lane = 0; lane < block.lanes; ++lane) {
     std::map<std::array<uintptr_t, 3>, uintptr_t> turns;
-    Fiber& fiber = block.fibers[static_cast<size_t>(warp * kWarp + lane)];
+    Fiber& fiber = block.fibers[static_cast<size_t>(warp * block.lanes + lane)];
     for (const Touch& t : fiber.touches) {
       const uintptr_t turn = turns[{t.pc, t.shared, t.bytes}]++;
       Request& request = requests[{t.pc, t.shared, t.bytes, turn}];
       request.shared = t.shared;
       request.bytes = t.bytes;
-      request.lanes |= 1u << lane;
+      request.lanes |= LaneMask{1} << lane;
       request.at[static_cast<size_t>(lane)] = t.at;
     }
     fiber.touches.clear();

@@ -118,10 +118,11 @@ uint64_t mix(uint64_t x) {
   return x ^ x >> 31;
 }
 
-// One of the bits that are set: the first from a random one on.
-inline int any_bit(uint32_t bits, uint64_t& state) {
-  const int from = static_cast<int>(draw(state) >> 59);
-  return (std::countr_zero(std::rotr(bits, from)) + from) & 31;
+// One of the bits that are set, of `width`: the first from a random one on.
+inline int any_bit(uint64_t bits, int width, uint64_t& state) {
+  const int from = static_cast<int>((draw(state) >> 32) * static_cast<uint64_t>(width) >> 32);
+  const uint64_t later = bits >> from;
+  return later != 0 ? from + std::countr_zero(later) : std::countr_zero(bits);
 }
 
 inline Fiber* pick(Block& block) {
@@ -130,14 +131,14 @@ inline Fiber* pick(Block& block) {
   int w = block.last;
   if (w < 0 || (warps >> w & 1) == 0) {
     w = block.favourite;
-    if (w < 0 || (warps >> w & 1) == 0) w = any_bit(warps, block.random);
+    if (w < 0 || (warps >> w & 1) == 0) w = any_bit(warps, block.warps, block.random);
     block.last = w;
   }
   Warp& warp = block.warp[w];
-  const int lane = any_bit(warp.ready, block.random);
-  warp.ready &= ~(1u << lane);
+  const int lane = any_bit(warp.ready, block.lanes, block.random);
+  warp.ready &= ~(LaneMask{1} << lane);
   if (warp.ready == 0) block.ready &= ~(1u << w);
-  return &block.fibers[static_cast<size_t>(w * kWarp + lane)];
+  return &block.fibers[static_cast<size_t>(w * block.lanes + lane)];
 }
 
 [[noreturn]] void deadlock(Block& block);
@@ -151,11 +152,11 @@ inline void next(Block& block, Fiber& fiber) {
   gatun_simt_switch(&fiber.stack, other->stack);
 }
 
-inline void make_ready(Block& block, int warp, uint32_t lanes) {
+inline void make_ready(Block& block, int warp, LaneMask lanes) {
   block.warp[warp].ready |= lanes;
   block.ready |= 1u << warp;
-  for (uint32_t rest = lanes; rest != 0; rest &= rest - 1) {
-    block.fibers[static_cast<size_t>(warp * kWarp + std::countr_zero(rest))].state = State::kReady;
+  for (LaneMask rest = lanes; rest != 0; rest &= rest - 1) {
+    block.fibers[static_cast<size_t>(warp * block.lanes + std::countr_zero(rest))].state = State::kReady;
   }
 }
 
@@ -253,15 +254,15 @@ std::string function_name(const void* function) {
   fail(block, "divergence in warp %d: %s: lane %d: %s; lane %d: %s", a.warp, what, a.lane, first, b.lane, second);
 }
 
-void run_shuffle(Block& block, Fiber* lanes, uint32_t mask) {
-  uint32_t values[kWarp];
-  for (int lane = 0; lane < kWarp; ++lane) values[lane] = lanes[lane].a[0];
-  for (int lane = 0; lane < kWarp; ++lane) {
+void run_shuffle(Block& block, Fiber* lanes, LaneMask mask) {
+  uint32_t values[kLanes];
+  for (int lane = 0; lane < block.lanes; ++lane) values[lane] = lanes[lane].a[0];
+  for (int lane = 0; lane < block.lanes; ++lane) {
     Fiber& f = lanes[lane];
     int from = f.argument;
     switch (static_cast<Shuffle>(f.kind)) {
       case Shuffle::kFrom:
-        from &= kWarp - 1;
+        from &= block.lanes - 1;
         break;
       case Shuffle::kXor:
         from = lane ^ from;
@@ -273,7 +274,7 @@ void run_shuffle(Block& block, Fiber* lanes, uint32_t mask) {
         from = lane + from;
         break;
     }
-    if (from < 0 || from >= kWarp) from = lane;  // PTX ISA 9.0, section 9.7.9.6 shfl.sync: out of range, its own value
+    if (from < 0 || from >= block.lanes) from = lane;  // PTX ISA 9.0, section 9.7.9.6 shfl.sync: out of range, its own value
     if ((mask >> from & 1) == 0)
       fail(block, "thread %d takes a value from lane %d, which does not take part", f.thread, from);
     f.c.u[0] = values[from];
@@ -317,8 +318,8 @@ void run_mma(Fiber* lanes) {
 }
 
 // Lanes of the mask come after all that they did before.
-void order_lanes(Warp& warp, uint32_t mask) {
-  if (mask == kAll) {
+void order_lanes(const Block& block, Warp& warp, LaneMask mask) {
+  if (mask == block.all) {
     warp.epoch = std::min(warp.epoch + 1, kLastEpoch);
     warp.partial = false;
     return;
@@ -328,32 +329,32 @@ void order_lanes(Warp& warp, uint32_t mask) {
     std::memset(warp.known, 0, sizeof warp.known);
     warp.partial = true;
   }
-  uint8_t joined[kWarp] = {};
-  for (uint32_t rest = mask; rest != 0; rest &= rest - 1) {
+  uint8_t joined[kLanes] = {};
+  for (LaneMask rest = mask; rest != 0; rest &= rest - 1) {
     const int lane = std::countr_zero(rest);
-    for (int other = 0; other < kWarp; ++other) joined[other] = std::max(joined[other], warp.known[lane][other]);
+    for (int other = 0; other < block.lanes; ++other) joined[other] = std::max(joined[other], warp.known[lane][other]);
   }
-  for (uint32_t rest = mask; rest != 0; rest &= rest - 1) {
+  for (LaneMask rest = mask; rest != 0; rest &= rest - 1) {
     const int lane = std::countr_zero(rest);
     joined[lane] = static_cast<uint8_t>(warp.passed[lane] + 1);
     warp.passed[lane] = static_cast<uint8_t>(std::min<uint32_t>(warp.passed[lane] + 1u, kLastPartial));
   }
-  for (uint32_t rest = mask; rest != 0; rest &= rest - 1) {
+  for (LaneMask rest = mask; rest != 0; rest &= rest - 1) {
     std::memcpy(warp.known[std::countr_zero(rest)], joined, sizeof joined);
   }
 }
 
 // Waits until all lanes of the mask are here; the last one does the work of all.
-void in_warp(Block& block, Fiber& fiber, Op op, uint32_t mask, const Where& where) {
+void in_warp(Block& block, Fiber& fiber, Op op, LaneMask mask, const Where& where) {
   Warp& warp = block.warp[fiber.warp];
-  const uint32_t bit = 1u << fiber.lane;
+  const LaneMask bit = LaneMask{1} << fiber.lane;
   fiber.op = op;
   fiber.mask = mask;
   fiber.where = where;
   fiber.state = State::kInWarp;
   if ((mask & bit) == 0) {
-    fail(block, "thread %d calls %s at %s:%u with a mask, %08x, that leaves it out", fiber.thread, name_of(op),
-         short_name(where.file_name()), where.line(), mask);
+    fail(block, "thread %d calls %s at %s:%u with a mask, %llx, that leaves it out", fiber.thread, name_of(op),
+         short_name(where.file_name()), where.line(), static_cast<unsigned long long>(mask));
   }
   if ((warp.left & mask) != 0) {
     fail(block, "thread %d waits in %s at %s:%u for lane %d, which has left the kernel", fiber.thread, name_of(op),
@@ -361,9 +362,9 @@ void in_warp(Block& block, Fiber& fiber, Op op, uint32_t mask, const Where& wher
   }
   warp.waiting |= bit;
   if ((warp.waiting & mask) == mask) {
-    Fiber* lanes = &block.fibers[static_cast<size_t>(fiber.warp * kWarp)];
+    Fiber* lanes = &block.fibers[static_cast<size_t>(fiber.warp * block.lanes)];
     const bool aligned = op >= Op::kLoadMatrix;
-    for (uint32_t rest = mask; rest != 0; rest &= rest - 1) {
+    for (LaneMask rest = mask; rest != 0; rest &= rest - 1) {
       const Fiber& other = lanes[std::countr_zero(rest)];
       if (other.op != op || other.mask != mask) divergence(block, fiber, other, "not the same instruction");
       if (aligned && (other.where.line() != where.line() || other.where.column() != where.column())) {
@@ -372,15 +373,15 @@ void in_warp(Block& block, Fiber& fiber, Op op, uint32_t mask, const Where& wher
     }
     switch (op) {
       case Op::kSync:
-        order_lanes(warp, mask);
+        order_lanes(block, warp, mask);
         break;
       case Op::kShuffle:
         run_shuffle(block, lanes, mask);
         break;
       case Op::kBallot: {
-        uint32_t votes = 0;
-        for (int lane = 0; lane < kWarp; ++lane) votes |= lanes[lane].a[0] << lane;
-        for (int lane = 0; lane < kWarp; ++lane) lanes[lane].c.u[0] = votes;
+        LaneMask votes = 0;
+        for (int lane = 0; lane < block.lanes; ++lane) votes |= LaneMask{lanes[lane].a[0]} << lane;
+        for (int lane = 0; lane < block.lanes; ++lane) lanes[lane].c.votes = votes;
         break;
       }
       case Op::kLoadMatrix:
@@ -390,7 +391,7 @@ void in_warp(Block& block, Fiber& fiber, Op op, uint32_t mask, const Where& wher
         run_mma(lanes);
         break;
     }
-    if (block.counting && mask == kAll) meet(block, fiber.warp);
+    if (block.counting && mask == block.all) meet(block, fiber.warp);
     warp.waiting &= ~mask;
     make_ready(block, fiber.warp, mask);
     block.last = -1;
@@ -405,9 +406,9 @@ void release(Block& block, int id) {
   uint32_t joined[kWarps] = {};
   for (uint32_t rest = barrier.warps; rest != 0; rest &= rest - 1) {
     const int w = std::countr_zero(rest);
-    if (barrier.lanes[w] != kAll) {
+    if (barrier.lanes[w] != block.all) {
       const int there = std::countr_one(barrier.lanes[w]);
-      Fiber* lanes = &block.fibers[static_cast<size_t>(w * kWarp)];
+      Fiber* lanes = &block.fibers[static_cast<size_t>(w * block.lanes)];
       divergence(block, lanes[std::countr_zero(barrier.lanes[w])], lanes[there],
                  "a barrier that a part of a warp reached");
     }
@@ -416,7 +417,7 @@ void release(Block& block, int id) {
   for (uint32_t rest = barrier.warps; rest != 0; rest &= rest - 1) {
     const int w = std::countr_zero(rest);
     joined[w] = block.warp[w].epoch + 1;
-    order_lanes(block.warp[w], kAll);
+    order_lanes(block, block.warp[w], block.all);
   }
   for (uint32_t rest = barrier.warps; rest != 0; rest &= rest - 1) {
     const int w = std::countr_zero(rest);
@@ -452,7 +453,7 @@ void in_barrier(Block& block, Fiber& fiber, int id, int threads, const Where& wh
   }
   barrier.where[fiber.warp] = where;
   barrier.warps |= 1u << fiber.warp;
-  barrier.lanes[fiber.warp] |= 1u << fiber.lane;
+  barrier.lanes[fiber.warp] |= LaneMask{1} << fiber.lane;
   ++barrier.arrived;
   if (barrier.arrived == (id == 0 ? block.live : barrier.expected)) {
     block.last_barrier = where;
@@ -465,8 +466,8 @@ void in_barrier(Block& block, Fiber& fiber, int id, int threads, const Where& wh
 
 void leave(Block& block, Fiber& fiber) {
   fiber.state = State::kLeft;
-  block.warp[fiber.warp].left |= 1u << fiber.lane;
-  if (block.counting && block.warp[fiber.warp].left == kAll) meet(block, fiber.warp);
+  block.warp[fiber.warp].left |= LaneMask{1} << fiber.lane;
+  if (block.counting && block.warp[fiber.warp].left == block.all) meet(block, fiber.warp);
   if (--block.live == 0) {
     gatun_simt_switch(&fiber.stack, block.main);
     __builtin_unreachable();
@@ -488,7 +489,7 @@ void run_block(Block& block, int64_t linear, uint64_t seed) {
   block.index[0] = static_cast<int>(linear % launch.grid[0]);
   block.index[1] = static_cast<int>(linear / launch.grid[0] % launch.grid[1]);
   block.index[2] = static_cast<int>(linear / launch.grid[0] / launch.grid[1]);
-  block.warps = launch.threads / kWarp;
+  block.warps = launch.threads >> block.lanes_log2;
   block.live = launch.threads;
   const uint64_t drawn = mix(seed ^ mix(static_cast<uint64_t>(linear)));
   block.random = drawn | 1;
@@ -500,10 +501,10 @@ void run_block(Block& block, int64_t linear, uint64_t seed) {
   block.seen.clear();
   std::memset(block.shared, 0xff, static_cast<size_t>(block.shared_bytes));
   std::memset(block.words, 0, (static_cast<size_t>(block.shared_bytes) + 3) / 4 * sizeof(SharedWord));
-  block.ready = block.warps == kWarps ? kAll : (1u << block.warps) - 1;
+  block.ready = static_cast<uint32_t>((uint64_t{1} << block.warps) - 1);
   for (int w = 0; w < block.warps; ++w) {
     Warp& warp = block.warp[w];
-    warp.ready = kAll;
+    warp.ready = block.all;
     warp.waiting = warp.left = warp.epoch = 0;
     warp.partial = false;
     std::memset(block.known[w], 0, sizeof block.known[w]);
@@ -516,8 +517,8 @@ void run_block(Block& block, int64_t linear, uint64_t seed) {
   for (int t = 0; t < launch.threads; ++t) {
     Fiber& f = block.fibers[static_cast<size_t>(t)];
     f.thread = static_cast<uint16_t>(t);
-    f.lane = static_cast<uint8_t>(t % kWarp);
-    f.warp = static_cast<uint8_t>(t / kWarp);
+    f.lane = static_cast<uint8_t>(t & (block.lanes - 1));
+    f.warp = static_cast<uint8_t>(t >> block.lanes_log2);
     f.state = State::kReady;
     f.touches.clear();
     f.copies.clear();
@@ -581,6 +582,7 @@ class Executor {
   int wanted_ = 0, busy_ = 0;
 
   const Launch* launch_ = nullptr;
+  int lanes_ = 0;  // of a warp
   uint64_t seed_ = 0;
   int64_t blocks_ = 0;
   uint32_t number_ = 0;
@@ -594,6 +596,9 @@ void Executor::work(Worker& worker) {
   const Settings& s = settings();
   block.launch = launch_;
   block.shared_bytes = static_cast<uint32_t>(launch_->shared_bytes);
+  block.lanes = lanes_;
+  block.lanes_log2 = std::countr_zero(static_cast<unsigned>(lanes_));
+  block.all = ~LaneMask{0} >> (kLanes - lanes_);
   block.image = image_;
   block.check = s.check;
   block.check_uninitialized = s.check_uninitialized;
@@ -729,9 +734,9 @@ namespace {
 
 bool Executor::run(const Limits& device, const Launch& launch, char* message, size_t capacity) {
   const std::lock_guard lock(launches_);
-  if (launch.threads < 1 || launch.threads > device.threads || launch.threads % kWarp != 0) {
+  if (launch.threads < 1 || launch.threads > device.threads || launch.threads % device.warp != 0) {
     std::snprintf(message, capacity, "a block of %d threads: whole warps of %d and at most %d threads were expected",
-                  launch.threads, kWarp, device.threads);
+                  launch.threads, device.warp, device.threads);
     return false;
   }
   if (launch.shared_bytes < 0 || launch.shared_bytes > device.shared_bytes) {
@@ -748,6 +753,7 @@ bool Executor::run(const Limits& device, const Launch& launch, char* message, si
                   static_cast<long long>(launch.grid[2]));
     return false;
   }
+  lanes_ = device.warp;
   const Settings& s = settings();
   sites_matter = !s.sites.empty() || !s.remove.empty();
   if (s.schedules == 1) return run_once(launch, s.seed, message, capacity);
@@ -826,14 +832,14 @@ void sync_threads(Where where) {
 void sync_group(int id, int threads, Where where) {
   if (removed(where, "sync_group")) return;
   Block& block = *running;
-  if (id < 1 || id >= kBarriers || threads < kWarp || threads % kWarp != 0 || threads > block.launch->threads) {
+  if (id < 1 || id >= kBarriers || threads < block.lanes || threads % block.lanes != 0 || threads > block.launch->threads) {
     fail(block, "sync_group(%d, %d) at %s:%u: barriers 1 to 15 and whole warps of the block's %d threads were expected",
          id, threads, short_name(where.file_name()), where.line(), block.launch->threads);
   }
   in_barrier(block, *block.current, id, threads, where);
 }
 
-void sync_warp(uint32_t mask, Where where) {
+void sync_warp(uint64_t mask, Where where) {
   if (removed(where, "sync_warp")) return;
   Block& block = *running;
   in_warp(block, *block.current, Op::kSync, mask, where);
@@ -856,25 +862,25 @@ uint32_t shuffle(Shuffle kind, uint32_t value, int argument, Where where) {
   fiber.kind = static_cast<uint8_t>(kind);
   fiber.a[0] = value;
   fiber.argument = argument;
-  in_warp(block, fiber, Op::kShuffle, kAll, where);
+  in_warp(block, fiber, Op::kShuffle, block.all, where);
   return fiber.c.u[0];
 }
 
-uint32_t ballot(bool predicate, Where where) {
+uint64_t ballot(bool predicate, Where where) {
   Block& block = *running;
   Fiber& fiber = *block.current;
   fiber.a[0] = predicate ? 1 : 0;
-  in_warp(block, fiber, Op::kBallot, kAll, where);
-  return fiber.c.u[0];
+  in_warp(block, fiber, Op::kBallot, block.all, where);
+  return fiber.c.votes;
 }
 
 namespace {
 
 // Others may go first: the order of atomic operations is any.
 void yield(Block& block, Fiber& fiber) {
-  block.warp[fiber.warp].ready |= 1u << fiber.lane;
+  block.warp[fiber.warp].ready |= LaneMask{1} << fiber.lane;
   block.ready |= 1u << fiber.warp;
-  block.last = any_bit(block.ready, block.random);
+  block.last = any_bit(block.ready, block.warps, block.random);
   next(block, fiber);
 }
 
@@ -960,7 +966,7 @@ U4 load_matrix(int matrices, bool transposed, const void* row, Where where) {
   fiber.kind = transposed;
   fiber.row = row;
   fiber.pc = GATUN_PC;
-  in_warp(block, fiber, Op::kLoadMatrix, kAll, where);
+  in_warp(block, fiber, Op::kLoadMatrix, block.all, where);
   U4 d;
   std::memcpy(&d, fiber.c.u, sizeof d);
   return d;
@@ -975,7 +981,7 @@ inline Vector run_mma(Op op, Vector c, U4 a, uint64_t b, const Where& where) {
   std::memcpy(&fiber.c, &c, sizeof c);
   std::memcpy(fiber.a, &a, sizeof a);
   std::memcpy(fiber.b, &b, sizeof b);
-  in_warp(block, fiber, op, kAll, where);
+  in_warp(block, fiber, op, block.all, where);
   std::memcpy(&c, &fiber.c, sizeof c);
   return c;
 }

@@ -201,7 +201,7 @@ void describe_interval(const Block& block, const Fiber& fiber, char* text, size_
        "race in shared memory at byte %u: thread %d (warp %d) %s it at {0}, thread %u (warp %u) %s it at {1}, and no "
        "barrier "
        "orders the two; %s",
-       offset, fiber.thread, fiber.warp, verb(access), thread_of(other), thread_of(other) / kWarp,
+       offset, fiber.thread, fiber.warp, verb(access), thread_of(other), thread_of(other) >> block.lanes_log2,
        past(other_wrote, other), interval);
 }
 
@@ -243,7 +243,7 @@ inline void shared_word(Block& block, Fiber& fiber, uint32_t index, uint32_t mas
     }
     const Cell last = word.read[0];
     if (last == cell) return;
-    if (thread_of(last) / kWarp != fiber.warp && last != 0) word.read[1] = last;
+    if (thread_of(last) >> block.lanes_log2 != fiber.warp && last != 0) word.read[1] = last;
     word.read[0] = cell;
   } else {
     const bool both_atomic = kAccess == Access::kAtomic && (word.write >> kAtomicShift & 1) != 0;
@@ -317,7 +317,7 @@ bool ordered_globally(const Block& block, const Fiber& fiber, Cell cell) {
   char who[100], interval[200];
   describe_interval(block, fiber, interval, sizeof interval);
   if (place_of(other) == block.place) {
-    std::snprintf(who, sizeof who, "thread %u (warp %u) of the same block", thread_of(other), thread_of(other) / kWarp);
+    std::snprintf(who, sizeof who, "thread %u (warp %u) of the same block", thread_of(other), thread_of(other) >> block.lanes_log2);
   } else {
     std::snprintf(who, sizeof who, "thread %u of block (%lld, %lld, %lld)", thread_of(other),
                   static_cast<long long>(linear % block.grid[0]),

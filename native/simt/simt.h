@@ -34,7 +34,8 @@ namespace gatun::simt {
 
 struct Limits {
   const char* name;  // the device's selector
-  int arch;          // 10 * compute capability
+  int arch;          // 10 * compute capability, or 0
+  int warp;          // threads of a warp: 32 or 64
   int shared_bytes;  // of a block
   int shared_bytes_multiprocessor;
   int threads;  // of a block
@@ -46,8 +47,16 @@ struct Limits {
 // what plans divide work by: those of an A100, and so few that the blocks of small cases already have several tiles
 // each.
 inline constexpr Limits kDevices[] = {
-    {"sm_80", 80, 163 << 10, 164 << 10, 1024, 2048, 108, 40 << 20},
-    {"sm_86", 86, 99 << 10, 100 << 10, 1024, 1536, 2, 6 << 20},
+    {"sm_80", 80, 32, 163 << 10, 164 << 10, 1024, 2048, 108, 40 << 20},
+    {"sm_86", 86, 32, 99 << 10, 100 << 10, 1024, 1536, 2, 6 << 20},
+};
+// AMD Instinct MI300 (CDNA 3) and RDNA 3 instruction set guides, "Local data share" and "Work-groups": a wave is a warp here, LDS
+// is shared memory, a compute unit is a multiprocessor. Units and caches are those of an MI300X and of a Radeon RX 7900 XTX.
+inline constexpr Limits kCdnaDevices[] = {
+    {"gfx942", 0, 64, 64 << 10, 64 << 10, 1024, 2048, 304, 256 << 20},
+};
+inline constexpr Limits kRdnaDevices[] = {
+    {"gfx1100", 0, 32, 64 << 10, 64 << 10, 1024, 1024, 96, 96 << 20},
 };
 
 // Device memory: exactly these bytes may be touched by kernels. nullptr where there is none left. All bytes start as
@@ -97,14 +106,14 @@ using Where = std::source_location;
 [[gnu::const]] char* shared();
 
 void sync_threads(Where where);
-void sync_warp(uint32_t mask, Where where);
+void sync_warp(uint64_t mask, Where where);
 void sync_group(int id, int threads, Where where);
 void fence(Where where);
 [[noreturn]] void trap(Where where);
 
 enum class Shuffle : uint8_t { kFrom, kXor, kUp, kDown };
 uint32_t shuffle(Shuffle kind, uint32_t value, int argument, Where where);
-uint32_t ballot(bool predicate, Where where);
+uint64_t ballot(bool predicate, Where where);
 
 float atomic_add(float* p, float v, Where where);
 int32_t atomic_add(int32_t* p, int32_t v, Where where);

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <string>
 
 namespace gatun::simt_test {
 
@@ -34,5 +35,15 @@ extern const Kernel kTickets;
 
 // Known requests to the memories: 1 warp reads in[0..31], in[0..31] with stride 2, and the banks with the given stride.
 extern const Kernel kCounted;
+
+// Whether the message has one of the words between bars.
+inline bool says(const std::string& message, const std::string& words) {
+  for (size_t from = 0;;) {
+    const size_t bar = words.find('|', from);
+    if (message.find(words.substr(from, bar - from)) != std::string::npos) return true;
+    if (bar == std::string::npos) return false;
+    from = bar + 1;
+  }
+}
 
 }  // namespace gatun::simt_test

@@ -57,16 +57,6 @@ Outcome run(Kernel kernel, int blocks, int threads, int shared_bytes, uint64_t s
   return outcome;
 }
 
-// Whether the message has one of the words between bars.
-bool says(const std::string& message, const std::string& words) {
-  for (size_t from = 0;;) {
-    const size_t bar = words.find('|', from);
-    if (message.find(words.substr(from, bar - from)) != std::string::npos) return true;
-    if (bar == std::string::npos) return false;
-    from = bar + 1;
-  }
-}
-
 class Faults : public testing::TestWithParam<int> {};
 
 TEST_P(Faults, OnEverySchedule) {
