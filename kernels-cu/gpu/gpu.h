@@ -3,8 +3,9 @@
 //
 // A half is a header that provides the names below in gatun::gpu, the same ones with the same meaning:
 //   nvidia.h   NVIDIA, compute capability 8.0 and up, by nvcc
+//   amd.h      AMD, gfx90a and up, by clang (in rocm-adapter/gpu)
 //   model.h    the host model, by any C++ compiler, with GATUN_GPU_MODEL defined
-// AMD is a third one. What one architecture alone has lies in a header of its own beside these (hopper.h: wgmma of sm_90a),
+// What one architecture alone has lies in a header of its own beside these (hopper.h: wgmma of sm_90a),
 // for the tiles that use it.
 //
 //   GPU_KERNEL(threads, min_blocks) void name(Args args)   a kernel: one argument, a structure that can be copied bitwise
@@ -40,12 +41,14 @@
 
 #include "gpu/wave.h"
 
-#if defined(__CUDACC__)
+#if defined(__HIP__)
+#include "gpu/amd.h"
+#elif defined(__CUDACC__)
 #include "gpu/nvidia.h"
 #elif defined(GATUN_GPU_MODEL)
 #include "gpu/model.h"
 #else
-#error "kernels are compiled by nvcc, or for the host model with GATUN_GPU_MODEL"
+#error "kernels are compiled by nvcc, by clang for HIP, or for the host model with GATUN_GPU_MODEL"
 #endif
 
 namespace gatun::gpu {

@@ -1,0 +1,102 @@
+#!/usr/bin/env python3
+"""What the compiler gave each kernel of AMD code objects, compared with the table that is checked in.
+
+  resources.py --readelf PROGRAM --table resources.txt [--write] FILE.ARCH.co...
+
+Of each file, kernel and architecture the table has, over all instances of the kernel's template: how many there are, the most vector,
+accumulation and scalar registers, scalar registers that were spilled (to lanes of vector registers, not to memory), and the fewest waves
+that a SIMD holds. A kernel that spills vector registers, has scratch memory, static LDS or a stack of unknown size, or is for another
+width of waves, is an error whatever the table says. Lines of the table for architectures that are not given are left alone.
+"""
+import argparse
+import os
+import re
+import subprocess
+import sys
+
+# "User Guide for AMDGPU Backend" of LLVM: vector registers of a SIMD's lane (accumulation registers among them on CDNA 2 and
+# later), the granule that they are handed out in, and waves at most.
+VECTOR_REGISTERS = {"gfx90a": (512, 8, 8), "gfx942": (512, 8, 8), "gfx950": (512, 8, 8), "gfx1100": (1536, 24, 16),
+                    "gfx1200": (1536, 24, 16)}
+FIELDS = ("agpr_count", "vgpr_count", "sgpr_count", "sgpr_spill_count", "vgpr_spill_count", "private_segment_fixed_size",
+          "group_segment_fixed_size", "wavefront_size")
+
+
+def kernels_of(readelf, path):
+    """(name of the template, fields) of each kernel, from the metadata notes."""
+    notes = subprocess.run([readelf, "--notes", path], check=True, capture_output=True, text=True).stdout
+    for text in re.split(r"^  - \.a", notes, flags=re.M)[1:]:
+        text = "    .a" + text
+        fields = {field: int(re.search(rf"^ +\.{field}: +(\d+)", text, re.M).group(1)) for field in FIELDS}
+        fields["dynamic_stack"] = re.search(r"\.uses_dynamic_stack: +(\w+)", text).group(1) == "true"
+        mangled = re.search(r"^ +\.name: +(\S+)", text, re.M).group(1)
+        # The last name of a nested one: _ZN5gatun3gpu12_GLOBAL__N_19norm_rowsI...
+        rest, name = re.sub(r"^_ZN?", "", mangled), mangled
+        while match := re.match(r"(\d+)", rest):
+            end = match.end() + int(match.group(1))
+            name, rest = rest[match.end():end], rest[end:]
+        yield name, mangled, fields
+
+
+def waves(arch, fields):
+    total, granule, most = VECTOR_REGISTERS[arch]
+    used = max(fields["vgpr_count"], 1)
+    return min(most, total // ((used + granule - 1) // granule * granule))
+
+
+def measure(readelf, paths):
+    rows, errors = {}, []
+    for path in paths:
+        source, arch = os.path.basename(path).split(".")[:2]
+        for name, mangled, fields in kernels_of(readelf, path):
+            wrong = [what for what, bad in (
+                ("vector registers are spilled", fields["vgpr_spill_count"] != 0),
+                ("there is scratch memory", fields["private_segment_fixed_size"] != 0),
+                ("there is static LDS", fields["group_segment_fixed_size"] != 0),
+                ("the stack has no known size", fields["dynamic_stack"]),
+                ("the wave has another width", fields["wavefront_size"] != (64 if arch.startswith("gfx9") else 32))) if bad]
+            errors += [f"{path}: {mangled}: {what}" for what in wrong]
+            row = rows.setdefault((source, name, arch), [0, 0, 0, 0, 0, 99])
+            row[0] += 1
+            for i, field in enumerate(("vgpr_count", "agpr_count", "sgpr_count", "sgpr_spill_count"), 1):
+                row[i] = max(row[i], fields[field])
+            row[5] = min(row[5], waves(arch, fields))
+    return {key: " ".join(map(str, row)) for key, row in rows.items()}, errors
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--readelf", required=True)
+    parser.add_argument("--table", required=True)
+    parser.add_argument("--write", action="store_true")
+    parser.add_argument("files", nargs="+")
+    arguments = parser.parse_args()
+    found, errors = measure(arguments.readelf, arguments.files)
+    architectures = {arch for _, _, arch in found}
+    header, table = [], {}
+    if os.path.exists(arguments.table):
+        with open(arguments.table) as lines:
+            for line in lines:
+                if line.startswith("#"):
+                    header.append(line)
+                elif line.strip():
+                    source, name, arch, *numbers = line.split()
+                    table[source, name, arch] = " ".join(numbers)
+    if arguments.write:
+        merged = {key: row for key, row in table.items() if key[2] not in architectures} | found
+        with open(arguments.table, "w") as to:
+            to.writelines(header)
+            to.writelines(f"{' '.join(key)} {merged[key]}\n" for key in sorted(merged))
+    else:
+        here = {key: row for key, row in table.items() if key[2] in architectures}
+        for key in sorted(here.keys() | found.keys()):
+            if here.get(key) != found.get(key):
+                errors.append(f"{' '.join(key)}: the table has {here.get(key, 'nothing')}, the code object {found.get(key, 'nothing')}")
+    for error in errors:
+        print(error, file=sys.stderr)
+    print(f"{len(found)} kernels of {len(arguments.files)} code objects, {len(errors)} differences")
+    return 1 if errors else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
