@@ -1,5 +1,5 @@
 # The ROCm backend: whether it is built, and for what. It needs clang 22 with lld and the offload bundler (Debian: clang-22 lld-22
-# clang-tools-22), and nothing of ROCm.
+# clang-tools-22 llvm-22), and nothing of ROCm.
 #
 # GATUN_ROCM        OFF, or ON (an error where the compiler is not found)
 # GATUN_ROCM_ARCHITECTURES
@@ -25,7 +25,8 @@ function(gatun_hip_objects out wave architectures objects code_objects)
     -I${PROJECT_SOURCE_DIR}/native/include -I${PROJECT_SOURCE_DIR}/native/src)
   file(MAKE_DIRECTORY ${out})
   foreach(source IN LISTS ARGN)
-    string(REPLACE "/" "_" stem ${source})
+    string(REGEX REPLACE "^.*rocm-adapter/" "" stem ${source})
+    string(REPLACE "/" "_" stem ${stem})
     string(REPLACE ".cu" "" stem ${out}/${stem})
     set(file ${PROJECT_SOURCE_DIR}/kernels-cu/${source})
     set(targets host-x86_64-unknown-linux-gnu)

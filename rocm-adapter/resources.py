@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
 """What the compiler gave each kernel of AMD code objects, compared with the table that is checked in.
 
-  resources.py --readelf PROGRAM --table resources.txt [--write] FILE.ARCH.co...
+  resources.py --readelf PROGRAM --objdump PROGRAM --table resources.txt [--write] FILE.ARCH.co...
 
 Of each file, kernel and architecture the table has, over all instances of the kernel's template: how many there are, the most vector,
-accumulation and scalar registers, scalar registers that were spilled (to lanes of vector registers, not to memory), and the fewest waves
-that a SIMD holds. A kernel that spills vector registers, has scratch memory, static LDS or a stack of unknown size, or is for another
+accumulation and scalar registers, scalar registers that were spilled (to lanes of vector registers, not to memory), the fewest waves
+that a SIMD holds, and instructions of the matrix unit and of the flat address space in all of its code. A kernel that spills vector registers, has scratch memory, static LDS or a stack of unknown size, or is for another
 width of waves, is an error whatever the table says. Lines of the table for architectures that are not given are left alone.
 """
 import argparse
@@ -22,6 +22,26 @@ FIELDS = ("agpr_count", "vgpr_count", "sgpr_count", "sgpr_spill_count", "vgpr_sp
           "group_segment_fixed_size", "wavefront_size")
 
 
+def template_of(mangled):
+    """The last name of a nested one: norm_rows of _ZN5gatun3gpu12_GLOBAL__N_19norm_rowsI..."""
+    rest, name = re.sub(r"^_ZN?", "", mangled), mangled
+    while match := re.match(r"(\d+)", rest):
+        end = match.end() + int(match.group(1))
+        name, rest = rest[match.end():end], rest[end:]
+    return name
+
+
+def instructions_of(objdump, path):
+    """(matrix, flat) instructions by the name of the template."""
+    counts, name = {}, None
+    for line in subprocess.run([objdump, "-d", path], check=True, capture_output=True, text=True).stdout.splitlines():
+        if match := re.match(r"[0-9a-f]+ <(\S+)>:", line):
+            name = template_of(match.group(1))
+        elif match := re.match(r"\s+(v_s?w?mfma|v_wmma|flat)_", line):
+            counts.setdefault(name, [0, 0])["flat" == match.group(1)] += 1
+    return counts
+
+
 def kernels_of(readelf, path):
     """(name of the template, fields) of each kernel, from the metadata notes."""
     notes = subprocess.run([readelf, "--notes", path], check=True, capture_output=True, text=True).stdout
@@ -30,12 +50,7 @@ def kernels_of(readelf, path):
         fields = {field: int(re.search(rf"^ +\.{field}: +(\d+)", text, re.M).group(1)) for field in FIELDS}
         fields["dynamic_stack"] = re.search(r"\.uses_dynamic_stack: +(\w+)", text).group(1) == "true"
         mangled = re.search(r"^ +\.name: +(\S+)", text, re.M).group(1)
-        # The last name of a nested one: _ZN5gatun3gpu12_GLOBAL__N_19norm_rowsI...
-        rest, name = re.sub(r"^_ZN?", "", mangled), mangled
-        while match := re.match(r"(\d+)", rest):
-            end = match.end() + int(match.group(1))
-            name, rest = rest[match.end():end], rest[end:]
-        yield name, mangled, fields
+        yield template_of(mangled), mangled, fields
 
 
 def waves(arch, fields):
@@ -44,10 +59,11 @@ def waves(arch, fields):
     return min(most, total // ((used + granule - 1) // granule * granule))
 
 
-def measure(readelf, paths):
+def measure(readelf, objdump, paths):
     rows, errors = {}, []
     for path in paths:
         source, arch = os.path.basename(path).split(".")[:2]
+        instructions = instructions_of(objdump, path)
         for name, mangled, fields in kernels_of(readelf, path):
             wrong = [what for what, bad in (
                 ("vector registers are spilled", fields["vgpr_spill_count"] != 0),
@@ -56,7 +72,7 @@ def measure(readelf, paths):
                 ("the stack has no known size", fields["dynamic_stack"]),
                 ("the wave has another width", fields["wavefront_size"] != (64 if arch.startswith("gfx9") else 32))) if bad]
             errors += [f"{path}: {mangled}: {what}" for what in wrong]
-            row = rows.setdefault((source, name, arch), [0, 0, 0, 0, 0, 99])
+            row = rows.setdefault((source, name, arch), [0, 0, 0, 0, 0, 99, *instructions.get(name, (0, 0))])
             row[0] += 1
             for i, field in enumerate(("vgpr_count", "agpr_count", "sgpr_count", "sgpr_spill_count"), 1):
                 row[i] = max(row[i], fields[field])
@@ -67,11 +83,12 @@ def measure(readelf, paths):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--readelf", required=True)
+    parser.add_argument("--objdump", required=True)
     parser.add_argument("--table", required=True)
     parser.add_argument("--write", action="store_true")
     parser.add_argument("files", nargs="+")
     arguments = parser.parse_args()
-    found, errors = measure(arguments.readelf, arguments.files)
+    found, errors = measure(arguments.readelf, arguments.objdump, arguments.files)
     architectures = {arch for _, _, arch in found}
     header, table = [], {}
     if os.path.exists(arguments.table):

@@ -53,7 +53,7 @@ struct ColumnFinish {
   GPU_DEVICE void scale(int64_t row, const Sum (&sums)[kCount], float (&x)[kCount]) const {
     if constexpr (kInt8) {
       const float row_scale = args.row_scales[row];
-      const uint32_t row_zero = static_cast<uint32_t>(args.row_zeros[row]);
+      const uint32_t row_zero = static_cast<uint32_t>(args.row_zeros[row]) - static_cast<uint32_t>(kByteShift);
       GPU_UNROLL
       for (int w = 0; w < kCount; ++w) {
         const uint32_t difference = static_cast<uint32_t>(sums[w]) - row_zero * sum[w];

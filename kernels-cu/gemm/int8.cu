@@ -1,5 +1,5 @@
 // GEMM with INT8 weights: see kernels.cu.
-#include "gemm/products.h"
+#include "gemm/mma_products.h"
 
 namespace gatun::gpu::gemm {
 namespace {

@@ -109,6 +109,10 @@ struct ReduceArgs {
   int32_t splits, s8;
 };
 
+// Rows in 8 bits are multiplied as u8 less this: CDNA's unit, the one of waves of 64, has s8 by s8 alone. So sums lack it times their
+// column's sum of weights, which the epilogue takes in with the zero point.
+constexpr int kByteShift = kWarp == 64 ? 128 : 0;
+
 // One tile shape of one format. The plan takes the one that its estimate says is the fastest for the rows of a run.
 struct Variant {
   int32_t format;

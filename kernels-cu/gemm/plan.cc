@@ -210,7 +210,7 @@ class GemmPlan final : public Plan {
         const ProjectArgs project = {a, a_stride_, here, k_, args.lora_a, static_cast<int32_t>(rank_), lora_scale_,
                                      reinterpret_cast<float*>(scratch + workspace.projected_at), projected_stride(),
                                      vector_a};
-        status = gpu::launch(stream.queue, project_kernel_, {ceil_div(here, kProjectRows), ceil_div(rank_, 32)}, kProjectThreads,
+        status = gpu::launch(stream.queue, project_kernel_, {ceil_div(here, kProjectRows), ceil_div(rank_, kWarp)}, kProjectThreads,
                              kProjectShared, &project, message);
       }
       if (status != GTN_OK) return status;

@@ -5,8 +5,8 @@
 //   nvidia.h   NVIDIA, compute capability 8.0 and up, by nvcc
 //   amd.h      AMD, gfx90a and up, by clang (in rocm-adapter/gpu)
 //   model.h    the host model, by any C++ compiler, with GATUN_GPU_MODEL defined
-// What one architecture alone has lies in a header of its own beside these (hopper.h: wgmma of sm_90a),
-// for the tiles that use it.
+// What one architecture alone has lies in a header of its own beside these, for the tiles that use it: hopper.h (wgmma of sm_90a),
+// and matrix.h of rocm-adapter/gpu (MFMA and WMMA). Tables of tiles say which kernels are made of what.
 //
 //   GPU_KERNEL(threads, min_blocks) void name(Args args)   a kernel: one argument, a structure that can be copied bitwise
 //   GPU_DEVICE                       before a function of the device's
@@ -17,16 +17,21 @@
 //   thread()  block_x/y/z()  grid_x/y/z()  lane()  warp()  kWarp    one-dimensional blocks, three-dimensional grids
 //   Lanes                            an unsigned number with a bit for each lane of a warp, which has 32 or 64 (wave.h)
 //   shared()                         the block's dynamic shared memory, 128-byte aligned; there is no other
-//   sync_threads()  sync_warp(mask)  sync_group(id, threads)        the last: a named barrier of 1 to 15, whole warps
+//   sync_threads()  sync_warp(mask)  sync_group(id, threads)        the last: a named barrier of 1 to 15, whole warps; not on AMD
 //   shuffle(v, from)  shuffle_xor(v, mask)  shuffle_up(v, n)  shuffle_down(v, n)  ballot(p)  any(p)  all(p)
 //                                    by all threads of a warp; of 4-byte values
 //   atomic_add(p, v)  atomic_max(p, v)  fence()                     global or shared memory
 //   copy_async_16(shared, global, valid)  copy_async_commit()  copy_async_wait<N>()
 //                                    16 bytes, 16-byte aligned on both sides, of which the first `valid` are read and the
 //                                    others become 0; wait leaves the N latest groups of this thread under way
+// On NVIDIA:
 //   load_matrix_x4/x2(r, row)  load_matrix_x4/x2_transposed(r, row) ldmatrix: lane i's pointer is row i % 8 of matrix i / 8
 //   mma_bf16(c, a, b)  mma_f16       c += a b, m16n8k16, FP32 sums
 //   mma_s8(c, a, b)  mma_u8s8        m16n8k32, 32-bit sums
+// On AMD, 16 by 16 sums; matrix.h makes products of them:
+//   mfma_bf16(c, a, b)  mfma_s8      16 and 32 of k, waves of 64
+//   wmma_bf16(c, a, b)  wmma_u8s8    16 of k, waves of 32
+// On all:
 //   exp2_approx(x)                   2^x to about 2 ulp, results below the normal range are 0
 //   fma(a, b, c)  sqrt(x)  rint(x)   FP32, rounded once; nothing else is contracted: FMA only where written
 //   greater_of(a, b)                 of a NaN and a number, the number

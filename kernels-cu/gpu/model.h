@@ -132,6 +132,32 @@ GPU_DEVICE void mma_u8s8(int32_t (&c)[4], const uint32_t (&a)[4], const uint32_t
   mma(simt::mma_u8s8, c, a, b, where);
 }
 
+// AMD's: see rocm-adapter/gpu/matrix.h.
+template <typename Sum, int kSums, int kOperands>
+GPU_DEVICE void multiply(simt::MatrixKind kind, Sum (&c)[kSums], const uint32_t (&a)[kOperands], const uint32_t (&b)[kOperands],
+                         Where where) {
+  const auto wide = [](const auto& from) {
+    simt::U8 to = {};
+    constexpr int kWords = static_cast<int>(sizeof from / 4);
+    for (int i = 0; i < kWords; ++i) (i < 4 ? to.low : to.high)[i % 4] = bits_as<uint32_t>(from[i]);
+    return to;
+  };
+  const simt::U8 d = simt::multiply(kind, wide(c), wide(a), wide(b), where);
+  for (int i = 0; i < kSums; ++i) c[i] = bits_as<Sum>((i < 4 ? d.low : d.high)[i % 4]);
+}
+GPU_DEVICE void mfma_bf16(float (&c)[4], const uint32_t (&a)[2], const uint32_t (&b)[2], Where where = Where::current()) {
+  multiply(simt::MatrixKind::kMfmaBf16, c, a, b, where);
+}
+GPU_DEVICE void mfma_s8(int32_t (&c)[4], const uint32_t (&a)[2], const uint32_t (&b)[2], Where where = Where::current()) {
+  multiply(simt::MatrixKind::kMfmaS8, c, a, b, where);
+}
+GPU_DEVICE void wmma_bf16(float (&c)[8], const uint32_t (&a)[8], const uint32_t (&b)[8], Where where = Where::current()) {
+  multiply(simt::MatrixKind::kWmmaBf16, c, a, b, where);
+}
+GPU_DEVICE void wmma_u8s8(int32_t (&c)[8], const uint32_t (&a)[4], const uint32_t (&b)[4], Where where = Where::current()) {
+  multiply(simt::MatrixKind::kWmmaU8S8, c, a, b, where);
+}
+
 // Arithmetic. Files are compiled with -ffp-contract=off.
 GPU_DEVICE float fma(float a, float b, float c) { return __builtin_fmaf(a, b, c); }
 GPU_DEVICE double fma(double a, double b, double c) { return __builtin_fma(a, b, c); }

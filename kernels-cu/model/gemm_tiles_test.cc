@@ -147,6 +147,8 @@ void check(const Variant& variant, const Product& product) {
       if (splits == 1) {
         actual = static_cast<double>(out[static_cast<size_t>(r * n + c)]);
         if (int8) expected -= zeros[static_cast<size_t>(r)] * columns;
+      } else if (int8) {
+        expected -= kByteShift * columns;
       }
       if (actual != static_cast<double>(expected) && wrong++ < 3) {
         ADD_FAILURE() << "row " << r << ", column " << c << " is " << actual << ", expected " << expected;

@@ -58,7 +58,7 @@ struct Touch {
 };
 
 enum class State : uint8_t { kReady, kInWarp, kInBarrier, kLeft };
-enum class Op : uint8_t { kSync, kShuffle, kBallot, kLoadMatrix, kMmaBf16, kMmaF16, kMmaS8, kMmaU8S8 };
+enum class Op : uint8_t { kSync, kShuffle, kBallot, kLoadMatrix, kMmaBf16, kMmaF16, kMmaS8, kMmaU8S8, kMultiply };
 
 struct alignas(64) Fiber {
   void* stack;
@@ -81,6 +81,7 @@ struct alignas(64) Fiber {
     uint64_t votes;
   } c;
   uint32_t a[4], b[2];
+  uint32_t wide_a[8], wide_b[8], wide_c[8];  // of kMultiply
   // Asynchronous copies: those before `first_copy` are done, those of group `committed` not yet committed.
   std::vector<Touch> touches;
   std::vector<Copy> copies;

@@ -1,3 +1,4 @@
+#include "model/instructions.h"
 #include "simt/block.h"
 #include "simt/fiber.h"
 
@@ -164,7 +165,8 @@ inline void make_ready(Block& block, int warp, LaneMask lanes) {
 
 const char* name_of(Op op) {
   static const char* const names[] = {"sync_warp", "a shuffle", "a vote", "load_matrix",
-                                      "mma_bf16",  "mma_f16",   "mma_s8", "mma_u8s8"};
+                                      "mma_bf16",  "mma_f16",   "mma_s8", "mma_u8s8",
+                                      "a matrix instruction"};
   return names[static_cast<int>(op)];
 }
 
@@ -317,6 +319,26 @@ void run_mma(Fiber* lanes) {
   }
 }
 
+void run_multiply(Block& block, Fiber* lanes) {
+  uint32_t (*c[kLanes])[8];
+  const uint32_t (*a[kLanes])[8];
+  const uint32_t (*b[kLanes])[8];
+  for (int lane = 0; lane < block.lanes; ++lane) {
+    c[lane] = &lanes[lane].wide_c;
+    a[lane] = &lanes[lane].wide_a;
+    b[lane] = &lanes[lane].wide_b;
+    if (lanes[lane].kind != lanes[0].kind) divergence(block, lanes[0], lanes[lane], "not the same matrix instruction");
+  }
+  const auto matrix = static_cast<MatrixKind>(lanes[0].kind);
+  if (amd::shape_of(matrix).lanes != block.lanes) {
+    fail(block, "a matrix instruction of warps of %d", amd::shape_of(matrix).lanes);
+  }
+  if (!amd::multiply(matrix, c, a, b)) {
+    fail(block, "lanes of warp %d that must hold an operand alike do not, at %s:%u", lanes[0].warp,
+         short_name(lanes[0].where.file_name()), lanes[0].where.line());
+  }
+}
+
 // Lanes of the mask come after all that they did before.
 void order_lanes(const Block& block, Warp& warp, LaneMask mask) {
   if (mask == block.all) {
@@ -386,6 +408,9 @@ void in_warp(Block& block, Fiber& fiber, Op op, LaneMask mask, const Where& wher
       }
       case Op::kLoadMatrix:
         run_matrix(block, lanes);
+        break;
+      case Op::kMultiply:
+        run_multiply(block, lanes);
         break;
       default:
         run_mma(lanes);
@@ -992,6 +1017,18 @@ F4 mma_bf16(F4 c, U4 a, uint64_t b, Where where) { return run_mma(Op::kMmaBf16, 
 F4 mma_f16(F4 c, U4 a, uint64_t b, Where where) { return run_mma(Op::kMmaF16, c, a, b, where); }
 I4 mma_s8(I4 c, U4 a, uint64_t b, Where where) { return run_mma(Op::kMmaS8, c, a, b, where); }
 I4 mma_u8s8(I4 c, U4 a, uint64_t b, Where where) { return run_mma(Op::kMmaU8S8, c, a, b, where); }
+
+U8 multiply(MatrixKind kind, U8 c, U8 a, U8 b, Where where) {
+  Block& block = *running;
+  Fiber& fiber = *block.current;
+  fiber.kind = static_cast<uint8_t>(kind);
+  std::memcpy(fiber.wide_a, &a, sizeof a);
+  std::memcpy(fiber.wide_b, &b, sizeof b);
+  std::memcpy(fiber.wide_c, &c, sizeof c);
+  in_warp(block, fiber, Op::kMultiply, block.all, where);
+  std::memcpy(&c, fiber.wide_c, sizeof c);
+  return c;
+}
 
 namespace {
 

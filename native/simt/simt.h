@@ -136,6 +136,13 @@ F4 mma_f16(F4 c, U4 a, uint64_t b, Where where);
 I4 mma_s8(I4 c, U4 a, uint64_t b, Where where);
 I4 mma_u8s8(I4 c, U4 a, uint64_t b, Where where);
 
+// AMD's matrix instructions (rocm-adapter/model), on up to eight registers of A, of B and of sums.
+struct U8 {
+  U4 low, high;
+};
+enum class MatrixKind : uint8_t { kMfmaBf16, kMfmaF16, kMfmaS8, kWmmaBf16, kWmmaF16, kWmmaU8S8 };
+U8 multiply(MatrixKind kind, U8 c, U8 a, U8 b, Where where);
+
 U4 load_16(const void* p, Where where);
 uint64_t load_8(const void* p, Where where);
 uint32_t load_4(const void* p, Where where);

@@ -1,7 +1,6 @@
-// The families that the AMD build leaves out: their kernels are written for mma.sync's fragments, and their tiles for more shared
-// memory than the 64 KiB of LDS that a work group has. A plan says so; nothing falls back to anything.
+// What the AMD build leaves out: attention, whose kernels hand the fragments of one product on to the next as mma.sync lays them out,
+// and the loops that measure limits. A plan says so; nothing falls back to anything.
 #include "attention/plan.h"
-#include "gemm/plan.h"
 #include "limits/limits.h"
 
 namespace gatun::gpu {
@@ -13,15 +12,6 @@ gtn_status declined(const char* family, gtn_message* message) {
 }
 
 }  // namespace
-
-gtn_status gemm_plan(Device&, const gtn_gemm_desc&, Plan**, gtn_plan_info*, gtn_message* message) {
-  return declined("gemm", message);
-}
-bool gemm_serves(const Device&, int32_t) { return false; }
-gtn_status gemm_weights_pack(Device&, const gtn_weights_desc&, const void*, void**, gtn_weights_info*, gtn_message* message) {
-  return declined("packed weights", message);
-}
-void gemm_weights_destroy(void*) {}
 
 gtn_status attention_plan(Device&, const gtn_attention_desc&, Plan**, gtn_plan_info*, gtn_message* message) {
   return declined("attention", message);

@@ -113,6 +113,102 @@ GPU_DEVICE T atomic_max(T* p, T v) {
   return __hip_atomic_fetch_max(p, v, __ATOMIC_RELAXED, __HIP_MEMORY_SCOPE_AGENT);
 }
 
+// Asynchronous copies: these wait at once, since a path from memory to LDS past the registers is in gfx950's instructions alone, in 16
+// bytes. What is to be under way is left to other waves.
+// A chunk is aligned, so all of it can be read where a part of it can: what is not valid is dropped.
+GPU_DEVICE void copy_async_16(void* to_shared, const void* from_global, int valid = 16) {
+  using Words = uint32_t __attribute__((ext_vector_type(4)));
+  Words v = {0, 0, 0, 0};
+  if (valid > 0) v = *(const __attribute__((address_space(1))) Words*)from_global;
+  if (valid < 16) {
+    GPU_UNROLL
+    for (int w = 0; w < 4; ++w) {
+      const int bytes = valid - 4 * w;
+      v[w] &= bytes >= 4 ? 0xffffffffu : bytes > 0 ? (1u << 8 * bytes) - 1u : 0u;
+    }
+  }
+  *(__attribute__((address_space(3))) Words*)to_shared = v;
+}
+GPU_DEVICE void copy_async_commit() {}
+template <int kUnderWay>
+GPU_DEVICE void copy_async_wait() {}
+
+// Matrix units, one function for each instruction that matrix.h makes products of. gfx90a has 16 of k in 8 bits where later CDNA
+// has 32, so there it is two.
+namespace amd {
+using Short4 = short __attribute__((ext_vector_type(4)));
+using Short8 = short __attribute__((ext_vector_type(8)));
+using Short16 = short __attribute__((ext_vector_type(16)));
+using Int2 = int __attribute__((ext_vector_type(2)));
+using Int4 = int __attribute__((ext_vector_type(4)));
+using Int8 = int __attribute__((ext_vector_type(8)));
+using Float4 = float __attribute__((ext_vector_type(4)));
+using Float8 = float __attribute__((ext_vector_type(8)));
+template <typename To, typename From>
+GPU_DEVICE To as(const From& from) {
+  static_assert(sizeof(To) == sizeof(From));
+  To to;
+  __builtin_memcpy(&to, &from, sizeof to);
+  return to;
+}
+template <typename Vector, typename Sum, int kSums>
+GPU_DEVICE void put(const Vector& from, Sum (&c)[kSums]) {
+  GPU_UNROLL
+  for (int i = 0; i < kSums; ++i) c[i] = from[i];
+}
+}  // namespace amd
+
+#if defined(__HIP_DEVICE_COMPILE__)
+#if GATUN_GPU_WAVE == 64
+GPU_DEVICE void mfma_bf16(float (&c)[4], const uint32_t (&a)[2], const uint32_t (&b)[2]) {
+  amd::put(__builtin_amdgcn_mfma_f32_16x16x16bf16_1k(amd::as<amd::Short4>(a), amd::as<amd::Short4>(b), amd::as<amd::Float4>(c), 0,
+                                                     0, 0),
+           c);
+}
+GPU_DEVICE void mfma_s8(int32_t (&c)[4], const uint32_t (&a)[2], const uint32_t (&b)[2]) {
+#if defined(__gfx90a__)
+  const amd::Int4 first = __builtin_amdgcn_mfma_i32_16x16x16i8(static_cast<int>(a[0]), static_cast<int>(b[0]),
+                                                               amd::as<amd::Int4>(c), 0, 0, 0);
+  amd::put(__builtin_amdgcn_mfma_i32_16x16x16i8(static_cast<int>(a[1]), static_cast<int>(b[1]), first, 0, 0, 0), c);
+#else
+  amd::put(__builtin_amdgcn_mfma_i32_16x16x32_i8(amd::as<long>(a), amd::as<long>(b), amd::as<amd::Int4>(c), 0, 0, 0), c);
+#endif
+}
+#elif defined(__GFX12__)
+GPU_DEVICE void wmma_bf16(float (&c)[8], const uint32_t (&a)[4], const uint32_t (&b)[4]) {
+  amd::put(__builtin_amdgcn_wmma_f32_16x16x16_bf16_w32_gfx12(amd::as<amd::Short8>(a), amd::as<amd::Short8>(b),
+                                                             amd::as<amd::Float8>(c)),
+           c);
+}
+GPU_DEVICE void wmma_u8s8(int32_t (&c)[8], const uint32_t (&a)[2], const uint32_t (&b)[2]) {
+  amd::put(__builtin_amdgcn_wmma_i32_16x16x16_iu8_w32_gfx12(false, amd::as<amd::Int2>(a), true, amd::as<amd::Int2>(b),
+                                                            amd::as<amd::Int8>(c), false),
+           c);
+}
+#else
+GPU_DEVICE void wmma_bf16(float (&c)[8], const uint32_t (&a)[8], const uint32_t (&b)[8]) {
+  amd::put(__builtin_amdgcn_wmma_f32_16x16x16_bf16_w32(amd::as<amd::Short16>(a), amd::as<amd::Short16>(b),
+                                                       amd::as<amd::Float8>(c)),
+           c);
+}
+GPU_DEVICE void wmma_u8s8(int32_t (&c)[8], const uint32_t (&a)[4], const uint32_t (&b)[4]) {
+  amd::put(__builtin_amdgcn_wmma_i32_16x16x16_iu8_w32(false, amd::as<amd::Int4>(a), true, amd::as<amd::Int4>(b),
+                                                      amd::as<amd::Int8>(c), false),
+           c);
+}
+#endif
+#else
+// The host's pass looks at kernels without making code of them.
+template <typename Sum, int kSums, int kOperands>
+GPU_DEVICE void mfma_bf16(Sum (&)[kSums], const uint32_t (&)[kOperands], const uint32_t (&)[kOperands]) {}
+template <typename Sum, int kSums, int kOperands>
+GPU_DEVICE void mfma_s8(Sum (&)[kSums], const uint32_t (&)[kOperands], const uint32_t (&)[kOperands]) {}
+template <typename Sum, int kSums, int kOperands>
+GPU_DEVICE void wmma_bf16(Sum (&)[kSums], const uint32_t (&)[kOperands], const uint32_t (&)[kOperands]) {}
+template <typename Sum, int kSums, int kOperands>
+GPU_DEVICE void wmma_u8s8(Sum (&)[kSums], const uint32_t (&)[kOperands], const uint32_t (&)[kOperands]) {}
+#endif
+
 // Arithmetic. Files are compiled with -ffp-contract=off.
 GPU_DEVICE float fma(float a, float b, float c) { return __builtin_fmaf(a, b, c); }
 GPU_DEVICE float sqrt(float x) { return __builtin_sqrtf(x); }
