@@ -43,7 +43,7 @@ function(gatun_hip_objects out wave architectures objects code_objects)
       list(APPEND parts ${part})
     endforeach()
     add_custom_command(OUTPUT ${stem}.hipfb
-      COMMAND ${GATUN_HIP_BUNDLER} -type=o -targets=${targets} ${inputs} -output=${stem}.hipfb
+      COMMAND ${GATUN_HIP_BUNDLER} -type=o -bundle-align=4096 -targets=${targets} ${inputs} -output=${stem}.hipfb
       DEPENDS ${parts} COMMENT "Bundling ${source}" VERBATIM)
     add_custom_command(OUTPUT ${stem}.o
       COMMAND ${GATUN_HIP_CLANG} ${common} --offload-host-only --no-offload-new-driver -O2 -fPIC -fvisibility=hidden

@@ -381,6 +381,8 @@ int hipEventElapsedTime(float* milliseconds, hip::Event start, hip::Event end) {
 int hipModuleLoadData(hip::Module* module, const void* image) {
   FAKE_ENTER("hipModuleLoadData");
   const auto* bytes = static_cast<const char*>(image);
+  // Runtimes may map segments as they lie: a code object begins with a page, as in the bundles that clang makes by itself.
+  if (reinterpret_cast<uintptr_t>(image) % 4096 != 0) return answer(kInvalidImage);
   if (std::memcmp(bytes, ELFMAG, SELFMAG) != 0 || header_of(bytes)->e_machine != kMachine) return answer(kInvalidImage);
   const std::string& whole = state().devices[static_cast<size_t>(state().device)];
   const std::string arch = whole.substr(0, whole.find(':'));
