@@ -3,10 +3,12 @@
 
   resources.py --readelf PROGRAM --objdump PROGRAM --table resources.txt [--write] FILE.ARCH.co...
 
-Of each file, kernel and architecture the table has, over all instances of the kernel's template: how many there are, the most vector,
-accumulation and scalar registers, scalar registers that were spilled (to lanes of vector registers, not to memory), the fewest waves
-that a SIMD holds, and instructions of the matrix unit and of the flat address space in all of its code. A kernel that spills vector registers, has scratch memory, static LDS or a stack of unknown size, or is for another
-width of waves, is an error whatever the table says. Lines of the table for architectures that are not given are left alone.
+Of each file, kernel and architecture the table has, over all instances of the kernel's template: how many there are,
+the most vector, accumulation and scalar registers, scalar registers that were spilled (to lanes of vector registers,
+not to memory), the fewest waves that a SIMD holds, and instructions of the matrix unit and of the flat address space
+in all of its code. A kernel that spills vector registers, has scratch memory, static LDS or a stack of unknown size,
+or is for another width of waves, is an error whatever the table says. Lines of the table for architectures that are
+not given are left alone.
 """
 import argparse
 import os
@@ -47,7 +49,8 @@ def kernels_of(readelf, path):
     notes = subprocess.run([readelf, "--notes", path], check=True, capture_output=True, text=True).stdout
     for text in re.split(r"^  - \.a", notes, flags=re.M)[1:]:
         text = "    .a" + text
-        fields = {field: int(re.search(rf"^ +\.{field}: +(\d+)", text, re.M).group(1)) for field in FIELDS}
+        found = {field: re.search(rf"^ +\.{field}: +(\d+)", text, re.M) for field in FIELDS}
+        fields = {field: int(match.group(1)) if match else 0 for field, match in found.items()}  # RDNA has no AGPRs
         fields["dynamic_stack"] = re.search(r"\.uses_dynamic_stack: +(\w+)", text).group(1) == "true"
         mangled = re.search(r"^ +\.name: +(\S+)", text, re.M).group(1)
         yield template_of(mangled), mangled, fields
@@ -108,7 +111,8 @@ def main():
         here = {key: row for key, row in table.items() if key[2] in architectures}
         for key in sorted(here.keys() | found.keys()):
             if here.get(key) != found.get(key):
-                errors.append(f"{' '.join(key)}: the table has {here.get(key, 'nothing')}, the code object {found.get(key, 'nothing')}")
+                errors.append(f"{' '.join(key)}: the table has {here.get(key, 'nothing')}, "
+                              f"the code object {found.get(key, 'nothing')}")
     for error in errors:
         print(error, file=sys.stderr)
     print(f"{len(found)} kernels of {len(arguments.files)} code objects, {len(errors)} differences")

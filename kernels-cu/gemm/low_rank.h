@@ -1,10 +1,11 @@
-// The first product of a low-rank pair (Hu et al. 2021, "LoRA", section 4.1): to = scale * (a * lora_a), FP32, of the elements of
-// `a` as they are. The second one is added by the tiles (tile.h).
+// The first product of a low-rank pair (Hu et al. 2021, "LoRA", section 4.1): to = scale * (a * lora_a), FP32, of the elements
+// of `a` as they are. The second one is added by the tiles (tile.h).
 //
-// A block of threads has 8 rows and as many columns of the rank as a warp has lanes, a column a lane; its warps take 4 of k at a time by turns, 16 loads
-// of lora_a ahead, and their sums are added in order. lora_a may be another in each run, so it is read where it lies: 4 rows
-// of it are 4 loads for 32 multiply-adds, beside 8 of `a` that all lanes share. 2 k rank operations a row, rank / n of those of
-// the product itself; with few rows there are few blocks, and the latency of memory binds: hence the many warps.
+// A block of threads has 8 rows and as many columns of the rank as a warp has lanes, a column a lane; its warps take 4 of k at
+// a time by turns, 16 loads of lora_a ahead, and their sums are added in order. lora_a may be another in each run, so it is
+// read where it lies: 4 rows of it are 4 loads for 32 multiply-adds, beside 8 of `a` that all lanes share. 2 k rank operations
+// a row, rank / n of those of the product itself; with few rows there are few blocks, and the latency of memory binds: hence
+// the many warps.
 #pragma once
 
 #include "gemm/rows.h"

@@ -1,9 +1,9 @@
 // A warp's part of a tile's sums, and how a block of k adds to them.
 //
-// A policy has: T, the tile; Sum; warp_k, the group of warps that the thread is in; kSteps, in which it takes a block of k; complete(),
-// after the last block; store(to, stride), which puts the sums of the tile's rows into shared memory. With one step,
-// multiply(rows, columns) takes a block of both from shared memory; with more, load(step, rows, columns) takes a step's part of
-// both into registers, where multiply(step) finds it, and end_block() follows a block's last.
+// A policy has: T, the tile; Sum; warp_k, the group of warps that the thread is in; kSteps, in which it takes a block of k;
+// complete(), after the last block; store(to, stride), which puts the sums of the tile's rows into shared memory. With one
+// step, multiply(rows, columns) takes a block of both from shared memory; with more, load(step, rows, columns) takes a step's
+// part of both into registers, where multiply(step) finds it, and end_block() follows a block's last.
 #pragma once
 
 #include "gemm/tile.h"
@@ -11,8 +11,9 @@
 
 namespace gatun::gpu::gemm {
 
-// FP32 units: a warp has 64 columns, a thread every fourth row of the warp (of a warp of 64, every eighth) and two runs of 4 columns. For each 4 of k it
-// reads its rows (the same for 8 threads) and its columns 16 bytes at a time: 8 rows take 16 reads for 256 multiply-adds.
+// FP32 units: a warp has 64 columns, a thread every fourth row of the warp (of a warp of 64, every eighth) and two runs of 4
+// columns. For each 4 of k it reads its rows (the same for 8 threads) and its columns 16 bytes at a time: 8 rows take 16 reads
+// for 256 multiply-adds.
 template <typename Tile>
 struct F32Products {
   using T = Tile;

@@ -1,5 +1,5 @@
-// What the AMD build leaves out: attention, whose kernels hand the fragments of one product on to the next as mma.sync lays them out,
-// and the loops that measure limits. A plan says so; nothing falls back to anything.
+// What the AMD build leaves out: attention, whose kernels hand the fragments of one product on to the next as mma.sync lays
+// them out, and the loops that measure limits. A plan says so; nothing falls back to anything.
 #include "attention/plan.h"
 #include "limits/limits.h"
 

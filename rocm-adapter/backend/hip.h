@@ -1,5 +1,5 @@
-// What of the HIP runtime the backend calls: our own declarations, for a library that is opened at run time. Signatures, values and
-// the layout of the properties are those of HIP 6 and 7 ("HIP Runtime API Reference", ROCm documentation).
+// What of the HIP runtime the backend calls: our own declarations, for a library that is opened at run time. Signatures, values
+// and the layout of the properties are those of HIP 6 and 7 ("HIP Runtime API Reference", ROCm documentation).
 #pragma once
 
 #include <cstddef>

@@ -1,5 +1,6 @@
 // The kernels of the library: clang's host pass over a kernel file makes a variable for each kernel, whose address is what
-// `kernel_pointer` of gpu/runtime.h holds, and a constructor that says which name in which bundle of code objects it stands for.
+// `kernel_pointer` of gpu/runtime.h holds, and a constructor that says which name in which bundle of code objects it stands
+// for.
 #pragma once
 
 #include <atomic>
@@ -10,8 +11,8 @@ namespace gatun::rocm {
 
 constexpr int kMostDevices = 64;
 
-// The code objects of one kernel file, an ELF file for each architecture, one after the other in a bundle ("Clang Offload Bundler",
-// LLVM documentation).
+// The code objects of one kernel file, an ELF file for each architecture, one after the other in a bundle ("Clang Offload
+// Bundler", LLVM documentation).
 struct Bundle {
   const char* data;
   std::atomic<void*> module[kMostDevices];  // what the runtime made of the one of each device

@@ -1,5 +1,5 @@
-// The host's side of the layer over the HIP runtime, libamdhip64.so, which is opened when it is first asked something: the library
-// loads where there is none. Code objects are handed to the runtime by plans, for the device that they are made on.
+// The host's side of the layer over the HIP runtime, libamdhip64.so, which is opened when it is first asked something: the
+// library loads where there is none. Code objects are handed to the runtime by plans, for the device that they are made on.
 #include <dlfcn.h>
 
 #include <cstdio>

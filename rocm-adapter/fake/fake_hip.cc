@@ -1,6 +1,6 @@
-// A stand-in for libamdhip64.so, so that every path of the host's side of the ROCm backend runs with no GPU. It takes the code objects
-// that are for real devices, looks into them as the runtime does (ELF header, architecture, kernel descriptors), and runs the kernel
-// of the same name that this library has for the host model of native/simt. It says nothing of any hardware.
+// A stand-in for libamdhip64.so, so that every path of the host's side of the ROCm backend runs with no GPU. It takes the code
+// objects that are for real devices, looks into them as the runtime does (ELF header, architecture, kernel descriptors), and
+// runs the kernel of the same name that this library has for the host model of native/simt. It says nothing of any hardware.
 //
 // Streams are lazy: work is done when somebody waits for it, so that memory that is touched too early, or given back too early,
 // shows. An event that is asked for has not been reached yet the first time. A kernel that goes wrong loses the device, as on
@@ -188,8 +188,8 @@ int64_t arguments_of(const char* image, const std::string& name) {
   return -1;
 }
 
-// A kernel takes one structure by value. One of more than 16 bytes lies in the memory where arguments lie, so a larger one with the
-// same beginning serves for all.
+// A kernel takes one structure by value. One of more than 16 bytes lies in the memory where arguments lie, so a larger one with
+// the same beginning serves for all.
 struct Whole {
   char bytes[8192];
 };

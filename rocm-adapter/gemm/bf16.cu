@@ -1,5 +1,5 @@
-// GEMM with BF16 weights on MFMA and WMMA: see kernels-cu/gemm/kernels.cu. Tiles are those that 64 KiB of LDS hold; which of them is
-// taken is an estimate of the plan's that no AMD device has confirmed.
+// GEMM with BF16 weights on MFMA and WMMA: see kernels-cu/gemm/kernels.cu. Tiles are those that 64 KiB of LDS hold; which of
+// them is taken is an estimate of the plan's that no AMD device has confirmed.
 #include "gemm/matrix_products.h"
 
 namespace gatun::gpu::gemm {

@@ -1,8 +1,8 @@
 // A wave's part of a GEMM tile's sums on AMD's matrix units: a policy of gemm/products.h, over gpu/matrix.h.
 //
-// LDS. A lane reads 16 bytes of each of its rows and columns for a step: with the swizzle of packed weights, the 8 lanes that are
-// served together read 8 different chunks of 16 bytes, so no bank twice. A wave of 32 x 32 sums reads 4 KiB for 2 x 2 x 16 x 16 x 32
-// multiply-adds of BF16.
+// LDS. A lane reads 16 bytes of each of its rows and columns for a step: with the swizzle of packed weights, the 8 lanes that
+// are served together read 8 different chunks of 16 bytes, so no bank twice. A wave of 32 x 32 sums reads 4 KiB for 2 x 2 x 16
+// x 16 x 32 multiply-adds of BF16.
 #pragma once
 
 #include "gemm/products.h"
@@ -10,8 +10,8 @@
 
 namespace gatun::gpu::gemm {
 
-// kChains: sums of two blocks of k begin at zero and are added by the FP32 units, as in Bf16Products; how AMD's units round long sums
-// is not documented.
+// kChains: sums of two blocks of k begin at zero and are added by the FP32 units, as in Bf16Products; how AMD's units round
+// long sums is not documented.
 template <typename Tile, typename Element, bool kChains>
 struct MatrixProducts {
   using T = Tile;

@@ -1,6 +1,7 @@
 // The AMD half of the layer of gpu.h: builtins of clang for amdgcn, with no header and no library of ROCm. Waves of 64 on CDNA
-// (gfx90a, gfx942, gfx950) and of 32 on RDNA (gfx1100, gfx1200), as GATUN_GPU_WAVE says. Sources: "User Guide for AMDGPU Backend" of LLVM
-// (memory model, kernel arguments of code object version 5) and the instruction set guides of CDNA 3 and RDNA 3.
+// (gfx90a, gfx942, gfx950) and of 32 on RDNA (gfx1100, gfx1200), as GATUN_GPU_WAVE says. Sources: "User Guide for AMDGPU
+// Backend" of LLVM (memory model, kernel arguments of code object version 5) and the instruction set guides of CDNA 3 and RDNA
+// 3.
 //
 // clang compiles a kernel file twice, for the device and for the host, where a kernel's address is what registers it
 // (backend/registry.h).
@@ -113,9 +114,9 @@ GPU_DEVICE T atomic_max(T* p, T v) {
   return __hip_atomic_fetch_max(p, v, __ATOMIC_RELAXED, __HIP_MEMORY_SCOPE_AGENT);
 }
 
-// Asynchronous copies: these wait at once, since a path from memory to LDS past the registers is in gfx950's instructions alone, in 16
-// bytes. What is to be under way is left to other waves.
-// A chunk is aligned, so all of it can be read where a part of it can: what is not valid is dropped.
+// Asynchronous copies: these wait at once, since a path from memory to LDS past the registers is in gfx950's instructions
+// alone, in 16 bytes. What is to be under way is left to other waves. A chunk is aligned, so all of it can be read where a part
+// of it can: what is not valid is dropped.
 GPU_DEVICE void copy_async_16(void* to_shared, const void* from_global, int valid = 16) {
   using Words = uint32_t __attribute__((ext_vector_type(4)));
   Words v = {0, 0, 0, 0};
@@ -133,8 +134,8 @@ GPU_DEVICE void copy_async_commit() {}
 template <int kUnderWay>
 GPU_DEVICE void copy_async_wait() {}
 
-// Matrix units, one function for each instruction that matrix.h makes products of. gfx90a has 16 of k in 8 bits where later CDNA
-// has 32, so there it is two.
+// Matrix units, one function for each instruction that matrix.h makes products of. gfx90a has 16 of k in 8 bits where later
+// CDNA has 32, so there it is two.
 namespace amd {
 using Short4 = short __attribute__((ext_vector_type(4)));
 using Short8 = short __attribute__((ext_vector_type(8)));

@@ -1,5 +1,6 @@
-// The few functions in FP64 that kernels take, for a device whose compiler comes without a library of them. They serve one number
-// of a list each, so they are short rather than fast: errors below 8 units of the last place in the ranges that are named.
+// The few functions in FP64 that kernels take, for a device whose compiler comes without a library of them. They serve one
+// number of a list each, so they are short rather than fast: errors below 8 units of the last place in the ranges that are
+// named.
 #pragma once
 
 #include <stdint.h>
@@ -10,7 +11,8 @@ GPU_DEVICE double scale_by_power(double x, int n) {
   return x * __builtin_bit_cast(double, static_cast<uint64_t>(1023 + n) << 52);
 }
 
-// log(x) = e ln2 + 2 atanh(s), s = (m - 1) / (m + 1), for positive normal x = 2^e m with m in [sqrt(1/2), sqrt 2); -infinity for 0.
+// log(x) = e ln2 + 2 atanh(s), s = (m - 1) / (m + 1), for positive normal x = 2^e m with m in [sqrt(1/2), sqrt 2); -infinity
+// for 0.
 GPU_DEVICE double logarithm(double x) {
   if (!(x > 0.0)) return x == 0.0 ? -__builtin_inf() : __builtin_nan("");
   const uint64_t above = __builtin_bit_cast(uint64_t, x) - 0x3fe6a09e667f3bcdu;  // sqrt(1/2)

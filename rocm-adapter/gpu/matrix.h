@@ -1,6 +1,7 @@
-// Products of AMD's matrix units for kernels: 16 rows by 16 columns of sums, and a step of k that whole chunks of 16 bytes make up. A
-// lane takes chunks of row lane % 16 of the one operand and of column lane % 16 of the other, from the same places in k. Which of k
-// an instruction then pairs with which is left open: both operands have the same order, and a sum runs over all of it.
+// Products of AMD's matrix units for kernels: 16 rows by 16 columns of sums, and a step of k that whole chunks of 16 bytes make
+// up. A lane takes chunks of row lane % 16 of the one operand and of column lane % 16 of the other, from the same places in k.
+// Which of k an instruction then pairs with which is left open: both operands have the same order, and a sum runs over all of
+// it.
 //
 //   kStepBytes     of k
 //   kChunks        16-byte chunks that a lane takes of each operand; chunk(i): which of the step's

@@ -1,5 +1,5 @@
-// AMD's matrix instructions apart from any kernel. What the calculator says of each operand is restated as it says it, and a product
-// over fragments is compared with the plain product of matrices.
+// AMD's matrix instructions apart from any kernel. What the calculator says of each operand is restated as it says it, and a
+// product over fragments is compared with the plain product of matrices.
 #include "model/instructions.h"
 
 #include <gtest/gtest.h>

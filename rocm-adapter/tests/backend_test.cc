@@ -1,6 +1,6 @@
-// The ROCm backend over the stand-in for its runtime (fake/): devices and refusals, a softmax from the host's memory and back, and the
-// same with each call of the runtime failing in turn: no step that failed says that it went well, nothing stays behind, and the
-// next try works. GATUN_ROCM_LIBRARY is the backend.
+// The ROCm backend over the stand-in for its runtime (fake/): devices and refusals, a softmax from the host's memory and back,
+// and the same with each call of the runtime failing in turn: no step that failed says that it went well, nothing stays behind,
+// and the next try works. GATUN_ROCM_LIBRARY is the backend.
 #include <gatun/backend.h>
 
 #include <dlfcn.h>
