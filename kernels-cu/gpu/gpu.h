@@ -44,6 +44,7 @@
 
 #include <stdint.h>
 
+#include "gpu/values.h"
 #include "gpu/wave.h"
 
 #if defined(__HIP__)

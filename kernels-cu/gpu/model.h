@@ -186,14 +186,6 @@ typedef __fp16 Binary16;
 typedef _Float16 Binary16;
 #endif
 
-// 16-bit numbers, as their bits.
-struct Bf16 {
-  uint16_t bits;
-};
-struct Half {
-  uint16_t bits;
-};
-
 GPU_DEVICE float to_float(float x) { return x; }
 GPU_DEVICE float to_float(Bf16 x) { return float_of(static_cast<uint32_t>(x.bits) << 16); }
 GPU_DEVICE float to_float(Half x) { return static_cast<float>(bits_as<Binary16>(x.bits)); }
@@ -215,13 +207,6 @@ GPU_DEVICE uint32_t pack_half(float lo, float hi) {
 }
 
 // Vectors of memory, global or shared.
-struct alignas(16) Bytes16 {
-  uint32_t word[4];
-};
-struct alignas(8) Bytes8 {
-  uint32_t word[2];
-};
-
 GPU_DEVICE Bytes16 load_16(const void* p, Where where = Where::current()) {
   return bits_as<Bytes16>(simt::load_16(p, where));
 }

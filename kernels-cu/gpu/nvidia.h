@@ -161,14 +161,6 @@ GPU_DEVICE int ones(uint64_t x) { return __popcll(x); }
 GPU_DEVICE uint32_t bits_of(float x) { return __float_as_uint(x); }
 GPU_DEVICE float float_of(uint32_t bits) { return __uint_as_float(bits); }
 
-// 16-bit numbers, as their bits.
-struct Bf16 {
-  uint16_t bits;
-};
-struct Half {
-  uint16_t bits;
-};
-
 GPU_DEVICE float to_float(float x) { return x; }
 GPU_DEVICE float to_float(Bf16 x) { return float_of(static_cast<uint32_t>(x.bits) << 16); }
 GPU_DEVICE float to_float(Half x) {
@@ -199,13 +191,6 @@ GPU_DEVICE uint32_t pack_half(float lo, float hi) {
 }
 
 // Vectors of memory, global or shared.
-struct alignas(16) Bytes16 {
-  uint32_t word[4];
-};
-struct alignas(8) Bytes8 {
-  uint32_t word[2];
-};
-
 GPU_DEVICE Bytes16 load_16(const void* p) {
   const uint4 v = *static_cast<const uint4*>(p);
   return {{v.x, v.y, v.z, v.w}};

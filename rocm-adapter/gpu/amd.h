@@ -226,14 +226,6 @@ GPU_DEVICE double logarithm(double x) { return math64::logarithm(x); }
 GPU_DEVICE double log_1_plus(double x) { return math64::log_1_plus(x); }
 GPU_DEVICE double exp_less_1(double x) { return math64::exp_less_1(x); }
 
-// 16-bit numbers, as their bits.
-struct Bf16 {
-  uint16_t bits;
-};
-struct Half {
-  uint16_t bits;
-};
-
 GPU_DEVICE float to_float(float x) { return x; }
 GPU_DEVICE float to_float(Bf16 x) { return float_of(static_cast<uint32_t>(x.bits) << 16); }
 GPU_DEVICE float to_float(Half x) { return static_cast<float>(__builtin_bit_cast(_Float16, x.bits)); }
@@ -248,12 +240,6 @@ GPU_DEVICE uint32_t pack_half(float lo, float hi) {
 }
 
 // Vectors of memory, global or shared.
-struct alignas(16) Bytes16 {
-  uint32_t word[4];
-};
-struct alignas(8) Bytes8 {
-  uint32_t word[2];
-};
 using Words4 = uint32_t __attribute__((ext_vector_type(4)));
 using Words2 = uint32_t __attribute__((ext_vector_type(2)));
 
