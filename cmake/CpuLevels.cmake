@@ -40,7 +40,7 @@ function(gatun_cpu_levels target)
       # GCC 12's own AVX-512 headers trip these two; clang builds the same files with them on.
       target_compile_options(${objects} PRIVATE -Wno-uninitialized -Wno-maybe-uninitialized)
     endif()
-    if(GATUN_SANITIZE MATCHES "address")
+    if(GATUN_SANITIZE MATCHES "address" AND CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
       # Kernels hand vectors on by value: watching the scope of each takes GCC 12 more than five minutes where a file has 60
       # combinations of types, and half a minute without.
       target_compile_options(${objects} PRIVATE -fno-sanitize-address-use-after-scope)
