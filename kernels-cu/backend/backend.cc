@@ -69,6 +69,7 @@ gtn_status device_open(const char* selector, const gtn_device_options*, void** d
   int count = 0;
   if (gtn_status status = device_count(&count, message); status != GTN_OK) return status;
   char there[128] = "";
+  gtn_device_info refused = {};
   for (int i = 0; i < count; ++i) {
     Properties properties;
     if (gtn_status status = device_properties(i, &properties, message); status != GTN_OK) return status;
@@ -79,7 +80,10 @@ gtn_status device_open(const char* selector, const gtn_device_options*, void** d
     }
     gtn_device_info info = {};
     describe(properties, &info);
-    if (info.status != GTN_OK) return fail(message, info.status, "device '%s': %s", info.name, info.reason);
+    if (info.status != GTN_OK) {
+      if (refused.status == GTN_OK) refused = info;  // where any device will do, another one may
+      continue;
+    }
     Device* opened = new (std::nothrow) Device;
     if (opened == nullptr) return fail(message, GTN_OUT_OF_MEMORY, "no memory for a device");
     opened->index = i;
@@ -87,6 +91,7 @@ gtn_status device_open(const char* selector, const gtn_device_options*, void** d
     *device = opened;
     return GTN_OK;
   }
+  if (refused.status != GTN_OK) return fail(message, refused.status, "device '%s': %s", refused.name, refused.reason);
   return fail(message, GTN_NOT_AVAILABLE, "there is no device '%s:%s', only %s", kBackendName, selector, there);
 }
 

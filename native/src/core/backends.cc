@@ -43,7 +43,7 @@ constexpr size_t kFirstTableBytes = offsetof(gtn_backend, supports);
 constexpr int kProbeMilliseconds = 10000;
 
 // Gatun's own backends, which `gtn_backend_discover` lists even where they are not installed.
-const char* const kOwn[] = {"cpu", "cuda", "rocm", "ascend"};
+const char* const kOwn[] = {"cpu", "cuda", "rocm", "rocm_rdna", "ascend"};
 
 // For text that may be cut: snprintf's truncation is what is wanted.
 template <size_t N>

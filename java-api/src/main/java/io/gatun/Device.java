@@ -19,7 +19,7 @@ import java.util.concurrent.atomic.AtomicInteger;
  */
 public final class Device implements AutoCloseable {
     /** The backends to choose from, best first. Those for tests and of third parties are opened by name alone. */
-    private static final List<String> PREFERRED = List.of("cuda", "rocm", "ascend", "cpu");
+    private static final List<String> PREFERRED = List.of("cuda", "rocm", "rocm_rdna", "ascend", "cpu");
 
     final long handle;
     final Handle owned;
@@ -77,9 +77,9 @@ public final class Device implements AutoCloseable {
     }
 
     /**
-     * Opens the best device: the first available accelerator of the backends {@code cuda}, {@code rocm} and
-     * {@code ascend}, else {@code cpu}. What was chosen, and why nothing better, is logged by the {@link System.Logger}
-     * {@code io.gatun} at level {@code DEBUG}.
+     * Opens the best device: the first available accelerator of the backends {@code cuda}, {@code rocm},
+     * {@code rocm_rdna} and {@code ascend}, else {@code cpu}. What was chosen, and why nothing better, is logged by the
+     * {@link System.Logger} {@code io.gatun} at level {@code DEBUG}.
      *
      * @return the device
      * @throws NotAvailableException if there is none; the message says why

@@ -26,7 +26,7 @@ public final class CoverageMatrix {
     /** The line after the table. */
     public static final String END = "<!-- coverage end -->";
 
-    private static final List<String> BACKENDS = List.of("cpu", "cuda", "rocm", "ascend");
+    private static final List<String> BACKENDS = List.of("cpu", "cuda", "rocm", "rocm_rdna", "ascend");
     private static final List<String> LEVELS = List.of("cpu", "cpu:scalar", "cpu:avx2", "cpu:avx512", "cpu:vnni",
             "cpu:bf16", "cpu:amx");
     private static final Comparator<String> OURS_FIRST = Comparator

@@ -29,14 +29,14 @@ class CoverageMatrixTest {
     @Test
     void cellsFollowFromOutcomes() {
         assertEquals("""
-                | Operator | Type | cpu:scalar | cpu:avx2 | cpu:vnni | cuda | rocm | ascend |
-                | --- | --- | --- | --- | --- | --- | --- | --- |
-                | attention | f32 | **1 timed out** | not tested | not available | no | no | no |
-                | gemm | bf16 | not tested | 1 passed | not available | no | no | no |
-                | gemm | f32 | not tested | 1 mistrusted, **1 crashed** | not available | no | no | no |
-                | gemm | int8 | **1 failed** | 2 passed, 1 not available | not available | no | no | no |
-                | softmax | bf16 | not tested | no | not available | no | no | no |
-                | softmax | f32 | 1 passed, **1 failed** | 1 passed | not available | no | no | no |
+                | Operator | Type | cpu:scalar | cpu:avx2 | cpu:vnni | cuda | rocm | rocm_rdna | ascend |
+                | --- | --- | --- | --- | --- | --- | --- | --- | --- |
+                | attention | f32 | **1 timed out** | not tested | not available | no | no | no | no |
+                | gemm | bf16 | not tested | 1 passed | not available | no | no | no | no |
+                | gemm | f32 | not tested | 1 mistrusted, **1 crashed** | not available | no | no | no | no |
+                | gemm | int8 | **1 failed** | 2 passed, 1 not available | not available | no | no | no | no |
+                | softmax | bf16 | not tested | no | not available | no | no | no | no |
+                | softmax | f32 | 1 passed, **1 failed** | 1 passed | not available | no | no | no | no |
 
                 Cases on Example CPU 3000 (8 cores), Linux 6.1 amd64, 2026-03-04, Gatun 0.1.0+0123456789ab, catalogue \
                 quick.
@@ -64,8 +64,8 @@ class CoverageMatrixTest {
         String table = CoverageMatrix.of(List.of(report(
                 outcome("softmax f32->f32 r1 c1", "f32->f32", "acme|x", Verdict.PASS),
                 outcome("softmax f32->f32 r1 c1", "f32->f32", "cuda:0", Verdict.UNSUPPORTED))));
-        assertTrue(table.contains("| cpu | cuda:0 | rocm | ascend | acme\\|x |"), table);
-        assertTrue(table.contains("| softmax | f32 | no | no | no | no | 1 passed |"), table);
+        assertTrue(table.contains("| cpu | cuda:0 | rocm | rocm_rdna | ascend | acme\\|x |"), table);
+        assertTrue(table.contains("| softmax | f32 | no | no | no | no | no | 1 passed |"), table);
     }
 
     @Test
