@@ -11,6 +11,4 @@ void fake_hip_fail(const char* function, int64_t n, int error);
 int64_t fake_hip_calls(const char* function);
 // What was made and not yet destroyed: allocations, streams and events.
 int64_t fake_hip_live(void);
-// A device that was lost is there again.
-void fake_hip_revive(void);
 }

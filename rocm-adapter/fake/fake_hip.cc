@@ -3,8 +3,8 @@
 // runs the kernel of the same name that this library has for the host model of native/simt. It says nothing of any hardware.
 //
 // Streams are lazy: work is done when somebody waits for it, so that memory that is touched too early, or given back too early,
-// shows. An event that is asked for has not been reached yet the first time. A kernel that goes wrong loses the device, as on
-// hardware, and what the model has to say of it goes to standard error.
+// shows. An event that is asked for has not been reached yet the first time. A kernel that goes wrong loses the device, and what the
+// model has to say of it goes to standard error. The current device and the last error are a thread's own.
 //
 // Read from the environment when the first function is called:
 //   FAKE_HIP_DEVICES=arch,...   what there is; "gfx942:sramecc+:xnack-,gfx1100" by default, of which it runs those that it is built for
@@ -33,23 +33,27 @@
 using namespace gatun;
 
 struct hip::StreamTag {
+  int device;
   std::deque<std::function<int()>> work;
 };
 struct hip::EventTag {
+  int device;
   bool recorded = false, reached = false;
   hip::Stream stream = nullptr;
 };
 struct hip::ModuleTag {
+  int device;
   const char* image;
 };
 struct hip::FunctionTag {
+  int device;
   const void* model;  // the kernel of the host model
   uint32_t arguments;
 };
 
 namespace {
 
-constexpr int kInvalidValue = 1, kInvalidConfiguration = 9, kInvalidImage = 200, kNotFound = 500;
+constexpr int kInvalidValue = 1, kInvalidConfiguration = 9, kInvalidImage = 200, kInvalidHandle = 400, kNotFound = 500;
 
 std::recursive_mutex mutex;
 
@@ -65,9 +69,9 @@ struct State {
   int64_t failing_in = 0;
   int failing_with = 0;
   bool lost = false;
-  int last_error = 0;
-  int device = 0;
 };
+
+thread_local int current_device = 0, last_error = 0;
 
 // The functions of this library, from the symbols of its file: kernels are local ones.
 void find_kernels(State& state) {
@@ -112,7 +116,7 @@ const simt::Limits& limits_of(const std::string& arch) {
 }
 
 int answer(int error) {
-  if (error != 0) state().last_error = error;
+  if (error != 0) last_error = error;
   return error;
 }
 
@@ -217,10 +221,6 @@ int64_t fake_hip_live(void) {
   const std::lock_guard<std::recursive_mutex> lock(mutex);
   return static_cast<int64_t>(state().memory.size() + state().streams.size() + state().events.size());
 }
-void fake_hip_revive(void) {
-  const std::lock_guard<std::recursive_mutex> lock(mutex);
-  state().lost = false;
-}
 
 int hipRuntimeGetVersion(int* version) {
   FAKE_ENTER("hipRuntimeGetVersion", false);
@@ -255,7 +255,7 @@ int hipGetDevicePropertiesR0600(hip::Properties* properties, int device) {
 int hipSetDevice(int device) {
   FAKE_ENTER("hipSetDevice", false);
   if (device < 0 || device >= static_cast<int>(state().devices.size())) return answer(hip::kInvalidDevice);
-  state().device = device;
+  current_device = device;
   return 0;
 }
 
@@ -285,7 +285,7 @@ int hipMemGetInfo(size_t* free, size_t* total) {
 
 int hipStreamCreateWithFlags(hip::Stream* stream, unsigned) {
   FAKE_ENTER("hipStreamCreateWithFlags");
-  *stream = new hip::StreamTag;
+  *stream = new hip::StreamTag{current_device, {}};
   state().streams.insert(*stream);
   return 0;
 }
@@ -329,7 +329,7 @@ int hipMemsetAsync(void* memory, int value, size_t bytes, hip::Stream stream) {
 
 int hipEventCreateWithFlags(hip::Event* event, unsigned) {
   FAKE_ENTER("hipEventCreateWithFlags");
-  *event = new hip::EventTag;
+  *event = new hip::EventTag{current_device};
   state().events.insert(*event);
   return 0;
 }
@@ -345,6 +345,7 @@ int hipEventDestroy(hip::Event event) {
 
 int hipEventRecord(hip::Event event, hip::Stream stream) {
   FAKE_ENTER("hipEventRecord");
+  if (event->device != stream->device) return answer(kInvalidHandle);
   event->recorded = true;
   event->reached = false;
   event->stream = stream;
@@ -372,7 +373,7 @@ int hipEventQuery(hip::Event event) {
 
 int hipEventElapsedTime(float* milliseconds, hip::Event start, hip::Event end) {
   FAKE_ENTER("hipEventElapsedTime");
-  if (!start->recorded || !end->recorded) return answer(400);
+  if (!start->recorded || !end->recorded) return answer(kInvalidHandle);
   if (!start->reached || !end->reached) return answer(hip::kNotReady);
   *milliseconds = 1.0f;
   return 0;
@@ -384,11 +385,11 @@ int hipModuleLoadData(hip::Module* module, const void* image) {
   // Runtimes may map segments as they lie: a code object begins with a page, as in the bundles that clang makes by itself.
   if (reinterpret_cast<uintptr_t>(image) % 4096 != 0) return answer(kInvalidImage);
   if (std::memcmp(bytes, ELFMAG, SELFMAG) != 0 || header_of(bytes)->e_machine != kMachine) return answer(kInvalidImage);
-  const std::string& whole = state().devices[static_cast<size_t>(state().device)];
+  const std::string& whole = state().devices[static_cast<size_t>(current_device)];
   const std::string arch = whole.substr(0, whole.find(':'));
   for (const auto& known : kArchitectures) {
     if (arch == known.arch && (header_of(bytes)->e_flags & 0xff) == known.flag) {
-      *module = new hip::ModuleTag{bytes};
+      *module = new hip::ModuleTag{current_device, bytes};
       return 0;
     }
   }
@@ -404,7 +405,7 @@ int hipModuleGetFunction(hip::Function* function, hip::Module module, const char
     std::fprintf(stderr, "fake hip: the host model has no kernel %s\n", name);
     return answer(kNotFound);
   }
-  *function = new hip::FunctionTag{found->second, static_cast<uint32_t>(arguments)};
+  *function = new hip::FunctionTag{module->device, found->second, static_cast<uint32_t>(arguments)};
   return 0;
 }
 
@@ -416,13 +417,14 @@ int hipModuleLaunchKernel(hip::Function function, unsigned grid_x, unsigned grid
       extra[4] != hip::kLaunchEnd) {
     return answer(kInvalidValue);
   }
+  if (stream->device != current_device || function->device != current_device) return answer(kInvalidHandle);
   // Hidden arguments, of 256 bytes in code objects of version 5, follow those of the kernel where it has any.
   const size_t bytes = *static_cast<size_t*>(extra[3]), whole = (bytes + 7) / 8 * 8;
   if (bytes > sizeof(Whole) || (function->arguments != bytes && function->arguments != whole + 256)) {
     std::fprintf(stderr, "fake hip: %zu bytes of arguments, the code object's kernel takes %u\n", bytes, function->arguments);
     return answer(kInvalidValue);
   }
-  const simt::Limits& limits = limits_of(state().devices[static_cast<size_t>(state().device)]);
+  const simt::Limits& limits = limits_of(state().devices[static_cast<size_t>(current_device)]);
   if (block_y != 1 || block_z != 1 || block_x == 0 || grid_x == 0 || grid_y == 0 || grid_z == 0 ||
       uint64_t{grid_x} * block_x > UINT32_MAX || block_x > static_cast<unsigned>(limits.threads) ||
       shared_bytes > static_cast<unsigned>(limits.shared_bytes)) {
@@ -449,9 +451,8 @@ int hipModuleOccupancyMaxActiveBlocksPerMultiprocessor(int* blocks, hip::Functio
 }
 
 int hipGetLastError() {
-  const std::lock_guard<std::recursive_mutex> lock(mutex);
-  const int error = state().last_error;
-  state().last_error = 0;
+  const int error = last_error;
+  last_error = 0;
   return error;
 }
 const char* hipGetErrorName(int error) {
