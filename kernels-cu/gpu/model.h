@@ -137,12 +137,12 @@ template <typename Sum, int kSums, int kOperands>
 GPU_DEVICE void multiply(simt::MatrixKind kind, Sum (&c)[kSums], const uint32_t (&a)[kOperands], const uint32_t (&b)[kOperands],
                          Where where) {
   const auto wide = [](const auto& from) {
-    simt::U8 to = {};
+    simt::Words8 to = {};
     constexpr int kWords = static_cast<int>(sizeof from / 4);
     for (int i = 0; i < kWords; ++i) (i < 4 ? to.low : to.high)[i % 4] = bits_as<uint32_t>(from[i]);
     return to;
   };
-  const simt::U8 d = simt::multiply(kind, wide(c), wide(a), wide(b), where);
+  const simt::Words8 d = simt::multiply(kind, wide(c), wide(a), wide(b), where);
   for (int i = 0; i < kSums; ++i) c[i] = bits_as<Sum>((i < 4 ? d.low : d.high)[i % 4]);
 }
 GPU_DEVICE void mfma_bf16(float (&c)[4], const uint32_t (&a)[2], const uint32_t (&b)[2], Where where = Where::current()) {

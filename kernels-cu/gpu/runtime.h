@@ -1,5 +1,5 @@
-// The host's side of the layer: what the backend asks of a driver. Two libraries are made of the same sources, with
-// runtime_cuda.cu (the CUDA runtime) in libgatun_cuda.so and runtime_model.cc (native/simt) in libgatun_simt.so.
+// The host's side of the layer: what the backend asks of a driver. A library is made of the same sources for each driver:
+// runtime_cuda.cu (the CUDA runtime), rocm-adapter/backend/runtime_rocm.cc (HIP's) and runtime_model.cc (native/simt).
 //
 // Functions may be called from any thread; they set the current device themselves. A failure gives a status and a message
 // that names the call; an error that the device cannot recover from is GTN_DEVICE_LOST, then and ever after.
@@ -29,7 +29,7 @@ struct Properties {
   int shared_bytes;              // of a block, at most
   int shared_bytes_multiprocessor;
   int64_t memory_bytes;          // -1 when unknown
-  int64_t cache_bytes;           // the largest cache
+  int64_t cache_bytes;           // of the L2 cache, as the runtime counts it
 };
 
 // GTN_NOT_AVAILABLE and a message where there is no driver or no device.

@@ -1018,7 +1018,7 @@ F4 mma_f16(F4 c, U4 a, uint64_t b, Where where) { return run_mma(Op::kMmaF16, c,
 I4 mma_s8(I4 c, U4 a, uint64_t b, Where where) { return run_mma(Op::kMmaS8, c, a, b, where); }
 I4 mma_u8s8(I4 c, U4 a, uint64_t b, Where where) { return run_mma(Op::kMmaU8S8, c, a, b, where); }
 
-U8 multiply(MatrixKind kind, U8 c, U8 a, U8 b, Where where) {
+Words8 multiply(MatrixKind kind, Words8 c, Words8 a, Words8 b, Where where) {
   Block& block = *running;
   Fiber& fiber = *block.current;
   fiber.kind = static_cast<uint8_t>(kind);

@@ -51,12 +51,13 @@ inline constexpr Limits kDevices[] = {
     {"sm_86", 86, 32, 99 << 10, 100 << 10, 1024, 1536, 2, 6 << 20},
 };
 // AMD Instinct MI300 (CDNA 3) and RDNA 3 instruction set guides, "Local data share" and "Work-groups": a wave is a warp here, LDS
-// is shared memory, a compute unit is a multiprocessor. Units and caches are those of an MI300X and of a Radeon RX 7900 XTX.
+// is shared memory, a compute unit is a multiprocessor. Units and L2 caches (of an XCD in the first) are those of an MI300X and of a
+// Radeon RX 7900 XTX.
 inline constexpr Limits kCdnaDevices[] = {
-    {"gfx942", 0, 64, 64 << 10, 64 << 10, 1024, 2048, 304, 256 << 20},
+    {"gfx942", 0, 64, 64 << 10, 64 << 10, 1024, 2048, 304, 4 << 20},
 };
 inline constexpr Limits kRdnaDevices[] = {
-    {"gfx1100", 0, 32, 64 << 10, 64 << 10, 1024, 1024, 96, 96 << 20},
+    {"gfx1100", 0, 32, 64 << 10, 64 << 10, 1024, 1024, 96, 6 << 20},
 };
 
 // Device memory: exactly these bytes may be touched by kernels. nullptr where there is none left. All bytes start as
@@ -137,11 +138,11 @@ I4 mma_s8(I4 c, U4 a, uint64_t b, Where where);
 I4 mma_u8s8(I4 c, U4 a, uint64_t b, Where where);
 
 // AMD's matrix instructions (rocm-adapter/model), on up to eight registers of A, of B and of sums.
-struct U8 {
+struct Words8 {
   U4 low, high;
 };
-enum class MatrixKind : uint8_t { kMfmaBf16, kMfmaF16, kMfmaS8, kWmmaBf16, kWmmaF16, kWmmaU8S8 };
-U8 multiply(MatrixKind kind, U8 c, U8 a, U8 b, Where where);
+enum class MatrixKind : uint8_t { kMfmaBf16, kMfmaS8, kWmmaBf16, kWmmaU8S8 };
+Words8 multiply(MatrixKind kind, Words8 c, Words8 a, Words8 b, Where where);
 
 U4 load_16(const void* p, Where where);
 uint64_t load_8(const void* p, Where where);

@@ -20,17 +20,6 @@ struct Bf16 {
   static constexpr int kBits = 16;
   static float value(uint32_t bits) { return float_of(bits << 16); }
 };
-// binary16 to binary32 is exact.
-struct F16 {
-  static constexpr int kBits = 16;
-  static float value(uint32_t bits) {
-    const uint32_t sign = (bits & 0x8000) << 16, rest = bits & 0x7fff;
-    if (rest >= 0x7c00) return float_of(sign | 0x7f800000 | (rest & 0x3ff) << 13);
-    if (rest >= 0x400) return float_of(sign | ((rest << 13) + (112u << 23)));
-    const float small = static_cast<float>(rest) * 0x1p-24f;
-    return sign != 0 ? -small : small;
-  }
-};
 // Unsigned, so that sums wrap.
 struct S8 {
   static constexpr int kBits = 8;
@@ -48,7 +37,7 @@ uint32_t word_of(uint32_t sum) { return sum; }
 
 // An operand as a matrix; false where two lanes hold an element, and not alike.
 template <typename Type, Element (*kMap)(int, int), int kRows, int kColumns, typename Value>
-bool gather(Matrix matrix, const uint32_t (*const registers[])[kMostRegisters], Value (&to)[kRows][kColumns]) {
+bool gather(MatrixKind matrix, const uint32_t (*const registers[])[kMostRegisters], Value (&to)[kRows][kColumns]) {
   const Shape shape = shape_of(matrix);
   constexpr int kPerWord = 32 / Type::kBits;
   bool written[kRows][kColumns] = {};
@@ -66,7 +55,7 @@ bool gather(Matrix matrix, const uint32_t (*const registers[])[kMostRegisters], 
 }
 
 template <typename Left, typename Right, int kDepth, Element (*kA)(int, int), Element (*kB)(int, int), Element (*kC)(int, int)>
-bool product(Matrix matrix, uint32_t (*const c[])[kMostRegisters], const uint32_t (*const a[])[kMostRegisters],
+bool product(MatrixKind matrix, uint32_t (*const c[])[kMostRegisters], const uint32_t (*const a[])[kMostRegisters],
              const uint32_t (*const b[])[kMostRegisters]) {
   using Value = decltype(Left::value(0));
   Value left[16][kDepth], right[kDepth][16], sums[16][16];
@@ -88,19 +77,15 @@ bool product(Matrix matrix, uint32_t (*const c[])[kMostRegisters], const uint32_
 
 }  // namespace
 
-bool multiply(Matrix matrix, uint32_t (*const c[])[kMostRegisters], const uint32_t (*const a[])[kMostRegisters],
+bool multiply(MatrixKind matrix, uint32_t (*const c[])[kMostRegisters], const uint32_t (*const a[])[kMostRegisters],
               const uint32_t (*const b[])[kMostRegisters]) {
   switch (matrix) {
-    case Matrix::kMfmaBf16:
+    case MatrixKind::kMfmaBf16:
       return product<Bf16, Bf16, 16, mfma16::a, mfma16::b, mfma16::c>(matrix, c, a, b);
-    case Matrix::kMfmaF16:
-      return product<F16, F16, 16, mfma16::a, mfma16::b, mfma16::c>(matrix, c, a, b);
-    case Matrix::kMfmaS8:
+    case MatrixKind::kMfmaS8:
       return product<S8, S8, 32, mfma8::a, mfma8::b, mfma16::c>(matrix, c, a, b);
-    case Matrix::kWmmaBf16:
+    case MatrixKind::kWmmaBf16:
       return product<Bf16, Bf16, 16, wmma::a, wmma::b, wmma::c>(matrix, c, a, b);
-    case Matrix::kWmmaF16:
-      return product<F16, F16, 16, wmma::a, wmma::b, wmma::c>(matrix, c, a, b);
     default:
       return product<U8, S8, 16, wmma::a, wmma::b, wmma::c>(matrix, c, a, b);
   }
