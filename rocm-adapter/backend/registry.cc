@@ -2,15 +2,15 @@
 
 #include <cstdint>
 #include <cstring>
-#include <unordered_map>
+#include <map>
 #include <vector>
 
 namespace gatun::rocm {
 namespace {
 
-// Filled by constructors while the library loads, and only read from then on.
-std::unordered_map<const void*, Kernel*>& kernels() {
-  static auto* kernels = new std::unordered_map<const void*, Kernel*>;
+// Filled by constructors while the library loads, and only read from then on. By the address of a kernel's variable.
+std::map<uintptr_t, Kernel*>& kernels() {
+  static auto* kernels = new std::map<uintptr_t, Kernel*>;
   return *kernels;
 }
 std::vector<Bundle*>& bundles() {
@@ -50,9 +50,17 @@ std::string_view Bundle::code_object(std::string_view arch) const {
   return found;
 }
 
+// The variables are pointers, side by side in the library's data: the table has an entry for each pointer's place there.
 Kernel* find_kernel(const void* function) {
-  const auto found = kernels().find(function);
-  return found == kernels().end() ? nullptr : found->second;
+  static const uintptr_t first = kernels().empty() ? 0 : kernels().begin()->first;
+  static const std::vector<Kernel*>& table = *[] {
+    auto* made = new std::vector<Kernel*>;
+    if (!kernels().empty()) made->resize((kernels().rbegin()->first - first) / sizeof(void*) + 1);
+    for (const auto& [address, kernel] : kernels()) (*made)[(address - first) / sizeof(void*)] = kernel;
+    return made;
+  }();
+  const uintptr_t offset = reinterpret_cast<uintptr_t>(function) - first, place = offset / sizeof(void*);
+  return offset % sizeof(void*) == 0 && place < table.size() ? table[place] : nullptr;
 }
 
 bool has_code_for(std::string_view arch) {
@@ -99,7 +107,7 @@ __attribute__((visibility("hidden"))) void __hipRegisterFunction(void** bundle, 
   auto* kernel = new Kernel{};
   kernel->name = name;
   kernel->bundle = reinterpret_cast<Bundle*>(bundle);
-  gatun::rocm::kernels().emplace(function, kernel);
+  gatun::rocm::kernels().emplace(reinterpret_cast<uintptr_t>(function), kernel);
 }
 
 __attribute__((visibility("hidden"))) void __hipUnregisterFatBinary(void**) {}

@@ -191,7 +191,7 @@ gtn_status device_properties(int index, Properties* properties, gtn_message* mes
   const std::string arch(arch_of(found));
   *properties = {};
   std::snprintf(properties->selector, sizeof properties->selector, "%d", index);
-  std::snprintf(properties->description, sizeof properties->description, "%.100s, %.20s, %d compute units, HIP %d.%d",
+  std::snprintf(properties->description, sizeof properties->description, "%.100s, %.20s, %d multiprocessors, HIP %d.%d",
                 found.name, arch.c_str(), found.multiprocessors, major_of(runtime().version), minor_of(runtime().version));
   std::snprintf(properties->arch_name, sizeof properties->arch_name, "%.15s", arch.c_str());
   if (found.warp != kWarp) {
