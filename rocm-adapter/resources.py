@@ -5,10 +5,10 @@
 
 Of each file, kernel and architecture the table has, over all instances of the kernel's template: how many there are,
 the most vector, accumulation and scalar registers, scalar registers that were spilled (to lanes of vector registers,
-not to memory), the fewest waves that a SIMD holds, and instructions of the matrix unit and of the flat address space
-in all of its code. A kernel that spills vector registers, has scratch memory, static LDS or a stack of unknown size,
-or is for another width of waves, is an error whatever the table says. Lines of the table for architectures that are
-not given are left alone.
+not to memory), the fewest waves that a SIMD has vector registers for (LDS is not counted), and instructions of the
+matrix unit and of the flat address space in all of its code. A kernel that spills vector registers, has scratch memory, static LDS or a stack
+of unknown size, or is for another width of waves, is an error whatever the table says. Lines of the table for
+architectures that are not given are left alone.
 """
 import argparse
 import os
