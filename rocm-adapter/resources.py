@@ -6,9 +6,10 @@
 Of each file, kernel and architecture the table has, over all instances of the kernel's template: how many there are,
 the most vector, accumulation and scalar registers, scalar registers that were spilled (to lanes of vector registers,
 not to memory), the fewest waves that a SIMD has vector registers for (LDS is not counted), and instructions of the
-matrix unit and of the flat address space in all of its code. A kernel that spills vector registers, has scratch memory, static LDS or a stack
-of unknown size, or is for another width of waves, is an error whatever the table says. Lines of the table for
-architectures that are not given are left alone.
+matrix unit and of the flat address space in all of its code. A kernel that spills vector registers, has scratch
+memory, static LDS or a stack of unknown size, or is for another width of waves, is an error whatever the table says.
+Lines of the table for architectures that are not given are left alone, and code objects for architectures that the
+table does not have are not compared.
 """
 import argparse
 import os
@@ -108,14 +109,18 @@ def main():
             to.writelines(header)
             to.writelines(f"{' '.join(key)} {merged[key]}\n" for key in sorted(merged))
     else:
-        here = {key: row for key, row in table.items() if key[2] in architectures}
-        for key in sorted(here.keys() | found.keys()):
-            if here.get(key) != found.get(key):
-                errors.append(f"{' '.join(key)}: the table has {here.get(key, 'nothing')}, "
+        tabled = {arch for _, _, arch in table} & architectures
+        if not table:
+            errors.append(f"{arguments.table}: there is no table")
+        for key in sorted(table.keys() | found.keys()):
+            if key[2] in tabled and table.get(key) != found.get(key):
+                errors.append(f"{' '.join(key)}: the table has {table.get(key, 'nothing')}, "
                               f"the code object {found.get(key, 'nothing')}")
     for error in errors:
         print(error, file=sys.stderr)
     print(f"{len(found)} kernels of {len(arguments.files)} code objects, {len(errors)} differences")
+    if untabled := architectures - {arch for _, _, arch in table}:
+        print(f"not compared, since the table has none of them: {', '.join(sorted(untabled))}")
     return 1 if errors else 0
 
 
