@@ -50,9 +50,9 @@ inline constexpr Limits kDevices[] = {
     {"sm_80", 80, 32, 163 << 10, 164 << 10, 1024, 2048, 108, 40 << 20},
     {"sm_86", 86, 32, 99 << 10, 100 << 10, 1024, 1536, 2, 6 << 20},
 };
-// AMD Instinct MI300 (CDNA 3) and RDNA 3 instruction set guides, "Local data share" and "Work-groups": a wave is a warp here, LDS
-// is shared memory, a compute unit is a multiprocessor. Units and L2 caches (of an XCD in the first) are those of an MI300X and of a
-// Radeon RX 7900 XTX.
+// AMD Instinct MI300 (CDNA 3) and RDNA 3 instruction set guides, "Local data share" and "Work-groups": a wave is a warp here,
+// LDS is shared memory, a compute unit is a multiprocessor. Units and L2 caches (in the first that of an XCD) are those of an
+// MI300X and of a Radeon RX 7900 XTX.
 inline constexpr Limits kCdnaDevices[] = {
     {"gfx942", 0, 64, 64 << 10, 64 << 10, 1024, 2048, 304, 4 << 20},
 };

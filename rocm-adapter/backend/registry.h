@@ -27,7 +27,7 @@ struct Kernel {
   std::atomic<void*> function[kMostDevices];
 };
 
-// nullptr for what is no kernel. Every launch asks: the answer is an entry of a table by the variable's place in the library's data.
+// nullptr for what is no kernel. Every launch asks, so it is an entry of a table, by the variable's place in the library.
 Kernel* find_kernel(const void* function);
 
 // Whether there is code for an architecture; the ones that there are, as "gfx90a, gfx942".

@@ -217,7 +217,7 @@ TEST(Devices, AnyIsTheFirstThatCanBeUsed) {
   EXPECT_EQ(backend().device_open("0", nullptr, &device, &message), GTN_NOT_AVAILABLE);
 }
 
-// A thread begins with device 0 as its current one, and the stand-in takes a launch only where that is the stream's and the code's.
+// A thread begins with device 0 as its current one. The stand-in takes a launch where that is the stream's and the code's.
 TEST(Devices, RunInAThreadOfTheirOwn) {
   const std::vector<float> x = input();
   for (const char* selector : {"1", "2", "1"}) {
