@@ -200,7 +200,7 @@ struct Core {
   Clock clock[kPipes];  // of S: what its own accesses know
   Moment joined[kPipes];
   Moment view;  // what the scalar unit hands on to what it issues
-  Flag flags[kPipes][kPipes][kEventIds];
+  std::map<std::tuple<Pipe, Pipe, int32_t>, Flag> flags;  // ids from kEventIds on: one per buffer of a queue
   uint8_t reserved[kPipes][kPipes] = {}, fetched[kPipes][kPipes] = {};
   bool queued[kPipes][kPipes] = {};  // events that a queue uses
   struct Arrival {
@@ -282,6 +282,8 @@ __attribute__((format(printf, 4, 5))) void report_f(const Core* core, Pipe pipe,
   va_end(list);
 }
 
+std::string id_text(int32_t id) { return id < kEventIds ? " of id " + std::to_string(id) : " of a queue"; }
+
 // Leaves the scalar program: for the scheduler, or for good.
 void leave() {
   void* ignored;
@@ -312,7 +314,7 @@ uint32_t actor(const Core& core, Pipe pipe) { return static_cast<uint32_t>(core.
 // Everything that a pipe has been given so far is complete.
 Moment completed(Core& core, Pipe pipe) {
   Clock c = core.clock[static_cast<int>(pipe)];
-  if (pipe != Pipe::S) c[actor(core, pipe)] = core.issued[static_cast<int>(pipe)] - core.pipes[static_cast<int>(pipe)].size();
+  if (pipe != Pipe::S) c[actor(core, pipe)] = core.issued[static_cast<int>(pipe)] - static_cast<uint32_t>(core.pipes[static_cast<int>(pipe)].size());
   return std::make_shared<const Clock>(std::move(c));
 }
 
@@ -353,7 +355,7 @@ bool check(Core& core, Pipe pipe, const Instruction& in, const Access& a, const 
 }
 
 Flag& flag_of(Core& core, const Instruction& in) {
-  return core.flags[static_cast<int>(in.from)][static_cast<int>(in.to)][in.id];
+  return core.flags[{in.from, in.to, in.id}];
 }
 
 void set_now(Core& core, const Instruction& in, Moment moment) {
@@ -361,9 +363,9 @@ void set_now(Core& core, const Instruction& in, Moment moment) {
   if (flag.debt) {
     --flag.debt;
   } else if (flag.set) {
-    report_f(&core, in.from, in.at, "%s: event %s_%s of id %d is set already, at %s:%d, and was not waited for", in.name,
-             kPipeNames[static_cast<int>(in.from)], kPipeNames[static_cast<int>(in.to)], in.id, base_name(flag.at.file),
-             flag.at.line);
+    report_f(&core, in.from, in.at, "%s: event %s_%s%s is set already, at %s:%d, and was not waited for", in.name,
+             kPipeNames[static_cast<int>(in.from)], kPipeNames[static_cast<int>(in.to)], id_text(in.id).c_str(),
+             base_name(flag.at.file), flag.at.line);
   } else {
     flag.set = std::move(moment);
     flag.at = in.at;
@@ -974,7 +976,7 @@ Stretch queue_alloc(int32_t queue, Where at) {
       const int32_t id = slot.empty;
       slot.empty = -1;
       core.reserved[static_cast<int>(q.consumer)][static_cast<int>(q.producer)] &= static_cast<uint8_t>(~(1 << id));
-      wait_event(core, q.consumer, q.producer, id, "AllocTensor", at, true);
+      wait_event(core, q.consumer, q.producer, kEventIds + s.slot, "AllocTensor", at, true);
     }
     return s;
   }
@@ -989,7 +991,7 @@ void queue_enqueue(int32_t queue, const Stretch& s, Where at) {
   slot.state = Slot::Filled;
   slot.full = take_event(core, q.producer, q.consumer, "EnQue", at);
   q.filled.push_back(s.slot);
-  set_event(core, q.producer, q.consumer, slot.full, "EnQue", at, false);
+  set_event(core, q.producer, q.consumer, kEventIds + s.slot, "EnQue", at, false);
 }
 
 Stretch queue_dequeue(int32_t queue, Where at) {
@@ -1003,7 +1005,7 @@ Stretch queue_dequeue(int32_t queue, Where at) {
   core.reserved[static_cast<int>(q.producer)][static_cast<int>(q.consumer)] &= static_cast<uint8_t>(~(1 << slot.full));
   Stretch s = slot.where;
   s.generation = slot.generation;
-  wait_event(core, q.producer, q.consumer, slot.full, "DeQue", at, false);
+  wait_event(core, q.producer, q.consumer, kEventIds + index, "DeQue", at, false);
   return s;
 }
 
@@ -1020,11 +1022,10 @@ void queue_free(int32_t queue, const Stretch& s, Where at) {
   slot.empty = take_event(core, q.consumer, q.producer, "FreeTensor", at);
   slot.state = Slot::Free;
   ++slot.generation;
-  const int32_t id = slot.empty;
   op.issue([p, bytes] {
     for (uint32_t i = 0; i < bytes; ++i) p[i] = i % 2 ? 0x7f : 0xff;
   });
-  set_event(core, q.consumer, q.producer, id, "FreeTensor", at, true);
+  set_event(core, q.consumer, q.producer, kEventIds + s.slot, "FreeTensor", at, true);
 }
 
 // ---- The launch.
@@ -1109,8 +1110,8 @@ void deadlock() {
   } else if (what->kind == Instruction::CrossWait) {
     report_f(where, pipe, what->at, "deadlock: %s waits for flag %d, which never comes", what->name, what->id);
   } else {
-    report_f(where, pipe, what->at, "deadlock: %s waits for event %s_%s of id %d, which is never set", what->name,
-             kPipeNames[static_cast<int>(what->from)], kPipeNames[static_cast<int>(what->to)], what->id);
+    report_f(where, pipe, what->at, "deadlock: %s waits for event %s_%s%s, which is never set", what->name,
+             kPipeNames[static_cast<int>(what->from)], kPipeNames[static_cast<int>(what->to)], id_text(what->id).c_str());
   }
 }
 
@@ -1151,16 +1152,11 @@ void schedule() {
 
 void check_ends() {
   for (auto& core : machine->cores) {
-    for (int f = 0; f < kPipes; ++f) {
-      for (int t = 0; t < kPipes; ++t) {
-        for (int id = 0; id < kEventIds; ++id) {
-          const Flag& flag = core->flags[f][t][id];
-          if (flag.set && !flag.of_queue) {
-            report_f(core.get(), static_cast<Pipe>(f), flag.at, "event %s_%s of id %d is left set at the end", kPipeNames[f],
-                     kPipeNames[t], id);
-          }
-        }
-      }
+    for (const auto& [event, flag] : core->flags) {
+      const auto [from, to, id] = event;
+      if (!flag.set || flag.of_queue) continue;
+      report_f(core.get(), from, flag.at, "event %s_%s%s is left set at the end", kPipeNames[static_cast<int>(from)],
+               kPipeNames[static_cast<int>(to)], id_text(id).c_str());
     }
     for (int id = 0; id < kCrossFlags; ++id) {
       if (!core->counters[id].empty()) {
