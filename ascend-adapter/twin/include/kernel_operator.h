@@ -892,3 +892,5 @@ void CreateVecIndex(const LocalTensor<T>& dst, const T& firstValue, const uint32
 
 }  // namespace AscendC
 
+
+#include "twin/cube.h"
