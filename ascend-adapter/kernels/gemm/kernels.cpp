@@ -1,0 +1,326 @@
+// Matrix products: out = activation(a b^T + bias) + residual, a [m, k], b [n, k], of BF16, FP16 or S8, for cube and vector cores.
+//
+// FLOPs: 2 m n k. Bytes: a tile of 128 x 128 reads (128 + 128) k elements, so a and b cross into L1 n/128 and m/128 times. A step
+// of 32 KiB each does 2^21 (S8: 2^22) multiply-adds; the L2 cache and then memory bind small k and m, the cube unit the rest.
+//
+// The cube core has two of every buffer: while the cube unit works on one step, the next lies in L0 and the one after it is on its
+// way to L1. Architecture 2201 has no way from L0C to a vector core, so sums go through global memory, two tiles of it per block,
+// which stay in the L2 cache. There the two vector cores take half of the rows each, 32 at a time.
+//
+// S8: a holds q - 128, q being Gatun's unsigned rows, so that sum((q - z) w) = sum(a w) - (z - 128) sum(w), exactly in 32 bits.
+#include "kernels/activation/functions.h"
+#include "kernels/gemm/tiling.h"
+
+namespace gatun::ascend {
+namespace {
+
+using AscendC::CrossCoreSetFlag;
+using AscendC::CrossCoreWaitFlag;
+using AscendC::PipeBarrier;
+using AscendC::SetFlag;
+using AscendC::WaitFlag;
+
+// Flags between the cube core and its vector cores: a tile of sums is there, and has been read.
+constexpr uint16_t kReady = 0, kFree = 1;
+
+__aicore__ inline int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
+
+struct Tile {
+  int64_t row, column;
+  int32_t m, n;
+  __aicore__ inline Tile(const GemmTiling& t, int64_t i)
+      : row(i / t.n_tiles * kGemmM),
+        column(i % t.n_tiles * kGemmN),
+        m(static_cast<int32_t>(least(t.m - row, kGemmM))),
+        n(static_cast<int32_t>(least(t.n - column, kGemmN))) {}
+};
+
+// ---- The cube core.
+template <typename T, typename Sum>
+class Products {
+  static constexpr int32_t kLine = 32 / sizeof(T), kFractal = 16 * kLine;
+  static constexpr int32_t kStep = kGemmStepBytes / sizeof(T);
+  static constexpr uint32_t kTileBytes = kGemmM * kGemmStepBytes, kSumBytes = kGemmM * kGemmN * 4;
+
+ public:
+  __aicore__ inline void init(TPipe* pipe, const GemmTiling& tiling, GM_ADDR a, GM_ADDR b, GM_ADDR workspace) {
+    t_ = tiling;
+    a_ = global<T>(a);
+    b_ = global<T>(b);
+    sums_ = global<Sum>(workspace);
+    pipe->InitBuffer(l1_a_, 2 * kTileBytes);
+    pipe->InitBuffer(l1_b_, 2 * kTileBytes);
+    pipe->InitBuffer(l0_a_, 2 * kTileBytes);
+    pipe->InitBuffer(l0_b_, 2 * kTileBytes);
+    pipe->InitBuffer(l0_c_, 2 * kSumBytes);
+  }
+
+  __aicore__ inline void run() {
+    for (int32_t i = 0; i < 2; ++i) {
+      SetFlag<HardEvent::MTE1_MTE2>(i);
+      SetFlag<HardEvent::M_MTE1>(i);
+      SetFlag<HardEvent::FIX_M>(i);
+    }
+    const int64_t block = AscendC::GetBlockIdx();
+    int32_t step = 0, count = 0;
+    for (int64_t i = block; i < t_.tiles; i += AscendC::GetBlockNum(), ++count) {
+      const Tile tile(t_, i);
+      const int32_t half = count % 2;
+      const LocalTensor<Sum> sum = l0_c_.Get<Sum>()[static_cast<uint32_t>(half * kGemmM * kGemmN)];
+      WaitFlag<HardEvent::FIX_M>(half);
+      for (int64_t k = 0; k < t_.k; k += kStep, ++step) multiply(tile, k, step % 2, sum);
+      SetFlag<HardEvent::M_FIX>(half);
+      WaitFlag<HardEvent::M_FIX>(half);
+      if (count >= 2) CrossCoreWaitFlag<2, PIPE_FIX>(kFree);
+      const uint16_t rows = static_cast<uint16_t>((tile.m + 15) / 16 * 16);
+      AscendC::Fixpipe(sums_[static_cast<uint64_t>((block * 2 + half) * kGemmM * kGemmN)], sum,
+                       AscendC::FixpipeParamsV220(static_cast<uint16_t>(tile.n), static_cast<uint16_t>(tile.m), rows, kGemmN, false));
+      SetFlag<HardEvent::FIX_M>(half);
+      CrossCoreSetFlag<2, PIPE_FIX>(kReady);
+    }
+    for (int32_t i = 0; i < count && i < 2; ++i) CrossCoreWaitFlag<2, PIPE_FIX>(kFree);
+    for (int32_t i = 0; i < 2; ++i) {
+      WaitFlag<HardEvent::MTE1_MTE2>(i);
+      WaitFlag<HardEvent::M_MTE1>(i);
+      WaitFlag<HardEvent::FIX_M>(i);
+    }
+  }
+
+ private:
+  // Rows of k as NZ in L1: `rows` a multiple of 16, of which `count` are there. What lies in the others reaches sums that nobody
+  // takes.
+  __aicore__ inline void load(const LocalTensor<T>& to, const GlobalTensor<T>& from, int32_t count, int32_t rows, int32_t width,
+                              int64_t stride) {
+    AscendC::DataCopy(to, from,
+                      AscendC::Nd2NzParams(1, static_cast<uint16_t>(count), static_cast<uint16_t>(width), 0,
+                                           static_cast<uint16_t>(stride), static_cast<uint16_t>(rows), 1, 0));
+  }
+
+  __aicore__ inline void multiply(const Tile& tile, int64_t k, int32_t half, const LocalTensor<Sum>& sum) {
+    const int32_t width = static_cast<int32_t>(least(t_.k - k, kStep)), lines = (width + kLine - 1) / kLine;
+    const int32_t m1 = (tile.m + 15) / 16, n1 = (tile.n + 15) / 16;
+    const uint32_t at = static_cast<uint32_t>(half * kGemmM * kStep);
+    const LocalTensor<T> a1 = l1_a_.Get<T>()[at], b1 = l1_b_.Get<T>()[at];
+    const LocalTensor<T> a0 = l0_a_.Get<T>()[at], b0 = l0_b_.Get<T>()[at];
+
+    WaitFlag<HardEvent::MTE1_MTE2>(half);
+    load(a1, a_[static_cast<uint64_t>(tile.row * t_.a_stride + k)], tile.m, m1 * 16, width, t_.a_stride);
+    load(b1, b_[static_cast<uint64_t>(tile.column * t_.b_stride + k)], tile.n, n1 * 16, width, t_.b_stride);
+    SetFlag<HardEvent::MTE2_MTE1>(half);
+
+    WaitFlag<HardEvent::MTE2_MTE1>(half);
+    WaitFlag<HardEvent::M_MTE1>(half);
+    // A: a row of fractals at a time, from columns to rows. B: its fractals lie as they are wanted.
+    for (int32_t i = 0; i < m1; ++i) {
+      AscendC::LoadData(a0[static_cast<uint32_t>(i * lines * kFractal)], a1[static_cast<uint32_t>(i * kFractal)],
+                        AscendC::LoadData2DParams(0, static_cast<uint8_t>(lines), static_cast<uint16_t>(m1), 0, 0, false, 0));
+    }
+    AscendC::LoadData(b0, b1, AscendC::LoadData2DParams(0, static_cast<uint8_t>(lines * n1), 1, 0, 0, false, 0));
+    SetFlag<HardEvent::MTE1_MTE2>(half);
+    SetFlag<HardEvent::MTE1_M>(half);
+
+    WaitFlag<HardEvent::MTE1_M>(half);
+    // A single row would be a product of a vector, for which A lies otherwise: whole fractals of rows.
+    AscendC::Mmad(sum, a0, b0,
+                  AscendC::MmadParams(static_cast<uint16_t>(m1 * 16), static_cast<uint16_t>(tile.n), static_cast<uint16_t>(width), 0,
+                                      false, k == 0));
+    PipeBarrier<PIPE_M>();
+    SetFlag<HardEvent::M_MTE1>(half);
+  }
+
+  GemmTiling t_;
+  GlobalTensor<T> a_, b_;
+  GlobalTensor<Sum> sums_;
+  TBuf<TPosition::A1> l1_a_;
+  TBuf<TPosition::B1> l1_b_;
+  TBuf<TPosition::A2> l0_a_;
+  TBuf<TPosition::B2> l0_b_;
+  TBuf<TPosition::CO1> l0_c_;
+};
+
+// ---- The vector cores.
+struct Columns {
+  GM_ADDR bias;
+  GM_ADDR scales;
+  GM_ADDR sums;
+};
+struct Rows {
+  GM_ADDR scales;
+  GM_ADDR zeros;
+};
+
+template <typename Sum, typename Out>
+class Finish {
+  static constexpr bool kInt8 = std::is_same<Sum, int32_t>::value;
+  static constexpr int32_t kRows = 32, kElements = kRows * kGemmN;
+  static constexpr uint32_t kBias = 0, kScale = kGemmN, kSum = 2 * kGemmN;  // in what is kept of a tile's columns
+
+ public:
+  __aicore__ inline void init(TPipe* pipe, const GemmTiling& tiling, const Columns& columns, const Rows& rows, GM_ADDR residual,
+                              GM_ADDR out, GM_ADDR workspace) {
+    t_ = tiling;
+    bias_ = global<float>(columns.bias);
+    column_scales_ = global<float>(columns.scales);
+    column_sums_ = global<float>(columns.sums);
+    row_scales_ = global<float>(rows.scales);
+    row_zeros_ = global<int32_t>(rows.zeros);
+    residual_ = global<Out>(residual);
+    out_ = global<Out>(out);
+    sums_ = global<Sum>(workspace);
+    pipe->InitBuffer(sums_in_, 2, kElements * sizeof(Sum));
+    pipe->InitBuffer(columns_in_, 1, 3 * kGemmN * sizeof(float));
+    pipe->InitBuffer(residual_in_, 2, kElements * sizeof(Out));
+    pipe->InitBuffer(out_out_, 2, kElements * sizeof(Out));
+    pipe->InitBuffer(value_buffer_, kElements * sizeof(float));
+    pipe->InitBuffer(scratch_buffer_, kElements * kActivationScratch * sizeof(float));
+    value_ = value_buffer_.Get<float>();
+    scratch_ = scratch_buffer_.Get<float>();
+  }
+
+  __aicore__ inline void run() {
+    const int64_t block = AscendC::GetBlockIdx() / 2, sub = AscendC::GetSubBlockIdx();
+    int32_t count = 0;
+    for (int64_t i = block; i < t_.tiles; i += AscendC::GetBlockNum(), ++count) {
+      const Tile tile(t_, i);
+      const int32_t share = (tile.m + 1) / 2;
+      const int32_t first = sub == 0 ? 0 : share, end = sub == 0 ? share : tile.m;
+      const int64_t slot = (block * 2 + count % 2) * kGemmM * kGemmN;
+      if ((t_.has_bias != 0 || kInt8) && first < end) fetch_columns(tile);
+      CrossCoreWaitFlag<2, PIPE_MTE2>(kReady);
+      LocalTensor<float> columns;
+      if ((t_.has_bias != 0 || kInt8) && first < end) columns = columns_in_.DeQue<float>();
+      for (int32_t row = first; row < end; row += kRows) {
+        const int32_t rows = static_cast<int32_t>(least(end - row, kRows));
+        LocalTensor<Sum> sums = sums_in_.AllocTensor<Sum>();
+        AscendC::DataCopy(sums, sums_[static_cast<uint64_t>(slot + row * kGemmN)], static_cast<uint32_t>(rows * kGemmN));
+        sums_in_.EnQue(sums);
+        finish(tile, row, rows, columns);
+      }
+      CrossCoreSetFlag<2, PIPE_MTE2>(kFree);
+      if ((t_.has_bias != 0 || kInt8) && first < end) columns_in_.FreeTensor(columns);
+    }
+  }
+
+ private:
+  __aicore__ inline void fetch_columns(const Tile& tile) {
+    LocalTensor<float> columns = columns_in_.AllocTensor<float>();
+    const uint64_t at = static_cast<uint64_t>(tile.column);
+    if (t_.has_bias != 0) copy_in(columns[kBias], bias_[at], tile.n);
+    if (kInt8) {
+      copy_in(columns[kScale], column_scales_[at], tile.n);
+      copy_in(columns[kSum], column_sums_[at], tile.n);
+    }
+    columns_in_.EnQue(columns);
+  }
+
+  // f(first element, count) for the elements that there are of so many rows: all at once where the tile is as wide as its rows.
+  template <typename F>
+  __aicore__ inline void each(int32_t rows, int32_t n, F f) {
+    if (n == kGemmN) return f(0u, rows * kGemmN);
+    for (int32_t r = 0; r < rows; ++r) f(static_cast<uint32_t>(r * kGemmN), n);
+  }
+
+  // Sums of S8: value = float(sum - (zero - 128) * column sum) * (row scale * column scale).
+  __aicore__ inline void scale(const Tile& tile, int32_t row, int32_t rows, const LocalTensor<int32_t>& sums,
+                               const LocalTensor<float>& columns) {
+    const LocalTensor<int32_t> column_sums = columns[kSum].template ReinterpretCast<int32_t>();
+    const LocalTensor<int32_t> products = scratch_.template ReinterpretCast<int32_t>();
+    const LocalTensor<float> scales = scratch_[kElements];
+    const uint64_t from = static_cast<uint64_t>(tile.row + row);
+    for (int32_t r = 0; r < rows; ++r) {
+      const uint32_t at = static_cast<uint32_t>(r * kGemmN);
+      AscendC::Muls(products[at], column_sums, row_zeros_.GetValue(from + static_cast<uint64_t>(r)) - 128, tile.n);
+      AscendC::Muls(scales[at], columns[kScale], row_scales_.GetValue(from + static_cast<uint64_t>(r)), tile.n);
+    }
+    PipeBarrier<PIPE_V>();
+    each(rows, tile.n, [&](uint32_t at, int32_t n) { AscendC::Sub(sums[at], sums[at], products[at], n); });
+    PipeBarrier<PIPE_V>();
+    each(rows, tile.n, [&](uint32_t at, int32_t n) {
+      AscendC::Cast(value_[at], sums[at], RoundMode::CAST_RINT, static_cast<uint32_t>(n));
+    });
+    PipeBarrier<PIPE_V>();
+    each(rows, tile.n, [&](uint32_t at, int32_t n) { AscendC::Mul(value_[at], value_[at], scales[at], n); });
+    PipeBarrier<PIPE_V>();
+  }
+  __aicore__ inline void scale(const Tile& tile, int32_t, int32_t rows, const LocalTensor<float>& sums, const LocalTensor<float>&) {
+    each(rows, tile.n, [&](uint32_t at, int32_t n) { AscendC::Muls(value_[at], sums[at], 1.0f, n); });
+    PipeBarrier<PIPE_V>();
+  }
+
+  __aicore__ inline void finish(const Tile& tile, int32_t row, int32_t rows, const LocalTensor<float>& columns) {
+    const uint64_t at = static_cast<uint64_t>((tile.row + row) * t_.out_stride + tile.column);
+    const uint32_t bytes = static_cast<uint32_t>(tile.n) * sizeof(Out), blocks = (bytes + 31) / 32;
+    const uint32_t gap = static_cast<uint32_t>(t_.out_stride - tile.n) * sizeof(Out), ub_gap = kGemmN * sizeof(Out) / 32 - blocks;
+    if (t_.has_residual != 0) {
+      LocalTensor<Out> residual = residual_in_.AllocTensor<Out>();
+      AscendC::DataCopyPad(residual, residual_[at], AscendC::DataCopyExtParams(static_cast<uint16_t>(rows), bytes, gap, ub_gap, 0),
+                           AscendC::DataCopyPadExtParams<Out>(false, 0, 0, Out()));
+      residual_in_.EnQue(residual);
+    }
+    LocalTensor<Sum> sums = sums_in_.DeQue<Sum>();
+    scale(tile, row, rows, sums, columns);
+    sums_in_.FreeTensor(sums);
+    if (t_.has_bias != 0) {
+      // A column's bias for all rows: half of a row a repetition, the bias staying where it is.
+      for (int32_t c = 0; c < tile.n; c += 64) {
+        const uint32_t first = static_cast<uint32_t>(c);
+        AscendC::Add(value_[first], value_[first], columns[kBias + first], static_cast<uint64_t>(least(tile.n - c, 64)),
+                     static_cast<uint8_t>(rows), AscendC::BinaryRepeatParams(1, 1, 1, 16, 16, 0));
+      }
+      PipeBarrier<PIPE_V>();
+    }
+    each(rows, tile.n, [&](uint32_t e, int32_t n) { activate(t_.activation, value_[e], scratch_, kElements, n); });
+    if (t_.has_residual != 0) {
+      LocalTensor<Out> residual = residual_in_.DeQue<Out>();
+      each(rows, tile.n, [&](uint32_t e, int32_t n) { widen(scratch_[e], residual[e], n); });
+      residual_in_.FreeTensor(residual);
+      each(rows, tile.n, [&](uint32_t e, int32_t n) { AscendC::Add(value_[e], value_[e], scratch_[e], n); });
+      PipeBarrier<PIPE_V>();
+    }
+    LocalTensor<Out> out = out_out_.AllocTensor<Out>();
+    each(rows, tile.n, [&](uint32_t e, int32_t n) { narrow(out[e], value_[e], n); });
+    out_out_.EnQue(out);
+    out = out_out_.DeQue<Out>();
+    AscendC::DataCopyPad(out_[at], out, AscendC::DataCopyExtParams(static_cast<uint16_t>(rows), bytes, ub_gap, gap, 0));
+    out_out_.FreeTensor(out);
+  }
+
+  GemmTiling t_;
+  GlobalTensor<float> bias_, column_scales_, column_sums_, row_scales_;
+  GlobalTensor<int32_t> row_zeros_;
+  GlobalTensor<Out> residual_, out_;
+  GlobalTensor<Sum> sums_;
+  TQue<TPosition::VECIN, 1> sums_in_, columns_in_, residual_in_;
+  TQue<TPosition::VECOUT, 1> out_out_;
+  TBuf<TPosition::VECCALC> value_buffer_, scratch_buffer_;
+  LocalTensor<float> value_, scratch_;
+};
+
+}  // namespace
+}  // namespace gatun::ascend
+
+// column_sums (int32), the scales and the zero points are of S8 alone.
+#define GATUN_GEMM_ENTRY(name, T, Sum, Out)                                                                                 \
+  extern "C" __global__ __aicore__ void gatun_gemm_##name(GM_ADDR a, GM_ADDR b, GM_ADDR bias, GM_ADDR residual,             \
+                                                          GM_ADDR row_scales, GM_ADDR row_zeros, GM_ADDR column_scales,     \
+                                                          GM_ADDR column_sums, GM_ADDR out, GM_ADDR workspace, GM_ADDR tiling) { \
+    KERNEL_TASK_TYPE_DEFAULT(KERNEL_TYPE_MIX_AIC_1_2);                                                                      \
+    AscendC::TPipe pipe;                                                                                                    \
+    const gatun::ascend::GemmTiling t = gatun::ascend::read_tiling<gatun::ascend::GemmTiling>(tiling);                      \
+    if (ASCEND_IS_AIC) {                                                                                                    \
+      gatun::ascend::Products<T, Sum> products;                                                                             \
+      products.init(&pipe, t, a, b, workspace);                                                                             \
+      products.run();                                                                                                       \
+    } else {                                                                                                                \
+      gatun::ascend::Finish<Sum, Out> finish;                                                                               \
+      finish.init(&pipe, t, {bias, column_scales, column_sums}, {row_scales, row_zeros}, residual, out, workspace);         \
+      finish.run();                                                                                                         \
+    }                                                                                                                       \
+  }
+
+GATUN_GEMM_ENTRY(bf16_f32, bfloat16_t, float, float)
+GATUN_GEMM_ENTRY(bf16_bf16, bfloat16_t, float, bfloat16_t)
+GATUN_GEMM_ENTRY(f16_f32, half, float, float)
+GATUN_GEMM_ENTRY(f16_f16, half, float, half)
+GATUN_GEMM_ENTRY(s8_f32, int8_t, int32_t, float)
+GATUN_GEMM_ENTRY(s8_bf16, int8_t, int32_t, bfloat16_t)

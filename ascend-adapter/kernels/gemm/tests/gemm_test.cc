@@ -1,0 +1,206 @@
+// The matrix products on the CPU twin against sums in FP64: sizes around those of the tiles, several schedules, and every
+// synchronisation removed in turn. What runs here is the twin, not a processor.
+#include "kernels/gemm/tiling.h"
+#include "twin/numbers.h"
+#include "twin/twin.h"
+
+#include <gtest/gtest.h>
+
+#include <random>
+#include <string>
+#include <type_traits>
+#include <vector>
+
+using Entry = void(uint8_t*, uint8_t*, uint8_t*, uint8_t*, uint8_t*, uint8_t*, uint8_t*, uint8_t*, uint8_t*, uint8_t*, uint8_t*);
+extern "C" {
+Entry gatun_gemm_bf16_f32, gatun_gemm_bf16_bf16, gatun_gemm_f16_f32, gatun_gemm_f16_f16, gatun_gemm_s8_f32, gatun_gemm_s8_bf16;
+}
+
+namespace gatun::ascend {
+namespace {
+
+using twin::launch, twin::Options, twin::Range, twin::Removal, twin::Result, twin::Site;
+
+struct Case {
+  int64_t m, n, k;
+  int32_t activation = 0;
+  bool bias = false, residual = false;
+  uint32_t blocks = 2;
+  int64_t gap = 0;  // of rows of a and out
+};
+
+std::string text(const Case& c) {
+  return std::to_string(c.m) + " x " + std::to_string(c.n) + " x " + std::to_string(c.k) + ", activation " + std::to_string(c.activation) +
+         (c.bias ? ", bias" : "") + (c.residual ? ", residual" : "") + ", " + std::to_string(c.blocks) + " blocks";
+}
+
+double activated(int32_t activation, double x) {
+  switch (activation) {
+    case 1: return 0.5 * x * std::erfc(-x / std::sqrt(2.0));
+    case 2: return x / (1 + std::exp(-2 * std::sqrt(2 / M_PI) * (x + 0.044715 * x * x * x)));
+    case 3: return x / (1 + std::exp(-x));
+    case 4: return x > 0 ? x : 0;
+    default: return x;
+  }
+}
+
+template <typename T, typename Out>
+class Product {
+  static constexpr bool kInt8 = std::is_same_v<T, int8_t>;
+
+ public:
+  Product(Entry* entry, const Case& c) : entry_(entry), c_(c) {
+    std::mt19937 random(static_cast<uint32_t>(c.m * 131 + c.n * 17 + c.k));
+    std::normal_distribution<float> normal;
+    std::uniform_int_distribution<int> whole(-128, 127);
+    const auto value = [&](T& x) {
+      if constexpr (kInt8) {
+        x = static_cast<T>(whole(random));
+      } else {
+        x = T(normal(random));
+      }
+    };
+    t_ = {c.m, c.n, c.k, c.k + c.gap, c.k, c.n + c.gap, 0, 0, c.activation, c.bias, c.residual, 0};
+    a_.resize(size(c.m * t_.a_stride));
+    b_.resize(size(c.n * c.k));
+    residual_.resize(size(c.m * t_.out_stride));
+    bias_.resize(size(c.n));
+    column_scales_.resize(size(c.n));
+    column_sums_.resize(size(c.n));
+    row_scales_.resize(size(c.m));
+    row_zeros_.resize(size(c.m));
+    for (T& x : a_) value(x);
+    for (T& x : b_) value(x);
+    for (float& x : bias_) x = normal(random);
+    for (Out& x : residual_) x = Out(normal(random));
+    for (float& x : column_scales_) x = std::exp(normal(random)) / 4096;
+    for (float& x : row_scales_) x = std::exp(normal(random)) / 4;
+    for (int32_t& z : row_zeros_) z = whole(random) + 128;
+    for (int64_t j = 0; kInt8 && j < c.n; ++j) {
+      for (int64_t l = 0; l < c.k; ++l) column_sums_[size(j)] += static_cast<int32_t>(static_cast<float>(b_[size(j * c.k + l)]));
+    }
+  }
+
+  // Runs it, and says what is wrong with the result.
+  std::string run(const Options& options, Result* result = nullptr) {
+    if (!gemm_tiling(&t_)) return "refused";
+    std::vector<uint8_t> workspace(static_cast<size_t>(gemm_workspace_bytes(c_.blocks)), 0xff);
+    std::vector<Out> out(residual_.size(), Out(12345.0f));
+    void* args[] = {a_.data(), b_.data(), bias_.data(), residual_.data(), row_scales_.data(), row_zeros_.data(),
+                    column_scales_.data(), column_sums_.data(), out.data(), workspace.data(), &t_};
+    const Range memory[] = {range(a_), range(b_), range(bias_), range(residual_), range(row_scales_), range(row_zeros_),
+                            range(column_scales_), range(column_sums_), range(out), range(workspace)};
+    const Result r = launch(reinterpret_cast<const void*>(entry_), c_.blocks, args, std::size(args), memory, options);
+    if (result) *result = r;
+    return r.ok() ? compare(out) : r.error;
+  }
+
+ private:
+  static size_t size(int64_t n) { return static_cast<size_t>(n); }
+  template <typename V>
+  static Range range(const std::vector<V>& v) {
+    return {v.data(), v.size() * sizeof(V)};
+  }
+
+  // FP32 sums in any order: at most k roundings of the sum of magnitudes; the epilogue a few more, the result one of its own.
+  // S8 sums are exact.
+  std::string compare(const std::vector<Out>& out) const {
+    const double u = std::ldexp(1.0, -24), unit = std::is_same_v<Out, float> ? u : std::is_same_v<Out, half> ? u * 8192 : u * 65536;
+    for (int64_t i = 0; i < c_.m; ++i) {
+      for (int64_t j = 0; j < t_.out_stride; ++j) {
+        const double got = static_cast<float>(out[size(i * t_.out_stride + j)]);
+        if (j >= c_.n) {
+          if (got != static_cast<float>(Out(12345.0f))) return "wrote beyond the row " + std::to_string(i);
+          continue;
+        }
+        double sum = 0, magnitude = 0;
+        for (int64_t l = 0; l < c_.k; ++l) {
+          const double x = static_cast<double>(static_cast<float>(a_[size(i * t_.a_stride + l)])) + (kInt8 ? 128 - row_zeros_[size(i)] : 0);
+          const double p = x * static_cast<double>(static_cast<float>(b_[size(j * c_.k + l)]));
+          sum += p;
+          magnitude += std::fabs(p);
+        }
+        if (kInt8) sum *= static_cast<double>(row_scales_[size(i)]) * static_cast<double>(column_scales_[size(j)]);
+        double error = kInt8 ? 4 * u * std::fabs(sum) : static_cast<double>(c_.k) * u * magnitude;
+        if (c_.bias) sum += static_cast<double>(bias_[size(j)]);
+        // Slopes of the activations stay below 1.2; their own error is a few units of what they are of.
+        double y = activated(c_.activation, sum);
+        error = 1.2 * error + 32 * u * std::fabs(sum);
+        if (c_.residual) y += static_cast<double>(static_cast<float>(residual_[size(i * t_.out_stride + j)]));
+        error += (unit + u) * (std::fabs(y) + error) + 1e-30;
+        if (!(std::fabs(got - y) <= error)) {
+          return "row " + std::to_string(i) + ", column " + std::to_string(j) + ": " + std::to_string(got) + " and not " + std::to_string(y) +
+                 ", off by " + std::to_string(std::fabs(got - y) / error) + " times what is allowed";
+        }
+      }
+    }
+    return "";
+  }
+
+  Entry* entry_;
+  Case c_;
+  GemmTiling t_;
+  std::vector<T> a_, b_;
+  std::vector<Out> residual_;
+  std::vector<float> bias_, column_scales_, row_scales_;
+  std::vector<int32_t> column_sums_, row_zeros_;
+};
+
+const Case kCases[] = {
+    {1, 1, 1},
+    {1, 127, 300, 0, true},
+    {2, 129, 127, 1, true, true},
+    {127, 128, 129, 2, true, false, 1},
+    {129, 65, 128, 3, false, true, 3},
+    {130, 300, 257, 4, true, true, 2, 3},
+    {400, 17, 31, 0, false, false, 1},
+};
+
+template <typename T, typename Out>
+void expect_right(Entry* entry) {
+  for (const Case& c : kCases) {
+    Product<T, Out> product(entry, c);
+    for (uint64_t seed = 0; seed < 4; ++seed) EXPECT_EQ(product.run({seed}), "") << text(c) << ", seed " << seed;
+  }
+}
+
+TEST(Gemm, Bf16) {
+  expect_right<bfloat16_t, float>(gatun_gemm_bf16_f32);
+  expect_right<bfloat16_t, bfloat16_t>(gatun_gemm_bf16_bf16);
+}
+TEST(Gemm, F16) {
+  expect_right<half, float>(gatun_gemm_f16_f32);
+  expect_right<half, half>(gatun_gemm_f16_f16);
+}
+TEST(Gemm, S8) {
+  expect_right<int8_t, float>(gatun_gemm_s8_f32);
+  expect_right<int8_t, bfloat16_t>(gatun_gemm_s8_bf16);
+}
+
+TEST(Gemm, RefusesWhatItCannotTake) {
+  EXPECT_EQ((Product<half, float>(gatun_gemm_f16_f32, {2, 2, 65536}).run({})), "refused");
+}
+
+// Removing any synchronisation is noticed: as a race, a deadlock, a flag left behind or a wrong result.
+template <typename T, typename Out>
+void expect_sites_matter(Entry* entry, const Case& c) {
+  Product<T, Out> product(entry, c);
+  Result whole;
+  ASSERT_EQ(product.run({}, &whole), "");
+  EXPECT_GT(whole.sites.size(), 20u);
+  for (const Site& site : whole.sites) {
+    for (Removal removal : {Removal::Deleted, Removal::Weakened}) {
+      bool noticed = false;
+      for (uint64_t seed = 0; seed < 2 && !noticed; ++seed) noticed = !product.run({seed, &site, removal}).empty();
+      EXPECT_TRUE(noticed) << site.file << ':' << site.line << ' ' << site.call << (removal == Removal::Deleted ? " deleted" : " weakened");
+    }
+  }
+}
+
+TEST(Gemm, EverySiteMatters) {
+  expect_sites_matter<bfloat16_t, float>(gatun_gemm_bf16_f32, {300, 140, 300, 3, true, true, 1});
+  expect_sites_matter<int8_t, float>(gatun_gemm_s8_f32, {300, 140, 600, 0, true, true, 1});
+}
+
+}  // namespace
+}  // namespace gatun::ascend

@@ -1,0 +1,29 @@
+// What a launch of a matrix product is told besides its tensors, and how the host computes it.
+#pragma once
+
+#include <cstdint>
+
+namespace gatun::ascend {
+
+constexpr int32_t kGemmM = 128, kGemmN = 128;  // of a tile of out, whose FP32 sums are half of L0C
+constexpr int32_t kGemmStepBytes = 256;        // of k in a step: the tiles of A and B are 32 KiB each, twice in L0A and in L0B
+constexpr int64_t kGemmMost = 65535;           // of k, and of the strides of rows: what Nd2NzParams has 16 bits for
+
+struct GemmTiling {
+  int64_t m, n, k, a_stride, b_stride, out_stride;  // strides in elements; the residual's is out's
+  int64_t n_tiles, tiles;
+  int32_t activation, has_bias, has_residual, reserved;
+};
+
+// False where the kernels cannot take these sizes.
+inline bool gemm_tiling(GemmTiling* t) {
+  if (t->m < 1 || t->n < 1 || t->k < 1 || t->k > kGemmMost || t->a_stride > kGemmMost || t->b_stride > kGemmMost) return false;
+  t->n_tiles = (t->n + kGemmN - 1) / kGemmN;
+  t->tiles = (t->m + kGemmM - 1) / kGemmM * t->n_tiles;
+  return true;
+}
+
+// Sums on their way from the cube core to the vector cores: two tiles for each block.
+inline int64_t gemm_workspace_bytes(int64_t blocks) { return blocks * 2 * kGemmM * kGemmN * 4; }
+
+}  // namespace gatun::ascend
