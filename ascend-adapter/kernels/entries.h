@@ -1,0 +1,17 @@
+// The entries of all kernels, F(name) for each: what a binary of them holds, and what plans look up by name.
+#pragma once
+
+// f32 and bf16 for what is read and for what is written.
+#define GATUN_ASCEND_PAIRS(F, name) F(name##_f32_f32) F(name##_f32_bf16) F(name##_bf16_f32) F(name##_bf16_bf16)
+
+// f16 as well.
+#define GATUN_ASCEND_TRIPLES(F, name)                                                \
+  GATUN_ASCEND_PAIRS(F, name)                                                        \
+  F(name##_f32_f16) F(name##_bf16_f16) F(name##_f16_f32) F(name##_f16_bf16) F(name##_f16_f16)
+
+#define GATUN_ASCEND_ENTRIES(F)            \
+  GATUN_ASCEND_PAIRS(F, gatun_activation)  \
+  GATUN_ASCEND_TRIPLES(F, gatun_glu)       \
+  GATUN_ASCEND_PAIRS(F, gatun_norm_layer)  \
+  GATUN_ASCEND_PAIRS(F, gatun_norm_rms)    \
+  GATUN_ASCEND_PAIRS(F, gatun_softmax)
