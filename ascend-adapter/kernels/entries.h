@@ -12,6 +12,7 @@
 #define GATUN_ASCEND_ENTRIES(F)            \
   GATUN_ASCEND_PAIRS(F, gatun_activation)  \
   GATUN_ASCEND_TRIPLES(F, gatun_glu)       \
+  GATUN_ASCEND_TRIPLES(F, gatun_merge)     \
   GATUN_ASCEND_PAIRS(F, gatun_norm_layer)  \
   GATUN_ASCEND_PAIRS(F, gatun_norm_rms)    \
   GATUN_ASCEND_PAIRS(F, gatun_softmax)
