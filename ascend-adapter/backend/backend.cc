@@ -10,6 +10,7 @@
 #include "kernels/glu/plan.h"
 #include "kernels/merge/plan.h"
 #include "kernels/norm/plan.h"
+#include "kernels/rope/plan.h"
 #include "kernels/softmax/plan.h"
 
 namespace gatun::ascend {
@@ -195,6 +196,7 @@ constexpr Operator kOperators[] = {
     {GTN_OP_SOFTMAX, plan_of<gtn_softmax_desc, softmax_plan>, softmax_serves},
     {GTN_OP_ACTIVATION, plan_of<gtn_activation_desc, activation_plan>, activation_serves},
     {GTN_OP_MERGE, plan_of<gtn_merge_desc, merge_plan>, merge_serves},
+    {GTN_OP_ROPE, plan_of<gtn_rope_desc, rope_plan>, rope_serves},
     {GTN_OP_GLU, plan_of<gtn_glu_desc, glu_plan>, glu_serves},
 };
 

@@ -15,4 +15,6 @@
   GATUN_ASCEND_TRIPLES(F, gatun_merge)     \
   GATUN_ASCEND_PAIRS(F, gatun_norm_layer)  \
   GATUN_ASCEND_PAIRS(F, gatun_norm_rms)    \
+  GATUN_ASCEND_TRIPLES(F, gatun_rope)      \
+  F(gatun_rope_f32_s8) F(gatun_rope_bf16_s8) F(gatun_rope_f16_s8) \
   GATUN_ASCEND_PAIRS(F, gatun_softmax)

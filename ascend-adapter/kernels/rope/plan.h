@@ -1,0 +1,10 @@
+#pragma once
+
+#include "backend/backend.h"
+
+namespace gatun::ascend {
+
+gtn_status rope_plan(Device& device, const gtn_rope_desc& desc, Plan** plan, gtn_plan_info* info, gtn_message* message);
+bool rope_serves(int32_t dtype);
+
+}  // namespace gatun::ascend
