@@ -2,6 +2,7 @@
 // synchronisation removed in turn. What runs here is the twin, not a processor.
 #include "kernels/gemm/tiling.h"
 #include "twin/numbers.h"
+#include "twin/tests/removals.h"
 #include "twin/twin.h"
 
 #include <gtest/gtest.h>
@@ -19,7 +20,7 @@ Entry gatun_gemm_bf16_f32, gatun_gemm_bf16_bf16, gatun_gemm_f16_f32, gatun_gemm_
 namespace gatun::ascend {
 namespace {
 
-using twin::launch, twin::Options, twin::Range, twin::Removal, twin::Result, twin::Site;
+using twin::launch, twin::Options, twin::Range, twin::Result;
 
 struct Case {
   int64_t m, n, k;
@@ -181,25 +182,18 @@ TEST(Gemm, RefusesWhatItCannotTake) {
   EXPECT_EQ((Product<half, float>(gatun_gemm_f16_f32, {2, 2, 65536}).run({})), "refused");
 }
 
-// Removing any synchronisation is noticed: as a race, a deadlock, a flag left behind or a wrong result.
 template <typename T, typename Out>
-void expect_sites_matter(Entry* entry, const Case& c) {
-  Product<T, Out> product(entry, c);
-  Result whole;
-  ASSERT_EQ(product.run({}, &whole), "");
-  EXPECT_GT(whole.sites.size(), 20u);
-  for (const Site& site : whole.sites) {
-    for (Removal removal : {Removal::Deleted, Removal::Weakened}) {
-      bool noticed = false;
-      for (uint64_t seed = 0; seed < 2 && !noticed; ++seed) noticed = !product.run({seed, &site, removal}).empty();
-      EXPECT_TRUE(noticed) << site.file << ':' << site.line << ' ' << site.call << (removal == Removal::Deleted ? " deleted" : " weakened");
-    }
-  }
+twin::Run run_of(Entry* entry, const Case& c) {
+  return [product = Product<T, Out>(entry, c)](const Options& options, Result* result) mutable { return product.run(options, result); };
 }
 
 TEST(Gemm, EverySiteMatters) {
-  expect_sites_matter<bfloat16_t, float>(gatun_gemm_bf16_f32, {300, 140, 300, 3, true, true, 1});
-  expect_sites_matter<int8_t, float>(gatun_gemm_s8_f32, {300, 140, 600, 0, true, true, 1});
+  twin::expect_sites_matter({run_of<bfloat16_t, float>(gatun_gemm_bf16_f32, {300, 140, 300, 3, true, true, 1}),
+                             run_of<bfloat16_t, float>(gatun_gemm_bf16_f32, {300, 140, 300, 1, false, true, 1}),
+                             run_of<bfloat16_t, float>(gatun_gemm_bf16_f32, {130, 128, 130, 1, false, false, 1}),
+                             run_of<int8_t, float>(gatun_gemm_s8_f32, {300, 140, 600, 3, true, true, 1}),
+                             run_of<int8_t, float>(gatun_gemm_s8_f32, {130, 128, 256, 0, false, false, 1})},
+                            60);
 }
 
 }  // namespace
