@@ -1,0 +1,445 @@
+// Attention with an online softmax (Dao et al. 2022, FlashAttention) over lists of tiles of keys, for cube and vector cores 1 to 2:
+// windows, causal among them, and block lists; grouped heads; BF16 and FP16.
+//
+// FLOPs: 2 (dk + dv) per visible pair. Bytes: keys and values of a tile of queries once, from the L2 cache where heads share them.
+// Scores, weights and their products pass through global memory (architecture 2201 has no other way between cube and vector
+// cores): 14 bytes a pair at dv = 128, kept in the L2 cache by two slots of each per block. That traffic and the vector cores'
+// exponentials bind it, not the cube unit.
+//
+// Per tile of keys, step t:
+//   cube    S(t) = Q K^T                      -> scores
+//   vector  m, P(t) = exp(scale S - m), l     -> weights, and the factor exp(old m - m) for step t
+//   cube    O(t) = P(t) V                     -> products
+//   vector  acc = factor acc + O(t)
+// The cube core makes S(t + 1) before O(t), so that it has work while the vector cores are at the softmax; they add O(t) after the
+// softmax of t + 1. Nobody writes to a slot of step t before its reader has told of something later: O(t) follows the reading of
+// P(t), P(t + 2) that of O(t) and of S(t + 2), so three flags between the cores are enough.
+#include "kernels/attention/tiling.h"
+#include "kernels/vector.h"
+
+namespace gatun::ascend {
+namespace {
+
+using AscendC::CrossCoreSetFlag;
+using AscendC::CrossCoreWaitFlag;
+using AscendC::PipeBarrier;
+using AscendC::SetFlag;
+using AscendC::WaitFlag;
+
+constexpr uint16_t kScores = 0, kWeights = 1, kProducts = 2;
+constexpr uint32_t kTile = kAttentionM * kAttentionN;  // kAttentionHead is as wide
+constexpr float kMasked = -3e38f, kLeast = -1e30f;     // a score that is hidden, and a maximum that is above it and below all others
+
+__aicore__ inline int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
+__aicore__ inline int64_t most(int64_t a, int64_t b) { return a > b ? a : b; }
+
+// A tile of queries of a head, and its tiles of keys.
+class Item {
+ public:
+  int64_t batch, head, row, m;
+
+  __aicore__ inline Item(const AttentionTiling& t, const GlobalTensor<int32_t>& list, int64_t i) : t_(t), list_(list) {
+    const int64_t tile = i % t.q_tiles;
+    batch = i / t.q_tiles / t.heads_q;
+    head = i / t.q_tiles % t.heads_q;
+    row = tile * kAttentionM;
+    m = least(t.len_q - row, kAttentionM);
+    if (t.has_list != 0) {
+      first_ = list_.GetValue(static_cast<uint64_t>(tile));
+      steps_ = list_.GetValue(static_cast<uint64_t>(tile + 1)) - first_;
+      first_ += t.q_tiles + 1;
+      return;
+    }
+    const int64_t low = t.left < 0 ? 0 : most(position() - t.left, 0);
+    const int64_t high = t.right < 0 ? t.len_k : least(position() + m + t.right, t.len_k);
+    first_ = low / kAttentionN;
+    steps_ = high <= low ? 0 : (high + kAttentionN - 1) / kAttentionN - first_;
+  }
+
+  __aicore__ inline int64_t steps() const { return steps_; }
+  // The first key of step i.
+  __aicore__ inline int64_t key(int64_t i) const {
+    return (t_.has_list != 0 ? list_.GetValue(static_cast<uint64_t>(first_ + i)) : first_ + i) * kAttentionN;
+  }
+  __aicore__ inline int64_t keys(int64_t key) const { return least(t_.len_k - key, kAttentionN); }
+  // Of the first query.
+  __aicore__ inline int64_t position() const { return row + t_.len_k - t_.len_q; }
+  __aicore__ inline int64_t head_k() const { return head / (t_.heads_q / t_.heads_k); }
+
+ private:
+  const AttentionTiling& t_;
+  const GlobalTensor<int32_t>& list_;
+  int64_t first_, steps_;
+};
+
+template <typename T>
+struct Workspace {
+  GlobalTensor<float> scores, products;
+  GlobalTensor<T> weights;
+  __aicore__ inline Workspace(GM_ADDR workspace) {
+    GM_ADDR block = workspace + AscendC::GetBlockIdx() / (ASCEND_IS_AIV ? 2 : 1) * 2 * kTile * (4 + 4 + sizeof(T));
+    scores = global<float>(block);
+    products = global<float>(block + 2 * kTile * 4);
+    weights = global<T>(block + 2 * kTile * 8);
+  }
+};
+
+// ---- The cube core.
+template <typename T>
+class Products {
+  static constexpr int32_t kLine = 32 / sizeof(T), kFractal = 16 * kLine;
+
+ public:
+  __aicore__ inline Products(TPipe* pipe, const AttentionTiling& t, GM_ADDR q, GM_ADDR k, GM_ADDR v, GM_ADDR list, GM_ADDR workspace)
+      : t_(t), space_(workspace) {
+    q_ = global<T>(q);
+    k_ = global<T>(k);
+    v_ = global<T>(v);
+    list_ = global<int32_t>(list);
+    const uint32_t bytes = kTile * sizeof(T);
+    pipe->InitBuffer(l1_q_, 2 * bytes);
+    pipe->InitBuffer(l1_k_, 2 * bytes);
+    pipe->InitBuffer(l1_p_, 2 * bytes);
+    pipe->InitBuffer(l1_v_, 2 * bytes);
+    pipe->InitBuffer(l0_a_, 2 * bytes);
+    pipe->InitBuffer(l0_b_, 2 * bytes);
+    pipe->InitBuffer(l0_c_, 2 * kTile * sizeof(float));
+  }
+
+  __aicore__ inline void run() {
+    // Every buffer is free, and at the end is so again. "Orders nothing" are words that the test looks for.
+    for (int32_t i = 0; i < 4; ++i) SetFlag<HardEvent::MTE1_MTE2>(i);  // orders nothing
+    for (int32_t i = 0; i < 2; ++i) {
+      SetFlag<HardEvent::M_MTE1>(i);  // orders nothing
+      SetFlag<HardEvent::FIX_M>(i);   // orders nothing
+    }
+    Step last = {0, 0, 0};
+    int32_t count = 0;
+    for (int64_t i = AscendC::GetBlockIdx(); i < t_.items; i += AscendC::GetBlockNum()) {
+      const Item item(t_, list_, i);
+      for (int64_t s = 0; s < item.steps(); ++s, ++count) {
+        const int64_t key = item.key(s);
+        score(item, key, s == 0, count % 2);
+        if (count > 0) weigh(last, (count - 1) % 2);
+        last = {item.batch * t_.v_batch + item.head_k() * t_.v_head + key * t_.v_row, item.m, item.keys(key)};
+      }
+    }
+    if (count > 0) weigh(last, (count - 1) % 2);
+    for (int32_t i = 0; i < 4; ++i) WaitFlag<HardEvent::MTE1_MTE2>(i);  // orders nothing
+    for (int32_t i = 0; i < 2; ++i) {
+      WaitFlag<HardEvent::M_MTE1>(i);  // orders nothing
+      WaitFlag<HardEvent::FIX_M>(i);   // orders nothing
+    }
+  }
+
+ private:
+  struct Step {
+    int64_t v, m, n;
+  };
+
+  // Rows as NZ in L1, for whole fractals of rows: what lies in those that are not there reaches nothing that anyone takes.
+  __aicore__ inline void load(const LocalTensor<T>& to, const GlobalTensor<T>& from, int64_t rows, int64_t width, int64_t stride) {
+    AscendC::DataCopy(to, from,
+                      AscendC::Nd2NzParams(1, static_cast<uint16_t>(rows), static_cast<uint16_t>(width), 0,
+                                           static_cast<uint16_t>(stride), static_cast<uint16_t>((rows + 15) / 16 * 16), 1, 0));
+  }
+
+  // The left factor: a row of fractals at a time, from columns to rows.
+  __aicore__ inline void load_left(const LocalTensor<T>& to, const LocalTensor<T>& from, int64_t rows, int64_t width) {
+    const int32_t m1 = static_cast<int32_t>((rows + 15) / 16), lines = static_cast<int32_t>((width + kLine - 1) / kLine);
+    for (int32_t i = 0; i < m1; ++i) {
+      AscendC::LoadData(to[static_cast<uint32_t>(i * lines * kFractal)], from[static_cast<uint32_t>(i * kFractal)],
+                        AscendC::LoadData2DParams(0, static_cast<uint8_t>(lines), static_cast<uint16_t>(m1), 0, 0, false, 0));
+    }
+  }
+
+  __aicore__ inline void multiply(int32_t id, int64_t m, int64_t n, int64_t k, const GlobalTensor<float>& to) {
+    const uint16_t rows = static_cast<uint16_t>((m + 15) / 16 * 16);  // a single one would be a product of a vector
+    const LocalTensor<float> sum = l0_c_.Get<float>()[static_cast<uint32_t>(id) * kTile];
+    const uint32_t at = static_cast<uint32_t>(id) * kTile;
+    WaitFlag<HardEvent::MTE1_M>(id);
+    WaitFlag<HardEvent::FIX_M>(id);
+    AscendC::Mmad(sum, l0_a_.Get<T>()[at], l0_b_.Get<T>()[at],
+                  AscendC::MmadParams(rows, static_cast<uint16_t>(n), static_cast<uint16_t>(k), 0, false, true));
+    SetFlag<HardEvent::M_MTE1>(id);
+    SetFlag<HardEvent::M_FIX>(id);
+    WaitFlag<HardEvent::M_FIX>(id);
+    AscendC::Fixpipe(to, sum,
+                     AscendC::FixpipeParamsV220(static_cast<uint16_t>(n), static_cast<uint16_t>(m), rows, kAttentionN, false));
+    SetFlag<HardEvent::FIX_M>(id);
+  }
+
+  // The tile of scores. The queries come with the first tile of keys, and stay in L0A for the others.
+  __aicore__ inline void score(const Item& item, int64_t key, bool first, int32_t half) {
+    const int64_t n = item.keys(key);
+    const uint32_t at = static_cast<uint32_t>(half) * kTile;
+    const LocalTensor<T> q1 = l1_q_.Get<T>()[at], k1 = l1_k_.Get<T>()[at];
+    WaitFlag<HardEvent::MTE1_MTE2>(half);
+    if (first) {
+      load(q1, q_[static_cast<uint64_t>(item.batch * t_.q_batch + item.head * t_.q_head + item.row * t_.q_row)], item.m, t_.dk, t_.q_row);
+    }
+    load(k1, k_[static_cast<uint64_t>(item.batch * t_.k_batch + item.head_k() * t_.k_head + key * t_.k_row)], n, t_.dk, t_.k_row);
+    SetFlag<HardEvent::MTE2_MTE1>(half);
+    WaitFlag<HardEvent::MTE2_MTE1>(half);
+    WaitFlag<HardEvent::M_MTE1>(0);
+    if (first) load_left(l0_a_.Get<T>(), q1, item.m, t_.dk);
+    // Rows of keys are the columns that L0B is made of: their fractals lie as they are wanted.
+    const int64_t fractals = (n + 15) / 16 * ((t_.dk + kLine - 1) / kLine);
+    AscendC::LoadData(l0_b_.Get<T>(), k1, AscendC::LoadData2DParams(0, static_cast<uint8_t>(fractals), 1, 0, 0, false, 0));
+    SetFlag<HardEvent::MTE1_MTE2>(half);
+    SetFlag<HardEvent::MTE1_M>(0);
+    multiply(0, item.m, n, t_.dk, space_.scores[at]);
+    CrossCoreSetFlag<2, PIPE_FIX>(kScores);
+  }
+
+  // Weights times values.
+  __aicore__ inline void weigh(const Step& step, int32_t half) {
+    const uint32_t at = static_cast<uint32_t>(half) * kTile;
+    const LocalTensor<T> p1 = l1_p_.Get<T>()[at], v1 = l1_v_.Get<T>()[at];
+    WaitFlag<HardEvent::MTE1_MTE2>(2 + half);
+    load(v1, v_[static_cast<uint64_t>(step.v)], step.n, t_.dv, t_.v_row);
+    CrossCoreWaitFlag<2, PIPE_MTE2>(kWeights);
+    load(p1, space_.weights[at], step.m, step.n, kAttentionN);
+    SetFlag<HardEvent::MTE2_MTE1>(2 + half);
+    WaitFlag<HardEvent::MTE2_MTE1>(2 + half);
+    WaitFlag<HardEvent::M_MTE1>(1);
+    load_left(l0_a_.Get<T>()[kTile], p1, step.m, step.n);
+    // Rows of values are rows of L0B: each row of fractals is gathered, its fractals turned over.
+    const int32_t k1 = static_cast<int32_t>((step.n + 15) / 16), n1 = static_cast<int32_t>((t_.dv + kLine - 1) / kLine);
+    for (int32_t i = 0; i < k1; ++i) {
+      AscendC::LoadData(l0_b_.Get<T>()[kTile + static_cast<uint32_t>(i * n1 * kFractal)], v1[static_cast<uint32_t>(i * kFractal)],
+                        AscendC::LoadData2DParams(0, static_cast<uint8_t>(n1), static_cast<uint16_t>(k1), 0, 0, true, 0));
+    }
+    SetFlag<HardEvent::MTE1_MTE2>(2 + half);
+    SetFlag<HardEvent::MTE1_M>(1);
+    multiply(1, step.m, t_.dv, step.n, space_.products[at]);
+    CrossCoreSetFlag<2, PIPE_FIX>(kProducts);
+  }
+
+  const AttentionTiling& t_;
+  Workspace<T> space_;
+  GlobalTensor<T> q_, k_, v_;
+  GlobalTensor<int32_t> list_;
+  TBuf<TPosition::A1> l1_q_, l1_p_;
+  TBuf<TPosition::B1> l1_k_, l1_v_;
+  TBuf<TPosition::A2> l0_a_;   // queries, weights
+  TBuf<TPosition::B2> l0_b_;   // keys, values
+  TBuf<TPosition::CO1> l0_c_;  // scores, products
+};
+
+// ---- The vector cores: each has half of the queries of a tile.
+template <typename T>
+class Softmax {
+  static constexpr int32_t kRows = kAttentionM / 2;
+  static constexpr uint32_t kPart = kRows * kAttentionN;
+  // What is kept of a row: FP32, and its copies that fill 32 bytes.
+  static constexpr uint32_t kBlock = 8;
+
+ public:
+  __aicore__ inline Softmax(TPipe* pipe, const AttentionTiling& t, GM_ADDR out, GM_ADDR list, GM_ADDR workspace)
+      : t_(t), space_(workspace) {
+    out_ = global<T>(out);
+    list_ = global<int32_t>(list);
+    pipe->InitBuffer(scores_in_, 1, kPart * sizeof(float));
+    pipe->InitBuffer(products_in_, 1, kPart * sizeof(float));
+    pipe->InitBuffer(rows_out_, 1, kPart * sizeof(T));
+    pipe->InitBuffer(sum_buffer_, kPart * sizeof(float));
+    pipe->InitBuffer(distance_buffer_, kPart * sizeof(float));
+    pipe->InitBuffer(half_buffer_, kRows * 64 * sizeof(float));
+    pipe->InitBuffer(row_buffer_, 5 * kRows * sizeof(float));
+    pipe->InitBuffer(block_buffer_, 3 * kRows * kBlock * sizeof(float));
+    pipe->InitBuffer(bits_buffer_, kPart / 8);
+    acc_ = sum_buffer_.Get<float>();
+    distance_ = distance_buffer_.Get<float>();
+    half_ = half_buffer_.Get<float>();
+    const LocalTensor<float> rows = row_buffer_.Get<float>();
+    max_ = rows;
+    sum_ = rows[kRows];
+    new_max_ = rows[2 * kRows];
+    found_ = rows[3 * kRows];
+    factor_ = rows[4 * kRows];
+    blocks_ = block_buffer_.Get<float>();
+    factors_ = blocks_[kRows * kBlock];
+    bits_ = bits_buffer_.Get<uint8_t>();
+  }
+
+  __aicore__ inline void run() {
+    // Element c of row r is c - r: how far a key is to the right of a query, but for a number that is the tile's.
+    for (int32_t r = 0; r < kRows; ++r) {
+      AscendC::CreateVecIndex(distance_[static_cast<uint32_t>(r * kAttentionN)], static_cast<float>(-r), kAttentionN);
+    }
+    fill(row_buffer_.Get<float>(), 0.0f, 5 * kRows);
+    int32_t count = 0;
+    for (int64_t i = AscendC::GetBlockIdx() / 2; i < t_.items; i += AscendC::GetBlockNum()) {
+      const Item item(t_, list_, i);
+      const int32_t share = static_cast<int32_t>((item.m + 1) / 2);
+      first_ = AscendC::GetSubBlockIdx() == 0 ? 0 : share;
+      rows_ = AscendC::GetSubBlockIdx() == 0 ? share : static_cast<int32_t>(item.m) - share;
+      fill(max_, kLeast, kRows);
+      fill(sum_, 0.0f, kRows);
+      fill(acc_, 0.0f, static_cast<int32_t>(kPart));
+      for (int64_t s = 0; s < item.steps(); ++s, ++count) {
+        weights(item, item.key(s), count % 2);
+        if (s > 0) accumulate((count - 1) % 2);
+      }
+      if (item.steps() > 0) accumulate((count - 1) % 2);
+      if (rows_ > 0) write(item);
+    }
+  }
+
+ private:
+  // Columns [0, n) of all rows, 64 at a time: f(first column, lanes).
+  template <typename F>
+  __aicore__ inline void columns(int64_t n, F f) {
+    for (int64_t c = 0; c < n; c += 64) f(static_cast<uint32_t>(c), static_cast<uint64_t>(least(n - c, 64)));
+  }
+
+  // A number of each row to 8 copies of it, which then stand for all of its columns.
+  __aicore__ inline void spread(const LocalTensor<float>& to, const LocalTensor<float>& from) {
+    AscendC::Brcb(to, from, kRows / 8, AscendC::BrcbRepeatParams(1, 8));
+    PipeBarrier<PIPE_V>();
+  }
+  __aicore__ inline AscendC::BinaryRepeatParams by_row() const { return AscendC::BinaryRepeatParams(1, 1, 0, 16, 16, 1); }
+
+  // Hides what neither end of the window admits, and columns that are no keys.
+  __aicore__ inline void mask(const LocalTensor<float>& s, const Item& item, int64_t key) {
+    const int64_t position = item.position() + first_, n = item.keys(key);
+    const int32_t count = rows_ * kAttentionN;
+    // Key key + c is hidden from query r where key + c > position + r + right, and where key + c < position + r - left.
+    if (t_.right >= 0 && key + n - 1 > position + t_.right) {
+      hide(s, static_cast<float>(position + t_.right - key), AscendC::CMPMODE::LE, count);
+    }
+    if (t_.left >= 0 && key < position + rows_ - 1 - t_.left) {
+      hide(s, static_cast<float>(position - t_.left - key), AscendC::CMPMODE::GE, count);
+    }
+    if (n == kAttentionN) return;
+    // Row 0 of the distances counts columns.
+    AscendC::CompareScalar(bits_, distance_, static_cast<float>(n), AscendC::CMPMODE::LT, kAttentionN);
+    PipeBarrier<PIPE_V>();
+    for (int32_t r = 0; r < rows_; ++r) {
+      const LocalTensor<float> row = s[static_cast<uint32_t>(r * kAttentionN)];
+      AscendC::Select(row, bits_, row, kMasked, AscendC::SELMODE::VSEL_TENSOR_SCALAR_MODE, kAttentionN);
+    }
+    PipeBarrier<PIPE_V>();
+  }
+  __aicore__ inline void hide(const LocalTensor<float>& s, float bound, AscendC::CMPMODE seen, int32_t count) {
+    AscendC::CompareScalar(bits_, distance_, bound, seen, static_cast<uint32_t>(count));
+    PipeBarrier<PIPE_V>();
+    AscendC::Select(s, bits_, s, kMasked, AscendC::SELMODE::VSEL_TENSOR_SCALAR_MODE, static_cast<uint32_t>(count));
+    PipeBarrier<PIPE_V>();
+  }
+
+  __aicore__ inline void weights(const Item& item, int64_t key, int32_t half) {
+    CrossCoreWaitFlag<2, PIPE_MTE2>(kScores);
+    if (rows_ > 0) softmax(item, key, half);
+    CrossCoreSetFlag<2, PIPE_MTE3>(kWeights);
+  }
+
+  __aicore__ inline void softmax(const Item& item, int64_t key, int32_t half) {
+    const uint32_t at = static_cast<uint32_t>(half) * kTile + static_cast<uint32_t>(first_ * kAttentionN);
+    const int32_t count = rows_ * kAttentionN;
+    const uint8_t rows = static_cast<uint8_t>(rows_);
+    LocalTensor<float> s = scores_in_.AllocTensor<float>();
+    AscendC::DataCopy(s, space_.scores[at], static_cast<uint32_t>(count));
+    scores_in_.EnQue(s);
+    s = scores_in_.DeQue<float>();
+    muls(s, s, t_.scale, count);
+    mask(s, item, key);
+    AscendC::Max(half_, s, s[64], 64, rows, AscendC::BinaryRepeatParams(1, 1, 1, 8, 16, 16));
+    PipeBarrier<PIPE_V>();
+    AscendC::WholeReduceMax(found_, half_, 64, rows_, 1, 1, 8, AscendC::ReduceOrder::ORDER_ONLY_VALUE);
+    PipeBarrier<PIPE_V>();
+    AscendC::Max(new_max_, max_, found_, kRows);
+    PipeBarrier<PIPE_V>();
+    sub(factor_, max_, new_max_, kRows);
+    exponential(factor_, factor_, kRows);
+    muls(max_, new_max_, 1.0f, kRows);
+    spread(blocks_, max_);
+    spread(factors_[static_cast<uint32_t>(half) * kRows * kBlock], factor_);
+    columns(kAttentionN, [&](uint32_t c, uint64_t lanes) { AscendC::Sub(s[c], s[c], blocks_, lanes, rows, by_row()); });
+    PipeBarrier<PIPE_V>();
+    exponential(s, s, count);
+    AscendC::Add(half_, s, s[64], 64, rows, AscendC::BinaryRepeatParams(1, 1, 1, 8, 16, 16));
+    PipeBarrier<PIPE_V>();
+    AscendC::WholeReduceSum(found_, half_, 64, rows_, 1, 1, 8);
+    mul(sum_, sum_, factor_, kRows);
+    add(sum_, sum_, found_, kRows);
+    LocalTensor<T> p = rows_out_.AllocTensor<T>();
+    AscendC::Cast(p, s, RoundMode::CAST_RINT, static_cast<uint32_t>(count));
+    scores_in_.FreeTensor(s);
+    rows_out_.EnQue(p);
+    p = rows_out_.DeQue<T>();
+    AscendC::DataCopy(space_.weights[at], p, static_cast<uint32_t>(count));
+    rows_out_.FreeTensor(p);
+  }
+
+  __aicore__ inline void accumulate(int32_t half) {
+    CrossCoreWaitFlag<2, PIPE_MTE2>(kProducts);
+    if (rows_ == 0) return;
+    const uint32_t at = static_cast<uint32_t>(half) * kTile + static_cast<uint32_t>(first_ * kAttentionN);
+    const int32_t count = rows_ * kAttentionN;
+    LocalTensor<float> products = products_in_.AllocTensor<float>();
+    AscendC::DataCopy(products, space_.products[at], static_cast<uint32_t>(count));
+    products_in_.EnQue(products);
+    products = products_in_.DeQue<float>();
+    const LocalTensor<float> factors = factors_[static_cast<uint32_t>(half) * kRows * kBlock];
+    columns(t_.dv, [&](uint32_t c, uint64_t lanes) {
+      AscendC::Mul(acc_[c], acc_[c], factors, lanes, static_cast<uint8_t>(rows_), by_row());
+    });
+    PipeBarrier<PIPE_V>();
+    add(acc_, acc_, products, count);
+    products_in_.FreeTensor(products);
+  }
+
+  // out = acc / l, or 0 for a query that saw nothing.
+  __aicore__ inline void write(const Item& item) {
+    maxs(sum_, sum_, 1e-30f, kRows);
+    spread(blocks_, sum_);
+    columns(t_.dv, [&](uint32_t c, uint64_t lanes) {
+      AscendC::Div(acc_[c], acc_[c], blocks_, lanes, static_cast<uint8_t>(rows_), by_row());
+    });
+    PipeBarrier<PIPE_V>();
+    LocalTensor<T> rows = rows_out_.AllocTensor<T>();
+    AscendC::Cast(rows, acc_, RoundMode::CAST_RINT, static_cast<uint32_t>(rows_ * kAttentionN));
+    rows_out_.EnQue(rows);
+    rows = rows_out_.DeQue<T>();
+    const uint32_t bytes = static_cast<uint32_t>(t_.dv) * sizeof(T);
+    const int64_t to = item.batch * t_.out_batch + item.head * t_.out_head + (item.row + first_) * t_.out_row;
+    AscendC::DataCopyPad(out_[static_cast<uint64_t>(to)], rows,
+                         AscendC::DataCopyExtParams(static_cast<uint16_t>(rows_), bytes, kAttentionN * sizeof(T) / 32 - (bytes + 31) / 32,
+                                                    static_cast<uint32_t>(t_.out_row - t_.dv) * sizeof(T), 0));
+    rows_out_.FreeTensor(rows);
+  }
+
+  const AttentionTiling& t_;
+  Workspace<T> space_;
+  GlobalTensor<T> out_;
+  GlobalTensor<int32_t> list_;
+  TQue<TPosition::VECIN, 1> scores_in_, products_in_;
+  TQue<TPosition::VECOUT, 1> rows_out_;
+  TBuf<TPosition::VECCALC> sum_buffer_, distance_buffer_, half_buffer_, row_buffer_, block_buffer_, bits_buffer_;
+  LocalTensor<float> acc_, distance_, half_, max_, sum_, new_max_, found_, factor_, blocks_, factors_;
+  LocalTensor<uint8_t> bits_;
+  int32_t first_ = 0, rows_ = 0;
+};
+
+}  // namespace
+}  // namespace gatun::ascend
+
+#define GATUN_ATTENTION_ENTRY(name, T)                                                                                       \
+  extern "C" __global__ __aicore__ void gatun_attention_##name(GM_ADDR q, GM_ADDR k, GM_ADDR v, GM_ADDR list, GM_ADDR out,   \
+                                                               GM_ADDR workspace, GM_ADDR tiling) {                          \
+    KERNEL_TASK_TYPE_DEFAULT(KERNEL_TYPE_MIX_AIC_1_2);                                                                       \
+    AscendC::TPipe pipe;                                                                                                     \
+    const gatun::ascend::AttentionTiling t = gatun::ascend::read_tiling<gatun::ascend::AttentionTiling>(tiling);             \
+    if (ASCEND_IS_AIC) {                                                                                                     \
+      gatun::ascend::Products<T> products(&pipe, t, q, k, v, list, workspace);                                               \
+      products.run();                                                                                                        \
+    } else {                                                                                                                 \
+      gatun::ascend::Softmax<T> softmax(&pipe, t, out, list, workspace);                                                     \
+      softmax.run();                                                                                                         \
+    }                                                                                                                        \
+  }
+
+GATUN_ATTENTION_ENTRY(bf16, bfloat16_t)
+GATUN_ATTENTION_ENTRY(f16, half)

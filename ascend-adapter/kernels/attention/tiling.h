@@ -1,0 +1,36 @@
+// What a launch of attention is told besides its tensors, and how the host computes it.
+#pragma once
+
+#include <cstdint>
+
+namespace gatun::ascend {
+
+constexpr int32_t kAttentionM = 128, kAttentionN = 128;  // queries and keys of a tile of scores
+constexpr int32_t kAttentionHead = 128;                  // the largest head size, of keys and of values
+constexpr int64_t kAttentionStride = 65535;              // the largest stride of rows: what Nd2NzParams has 16 bits for
+
+struct AttentionTiling {
+  int64_t batch, heads_q, heads_k, len_q, len_k, dk, dv;
+  int64_t q_batch, q_row, q_head, k_batch, k_row, k_head, v_batch, v_row, v_head, out_batch, out_row, out_head;  // in elements
+  int64_t left, right;  // -1: unlimited
+  int64_t q_tiles, items;
+  float scale;
+  int32_t has_list;  // the keys' tiles of each tile of queries are listed: offsets int32 [q_tiles + 1] and then their numbers
+};
+
+// False where the kernels cannot take these sizes.
+inline bool attention_tiling(AttentionTiling* t) {
+  if (t->batch < 1 || t->heads_q < 1 || t->heads_k < 1 || t->heads_q % t->heads_k || t->len_q < 1 || t->len_k < 1) return false;
+  if (t->dk < 1 || t->dk > kAttentionHead || t->dv < 1 || t->dv > kAttentionHead) return false;
+  if (t->q_row > kAttentionStride || t->k_row > kAttentionStride || t->v_row > kAttentionStride) return false;
+  t->q_tiles = (t->len_q + kAttentionM - 1) / kAttentionM;
+  t->items = t->batch * t->heads_q * t->q_tiles;
+  return true;
+}
+
+// Two tiles each of scores, of weights and of what they weigh, for each block.
+inline int64_t attention_workspace_bytes(int64_t blocks) {
+  return blocks * 2 * (kAttentionM * kAttentionN * (4 + 2) + kAttentionM * kAttentionHead * 4);
+}
+
+}  // namespace gatun::ascend
