@@ -174,7 +174,7 @@ class Products {
     const int64_t n = item.keys(key);
     const uint32_t at = static_cast<uint32_t>(half) * kTile;
     const LocalTensor<T> q1 = l1_q_.Get<T>()[at], k1 = l1_k_.Get<T>()[at];
-    WaitFlag<HardEvent::MTE1_MTE2>(half);
+    WaitFlag<HardEvent::MTE1_MTE2>(half);  // orders nothing that the weights of two steps before did not: they came of those keys
     if (first) {
       load(q1, q_[static_cast<uint64_t>(item.batch * t_.q_batch + item.head * t_.q_head + item.row * t_.q_row)], item.m, t_.dk, t_.q_row);
     }
@@ -363,7 +363,7 @@ class Softmax {
     PipeBarrier<PIPE_V>();
     AscendC::WholeReduceSum(found_, half_, 64, rows_, 1, 1, 8);
     mul(sum_, sum_, factor_, kRows);
-    add(sum_, sum_, found_, kRows);
+    AscendC::Add(sum_, sum_, found_, kRows);
     LocalTensor<T> p = rows_out_.AllocTensor<T>();
     AscendC::Cast(p, s, RoundMode::CAST_RINT, static_cast<uint32_t>(count));
     scores_in_.FreeTensor(s);
@@ -387,7 +387,7 @@ class Softmax {
       AscendC::Mul(acc_[c], acc_[c], factors, lanes, static_cast<uint8_t>(rows_), by_row());
     });
     PipeBarrier<PIPE_V>();
-    add(acc_, acc_, products, count);
+    AscendC::Add(acc_, acc_, products, count);
     products_in_.FreeTensor(products);
   }
 
@@ -399,7 +399,7 @@ class Softmax {
       AscendC::Div(acc_[c], acc_[c], blocks_, lanes, static_cast<uint8_t>(rows_), by_row());
     });
     PipeBarrier<PIPE_V>();
-    LocalTensor<T> rows = rows_out_.AllocTensor<T>();
+    LocalTensor<T> rows = rows_out_.AllocTensor<T>();  // orders nothing that the last products did not: they came of those weights
     AscendC::Cast(rows, acc_, RoundMode::CAST_RINT, static_cast<uint32_t>(rows_ * kAttentionN));
     rows_out_.EnQue(rows);
     rows = rows_out_.DeQue<T>();
