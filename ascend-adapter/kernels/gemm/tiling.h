@@ -23,6 +23,12 @@ inline bool gemm_tiling(GemmTiling* t) {
   return true;
 }
 
+// Rows that are quantized: strides in elements.
+struct GemmRowsTiling {
+  int64_t rows, k, x_stride, to_stride;
+};
+constexpr int32_t kGemmRowsChunk = 4096;  // elements that are in the UB at once
+
 // Sums on their way from the cube core to the vector cores: two tiles for each block.
 inline int64_t gemm_workspace_bytes(int64_t blocks) { return blocks * 2 * kGemmM * kGemmN * 4; }
 

@@ -7,13 +7,16 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <random>
 #include <string>
 #include <type_traits>
 #include <vector>
 
 using Entry = void(uint8_t*, uint8_t*, uint8_t*, uint8_t*, uint8_t*, uint8_t*, uint8_t*, uint8_t*, uint8_t*, uint8_t*, uint8_t*);
+using RowsEntry = void(uint8_t*, uint8_t*, uint8_t*, uint8_t*, uint8_t*);
 extern "C" {
+RowsEntry gatun_gemm_rows_f32_s8, gatun_gemm_rows_bf16_s8, gatun_gemm_rows_f16_s8;
 Entry gatun_gemm_bf16_f32, gatun_gemm_bf16_bf16, gatun_gemm_f16_f32, gatun_gemm_f16_f16, gatun_gemm_s8_f32, gatun_gemm_s8_bf16;
 }
 
@@ -176,6 +179,85 @@ TEST(Gemm, F16) {
 TEST(Gemm, S8) {
   expect_right<int8_t, float>(gatun_gemm_s8_f32);
   expect_right<int8_t, bfloat16_t>(gatun_gemm_s8_bf16);
+}
+
+// Rows with their ranges on either side of 0, flat ones, and some that are not finite; every number is exact.
+template <typename X>
+class Rows {
+ public:
+  Rows(RowsEntry* entry, int64_t k) : entry_(entry), t_{kRows, k, k + 3, k + 5} {
+    std::mt19937 random(static_cast<uint32_t>(k));
+    std::normal_distribution<float> normal;
+    x_.resize(static_cast<size_t>(kRows * t_.x_stride));
+    const auto at = [&](int64_t row, int64_t c) -> X& { return x_[static_cast<size_t>(row * t_.x_stride + c)]; };
+    for (X& x : x_) x = X(normal(random));
+    for (int64_t c = 0; c < k; ++c) {
+      at(1, c) = X(std::fabs(static_cast<float>(at(1, c))) + 1);
+      at(2, c) = X(-std::fabs(static_cast<float>(at(2, c))) - 1);
+      at(3, c) = X(0.0f);
+      at(7, c) = X(static_cast<float>(c % 256) - 100.0f);  // ties everywhere
+    }
+    at(4, k / 2) = X(NAN);
+    at(5, k - 1) = X(-INFINITY);
+    at(6, 0) = X(3e38f);  // with the next, the range overflows FP32, or is infinite already
+    at(6, k - 1) = X(-3e38f);
+  }
+
+  std::string run(const Options& options, Result* result = nullptr) const {
+    std::vector<int8_t> to(static_cast<size_t>(kRows * t_.to_stride), 77);
+    std::vector<float> scales(kRows, -1.0f);
+    std::vector<int32_t> zeros(kRows, -1);
+    GemmRowsTiling t = t_;
+    void* args[] = {const_cast<X*>(x_.data()), to.data(), scales.data(), zeros.data(), &t};
+    const Range memory[] = {{x_.data(), x_.size() * sizeof(X)}, {to.data(), to.size()}, {scales.data(), kRows * 4}, {zeros.data(), kRows * 4}};
+    const Result r = launch(reinterpret_cast<const void*>(entry_), 3, args, std::size(args), memory, options);
+    if (result) *result = r;
+    if (!r.ok()) return r.error;
+    for (int64_t i = 0; i < kRows; ++i) {
+      float low = 0, high = 0;
+      bool whole = true;
+      const auto x = [&](int64_t c) { return static_cast<float>(x_[static_cast<size_t>(i * t_.x_stride + c)]); };
+      for (int64_t c = 0; c < t_.k; ++c) {
+        low = std::min(low, x(c));
+        high = std::max(high, x(c));
+        whole = whole && std::isfinite(x(c));
+      }
+      whole = whole && std::isfinite(high - low);
+      const float s = (high - low) / 255.0f;
+      const bool flat = !whole || s == 0;
+      const int32_t z = flat ? 0 : static_cast<int32_t>(std::nearbyint(-low / s));
+      const std::string row = "row " + std::to_string(i);
+      if (whole ? scales[static_cast<size_t>(i)] != s : !std::isnan(scales[static_cast<size_t>(i)])) return row + ": wrong scale";
+      if (zeros[static_cast<size_t>(i)] != z) return row + ": wrong zero point";
+      for (int64_t c = 0; c < t_.to_stride; ++c) {
+        const int q = flat ? 0 : std::clamp(static_cast<int>(std::nearbyint(x(std::min(c, t_.k - 1)) / s)) + z, 0, 255);
+        if (to[static_cast<size_t>(i * t_.to_stride + c)] != (c < t_.k ? q - 128 : 77)) return row + ", column " + std::to_string(c);
+      }
+    }
+    return "";
+  }
+
+ private:
+  static constexpr int64_t kRows = 8;
+  RowsEntry* entry_;
+  GemmRowsTiling t_;
+  std::vector<X> x_;
+};
+
+TEST(GemmRows, Quantizes) {
+  for (int64_t k : {2, 31, 64, 1000, 4096, 4097, 9000}) {
+    for (uint64_t seed = 0; seed < 4; ++seed) {
+      EXPECT_EQ(Rows<float>(gatun_gemm_rows_f32_s8, k).run({seed}), "") << k;
+      EXPECT_EQ(Rows<bfloat16_t>(gatun_gemm_rows_bf16_s8, k).run({seed}), "") << k;
+      EXPECT_EQ(Rows<half>(gatun_gemm_rows_f16_s8, k).run({seed}), "") << k;
+    }
+  }
+}
+
+TEST(GemmRows, EverySiteMatters) {
+  twin::expect_sites_matter({[rows = Rows<float>(gatun_gemm_rows_f32_s8, 9000)](const Options& o, Result* r) { return rows.run(o, r); },
+                             [rows = Rows<float>(gatun_gemm_rows_f32_s8, 100)](const Options& o, Result* r) { return rows.run(o, r); }},
+                            30);
 }
 
 TEST(Gemm, RefusesWhatItCannotTake) {
