@@ -72,7 +72,6 @@ GATUN_VECTOR(square_root, Sqrt)
 GATUN_VECTOR(fill, Duplicate)
 GATUN_VECTOR(convert, Cast)
 GATUN_VECTOR(gather, Gather)
-GATUN_VECTOR(reduce_sum, ReduceSum)
 GATUN_VECTOR(reduce_max, ReduceMax)
 #undef GATUN_VECTOR
 
@@ -102,6 +101,19 @@ __aicore__ inline float scalar_of(TPipe* pipe, const LocalTensor<float>& from) {
   AscendC::SetFlag<HardEvent::V_S>(event);
   AscendC::WaitFlag<HardEvent::V_S>(event);
   return from.GetValue(0);
+}
+
+// Sum and maximum of `count` elements. `scalar` has room for 8 elements and `partial` for one of each 64, and 8 more.
+__aicore__ inline float sum_of(TPipe* pipe, const LocalTensor<float>& scalar, const LocalTensor<float>& from,
+                               const LocalTensor<float>& partial, int32_t count) {
+  AscendC::ReduceSum(scalar, from, partial, count);
+  return scalar_of(pipe, scalar);
+}
+
+__aicore__ inline float maximum_of(TPipe* pipe, const LocalTensor<float>& scalar, const LocalTensor<float>& from,
+                                   const LocalTensor<float>& partial, int32_t count) {
+  AscendC::ReduceMax(scalar, from, partial, count);
+  return scalar_of(pipe, scalar);
 }
 
 __aicore__ inline uint32_t bits_of(float x) {

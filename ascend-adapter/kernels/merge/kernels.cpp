@@ -79,8 +79,7 @@ class MergeRows {
       scalar_to_vector();
       adds(weights_, weights_, -m, parts);
       exponential(weights_, weights_, parts);
-      reduce_sum(scalar_, weights_, partial_, parts);
-      sum = scalar_of(pipe_, scalar_);
+      sum = sum_of(pipe_, scalar_, weights_, partial_, parts);
     }
     float factor = 1.0f / sum;
     if (t_.has_sink_logits != 0) {

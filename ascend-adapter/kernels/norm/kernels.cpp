@@ -146,11 +146,6 @@ class NormRows {
     if (t_.has_beta != 0) beta_in_.FreeTensor(beta_row_);
   }
 
-  __aicore__ inline float sum_of(const LocalTensor<float>& from, int32_t n) {
-    reduce_sum(scalar_, from, partial_, n);
-    return scalar_of(pipe_, scalar_);
-  }
-
   // work = (h times `power`) - `less`.
   __aicore__ inline void shifted(int32_t n, float power, float less) {
     if (power == 1.0f) {
@@ -171,7 +166,7 @@ class NormRows {
         load(row, c);
         if (c == 0) first = scalar_of(pipe_, h_) * power;
         shifted(count(c), power, first);
-        sum += sum_of(work_, count(c));
+        sum += sum_of(pipe_, scalar_, work_, partial_, count(c));
       }
       m.mean = first + sum / elements;
       sum = 0.0f;
@@ -180,9 +175,9 @@ class NormRows {
     for (int32_t c = 0; c < chunks_; ++c) {
       load(row, c);
       shifted(count(c), power, m.mean);
-      if constexpr (kLayer) sum += sum_of(work_, count(c));
+      if constexpr (kLayer) sum += sum_of(pipe_, scalar_, work_, partial_, count(c));
       mul(work_, work_, work_, count(c));
-      squares += sum_of(work_, count(c));
+      squares += sum_of(pipe_, scalar_, work_, partial_, count(c));
     }
     m.rest = sum / elements;
     m.mean_square = squares / elements - m.rest * m.rest;
@@ -195,8 +190,7 @@ class NormRows {
     for (int32_t c = 0; c < chunks_; ++c) {
       load(row, c);
       absolute(work_, h_, count(c));
-      reduce_max(scalar_, work_, partial_, count(c));
-      const float of_chunk = scalar_of(pipe_, scalar_);
+      const float of_chunk = maximum_of(pipe_, scalar_, work_, partial_, count(c));
       most = of_chunk > most ? of_chunk : most;
     }
     return most;

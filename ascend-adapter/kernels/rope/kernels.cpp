@@ -177,12 +177,10 @@ class RopeHeads {
   // turned = turned / scale as whole numbers, and the scale is written.
   __aicore__ inline void quantize(int64_t scale_at) {
     absolute(work_, turned_, span_);
-    reduce_max(scalar_, work_, partial_, span_);
-    const float most = scalar_of(pipe_, scalar_);
+    const float most = maximum_of(pipe_, scalar_, work_, partial_, span_);
     // 0, unless something is not finite.
     muls(work_, turned_, 0.0f, span_);
-    reduce_sum(scalar_, work_, partial_, span_);
-    const bool finite = scalar_of(pipe_, scalar_) == 0.0f;
+    const bool finite = sum_of(pipe_, scalar_, work_, partial_, span_) == 0.0f;
     const float scale = finite ? most / 127.0f : float_of(0x7fc00000u);
     if (scale > 0.0f) {
       fill(work_, scale, span_);

@@ -84,8 +84,7 @@ class SoftmaxRows {
     begin(row);
     for (int32_t c = 0; c < chunks_; ++c) {
       load(row, c);
-      reduce_max(scalar_, h_, partial_, count(c));
-      const float of_chunk = scalar_of(pipe_, scalar_);
+      const float of_chunk = maximum_of(pipe_, scalar_, h_, partial_, count(c));
       most = of_chunk > most ? of_chunk : most;
     }
     // Nothing but -inf (and NaN): any finite value in the place of the maximum keeps -inf - -inf from being NaN, and a factor
@@ -96,8 +95,7 @@ class SoftmaxRows {
     for (int32_t c = 0; c < chunks_; ++c) {
       load(row, c);
       exponentials(count(c), most);
-      reduce_sum(scalar_, h_, partial_, count(c));
-      sum += scalar_of(pipe_, scalar_);
+      sum += sum_of(pipe_, scalar_, h_, partial_, count(c));
     }
     const float factor = nothing && sum == sum ? 0.0f : 1.0f / sum;
     begin(row);
