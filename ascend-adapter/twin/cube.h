@@ -1,6 +1,7 @@
 // The cube core's half of the twin's kernel_operator.h: from GM to L1, to L0A and L0B, through the cube unit to L0C, and out.
 //
-// Layouts of architecture 2201, of fractals of 512 bytes: 16 rows of 32 bytes, so kLine elements each (CANN documentation, Mmad):
+// Layouts of architecture 2201, of fractals of 512 bytes: 16 rows of 32 bytes, so kLine elements each (CANN documentation,
+// Mmad):
 //   L1   NZ  fractals column by column, each row by row
 //   L0A  Zz  fractals row by row, each row by row
 //   L0B  Zn  fractals row by row, each column by column: what is B's column lies as 32 bytes
@@ -23,11 +24,18 @@ struct Nd2NzParams {
            dstNzMatrixStride = 0;
   Nd2NzParams() = default;
   Nd2NzParams(uint16_t nd, uint16_t n, uint16_t d, uint16_t nd_stride, uint16_t row, uint16_t c0, uint16_t nz_n, uint16_t nz)
-      : ndNum(nd), nValue(n), dValue(d), srcNdMatrixStride(nd_stride), srcDValue(row), dstNzC0Stride(c0), dstNzNStride(nz_n),
+      : ndNum(nd),
+        nValue(n),
+        dValue(d),
+        srcNdMatrixStride(nd_stride),
+        srcDValue(row),
+        dstNzC0Stride(c0),
+        dstNzNStride(nz_n),
         dstNzMatrixStride(nz) {}
 };
 
-// Rows of GM to L1 as NZ. The last 32 bytes of a row are filled up with zeros (CANN documentation, copy_gm_to_cbuf_multi_nd2nz).
+// Rows of GM to L1 as NZ. The last 32 bytes of a row are filled up with zeros (CANN documentation,
+// copy_gm_to_cbuf_multi_nd2nz).
 template <typename T>
 void DataCopy(const LocalTensor<T>& dst, const GlobalTensor<T>& src, const Nd2NzParams& p, Where at = Where::here()) {
   Op op(Pipe::Mte2, "DataCopy", at);
@@ -66,7 +74,13 @@ struct LoadData2DParams {
   uint8_t addrMode = 0;
   LoadData2DParams() = default;
   LoadData2DParams(uint16_t start, uint8_t repeats, uint16_t stride, uint8_t s, uint16_t gap, bool transpose, uint8_t mode)
-      : startIndex(start), repeatTimes(repeats), srcStride(stride), sid(s), dstGap(gap), ifTranspose(transpose), addrMode(mode) {}
+      : startIndex(start),
+        repeatTimes(repeats),
+        srcStride(stride),
+        sid(s),
+        dstGap(gap),
+        ifTranspose(transpose),
+        addrMode(mode) {}
 };
 
 template <typename T>
@@ -109,9 +123,9 @@ struct MmadParams {
 };
 
 template <typename U, typename S, typename T>
-constexpr bool is_mmad = std::is_same_v<U, S> &&
-                         ((std::is_same_v<U, int8_t> && std::is_same_v<T, int32_t>) ||
-                          ((std::is_same_v<U, half> || std::is_same_v<U, bfloat16_t>)&&std::is_same_v<T, float>));
+constexpr bool is_mmad =
+    std::is_same_v<U, S> && ((std::is_same_v<U, int8_t> && std::is_same_v<T, int32_t>) ||
+                             ((std::is_same_v<U, half> || std::is_same_v<U, bfloat16_t>) && std::is_same_v<T, float>));
 
 // The bytes of L0C that m rows of a column of fractals take.
 template <typename F>
@@ -133,14 +147,15 @@ void Mmad(const LocalTensor<T>& dst, const LocalTensor<U>& fm, const LocalTensor
   const uint64_t m = p.m, n = p.n, k = p.k, m1 = fractals(m, 16), n1 = fractals(n, 16), k1 = fractals(k, kLine<U>);
   const U* const a = static_cast<const U*>(op.read(fm.twin_stretch(), 0, m1 * k1 * kFractalBytes));
   const U* const b = static_cast<const U*>(op.read(filter.twin_stretch(), 0, k1 * n1 * kFractalBytes));
-  if (!p.cmatrixInitVal) each_column(m, n, [&](uint64_t at_byte, uint64_t bytes) { op.read(dst.twin_stretch(), at_byte, bytes); });
+  if (!p.cmatrixInitVal)
+    each_column(m, n, [&](uint64_t at_byte, uint64_t bytes) { op.read(dst.twin_stretch(), at_byte, bytes); });
   each_column(m, n, [&](uint64_t at_byte, uint64_t bytes) { op.write(dst.twin_stretch(), at_byte, bytes); });
   T* const c = static_cast<T*>(op.write(dst.twin_stretch(), 0, 64, 1024));
   op.issue([=] {
     std::vector<T> x(m * k), y(k * n), row(n);
     for (uint64_t i = 0; i < m; ++i) {
       for (uint64_t l = 0; l < k; ++l) {
-        x[i * k + l] = static_cast<T>(a[((i / 16 * k1 + l / kLine<U>) * 16 + i % 16) * kLine<U> + l % kLine<U>]);
+        x[i * k + l] = static_cast<T>(a[((i / 16 * k1 + l / kLine<U>)*16 + i % 16) * kLine<U> + l % kLine<U>]);
       }
     }
     for (uint64_t l = 0; l < k; ++l) {
@@ -178,10 +193,14 @@ struct FixpipeParamsV220 {
 template <typename T, typename U>
 constexpr bool fixpipe_takes(QuantMode_t q) {
   switch (q) {
-    case QuantMode_t::NoQuant: return std::is_same_v<T, U>;
-    case QuantMode_t::F322F16: return std::is_same_v<T, half> && std::is_same_v<U, float>;
-    case QuantMode_t::F322BF16: return std::is_same_v<T, bfloat16_t> && std::is_same_v<U, float>;
-    case QuantMode_t::DEQF16: return std::is_same_v<T, half> && std::is_same_v<U, int32_t>;
+    case QuantMode_t::NoQuant:
+      return std::is_same_v<T, U>;
+    case QuantMode_t::F322F16:
+      return std::is_same_v<T, half> && std::is_same_v<U, float>;
+    case QuantMode_t::F322BF16:
+      return std::is_same_v<T, bfloat16_t> && std::is_same_v<U, float>;
+    case QuantMode_t::DEQF16:
+      return std::is_same_v<T, half> && std::is_same_v<U, int32_t>;
   }
   return false;
 }
@@ -192,9 +211,11 @@ void Fixpipe(const GlobalTensor<T>& dst, const LocalTensor<U>& src, const Fixpip
   Op op(Pipe::Fix, "Fixpipe", at);
   op.require(src.twin_space() == Space::L0C, "the source is in L0C");
   op.require(p.nSize >= 1 && p.nSize <= 4095 && p.mSize >= 1 && p.mSize <= 8192, "nSize is 1 to 4095 and mSize 1 to 8192");
-  op.require(p.srcStride % 16 == 0 && p.srcStride >= p.mSize, "srcStride is that of L0C's columns of fractals: m as a multiple of 16");
+  op.require(p.srcStride % 16 == 0 && p.srcStride >= p.mSize,
+             "srcStride is that of L0C's columns of fractals: m as a multiple of 16");
   op.require(p.dstStride >= p.nSize, "rows overlap");
-  op.require(p.ndNum == 1 && p.unitFlag == 0 && !p.isChannelSplit, "the twin takes one matrix, unitFlag 0 and no split of channels");
+  op.require(p.ndNum == 1 && p.unitFlag == 0 && !p.isChannelSplit,
+             "the twin takes one matrix, unitFlag 0 and no split of channels");
   op.require(fixpipe_takes<T, U>(p.quantPre), "quantPre does not lead between these types");
   const uint64_t m = p.mSize, n = p.nSize, column = uint64_t{p.srcStride} * 16;
   for (uint64_t c = 0; c < fractals(n, 16); ++c) op.read(src.twin_stretch(), c * column * 4, m * 64);

@@ -26,11 +26,16 @@ inline float float_of(uint32_t u) {
 inline double round_to(double x, double unit, Rounding mode) {
   const double q = x / unit;
   switch (mode) {
-    case Rounding::Rint: return std::nearbyint(q) * unit;
-    case Rounding::Floor: return std::floor(q) * unit;
-    case Rounding::Ceil: return std::ceil(q) * unit;
-    case Rounding::Round: return std::round(q) * unit;
-    case Rounding::Trunc: return std::trunc(q) * unit;
+    case Rounding::Rint:
+      return std::nearbyint(q) * unit;
+    case Rounding::Floor:
+      return std::floor(q) * unit;
+    case Rounding::Ceil:
+      return std::ceil(q) * unit;
+    case Rounding::Round:
+      return std::round(q) * unit;
+    case Rounding::Trunc:
+      return std::trunc(q) * unit;
     case Rounding::Odd: {
       const double t = std::trunc(q);
       return (t == q || std::fmod(t, 2.0) != 0 ? t : t + std::copysign(1.0, q)) * unit;
@@ -49,6 +54,10 @@ inline double round_float(double x, int mantissa, int least, Rounding mode) {
 inline uint16_t half_bits(float x, Rounding mode = Rounding::Rint) {
   const uint16_t sign = static_cast<uint16_t>(bits_of(x) >> 16 & 0x8000);
   if (std::isnan(x)) return 0x7e00 | sign;
+  const uint32_t u = bits_of(x) & 0x7fffffff;
+  if (mode == Rounding::Rint && u >= 0x38800000 && u < 0x477ff000) {  // normal halves, and no more than the greatest
+    return static_cast<uint16_t>(sign | (((u + 0xfff + (u >> 13 & 1)) >> 13) - (112 << 10)));
+  }
   const double r = std::fabs(round_float(x, 10, -14, mode));
   if (r >= 65536) return 0x7c00 | sign;
   if (r < std::ldexp(1.0, -14)) return sign | static_cast<uint16_t>(std::ldexp(r, 24));
@@ -59,9 +68,10 @@ inline uint16_t half_bits(float x, Rounding mode = Rounding::Rint) {
 inline float half_value(uint16_t h) {
   const float sign = h & 0x8000 ? -1.0f : 1.0f;
   const int exponent = h >> 10 & 31, mantissa = h & 0x3ff;
+  if (exponent > 0 && exponent < 31)
+    return float_of(static_cast<uint32_t>((h & 0x8000) << 16 | (exponent + 112) << 23 | mantissa << 13));
   if (exponent == 31) return mantissa ? std::numeric_limits<float>::quiet_NaN() : sign * std::numeric_limits<float>::infinity();
-  return sign * (exponent ? std::ldexp(static_cast<float>(mantissa | 0x400), exponent - 25)
-                          : std::ldexp(static_cast<float>(mantissa), -24));
+  return sign * std::ldexp(static_cast<float>(mantissa), -24);
 }
 
 inline uint16_t bfloat16_bits(float x, Rounding mode = Rounding::Rint) {

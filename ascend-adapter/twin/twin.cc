@@ -199,7 +199,7 @@ struct Core {
   uint32_t issued[kPipes] = {};
   Clock clock[kPipes];  // of S: what its own accesses know
   Moment joined[kPipes];
-  Moment view;  // what the scalar unit hands on to what it issues
+  Moment view;                                            // what the scalar unit hands on to what it issues
   std::map<std::tuple<Pipe, Pipe, int32_t>, Flag> flags;  // ids from kEventIds on: one per buffer of a queue
   uint8_t reserved[kPipes][kPipes] = {}, fetched[kPipes][kPipes] = {};
   bool queued[kPipes][kPipes] = {};  // events that a queue uses
@@ -229,7 +229,7 @@ struct Machine {
   void* context = nullptr;  // of the thread that launches
   Core* core = nullptr;     // whose scalar program runs
   Core* executing = nullptr;
-  Instruction next;         // that is being put together
+  Instruction next;  // that is being put together
   std::string error;
   std::set<std::tuple<std::string, int, std::string>> sites;
   uint32_t depth = kUnlimited;  // instructions that a pipe's queue holds
@@ -314,7 +314,9 @@ uint32_t actor(const Core& core, Pipe pipe) { return static_cast<uint32_t>(core.
 // Everything that a pipe has been given so far is complete.
 Moment completed(Core& core, Pipe pipe) {
   Clock c = core.clock[static_cast<int>(pipe)];
-  if (pipe != Pipe::S) c[actor(core, pipe)] = core.issued[static_cast<int>(pipe)] - static_cast<uint32_t>(core.pipes[static_cast<int>(pipe)].size());
+  if (pipe != Pipe::S)
+    c[actor(core, pipe)] =
+        core.issued[static_cast<int>(pipe)] - static_cast<uint32_t>(core.pipes[static_cast<int>(pipe)].size());
   return std::make_shared<const Clock>(std::move(c));
 }
 
@@ -344,7 +346,8 @@ bool check(Core& core, Pipe pipe, const Instruction& in, const Access& a, const 
   const bool writes = a.touch == Touch::Write || a.touch == Touch::Spoil;
   char range[64] = "";
   if (a.space != Space::Gm) {
-    std::snprintf(range, sizeof range, "bytes %llu to %llu of ", static_cast<unsigned long long>(std::max(a.begin, wrong.begin)),
+    std::snprintf(range, sizeof range, "bytes %llu to %llu of ",
+                  static_cast<unsigned long long>(std::max(a.begin, wrong.begin)),
                   static_cast<unsigned long long>(std::min(a.end, wrong.end)));
   }
   report_f(&core, pipe, in.at, "%s %s %s%s that %s (%s%s, %s:%d) %s, and nothing orders the two", in.name,
@@ -354,9 +357,7 @@ bool check(Core& core, Pipe pipe, const Instruction& in, const Access& a, const 
   return false;
 }
 
-Flag& flag_of(Core& core, const Instruction& in) {
-  return core.flags[{in.from, in.to, in.id}];
-}
+Flag& flag_of(Core& core, const Instruction& in) { return core.flags[{in.from, in.to, in.id}]; }
 
 void set_now(Core& core, const Instruction& in, Moment moment) {
   Flag& flag = flag_of(core, in);
@@ -420,15 +421,19 @@ void cross_set_now(Core& core, const Instruction& in, Moment moment) {
 
 bool ready(Core& core, const Instruction& in) {
   switch (in.kind) {
-    case Instruction::Wait: return in.weak || flag_of(core, in).set;
-    case Instruction::CrossWait: return in.weak || !core.counters[in.id].empty();
-    case Instruction::Room: return core.pipes[static_cast<int>(in.to)].size() < machine->depth;
+    case Instruction::Wait:
+      return in.weak || flag_of(core, in).set;
+    case Instruction::CrossWait:
+      return in.weak || !core.counters[in.id].empty();
+    case Instruction::Room:
+      return core.pipes[static_cast<int>(in.to)].size() < machine->depth;
     case Instruction::Drain:
       for (auto& p : core.pipes) {
         if (!p.empty()) return false;
       }
       return true;
-    default: return true;
+    default:
+      return true;
   }
 }
 
@@ -448,7 +453,9 @@ void run(Core& core, Pipe pipe, Instruction& in) {
       in.execute();
       break;
     }
-    case Instruction::Set: set_now(core, in, completed(core, pipe)); break;
+    case Instruction::Set:
+      set_now(core, in, completed(core, pipe));
+      break;
     case Instruction::Wait:
       if (in.weak) {
         wait_weakly(core, in);
@@ -457,8 +464,12 @@ void run(Core& core, Pipe pipe, Instruction& in) {
         flag_of(core, in).set.reset();
       }
       break;
-    case Instruction::Barrier: clock[actor(core, pipe)] = in.index; break;
-    case Instruction::CrossSet: cross_set_now(core, in, completed(core, pipe)); break;
+    case Instruction::Barrier:
+      clock[actor(core, pipe)] = in.index;
+      break;
+    case Instruction::CrossSet:
+      cross_set_now(core, in, completed(core, pipe));
+      break;
     case Instruction::CrossWait:
       if (!in.weak) {
         learn(core, pipe, *core.counters[in.id].front().moment);
@@ -469,7 +480,8 @@ void run(Core& core, Pipe pipe, Instruction& in) {
         ++core.counter_debt[in.id];
       }
       break;
-    case Instruction::Room: break;
+    case Instruction::Room:
+      break;
     case Instruction::Drain:
       for (int p = 1; p < kPipes; ++p) learn(core, Pipe::S, *completed(core, static_cast<Pipe>(p)));
       {
@@ -509,12 +521,16 @@ void enqueue(Core& core, Pipe pipe, Instruction in) {
 
 bool has_pipe(bool cube, Pipe pipe) {
   switch (pipe) {
-    case Pipe::V: return !cube;
+    case Pipe::V:
+      return !cube;
     case Pipe::M:
     case Pipe::Mte1:
-    case Pipe::Fix: return cube;
-    case Pipe::Mte3: return !cube;
-    default: return true;
+    case Pipe::Fix:
+      return cube;
+    case Pipe::Mte3:
+      return !cube;
+    default:
+      return true;
   }
 }
 
@@ -556,7 +572,8 @@ Op::Op(Pipe pipe, const char* name, Where at) : at_(at) {
   in.from = pipe;
   in.name = name;
   in.at = at;
-  if (!has_pipe(core.cube, pipe)) fail("%s cores have no pipe %s", core.cube ? "cube" : "vector", kPipeNames[static_cast<int>(pipe)]);
+  if (!has_pipe(core.cube, pipe))
+    fail("%s cores have no pipe %s", core.cube ? "cube" : "vector", kPipeNames[static_cast<int>(pipe)]);
 }
 
 void Op::fail(const char* format, ...) const {
@@ -578,7 +595,8 @@ const char* unusable(const Core& core, const Stretch& s) {
   if (s.slot < 0) return nullptr;
   const Slot& slot = core.slots[static_cast<size_t>(s.slot)];
   if (slot.generation != s.generation) return "the tensor was given back with FreeTensor";
-  if (slot.state == Slot::Filled) return "the tensor lies in its queue: EnQue has handed it over and nothing took it with DeQue";
+  if (slot.state == Slot::Filled)
+    return "the tensor lies in its queue: EnQue has handed it over and nothing took it with DeQue";
   return nullptr;
 }
 
@@ -635,7 +653,8 @@ void* Op::spoil(const Stretch& s, uint64_t offset, uint64_t bytes) {
 
 void Op::global(const void* p, uint64_t bytes, bool write) {
   if (bytes && !in_ranges(p, bytes)) {
-    fail("%s %llu bytes of GM at %p, outside of every buffer", write ? "writes" : "reads", static_cast<unsigned long long>(bytes), p);
+    fail("%s %llu bytes of GM at %p, outside of every buffer", write ? "writes" : "reads",
+         static_cast<unsigned long long>(bytes), p);
   }
   const auto at = reinterpret_cast<uintptr_t>(p);
   add(Space::Gm, write ? Touch::Write : Touch::Read, at, at + bytes);
@@ -690,7 +709,8 @@ void scalar_write(const Stretch& s, uint64_t offset, const void* value, uint64_t
 }
 const void* scalar_read_global(const void* p, uint64_t bytes, Where at) {
   Core& core = current(at);
-  if (!in_ranges(p, bytes)) fail(at, "GetValue: %llu bytes of GM at %p, outside of every buffer", static_cast<unsigned long long>(bytes), p);
+  if (!in_ranges(p, bytes))
+    fail(at, "GetValue: %llu bytes of GM at %p, outside of every buffer", static_cast<unsigned long long>(bytes), p);
   const uint32_t who = static_cast<uint32_t>(core.index) * kActors + kScalarRead;
   const uint32_t index = ++core.clock[0][who];
   Instruction in;
@@ -808,9 +828,11 @@ void pipe_barrier(Pipe pipe, bool all, Where at) {
 namespace {
 
 void check_cross(int mode, uint16_t flag, const char* name, Where at) {
-  if (machine->type != CoreType::MixAic1To2 && machine->type != CoreType::MixAiv) fail(at, "%s: needs a kernel of a MIX type", name);
+  if (machine->type != CoreType::MixAic1To2 && machine->type != CoreType::MixAiv)
+    fail(at, "%s: needs a kernel of a MIX type", name);
   if (mode < 0 || mode > 2) fail(at, "%s: mode %d is not one of 0, 1 and 2", name, mode);
-  if (mode != 0 && machine->type != CoreType::MixAic1To2) fail(at, "%s: mode %d needs cube and vector cores 1 to 2", name, mode);
+  if (mode != 0 && machine->type != CoreType::MixAic1To2)
+    fail(at, "%s: mode %d needs cube and vector cores 1 to 2", name, mode);
   if (flag > 10) fail(at, "%s: flag %d is not one of 0 to 10 (11 to 14 are SyncAll's)", name, flag);
 }
 
@@ -842,7 +864,8 @@ void cross(Core& core, Instruction::Kind kind, int mode, Pipe pipe, uint16_t fla
 void cross_set(int mode, Pipe pipe, uint16_t flag, Where at) {
   Core& core = current(at);
   check_cross(mode, flag, "CrossCoreSetFlag", at);
-  if (pipe == Pipe::S || !has_pipe(core.cube, pipe)) fail(at, "CrossCoreSetFlag: the pipe must be one of this core's, and not PIPE_S");
+  if (pipe == Pipe::S || !has_pipe(core.cube, pipe))
+    fail(at, "CrossCoreSetFlag: the pipe must be one of this core's, and not PIPE_S");
   if (mode == 1 && core.cube) fail(at, "CrossCoreSetFlag: mode 1 is of vector cores");
   cross(core, Instruction::CrossSet, mode, pipe, flag, "CrossCoreSetFlag", effect(at, "CrossCoreSetFlag"), at);
 }
@@ -856,7 +879,8 @@ void cross_wait(int mode, Pipe pipe, uint16_t flag, Where at) {
 
 void sync_all(bool vector_only, Where at) {
   Core& core = current(at);
-  if (machine->type != CoreType::MixAic1To2 && machine->type != CoreType::MixAiv) fail(at, "SyncAll: needs a kernel of a MIX type");
+  if (machine->type != CoreType::MixAic1To2 && machine->type != CoreType::MixAiv)
+    fail(at, "SyncAll: needs a kernel of a MIX type");
   if (!vector_only) fail(at, "SyncAll: the twin knows that of all vector cores alone");
   if (core.cube) fail(at, "SyncAll: called on a cube core");
   if (effect(at, "SyncAll") != Effect::Keep) return;
@@ -898,9 +922,9 @@ void pipe_end(Where at) {
   for (const Slot& slot : core.slots) {
     if (slot.state != Slot::Free) {
       fail(at, "a buffer of a queue in %s was %s", kSpaceNames[static_cast<int>(slot.where.space)],
-           slot.state == Slot::Allocated  ? "allocated and not enqueued"
-           : slot.state == Slot::Filled ? "enqueued and not dequeued"
-                                          : "dequeued and not freed");
+           slot.state == Slot::Allocated ? "allocated and not enqueued"
+           : slot.state == Slot::Filled  ? "enqueued and not dequeued"
+                                         : "dequeued and not freed");
     }
   }
 }
@@ -952,7 +976,8 @@ Queue& queue_of(Core& core, int32_t queue, const char* name, Where at) {
 }
 
 Slot& slot_of(Core& core, int32_t queue, const Stretch& s, Slot::State expected, const char* name, Where at) {
-  if (s.slot < 0 || core.slots[static_cast<size_t>(s.slot)].queue != queue) fail(at, "%s: the tensor is not of this queue", name);
+  if (s.slot < 0 || core.slots[static_cast<size_t>(s.slot)].queue != queue)
+    fail(at, "%s: the tensor is not of this queue", name);
   Slot& slot = core.slots[static_cast<size_t>(s.slot)];
   if (slot.generation != s.generation || slot.state != expected) {
     fail(at, "%s: the tensor is not one that %s gave", name, expected == Slot::Allocated ? "AllocTensor" : "DeQue");

@@ -1,19 +1,19 @@
-// Attention with an online softmax (Dao et al. 2022, FlashAttention) over lists of tiles of keys, for cube and vector cores 1 to 2:
-// windows, causal among them, and block lists; grouped heads; BF16 and FP16.
+// Attention with an online softmax (Dao et al. 2022, FlashAttention) over lists of tiles of keys, for cube and vector cores 1
+// to 2: windows, causal among them, and block lists; grouped heads; BF16 and FP16.
 //
-// FLOPs: 2 (dk + dv) per visible pair. Bytes: keys and values of a tile of queries once, from the L2 cache where heads share them.
-// Scores, weights and their products pass through global memory (architecture 2201 has no other way between cube and vector
-// cores): 14 bytes a pair at dv = 128, kept in the L2 cache by two slots of each per block. That traffic and the vector cores'
-// exponentials bind it, not the cube unit.
+// FLOPs: 2 (dk + dv) per visible pair. Bytes: keys and values of a tile of queries once, from the L2 cache where heads share
+// them. Scores, weights and their products pass through global memory (architecture 2201 has no other way between cube and
+// vector cores): 14 bytes a pair at dv = 128, kept in the L2 cache by two slots of each per block. That traffic and the vector
+// cores' exponentials bind it, not the cube unit.
 //
 // Per tile of keys, step t:
 //   cube    S(t) = Q K^T                      -> scores
 //   vector  m, P(t) = exp(scale S - m), l     -> weights, and the factor exp(old m - m) for step t
 //   cube    O(t) = P(t) V                     -> products
 //   vector  acc = factor acc + O(t)
-// The cube core makes S(t + 1) before O(t), so that it has work while the vector cores are at the softmax; they add O(t) after the
-// softmax of t + 1. Nobody writes to a slot of step t before its reader has told of something later: O(t) follows the reading of
-// P(t), P(t + 2) that of O(t) and of S(t + 2), so three flags between the cores are enough.
+// The cube core makes S(t + 1) before O(t), so that it has work while the vector cores are at the softmax; they add O(t) after
+// the softmax of t + 1. Nobody writes to a slot of step t before its reader has told of something later: O(t) follows the
+// reading of P(t), P(t + 2) that of O(t) and of S(t + 2), so three flags between the cores are enough.
 #include "kernels/attention/tiling.h"
 #include "kernels/vector.h"
 
@@ -28,7 +28,8 @@ using AscendC::WaitFlag;
 
 constexpr uint16_t kScores = 0, kWeights = 1, kProducts = 2;
 constexpr uint32_t kTile = kAttentionM * kAttentionN;  // kAttentionHead is as wide
-constexpr float kMasked = -3e38f, kLeast = -1e30f;     // a score that is hidden, and a maximum that is above it and below all others
+constexpr float kMasked = -3e38f,
+                kLeast = -1e30f;  // a score that is hidden, and a maximum that is above it and below all others
 
 __aicore__ inline int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
 __aicore__ inline int64_t most(int64_t a, int64_t b) { return a > b ? a : b; }
@@ -90,7 +91,8 @@ class Products {
   static constexpr int32_t kLine = 32 / sizeof(T), kFractal = 16 * kLine;
 
  public:
-  __aicore__ inline Products(TPipe* pipe, const AttentionTiling& t, GM_ADDR q, GM_ADDR k, GM_ADDR v, GM_ADDR list, GM_ADDR workspace)
+  __aicore__ inline Products(TPipe* pipe, const AttentionTiling& t, GM_ADDR q, GM_ADDR k, GM_ADDR v, GM_ADDR list,
+                             GM_ADDR workspace)
       : t_(t), space_(workspace) {
     q_ = global<T>(q);
     k_ = global<T>(k);
@@ -138,7 +140,8 @@ class Products {
   };
 
   // Rows as NZ in L1, for whole fractals of rows: what lies in those that are not there reaches nothing that anyone takes.
-  __aicore__ inline void load(const LocalTensor<T>& to, const GlobalTensor<T>& from, int64_t rows, int64_t width, int64_t stride) {
+  __aicore__ inline void load(const LocalTensor<T>& to, const GlobalTensor<T>& from, int64_t rows, int64_t width,
+                              int64_t stride) {
     AscendC::DataCopy(to, from,
                       AscendC::Nd2NzParams(1, static_cast<uint16_t>(rows), static_cast<uint16_t>(width), 0,
                                            static_cast<uint16_t>(stride), static_cast<uint16_t>((rows + 15) / 16 * 16), 1, 0));
@@ -170,47 +173,51 @@ class Products {
   }
 
   // The tile of scores. The queries come with the first tile of keys, and stay in L0A for the others.
-  __aicore__ inline void score(const Item& item, int64_t key, bool first, int32_t half) {
+  __aicore__ inline void score(const Item& item, int64_t key, bool first, int32_t slot) {
     const int64_t n = item.keys(key);
-    const uint32_t at = static_cast<uint32_t>(half) * kTile;
+    const uint32_t at = static_cast<uint32_t>(slot) * kTile;
     const LocalTensor<T> q1 = l1_q_.Get<T>()[at], k1 = l1_k_.Get<T>()[at];
-    WaitFlag<HardEvent::MTE1_MTE2>(half);  // orders nothing that the weights of two steps before did not: they came of those keys
+    // The weights of two steps before, which this pipe has waited for, came of the keys that lay here.
+    WaitFlag<HardEvent::MTE1_MTE2>(slot);  // orders nothing
     if (first) {
-      load(q1, q_[static_cast<uint64_t>(item.batch * t_.q_batch + item.head * t_.q_head + item.row * t_.q_row)], item.m, t_.dk, t_.q_row);
+      load(q1, q_[static_cast<uint64_t>(item.batch * t_.q_batch + item.head * t_.q_head + item.row * t_.q_row)], item.m, t_.dk,
+           t_.q_row);
     }
-    load(k1, k_[static_cast<uint64_t>(item.batch * t_.k_batch + item.head_k() * t_.k_head + key * t_.k_row)], n, t_.dk, t_.k_row);
-    SetFlag<HardEvent::MTE2_MTE1>(half);
-    WaitFlag<HardEvent::MTE2_MTE1>(half);
+    load(k1, k_[static_cast<uint64_t>(item.batch * t_.k_batch + item.head_k() * t_.k_head + key * t_.k_row)], n, t_.dk,
+         t_.k_row);
+    SetFlag<HardEvent::MTE2_MTE1>(slot);
+    WaitFlag<HardEvent::MTE2_MTE1>(slot);
     WaitFlag<HardEvent::M_MTE1>(0);
     if (first) load_left(l0_a_.Get<T>(), q1, item.m, t_.dk);
     // Rows of keys are the columns that L0B is made of: their fractals lie as they are wanted.
     const int64_t fractals = (n + 15) / 16 * ((t_.dk + kLine - 1) / kLine);
     AscendC::LoadData(l0_b_.Get<T>(), k1, AscendC::LoadData2DParams(0, static_cast<uint8_t>(fractals), 1, 0, 0, false, 0));
-    SetFlag<HardEvent::MTE1_MTE2>(half);
+    SetFlag<HardEvent::MTE1_MTE2>(slot);
     SetFlag<HardEvent::MTE1_M>(0);
     multiply(0, item.m, n, t_.dk, space_.scores[at]);
     CrossCoreSetFlag<2, PIPE_FIX>(kScores);
   }
 
   // Weights times values.
-  __aicore__ inline void weigh(const Step& step, int32_t half) {
-    const uint32_t at = static_cast<uint32_t>(half) * kTile;
+  __aicore__ inline void weigh(const Step& step, int32_t slot) {
+    const uint32_t at = static_cast<uint32_t>(slot) * kTile;
     const LocalTensor<T> p1 = l1_p_.Get<T>()[at], v1 = l1_v_.Get<T>()[at];
-    WaitFlag<HardEvent::MTE1_MTE2>(2 + half);
+    WaitFlag<HardEvent::MTE1_MTE2>(2 + slot);
     load(v1, v_[static_cast<uint64_t>(step.v)], step.n, t_.dv, t_.v_row);
     CrossCoreWaitFlag<2, PIPE_MTE2>(kWeights);
     load(p1, space_.weights[at], step.m, step.n, kAttentionN);
-    SetFlag<HardEvent::MTE2_MTE1>(2 + half);
-    WaitFlag<HardEvent::MTE2_MTE1>(2 + half);
+    SetFlag<HardEvent::MTE2_MTE1>(2 + slot);
+    WaitFlag<HardEvent::MTE2_MTE1>(2 + slot);
     WaitFlag<HardEvent::M_MTE1>(1);
     load_left(l0_a_.Get<T>()[kTile], p1, step.m, step.n);
     // Rows of values are rows of L0B: each row of fractals is gathered, its fractals turned over.
     const int32_t k1 = static_cast<int32_t>((step.n + 15) / 16), n1 = static_cast<int32_t>((t_.dv + kLine - 1) / kLine);
     for (int32_t i = 0; i < k1; ++i) {
-      AscendC::LoadData(l0_b_.Get<T>()[kTile + static_cast<uint32_t>(i * n1 * kFractal)], v1[static_cast<uint32_t>(i * kFractal)],
+      AscendC::LoadData(l0_b_.Get<T>()[kTile + static_cast<uint32_t>(i * n1 * kFractal)],
+                        v1[static_cast<uint32_t>(i * kFractal)],
                         AscendC::LoadData2DParams(0, static_cast<uint8_t>(n1), static_cast<uint16_t>(k1), 0, 0, true, 0));
     }
-    SetFlag<HardEvent::MTE1_MTE2>(2 + half);
+    SetFlag<HardEvent::MTE1_MTE2>(2 + slot);
     SetFlag<HardEvent::MTE1_M>(1);
     multiply(1, step.m, t_.dv, step.n, space_.products[at]);
     CrossCoreSetFlag<2, PIPE_FIX>(kProducts);
@@ -288,11 +295,8 @@ class Softmax {
   }
 
  private:
-  // Columns [0, n) of all rows, 64 at a time: f(first column, lanes).
-  template <typename F>
-  __aicore__ inline void columns(int64_t n, F f) {
-    for (int64_t c = 0; c < n; c += 64) f(static_cast<uint32_t>(c), static_cast<uint64_t>(least(n - c, 64)));
-  }
+  // Of the 64 columns from c on, those of n that there are.
+  __aicore__ inline uint64_t lanes(int64_t n, int64_t c) const { return static_cast<uint64_t>(least(n - c, 64)); }
 
   // A number of each row to 8 copies of it, which then stand for all of its columns.
   __aicore__ inline void spread(const LocalTensor<float>& to, const LocalTensor<float>& from) {
@@ -329,14 +333,14 @@ class Softmax {
     PipeBarrier<PIPE_V>();
   }
 
-  __aicore__ inline void weights(const Item& item, int64_t key, int32_t half) {
+  __aicore__ inline void weights(const Item& item, int64_t key, int32_t slot) {
     CrossCoreWaitFlag<2, PIPE_MTE2>(kScores);
-    if (rows_ > 0) softmax(item, key, half);
+    if (rows_ > 0) softmax(item, key, slot);
     CrossCoreSetFlag<2, PIPE_MTE3>(kWeights);
   }
 
-  __aicore__ inline void softmax(const Item& item, int64_t key, int32_t half) {
-    const uint32_t at = static_cast<uint32_t>(half) * kTile + static_cast<uint32_t>(first_ * kAttentionN);
+  __aicore__ inline void softmax(const Item& item, int64_t key, int32_t slot) {
+    const uint32_t at = static_cast<uint32_t>(slot) * kTile + static_cast<uint32_t>(first_ * kAttentionN);
     const int32_t count = rows_ * kAttentionN;
     const uint8_t rows = static_cast<uint8_t>(rows_);
     LocalTensor<float> s = scores_in_.AllocTensor<float>();
@@ -355,8 +359,8 @@ class Softmax {
     exponential(factor_, factor_, kRows);
     muls(max_, new_max_, 1.0f, kRows);
     spread(blocks_, max_);
-    spread(factors_[static_cast<uint32_t>(half) * kRows * kBlock], factor_);
-    columns(kAttentionN, [&](uint32_t c, uint64_t lanes) { AscendC::Sub(s[c], s[c], blocks_, lanes, rows, by_row()); });
+    spread(factors_[static_cast<uint32_t>(slot) * kRows * kBlock], factor_);
+    for (uint32_t c = 0; c < kAttentionN; c += 64) AscendC::Sub(s[c], s[c], blocks_, lanes(kAttentionN, c), rows, by_row());
     PipeBarrier<PIPE_V>();
     exponential(s, s, count);
     AscendC::Add(half_, s, s[64], 64, rows, AscendC::BinaryRepeatParams(1, 1, 1, 8, 16, 16));
@@ -373,19 +377,18 @@ class Softmax {
     rows_out_.FreeTensor(p);
   }
 
-  __aicore__ inline void accumulate(int32_t half) {
+  __aicore__ inline void accumulate(int32_t slot) {
     CrossCoreWaitFlag<2, PIPE_MTE2>(kProducts);
     if (rows_ == 0) return;
-    const uint32_t at = static_cast<uint32_t>(half) * kTile + static_cast<uint32_t>(first_ * kAttentionN);
+    const uint32_t at = static_cast<uint32_t>(slot) * kTile + static_cast<uint32_t>(first_ * kAttentionN);
     const int32_t count = rows_ * kAttentionN;
     LocalTensor<float> products = products_in_.AllocTensor<float>();
     AscendC::DataCopy(products, space_.products[at], static_cast<uint32_t>(count));
     products_in_.EnQue(products);
     products = products_in_.DeQue<float>();
-    const LocalTensor<float> factors = factors_[static_cast<uint32_t>(half) * kRows * kBlock];
-    columns(t_.dv, [&](uint32_t c, uint64_t lanes) {
-      AscendC::Mul(acc_[c], acc_[c], factors, lanes, static_cast<uint8_t>(rows_), by_row());
-    });
+    const LocalTensor<float> factors = factors_[static_cast<uint32_t>(slot) * kRows * kBlock];
+    for (uint32_t c = 0; c < t_.dv; c += 64)
+      AscendC::Mul(acc_[c], acc_[c], factors, lanes(t_.dv, c), static_cast<uint8_t>(rows_), by_row());
     PipeBarrier<PIPE_V>();
     AscendC::Add(acc_, acc_, products, count);
     products_in_.FreeTensor(products);
@@ -395,19 +398,20 @@ class Softmax {
   __aicore__ inline void write(const Item& item) {
     maxs(sum_, sum_, 1e-30f, kRows);
     spread(blocks_, sum_);
-    columns(t_.dv, [&](uint32_t c, uint64_t lanes) {
-      AscendC::Div(acc_[c], acc_[c], blocks_, lanes, static_cast<uint8_t>(rows_), by_row());
-    });
+    for (uint32_t c = 0; c < t_.dv; c += 64)
+      AscendC::Div(acc_[c], acc_[c], blocks_, lanes(t_.dv, c), static_cast<uint8_t>(rows_), by_row());
     PipeBarrier<PIPE_V>();
-    LocalTensor<T> rows = rows_out_.AllocTensor<T>();  // orders nothing that the last products did not: they came of those weights
+    // The last products came of the weights that lay here.
+    LocalTensor<T> rows = rows_out_.AllocTensor<T>();  // orders nothing
     AscendC::Cast(rows, acc_, RoundMode::CAST_RINT, static_cast<uint32_t>(rows_ * kAttentionN));
     rows_out_.EnQue(rows);
     rows = rows_out_.DeQue<T>();
     const uint32_t bytes = static_cast<uint32_t>(t_.dv) * sizeof(T);
     const int64_t to = item.batch * t_.out_batch + item.head * t_.out_head + (item.row + first_) * t_.out_row;
-    AscendC::DataCopyPad(out_[static_cast<uint64_t>(to)], rows,
-                         AscendC::DataCopyExtParams(static_cast<uint16_t>(rows_), bytes, kAttentionN * sizeof(T) / 32 - (bytes + 31) / 32,
-                                                    static_cast<uint32_t>(t_.out_row - t_.dv) * sizeof(T), 0));
+    AscendC::DataCopyPad(
+        out_[static_cast<uint64_t>(to)], rows,
+        AscendC::DataCopyExtParams(static_cast<uint16_t>(rows_), bytes, kAttentionN * sizeof(T) / 32 - (bytes + 31) / 32,
+                                   static_cast<uint32_t>(t_.out_row - t_.dv) * sizeof(T), 0));
     rows_out_.FreeTensor(rows);
   }
 
@@ -426,19 +430,19 @@ class Softmax {
 }  // namespace
 }  // namespace gatun::ascend
 
-#define GATUN_ATTENTION_ENTRY(name, T)                                                                                       \
-  extern "C" __global__ __aicore__ void gatun_attention_##name(GM_ADDR q, GM_ADDR k, GM_ADDR v, GM_ADDR list, GM_ADDR out,   \
-                                                               GM_ADDR workspace, GM_ADDR tiling) {                          \
-    KERNEL_TASK_TYPE_DEFAULT(KERNEL_TYPE_MIX_AIC_1_2);                                                                       \
-    AscendC::TPipe pipe;                                                                                                     \
-    const gatun::ascend::AttentionTiling t = gatun::ascend::read_tiling<gatun::ascend::AttentionTiling>(tiling);             \
-    if (ASCEND_IS_AIC) {                                                                                                     \
-      gatun::ascend::Products<T> products(&pipe, t, q, k, v, list, workspace);                                               \
-      products.run();                                                                                                        \
-    } else {                                                                                                                 \
-      gatun::ascend::Softmax<T> softmax(&pipe, t, out, list, workspace);                                                     \
-      softmax.run();                                                                                                         \
-    }                                                                                                                        \
+#define GATUN_ATTENTION_ENTRY(name, T)                                                                                     \
+  extern "C" __global__ __aicore__ void gatun_attention_##name(GM_ADDR q, GM_ADDR k, GM_ADDR v, GM_ADDR list, GM_ADDR out, \
+                                                               GM_ADDR workspace, GM_ADDR tiling) {                        \
+    KERNEL_TASK_TYPE_DEFAULT(KERNEL_TYPE_MIX_AIC_1_2);                                                                     \
+    AscendC::TPipe pipe;                                                                                                   \
+    const gatun::ascend::AttentionTiling t = gatun::ascend::read_tiling<gatun::ascend::AttentionTiling>(tiling);           \
+    if (ASCEND_IS_AIC) {                                                                                                   \
+      gatun::ascend::Products<T> products(&pipe, t, q, k, v, list, workspace);                                             \
+      products.run();                                                                                                      \
+    } else {                                                                                                               \
+      gatun::ascend::Softmax<T> softmax(&pipe, t, out, list, workspace);                                                   \
+      softmax.run();                                                                                                       \
+    }                                                                                                                      \
   }
 
 GATUN_ATTENTION_ENTRY(bf16, bfloat16_t)

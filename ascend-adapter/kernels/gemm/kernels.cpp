@@ -1,11 +1,13 @@
-// Matrix products: out = activation(a b^T + bias) + residual, a [m, k], b [n, k], of BF16, FP16 or S8, for cube and vector cores.
+// Matrix products: out = activation(a b^T + bias) + residual, a [m, k], b [n, k], of BF16, FP16 or S8, for cube and vector
+// cores.
 //
-// FLOPs: 2 m n k. Bytes: a tile of 128 x 128 reads (128 + 128) k elements, so a and b cross into L1 n/128 and m/128 times. A step
-// of 32 KiB each does 2^21 (S8: 2^22) multiply-adds; the L2 cache and then memory bind small k and m, the cube unit the rest.
+// FLOPs: 2 m n k. Bytes: a tile of 128 x 128 reads (128 + 128) k elements, so a and b cross into L1 n/128 and m/128 times. A
+// step of 32 KiB each does 2^21 (S8: 2^22) multiply-adds; the L2 cache and then memory bind small k and m, the cube unit the
+// rest.
 //
-// The cube core has two of every buffer: while the cube unit works on one step, the next lies in L0 and the one after it is on its
-// way to L1. Architecture 2201 has no way from L0C to a vector core, so sums go through global memory, two tiles of it per block,
-// which stay in the L2 cache. There the two vector cores take half of the rows each, 32 at a time.
+// The cube core has two of every buffer: while the cube unit works on one step, the next lies in L0 and the one after it is on
+// its way to L1. Architecture 2201 has no way from L0C to a vector core, so sums go through global memory, two tiles of it per
+// block, which stay in the L2 cache. There the two vector cores take half of the rows each, 32 at a time.
 //
 // S8: a holds q - 128, q being Gatun's unsigned rows, so that sum((q - z) w) = sum(a w) - (z - 128) sum(w), exactly in 32 bits.
 #include "kernels/activation/functions.h"
@@ -66,17 +68,18 @@ class Products {
     int32_t step = 0, count = 0;
     for (int64_t i = block; i < t_.tiles; i += AscendC::GetBlockNum(), ++count) {
       const Tile tile(t_, i);
-      const int32_t half = count % 2;
-      const LocalTensor<Sum> sum = l0_c_.Get<Sum>()[static_cast<uint32_t>(half * kGemmM * kGemmN)];
-      WaitFlag<HardEvent::FIX_M>(half);
+      const int32_t slot = count % 2;
+      const LocalTensor<Sum> sum = l0_c_.Get<Sum>()[static_cast<uint32_t>(slot * kGemmM * kGemmN)];
+      WaitFlag<HardEvent::FIX_M>(slot);
       for (int64_t k = 0; k < t_.k; k += kStep, ++step) multiply(tile, k, step % 2, sum);
-      SetFlag<HardEvent::M_FIX>(half);
-      WaitFlag<HardEvent::M_FIX>(half);
+      SetFlag<HardEvent::M_FIX>(slot);
+      WaitFlag<HardEvent::M_FIX>(slot);
       if (count >= 2) CrossCoreWaitFlag<2, PIPE_FIX>(kFree);
       const uint16_t rows = static_cast<uint16_t>((tile.m + 15) / 16 * 16);
-      AscendC::Fixpipe(sums_[static_cast<uint64_t>((block * 2 + half) * kGemmM * kGemmN)], sum,
-                       AscendC::FixpipeParamsV220(static_cast<uint16_t>(tile.n), static_cast<uint16_t>(tile.m), rows, kGemmN, false));
-      SetFlag<HardEvent::FIX_M>(half);
+      AscendC::Fixpipe(
+          sums_[static_cast<uint64_t>((block * 2 + slot) * kGemmM * kGemmN)], sum,
+          AscendC::FixpipeParamsV220(static_cast<uint16_t>(tile.n), static_cast<uint16_t>(tile.m), rows, kGemmN, false));
+      SetFlag<HardEvent::FIX_M>(slot);
       CrossCoreSetFlag<2, PIPE_FIX>(kReady);
     }
     for (int32_t i = 0; i < count && i < 2; ++i) CrossCoreWaitFlag<2, PIPE_FIX>(kFree);  // orders nothing
@@ -88,8 +91,8 @@ class Products {
   }
 
  private:
-  // Rows of k as NZ in L1: `rows` a multiple of 16, of which `count` are there. What lies in the others reaches sums that nobody
-  // takes.
+  // Rows of k as NZ in L1: `rows` a multiple of 16, of which `count` are there. What lies in the others reaches sums that
+  // nobody takes.
   __aicore__ inline void load(const LocalTensor<T>& to, const GlobalTensor<T>& from, int32_t count, int32_t rows, int32_t width,
                               int64_t stride) {
     AscendC::DataCopy(to, from,
@@ -97,36 +100,36 @@ class Products {
                                            static_cast<uint16_t>(stride), static_cast<uint16_t>(rows), 1, 0));
   }
 
-  __aicore__ inline void multiply(const Tile& tile, int64_t k, int32_t half, const LocalTensor<Sum>& sum) {
+  __aicore__ inline void multiply(const Tile& tile, int64_t k, int32_t slot, const LocalTensor<Sum>& sum) {
     const int32_t width = static_cast<int32_t>(least(t_.k - k, kStep)), lines = (width + kLine - 1) / kLine;
     const int32_t m1 = (tile.m + 15) / 16, n1 = (tile.n + 15) / 16;
-    const uint32_t at = static_cast<uint32_t>(half * kGemmM * kStep);
+    const uint32_t at = static_cast<uint32_t>(slot * kGemmM * kStep);
     const LocalTensor<T> a1 = l1_a_.Get<T>()[at], b1 = l1_b_.Get<T>()[at];
     const LocalTensor<T> a0 = l0_a_.Get<T>()[at], b0 = l0_b_.Get<T>()[at];
 
-    WaitFlag<HardEvent::MTE1_MTE2>(half);
+    WaitFlag<HardEvent::MTE1_MTE2>(slot);
     load(a1, a_[static_cast<uint64_t>(tile.row * t_.a_stride + k)], tile.m, m1 * 16, width, t_.a_stride);
     load(b1, b_[static_cast<uint64_t>(tile.column * t_.b_stride + k)], tile.n, n1 * 16, width, t_.b_stride);
-    SetFlag<HardEvent::MTE2_MTE1>(half);
+    SetFlag<HardEvent::MTE2_MTE1>(slot);
 
-    WaitFlag<HardEvent::MTE2_MTE1>(half);
-    WaitFlag<HardEvent::M_MTE1>(half);
+    WaitFlag<HardEvent::MTE2_MTE1>(slot);
+    WaitFlag<HardEvent::M_MTE1>(slot);
     // A: a row of fractals at a time, from columns to rows. B: its fractals lie as they are wanted.
     for (int32_t i = 0; i < m1; ++i) {
       AscendC::LoadData(a0[static_cast<uint32_t>(i * lines * kFractal)], a1[static_cast<uint32_t>(i * kFractal)],
                         AscendC::LoadData2DParams(0, static_cast<uint8_t>(lines), static_cast<uint16_t>(m1), 0, 0, false, 0));
     }
     AscendC::LoadData(b0, b1, AscendC::LoadData2DParams(0, static_cast<uint8_t>(lines * n1), 1, 0, 0, false, 0));
-    SetFlag<HardEvent::MTE1_MTE2>(half);
-    SetFlag<HardEvent::MTE1_M>(half);
+    SetFlag<HardEvent::MTE1_MTE2>(slot);
+    SetFlag<HardEvent::MTE1_M>(slot);
 
-    WaitFlag<HardEvent::MTE1_M>(half);
+    WaitFlag<HardEvent::MTE1_M>(slot);
     // A single row would be a product of a vector, for which A lies otherwise: whole fractals of rows.
     AscendC::Mmad(sum, a0, b0,
-                  AscendC::MmadParams(static_cast<uint16_t>(m1 * 16), static_cast<uint16_t>(tile.n), static_cast<uint16_t>(width), 0,
-                                      false, k == 0));
+                  AscendC::MmadParams(static_cast<uint16_t>(m1 * 16), static_cast<uint16_t>(tile.n),
+                                      static_cast<uint16_t>(width), 0, false, k == 0));
     PipeBarrier<PIPE_M>();
-    SetFlag<HardEvent::M_MTE1>(half);
+    SetFlag<HardEvent::M_MTE1>(slot);
   }
 
   GemmTiling t_;
@@ -215,12 +218,8 @@ class Finish {
     columns_in_.EnQue(columns);
   }
 
-  // f(first element, count) for the elements that there are of so many rows: all at once where the tile is as wide as its rows.
-  template <typename F>
-  __aicore__ inline void each(int32_t rows, int32_t n, F f) {
-    if (n == kGemmN) return f(0u, rows * kGemmN);
-    for (int32_t r = 0; r < rows; ++r) f(static_cast<uint32_t>(r * kGemmN), n);
-  }
+  // Where run i of the elements that there are begins: all rows are one where the tile is as wide as they are.
+  __aicore__ inline uint32_t run_at(int32_t i) const { return static_cast<uint32_t>(i * kGemmN); }
 
   // Sums of S8: value = float(sum - (zero - 128) * column sum) * (row scale * column scale).
   __aicore__ inline void scale(const Tile& tile, int32_t row, int32_t rows, const LocalTensor<int32_t>& sums,
@@ -235,30 +234,34 @@ class Finish {
       AscendC::Muls(scales[at], columns[kScale], row_scales_.GetValue(from + static_cast<uint64_t>(r)), tile.n);
     }
     PipeBarrier<PIPE_V>();
-    each(rows, tile.n, [&](uint32_t at, int32_t n) { AscendC::Sub(sums[at], sums[at], products[at], n); });
+    for (int32_t i = 0; i < runs_; ++i) AscendC::Sub(sums[run_at(i)], sums[run_at(i)], products[run_at(i)], length_);
     PipeBarrier<PIPE_V>();
-    each(rows, tile.n, [&](uint32_t at, int32_t n) {
-      AscendC::Cast(value_[at], sums[at], RoundMode::CAST_RINT, static_cast<uint32_t>(n));
-    });
+    for (int32_t i = 0; i < runs_; ++i)
+      AscendC::Cast(value_[run_at(i)], sums[run_at(i)], RoundMode::CAST_RINT, static_cast<uint32_t>(length_));
     PipeBarrier<PIPE_V>();
-    each(rows, tile.n, [&](uint32_t at, int32_t n) { AscendC::Mul(value_[at], value_[at], scales[at], n); });
+    for (int32_t i = 0; i < runs_; ++i) AscendC::Mul(value_[run_at(i)], value_[run_at(i)], scales[run_at(i)], length_);
     PipeBarrier<PIPE_V>();
   }
-  __aicore__ inline void scale(const Tile& tile, int32_t, int32_t rows, const LocalTensor<float>& sums, const LocalTensor<float>&) {
-    each(rows, tile.n, [&](uint32_t at, int32_t n) { AscendC::Muls(value_[at], sums[at], 1.0f, n); });
+  __aicore__ inline void scale(const Tile&, int32_t, int32_t, const LocalTensor<float>& sums,
+                               const LocalTensor<float>&) {
+    for (int32_t i = 0; i < runs_; ++i) AscendC::Muls(value_[run_at(i)], sums[run_at(i)], 1.0f, length_);
     PipeBarrier<PIPE_V>();
   }
 
   __aicore__ inline void finish(const Tile& tile, int32_t row, int32_t rows, const LocalTensor<float>& columns) {
     const uint64_t at = static_cast<uint64_t>((tile.row + row) * t_.out_stride + tile.column);
     const uint32_t bytes = static_cast<uint32_t>(tile.n) * sizeof(Out), blocks = (bytes + 31) / 32;
-    const uint32_t gap = static_cast<uint32_t>(t_.out_stride - tile.n) * sizeof(Out), ub_gap = kGemmN * sizeof(Out) / 32 - blocks;
+    const uint32_t gap = static_cast<uint32_t>(t_.out_stride - tile.n) * sizeof(Out),
+                   ub_gap = kGemmN * sizeof(Out) / 32 - blocks;
     if (t_.has_residual != 0) {
       LocalTensor<Out> residual = residual_in_.AllocTensor<Out>();
-      AscendC::DataCopyPad(residual, residual_[at], AscendC::DataCopyExtParams(static_cast<uint16_t>(rows), bytes, gap, ub_gap, 0),
+      AscendC::DataCopyPad(residual, residual_[at],
+                           AscendC::DataCopyExtParams(static_cast<uint16_t>(rows), bytes, gap, ub_gap, 0),
                            AscendC::DataCopyPadExtParams<Out>(false, 0, 0, Out()));
       residual_in_.EnQue(residual);
     }
+    runs_ = tile.n == kGemmN ? 1 : rows;
+    length_ = tile.n == kGemmN ? rows * kGemmN : tile.n;
     LocalTensor<Sum> sums = sums_in_.DeQue<Sum>();
     scale(tile, row, rows, sums, columns);
     sums_in_.FreeTensor(sums);
@@ -271,16 +274,16 @@ class Finish {
       }
       PipeBarrier<PIPE_V>();
     }
-    each(rows, tile.n, [&](uint32_t e, int32_t n) { activate(t_.activation, value_[e], scratch_, kElements, n); });
+    for (int32_t i = 0; i < runs_; ++i) activate(t_.activation, value_[run_at(i)], scratch_, kElements, length_);
     if (t_.has_residual != 0) {
       LocalTensor<Out> residual = residual_in_.DeQue<Out>();
-      each(rows, tile.n, [&](uint32_t e, int32_t n) { widen(scratch_[e], residual[e], n); });
+      for (int32_t i = 0; i < runs_; ++i) widen(scratch_[run_at(i)], residual[run_at(i)], length_);
       residual_in_.FreeTensor(residual);
-      each(rows, tile.n, [&](uint32_t e, int32_t n) { AscendC::Add(value_[e], value_[e], scratch_[e], n); });
+      for (int32_t i = 0; i < runs_; ++i) AscendC::Add(value_[run_at(i)], value_[run_at(i)], scratch_[run_at(i)], length_);
       PipeBarrier<PIPE_V>();
     }
     LocalTensor<Out> out = out_out_.AllocTensor<Out>();
-    each(rows, tile.n, [&](uint32_t e, int32_t n) { narrow(out[e], value_[e], n); });
+    for (int32_t i = 0; i < runs_; ++i) narrow(out[run_at(i)], value_[run_at(i)], length_);
     out_out_.EnQue(out);
     out = out_out_.DeQue<Out>();
     AscendC::DataCopyPad(out_[at], out, AscendC::DataCopyExtParams(static_cast<uint16_t>(rows), bytes, ub_gap, gap, 0));
@@ -296,28 +299,29 @@ class Finish {
   TQue<TPosition::VECOUT, 1> out_out_;
   TBuf<TPosition::VECCALC> value_buffer_, scratch_buffer_;
   LocalTensor<float> value_, scratch_;
+  int32_t runs_ = 0, length_ = 0;  // of the rows at hand
 };
 
 }  // namespace
 }  // namespace gatun::ascend
 
 // column_sums (int32), the scales and the zero points are of S8 alone.
-#define GATUN_GEMM_ENTRY(name, T, Sum, Out)                                                                                 \
-  extern "C" __global__ __aicore__ void gatun_gemm_##name(GM_ADDR a, GM_ADDR b, GM_ADDR bias, GM_ADDR residual,             \
-                                                          GM_ADDR row_scales, GM_ADDR row_zeros, GM_ADDR column_scales,     \
-                                                          GM_ADDR column_sums, GM_ADDR out, GM_ADDR workspace, GM_ADDR tiling) { \
-    KERNEL_TASK_TYPE_DEFAULT(KERNEL_TYPE_MIX_AIC_1_2);                                                                      \
-    AscendC::TPipe pipe;                                                                                                    \
-    const gatun::ascend::GemmTiling t = gatun::ascend::read_tiling<gatun::ascend::GemmTiling>(tiling);                      \
-    if (ASCEND_IS_AIC) {                                                                                                    \
-      gatun::ascend::Products<T, Sum> products;                                                                             \
-      products.init(&pipe, t, a, b, workspace);                                                                             \
-      products.run();                                                                                                       \
-    } else {                                                                                                                \
-      gatun::ascend::Finish<Sum, Out> finish;                                                                               \
-      finish.init(&pipe, t, {bias, column_scales, column_sums}, {row_scales, row_zeros}, residual, out, workspace);         \
-      finish.run();                                                                                                         \
-    }                                                                                                                       \
+#define GATUN_GEMM_ENTRY(name, T, Sum, Out)                                                                               \
+  extern "C" __global__ __aicore__ void gatun_gemm_##name(                                                                \
+      GM_ADDR a, GM_ADDR b, GM_ADDR bias, GM_ADDR residual, GM_ADDR row_scales, GM_ADDR row_zeros, GM_ADDR column_scales, \
+      GM_ADDR column_sums, GM_ADDR out, GM_ADDR workspace, GM_ADDR tiling) {                                              \
+    KERNEL_TASK_TYPE_DEFAULT(KERNEL_TYPE_MIX_AIC_1_2);                                                                    \
+    AscendC::TPipe pipe;                                                                                                  \
+    const gatun::ascend::GemmTiling t = gatun::ascend::read_tiling<gatun::ascend::GemmTiling>(tiling);                    \
+    if (ASCEND_IS_AIC) {                                                                                                  \
+      gatun::ascend::Products<T, Sum> products;                                                                           \
+      products.init(&pipe, t, a, b, workspace);                                                                           \
+      products.run();                                                                                                     \
+    } else {                                                                                                              \
+      gatun::ascend::Finish<Sum, Out> finish;                                                                             \
+      finish.init(&pipe, t, {bias, column_scales, column_sums}, {row_scales, row_zeros}, residual, out, workspace);       \
+      finish.run();                                                                                                       \
+    }                                                                                                                     \
   }
 
 GATUN_GEMM_ENTRY(bf16_f32, bfloat16_t, float, float)

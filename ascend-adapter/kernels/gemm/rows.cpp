@@ -1,6 +1,6 @@
 // Rows of `a` for products of S8: lo = min(0, min x), hi = max(0, max x), s = (hi - lo) / 255, z = rint(-lo / s),
-// q = clamp(rint(x / s) + z, 0, 255), written as q - 128, with s and z of each row. s = 0 gives q = z = 0; a row with an element that
-// is not finite, or whose hi - lo overflows, gets the scale NaN, which makes its outputs NaN, and q = z = 0.
+// q = clamp(rint(x / s) + z, 0, 255), written as q - 128, with s and z of each row. s = 0 gives q = z = 0; a row with an
+// element that is not finite, or whose hi - lo overflows, gets the scale NaN, which makes its outputs NaN, and q = z = 0.
 //
 // Bytes: a row is read once to find its range and, where it does not fit the UB, once more to quantize; one byte an element is
 // written. About 10 vector instructions an element, the division the dearest: the vector unit and memory are close.
@@ -18,7 +18,8 @@ class QuantizeRows {
   static constexpr uint32_t kZero = 8;  // of the row's two numbers in UB: where the second is
 
  public:
-  __aicore__ inline QuantizeRows(TPipe* pipe, const GemmRowsTiling& tiling, GM_ADDR x, GM_ADDR to, GM_ADDR scales, GM_ADDR zeros)
+  __aicore__ inline QuantizeRows(TPipe* pipe, const GemmRowsTiling& tiling, GM_ADDR x, GM_ADDR to, GM_ADDR scales,
+                                 GM_ADDR zeros)
       : pipe_(pipe), t_(tiling) {
     x_ = global<X>(x);
     to_ = global<int8_t>(to);
@@ -133,13 +134,14 @@ class QuantizeRows {
 }  // namespace
 }  // namespace gatun::ascend
 
-#define GATUN_GEMM_ROWS_ENTRY(name, X)                                                                                              \
-  extern "C" __global__ __aicore__ void gatun_gemm_rows_##name##_s8(GM_ADDR x, GM_ADDR to, GM_ADDR scales, GM_ADDR zeros,           \
-                                                                    GM_ADDR tiling) {                                               \
-    KERNEL_TASK_TYPE_DEFAULT(KERNEL_TYPE_AIV_ONLY);                                                                                 \
-    AscendC::TPipe pipe;                                                                                                            \
-    gatun::ascend::QuantizeRows<X> rows(&pipe, gatun::ascend::read_tiling<gatun::ascend::GemmRowsTiling>(tiling), x, to, scales, zeros); \
-    rows.run();                                                                                                                     \
+#define GATUN_GEMM_ROWS_ENTRY(name, X)                                                                                    \
+  extern "C" __global__ __aicore__ void gatun_gemm_rows_##name##_s8(GM_ADDR x, GM_ADDR to, GM_ADDR scales, GM_ADDR zeros, \
+                                                                    GM_ADDR tiling) {                                     \
+    KERNEL_TASK_TYPE_DEFAULT(KERNEL_TYPE_AIV_ONLY);                                                                       \
+    AscendC::TPipe pipe;                                                                                                  \
+    gatun::ascend::QuantizeRows<X> rows(&pipe, gatun::ascend::read_tiling<gatun::ascend::GemmRowsTiling>(tiling), x, to,  \
+                                        scales, zeros);                                                                   \
+    rows.run();                                                                                                           \
   }
 
 GATUN_GEMM_ROWS_ENTRY(f32, float)

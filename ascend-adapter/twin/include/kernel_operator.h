@@ -40,16 +40,24 @@ constexpr Space space_of(TPosition p) {
   switch (p) {
     case TPosition::A1:
     case TPosition::B1:
-    case TPosition::C1: return Space::L1;
-    case TPosition::A2: return Space::L0A;
-    case TPosition::B2: return Space::L0B;
-    case TPosition::CO1: return Space::L0C;
-    case TPosition::C2: return Space::Bias;
-    case TPosition::C2PIPE2GM: return Space::Fixpipe;
+    case TPosition::C1:
+      return Space::L1;
+    case TPosition::A2:
+      return Space::L0A;
+    case TPosition::B2:
+      return Space::L0B;
+    case TPosition::CO1:
+      return Space::L0C;
+    case TPosition::C2:
+      return Space::Bias;
+    case TPosition::C2PIPE2GM:
+      return Space::Fixpipe;
     case TPosition::VECIN:
     case TPosition::VECOUT:
-    case TPosition::VECCALC: return Space::Ub;
-    default: return Space::Gm;
+    case TPosition::VECCALC:
+      return Space::Ub;
+    default:
+      return Space::Gm;
   }
 }
 
@@ -143,9 +151,42 @@ class LocalTensor {
 
 // ---- Buffers and queues.
 enum class HardEvent : uint8_t {
-  MTE2_MTE1, MTE1_MTE2, MTE1_M, M_MTE1, MTE2_V, V_MTE2, MTE3_V, V_MTE3, M_V, V_M, V_V, MTE3_MTE1, MTE1_MTE3, MTE1_V, MTE2_M,
-  M_MTE2, V_MTE1, M_FIX, FIX_M, MTE3_MTE2, MTE2_MTE3, S_V, V_S, S_MTE2, MTE2_S, S_MTE3, MTE3_S, MTE2_FIX, FIX_MTE2, FIX_S, M_S,
-  FIX_MTE3, MTE1_FIX, FIX_MTE1, FIX_FIX, MAX
+  MTE2_MTE1,
+  MTE1_MTE2,
+  MTE1_M,
+  M_MTE1,
+  MTE2_V,
+  V_MTE2,
+  MTE3_V,
+  V_MTE3,
+  M_V,
+  V_M,
+  V_V,
+  MTE3_MTE1,
+  MTE1_MTE3,
+  MTE1_V,
+  MTE2_M,
+  M_MTE2,
+  V_MTE1,
+  M_FIX,
+  FIX_M,
+  MTE3_MTE2,
+  MTE2_MTE3,
+  S_V,
+  V_S,
+  S_MTE2,
+  MTE2_S,
+  S_MTE3,
+  MTE3_S,
+  MTE2_FIX,
+  FIX_MTE2,
+  FIX_S,
+  M_S,
+  FIX_MTE3,
+  MTE1_FIX,
+  FIX_MTE1,
+  FIX_FIX,
+  MAX
 };
 using TEventID = int8_t;
 
@@ -153,27 +194,34 @@ struct EventPipes {
   Pipe from, to;
 };
 constexpr EventPipes pipes_of(HardEvent e) {
-  constexpr Pipe S = Pipe::S, V = Pipe::V, M = Pipe::M, Mte1 = Pipe::Mte1, Mte2 = Pipe::Mte2, Mte3 = Pipe::Mte3, Fix = Pipe::Fix;
-  constexpr EventPipes table[] = {
-      {Mte2, Mte1}, {Mte1, Mte2}, {Mte1, M}, {M, Mte1}, {Mte2, V}, {V, Mte2}, {Mte3, V}, {V, Mte3}, {M, V}, {V, M}, {V, V},
-      {Mte3, Mte1}, {Mte1, Mte3}, {Mte1, V}, {Mte2, M}, {M, Mte2}, {V, Mte1}, {M, Fix}, {Fix, M}, {Mte3, Mte2}, {Mte2, Mte3},
-      {S, V}, {V, S}, {S, Mte2}, {Mte2, S}, {S, Mte3}, {Mte3, S}, {Mte2, Fix}, {Fix, Mte2}, {Fix, S}, {M, S}, {Fix, Mte3},
-      {Mte1, Fix}, {Fix, Mte1}, {Fix, Fix}};
+  constexpr Pipe S = Pipe::S, V = Pipe::V, M = Pipe::M, Mte1 = Pipe::Mte1, Mte2 = Pipe::Mte2, Mte3 = Pipe::Mte3,
+                 Fix = Pipe::Fix;
+  constexpr EventPipes table[] = {{Mte2, Mte1}, {Mte1, Mte2}, {Mte1, M}, {M, Mte1},   {Mte2, V},    {V, Mte2},    {Mte3, V},
+                                  {V, Mte3},    {M, V},       {V, M},    {V, V},      {Mte3, Mte1}, {Mte1, Mte3}, {Mte1, V},
+                                  {Mte2, M},    {M, Mte2},    {V, Mte1}, {M, Fix},    {Fix, M},     {Mte3, Mte2}, {Mte2, Mte3},
+                                  {S, V},       {V, S},       {S, Mte2}, {Mte2, S},   {S, Mte3},    {Mte3, S},    {Mte2, Fix},
+                                  {Fix, Mte2},  {Fix, S},     {M, S},    {Fix, Mte3}, {Mte1, Fix},  {Fix, Mte1},  {Fix, Fix}};
   return table[static_cast<int>(e)];
 }
 
 // Who fills and who empties what a queue hands over.
 constexpr EventPipes queue_pipes(TPosition src, TPosition dst) {
   switch (src) {
-    case TPosition::VECIN: return {Pipe::Mte2, dst == TPosition::VECOUT ? Pipe::Mte3 : Pipe::V};
-    case TPosition::VECOUT: return {Pipe::V, Pipe::Mte3};
+    case TPosition::VECIN:
+      return {Pipe::Mte2, dst == TPosition::VECOUT ? Pipe::Mte3 : Pipe::V};
+    case TPosition::VECOUT:
+      return {Pipe::V, Pipe::Mte3};
     case TPosition::A1:
     case TPosition::B1:
-    case TPosition::C1: return {Pipe::Mte2, Pipe::Mte1};
+    case TPosition::C1:
+      return {Pipe::Mte2, Pipe::Mte1};
     case TPosition::A2:
-    case TPosition::B2: return {Pipe::Mte1, Pipe::M};
-    case TPosition::CO1: return {Pipe::M, Pipe::Fix};
-    default: return {Pipe::S, Pipe::S};
+    case TPosition::B2:
+      return {Pipe::Mte1, Pipe::M};
+    case TPosition::CO1:
+      return {Pipe::M, Pipe::Fix};
+    default:
+      return {Pipe::S, Pipe::S};
   }
 }
 
@@ -443,7 +491,8 @@ struct UnaryRepeatParams {
   uint16_t dstBlkStride = 1, srcBlkStride = 1;
   uint8_t dstRepStride = 8, srcRepStride = 8;
   UnaryRepeatParams() = default;
-  UnaryRepeatParams(uint16_t d, uint16_t s, uint8_t dr, uint8_t sr) : dstBlkStride(d), srcBlkStride(s), dstRepStride(dr), srcRepStride(sr) {}
+  UnaryRepeatParams(uint16_t d, uint16_t s, uint8_t dr, uint8_t sr)
+      : dstBlkStride(d), srcBlkStride(s), dstRepStride(dr), srcRepStride(sr) {}
 };
 
 // The lanes of an operand over repeats of 256 bytes: 8 blocks of 32 bytes, of which `mask` elements take part.
@@ -457,7 +506,8 @@ struct Lanes {
   template <typename F>
   void each_block(uint64_t mask, uint32_t repeats, F f) const {
     for (uint32_t r = 0; r < repeats; ++r) {
-      for (uint64_t lane = 0; lane < mask; lane += kBlock) f(at(r, lane) * sizeof(T), std::min<uint64_t>(kBlock, mask - lane) * sizeof(T));
+      for (uint64_t lane = 0; lane < mask; lane += kBlock)
+        f(at(r, lane) * sizeof(T), std::min<uint64_t>(kBlock, mask - lane) * sizeof(T));
     }
   }
 };
@@ -544,7 +594,8 @@ void binary(const char* name, const LocalTensor<T>& dst, const LocalTensor<T>& a
             uint32_t repeats, const BinaryRepeatParams& p, F f, Where at) {
   Op op(Pipe::V, name, at);
   check_repeats<T>(op, mask, repeats);
-  const Lanes<T> of_d{p.dstBlkStride, p.dstRepStride}, of_a{p.src0BlkStride, p.src0RepStride}, of_b{p.src1BlkStride, p.src1RepStride};
+  const Lanes<T> of_d{p.dstBlkStride, p.dstRepStride}, of_a{p.src0BlkStride, p.src0RepStride},
+      of_b{p.src1BlkStride, p.src1RepStride};
   lanes_read(op, a, of_a, mask, repeats);
   lanes_read(op, b, of_b, mask, repeats);
   lanes_write(op, dst, of_d, mask, repeats);
@@ -585,41 +636,41 @@ void unary(const char* name, const LocalTensor<T>& dst, const LocalTensor<T>& sr
   });
 }
 
-#define GATUN_TWIN_BINARY(Name, types, expression)                                                                          \
-  template <typename T>                                                                                                     \
-  void Name(const LocalTensor<T>& dst, const LocalTensor<T>& src0, const LocalTensor<T>& src1, const int32_t& count,         \
-            Where at = Where::here()) {                                                                                     \
-    static_assert(types<T>, #Name " of this type is not of architecture 2201");                                             \
-    binary(#Name, dst, src0, src1, count, on_numbers([](auto x, auto y) { return expression; }), at);                       \
-  }                                                                                                                         \
-  template <typename T>                                                                                                     \
-  void Name(const LocalTensor<T>& dst, const LocalTensor<T>& src0, const LocalTensor<T>& src1, uint64_t mask,                \
-            const uint8_t repeatTime, const BinaryRepeatParams& params, Where at = Where::here()) {                         \
-    static_assert(types<T>, #Name " of this type is not of architecture 2201");                                             \
-    binary(#Name, dst, src0, src1, mask, repeatTime, params, on_numbers([](auto x, auto y) { return expression; }), at);    \
+#define GATUN_TWIN_BINARY(Name, types, expression)                                                                       \
+  template <typename T>                                                                                                  \
+  void Name(const LocalTensor<T>& dst, const LocalTensor<T>& src0, const LocalTensor<T>& src1, const int32_t& count,     \
+            Where at = Where::here()) {                                                                                  \
+    static_assert(types<T>, #Name " of this type is not of architecture 2201");                                          \
+    binary(#Name, dst, src0, src1, count, on_numbers([](auto x, auto y) { return expression; }), at);                    \
+  }                                                                                                                      \
+  template <typename T>                                                                                                  \
+  void Name(const LocalTensor<T>& dst, const LocalTensor<T>& src0, const LocalTensor<T>& src1, uint64_t mask,            \
+            const uint8_t repeatTime, const BinaryRepeatParams& params, Where at = Where::here()) {                      \
+    static_assert(types<T>, #Name " of this type is not of architecture 2201");                                          \
+    binary(#Name, dst, src0, src1, mask, repeatTime, params, on_numbers([](auto x, auto y) { return expression; }), at); \
   }
 GATUN_TWIN_BINARY(Add, is_arithmetic, x + y)
 GATUN_TWIN_BINARY(Sub, is_arithmetic, x - y)
-GATUN_TWIN_BINARY(Mul, is_arithmetic, x * y)
+GATUN_TWIN_BINARY(Mul, is_arithmetic, x* y)
 GATUN_TWIN_BINARY(Div, is_float, x / y)
 GATUN_TWIN_BINARY(Max, is_arithmetic, x > y ? x : y)
 GATUN_TWIN_BINARY(Min, is_arithmetic, x < y ? x : y)
 #undef GATUN_TWIN_BINARY
 
-#define GATUN_TWIN_SCALAR(Name, expression)                                                                              \
-  template <typename T>                                                                                                  \
-  void Name(const LocalTensor<T>& dst, const LocalTensor<T>& src, const T& scalarValue, const int32_t& count,             \
-            Where at = Where::here()) {                                                                                  \
-    static_assert(is_arithmetic<T>, #Name " of this type is not of architecture 2201");                                  \
-    const auto f = on_numbers([](auto x, auto y) { return expression; });                                                \
-    unary(#Name, dst, src, count, [=](T x) { return f(x, scalarValue); }, at);                                           \
-  }                                                                                                                      \
-  template <typename T>                                                                                                  \
-  void Name(const LocalTensor<T>& dst, const LocalTensor<T>& src, const T& scalarValue, uint64_t mask,                    \
-            const uint8_t repeatTime, const UnaryRepeatParams& params, Where at = Where::here()) {                       \
-    static_assert(is_arithmetic<T>, #Name " of this type is not of architecture 2201");                                  \
-    const auto f = on_numbers([](auto x, auto y) { return expression; });                                                \
-    unary(#Name, dst, src, mask, repeatTime, params, [=](T x) { return f(x, scalarValue); }, at);                        \
+#define GATUN_TWIN_SCALAR(Name, expression)                                                                   \
+  template <typename T>                                                                                       \
+  void Name(const LocalTensor<T>& dst, const LocalTensor<T>& src, const T& scalarValue, const int32_t& count, \
+            Where at = Where::here()) {                                                                       \
+    static_assert(is_arithmetic<T>, #Name " of this type is not of architecture 2201");                       \
+    const auto f = on_numbers([](auto x, auto y) { return expression; });                                     \
+    unary(#Name, dst, src, count, [=](T x) { return f(x, scalarValue); }, at);                                \
+  }                                                                                                           \
+  template <typename T>                                                                                       \
+  void Name(const LocalTensor<T>& dst, const LocalTensor<T>& src, const T& scalarValue, uint64_t mask,        \
+            const uint8_t repeatTime, const UnaryRepeatParams& params, Where at = Where::here()) {            \
+    static_assert(is_arithmetic<T>, #Name " of this type is not of architecture 2201");                       \
+    const auto f = on_numbers([](auto x, auto y) { return expression; });                                     \
+    unary(#Name, dst, src, mask, repeatTime, params, [=](T x) { return f(x, scalarValue); }, at);             \
   }
 GATUN_TWIN_SCALAR(Adds, x + y)
 GATUN_TWIN_SCALAR(Muls, x* y)
@@ -627,17 +678,17 @@ GATUN_TWIN_SCALAR(Maxs, x > y ? x : y)
 GATUN_TWIN_SCALAR(Mins, x < y ? x : y)
 #undef GATUN_TWIN_SCALAR
 
-#define GATUN_TWIN_UNARY(Name, expression)                                                                               \
-  template <typename T>                                                                                                  \
-  void Name(const LocalTensor<T>& dst, const LocalTensor<T>& src, const int32_t& count, Where at = Where::here()) {       \
-    static_assert(is_float<T>, #Name " of this type is not of architecture 2201");                                       \
-    unary(#Name, dst, src, count, on_numbers([](auto x) { return expression; }), at);                                    \
-  }                                                                                                                      \
-  template <typename T>                                                                                                  \
-  void Name(const LocalTensor<T>& dst, const LocalTensor<T>& src, uint64_t mask, const uint8_t repeatTime,                \
-            const UnaryRepeatParams& params, Where at = Where::here()) {                                                 \
-    static_assert(is_float<T>, #Name " of this type is not of architecture 2201");                                       \
-    unary(#Name, dst, src, mask, repeatTime, params, on_numbers([](auto x) { return expression; }), at);                 \
+#define GATUN_TWIN_UNARY(Name, expression)                                                                          \
+  template <typename T>                                                                                             \
+  void Name(const LocalTensor<T>& dst, const LocalTensor<T>& src, const int32_t& count, Where at = Where::here()) { \
+    static_assert(is_float<T>, #Name " of this type is not of architecture 2201");                                  \
+    unary(#Name, dst, src, count, on_numbers([](auto x) { return expression; }), at);                               \
+  }                                                                                                                 \
+  template <typename T>                                                                                             \
+  void Name(const LocalTensor<T>& dst, const LocalTensor<T>& src, uint64_t mask, const uint8_t repeatTime,          \
+            const UnaryRepeatParams& params, Where at = Where::here()) {                                            \
+    static_assert(is_float<T>, #Name " of this type is not of architecture 2201");                                  \
+    unary(#Name, dst, src, mask, repeatTime, params, on_numbers([](auto x) { return expression; }), at);            \
   }
 GATUN_TWIN_UNARY(Exp, std::exp(x))
 GATUN_TWIN_UNARY(Ln, std::log(x))
@@ -703,8 +754,10 @@ void Cast(const LocalTensor<T>& dst, const LocalTensor<U>& src, const RoundMode&
   static_assert(kind != CastKind::No, "Cast between these types is not of architecture 2201");
   Op op(Pipe::V, "Cast", at);
   const bool none = roundMode == RoundMode::CAST_NONE;
-  op.require((kind == CastKind::Exact) == none, kind == CastKind::Exact ? "takes CAST_NONE between these types" : "needs a rounding mode between these types");
-  op.require(roundMode != RoundMode::CAST_ODD || (std::is_same_v<T, half> && std::is_same_v<U, float>), "CAST_ODD is of float to half");
+  op.require((kind == CastKind::Exact) == none,
+             kind == CastKind::Exact ? "takes CAST_NONE between these types" : "needs a rounding mode between these types");
+  op.require(roundMode != RoundMode::CAST_ODD || (std::is_same_v<T, half> && std::is_same_v<U, float>),
+             "CAST_ODD is of float to half");
   const Rounding mode = none ? Rounding::Rint : static_cast<Rounding>(static_cast<int>(roundMode) - 1);
   const uint64_t n = elements(op, count);
   check_overlap(op, dst, n, src, n);
@@ -730,8 +783,8 @@ float greatest(uint64_t n, At at) {
 }
 
 template <typename T, typename F>
-void reduce(const char* name, const LocalTensor<T>& dst, const LocalTensor<T>& src, const LocalTensor<T>& tmp, int64_t count, F f,
-            Where at) {
+void reduce(const char* name, const LocalTensor<T>& dst, const LocalTensor<T>& src, const LocalTensor<T>& tmp, int64_t count,
+            F f, Where at) {
   static_assert(is_float<T>, "reductions are of half and float");
   Op op(Pipe::V, name, at);
   const uint64_t n = elements(op, count), lanes = 256 / sizeof(T), block = 32 / sizeof(T);
@@ -765,7 +818,8 @@ void reduce_repeats(const char* name, const LocalTensor<T>& dst, const LocalTens
   const uint32_t count = static_cast<uint32_t>(repeats), stride = static_cast<uint32_t>(dst_stride);
   lanes_read(op, src, lanes, n, count);
   const T* const s = ub_read(op, src, 1);
-  for (uint32_t r = 0; r < count; ++r) op.write(in_ub(op, dst.twin_stretch()), uint64_t{r} * stride * sizeof(T), sizeof(T), sizeof(T));
+  for (uint32_t r = 0; r < count; ++r)
+    op.write(in_ub(op, dst.twin_stretch()), uint64_t{r} * stride * sizeof(T), sizeof(T), sizeof(T));
   T* const d = static_cast<T*>(op.write(dst.twin_stretch(), 0, sizeof(T), sizeof(T)));
   op.issue([=] {
     for (uint32_t r = 0; r < count; ++r) {
@@ -775,18 +829,22 @@ void reduce_repeats(const char* name, const LocalTensor<T>& dst, const LocalTens
 }
 template <typename T, bool isSetMask = true>
 void WholeReduceSum(const LocalTensor<T>& dst, const LocalTensor<T>& src, const int32_t mask, const int32_t repeatTimes,
-                    const int32_t dstRepStride, const int32_t srcBlkStride, const int32_t srcRepStride, Where at = Where::here()) {
-  reduce_repeats("WholeReduceSum", dst, src, mask, repeatTimes, dstRepStride, srcBlkStride, srcRepStride,
-                 [](uint64_t n, auto x) { return tree_sum(n, x); }, at);
+                    const int32_t dstRepStride, const int32_t srcBlkStride, const int32_t srcRepStride,
+                    Where at = Where::here()) {
+  reduce_repeats(
+      "WholeReduceSum", dst, src, mask, repeatTimes, dstRepStride, srcBlkStride, srcRepStride,
+      [](uint64_t n, auto x) { return tree_sum(n, x); }, at);
 }
 enum class ReduceOrder : uint8_t { ORDER_VALUE_INDEX, ORDER_INDEX_VALUE, ORDER_ONLY_VALUE, ORDER_ONLY_INDEX };
 template <typename T, bool isSetMask = true>
 void WholeReduceMax(const LocalTensor<T>& dst, const LocalTensor<T>& src, const int32_t mask, const int32_t repeatTimes,
                     const int32_t dstRepStride, const int32_t srcBlkStride, const int32_t srcRepStride,
                     ReduceOrder order = ReduceOrder::ORDER_VALUE_INDEX, Where at = Where::here()) {
-  if (order != ReduceOrder::ORDER_ONLY_VALUE) gatun::twin::fail(at, "WholeReduceMax: the twin gives values alone (ORDER_ONLY_VALUE)");
-  reduce_repeats("WholeReduceMax", dst, src, mask, repeatTimes, dstRepStride, srcBlkStride, srcRepStride,
-                 [](uint64_t n, auto x) { return greatest(n, x); }, at);
+  if (order != ReduceOrder::ORDER_ONLY_VALUE)
+    gatun::twin::fail(at, "WholeReduceMax: the twin gives values alone (ORDER_ONLY_VALUE)");
+  reduce_repeats(
+      "WholeReduceMax", dst, src, mask, repeatTimes, dstRepStride, srcBlkStride, srcRepStride,
+      [](uint64_t n, auto x) { return greatest(n, x); }, at);
 }
 
 struct BrcbRepeatParams {
@@ -818,7 +876,8 @@ enum class SELMODE : uint8_t { VSEL_CMPMASK_SPR, VSEL_TENSOR_SCALAR_MODE, VSEL_T
 template <typename T, typename U>
 void CompareScalar(const LocalTensor<U>& dst, const LocalTensor<T>& src0, const T scalar, CMPMODE cmpMode, uint32_t count,
                    Where at = Where::here()) {
-  static_assert(is_float<T> && (std::is_same_v<U, uint8_t> || std::is_same_v<U, int8_t>), "CompareScalar: float or half to bits");
+  static_assert(is_float<T> && (std::is_same_v<U, uint8_t> || std::is_same_v<U, int8_t>),
+                "CompareScalar: float or half to bits");
   Op op(Pipe::V, "CompareScalar", at);
   const uint64_t n = elements(op, count);
   op.require(n * sizeof(T) % 256 == 0, "the count is of whole repeats of 256 bytes");
@@ -829,7 +888,7 @@ void CompareScalar(const LocalTensor<U>& dst, const LocalTensor<T>& src0, const 
     std::memset(d, 0, n / 8);
     for (uint64_t i = 0; i < n; ++i) {
       const float x = static_cast<float>(s[i]);
-      const bool holds[] = {x < y, x > y, x == y, x <= y, x >= y, x != y};
+      const bool holds[] = {x<y, x> y, x == y, x <= y, x >= y, x != y};
       if (holds[static_cast<int>(cmpMode)]) d[i / 8] = static_cast<U>(d[i / 8] | 1 << i % 8);
     }
   });
@@ -891,6 +950,5 @@ void CreateVecIndex(const LocalTensor<T>& dst, const T& firstValue, const uint32
 }
 
 }  // namespace AscendC
-
 
 #include "twin/cube.h"

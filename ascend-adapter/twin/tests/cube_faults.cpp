@@ -13,8 +13,9 @@ struct Shape {
 // Rows of GM as NZ in L1, for a matrix of `rows` padded to fractals.
 template <typename T>
 __aicore__ inline void load(const LocalTensor<T>& to, const GlobalTensor<T>& from, int rows, int width) {
-  DataCopy(to, from, Nd2NzParams(1, static_cast<uint16_t>(rows), static_cast<uint16_t>(width), 0, static_cast<uint16_t>(width),
-                                 static_cast<uint16_t>((rows + 15) / 16 * 16), 1, 0));
+  DataCopy(to, from,
+           Nd2NzParams(1, static_cast<uint16_t>(rows), static_cast<uint16_t>(width), 0, static_cast<uint16_t>(width),
+                       static_cast<uint16_t>((rows + 15) / 16 * 16), 1, 0));
 }
 
 template <typename T, typename Sum, typename Out>
@@ -54,19 +55,21 @@ __aicore__ inline void product(GM_ADDR a_, GM_ADDR b_, GM_ADDR c_, const Shape& 
     }
   } else {
     for (int i = 0; i < k1; ++i) {
-      LoadData(b2[i * n1 * 16 * kLine], b1[i * n1 * 16 * kLine], LoadData2DParams(0, static_cast<uint8_t>(n1), 1, 0, 0, false, 0));
+      LoadData(b2[i * n1 * 16 * kLine], b1[i * n1 * 16 * kLine],
+               LoadData2DParams(0, static_cast<uint8_t>(n1), 1, 0, 0, false, 0));
     }
   }
   SetFlag<HardEvent::MTE1_M>(0);
   WaitFlag<HardEvent::MTE1_M>(0);
-  const MmadParams params(static_cast<uint16_t>(s.fault == 4 ? 1 : s.m), static_cast<uint16_t>(s.n), static_cast<uint16_t>(s.k), 0,
-                          false, s.fault != 5);
+  const MmadParams params(static_cast<uint16_t>(s.fault == 4 ? 1 : s.m), static_cast<uint16_t>(s.n), static_cast<uint16_t>(s.k),
+                          0, false, s.fault != 5);
   Mmad(s.fault == 6 ? sum[64] : sum, a2, b2, params);
   if (s.fault == 7) Mmad(sum, a2, b2, params);
   SetFlag<HardEvent::M_FIX>(0);
   WaitFlag<HardEvent::M_FIX>(0);
-  FixpipeParamsV220 out(static_cast<uint16_t>(s.n), static_cast<uint16_t>(s.m), static_cast<uint16_t>(s.fault == 8 ? s.m : m1 * 16),
-                        static_cast<uint32_t>(s.n), false);
+  FixpipeParamsV220 out(static_cast<uint16_t>(s.n), static_cast<uint16_t>(s.m),
+                        static_cast<uint16_t>(s.fault == 8 ? s.m : m1 * 16), static_cast<uint32_t>(s.n), false);
+  out.deqScalar = 0x3e801fff;  // 1/4, and bits that the fixpipe does not look at
   out.quantPre = s.fault == 9 ? QuantMode_t::DEQF16 : quant;
   Fixpipe(c, sum, out);
   if (s.fault == 10) Add(sum, sum, sum, 16);
@@ -85,6 +88,11 @@ extern "C" __global__ __aicore__ void twin_cube_f16(GM_ADDR a, GM_ADDR b, GM_ADD
 extern "C" __global__ __aicore__ void twin_cube_s8(GM_ADDR a, GM_ADDR b, GM_ADDR c, GM_ADDR shape) {
   KERNEL_TASK_TYPE_DEFAULT(KERNEL_TYPE_AIC_ONLY);
   product<int8_t, int32_t, int32_t>(a, b, c, *reinterpret_cast<__gm__ Shape*>(shape), QuantMode_t::NoQuant);
+}
+
+extern "C" __global__ __aicore__ void twin_cube_s8_f16(GM_ADDR a, GM_ADDR b, GM_ADDR c, GM_ADDR shape) {
+  KERNEL_TASK_TYPE_DEFAULT(KERNEL_TYPE_AIC_ONLY);
+  product<int8_t, int32_t, half>(a, b, c, *reinterpret_cast<__gm__ Shape*>(shape), QuantMode_t::DEQF16);
 }
 
 // Both vector cores double 64 numbers each; the cube core waits for both and moves them on; then all are told.

@@ -15,6 +15,17 @@ TEST(Numbers, HalvesComeBack) {
   }
 }
 
+// The short way to the nearest against the one by doubles that all modes share.
+TEST(Numbers, HalvesRoundToTheNearest) {
+  for (uint32_t u = 0x33000000; u < 0x47900000; u += 997) {
+    const float x = float_of(u), y = -float_of(u & ~uint32_t{0xfff});
+    EXPECT_EQ(static_cast<double>(half_value(half_bits(x))),
+              std::fabs(x) < 65520 ? round_float(x, 10, -14, Rounding::Rint) : INFINITY);
+    EXPECT_EQ(static_cast<double>(half_value(half_bits(y))),
+              std::fabs(y) < 65520 ? round_float(y, 10, -14, Rounding::Rint) : -INFINITY);
+  }
+}
+
 TEST(Numbers, HalvesRound) {
   EXPECT_EQ(half_bits(65519.0f), 0x7bff);
   EXPECT_EQ(half_bits(65520.0f), 0x7c00);

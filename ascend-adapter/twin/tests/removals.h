@@ -1,5 +1,5 @@
-// Removes every synchronisation of a kernel in turn, and expects that somebody notices: a race, a deadlock, a flag left behind, or a
-// wrong result.
+// Removes every synchronisation of a kernel in turn, and expects that somebody notices: a race, a deadlock, a flag left behind,
+// or a wrong result.
 #pragma once
 
 #include "twin/twin.h"

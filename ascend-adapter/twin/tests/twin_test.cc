@@ -58,7 +58,8 @@ void expect_sites_matter(Kernel* kernel, uint32_t blocks, size_t sites) {
     for (Removal removal : {Removal::Deleted, Removal::Weakened}) {
       for (uint64_t seed = 0; seed < 8; ++seed) {
         EXPECT_NE(run(kernel, blocks, 0, {seed, &site, removal}).result.error, "")
-            << site.call << " at line " << site.line << (removal == Removal::Deleted ? " deleted" : " weakened") << ", seed " << seed;
+            << site.call << " at line " << site.line << (removal == Removal::Deleted ? " deleted" : " weakened") << ", seed "
+            << seed;
       }
     }
   }

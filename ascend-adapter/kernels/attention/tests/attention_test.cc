@@ -1,5 +1,5 @@
-// Attention on the CPU twin against FP64: sizes around those of the tiles, windows, grouped heads, block lists, several schedules, and
-// every synchronisation removed in turn. What runs here is the twin, not a processor.
+// Attention on the CPU twin against FP64: sizes around those of the tiles, windows, grouped heads, block lists, several
+// schedules, and every synchronisation removed in turn. What runs here is the twin, not a processor.
 #include "kernels/attention/tiling.h"
 #include "twin/numbers.h"
 #include "twin/tests/removals.h"
@@ -30,9 +30,10 @@ struct Case {
 };
 
 std::string text(const Case& c) {
-  return "batch " + std::to_string(c.batch) + ", heads " + std::to_string(c.heads_q) + '/' + std::to_string(c.heads_k) + ", lengths " +
-         std::to_string(c.len_q) + '/' + std::to_string(c.len_k) + ", sizes " + std::to_string(c.dk) + '/' + std::to_string(c.dv) + ", window " +
-         std::to_string(c.left) + " to " + std::to_string(c.right) + (c.list.empty() ? "" : ", listed");
+  return "batch " + std::to_string(c.batch) + ", heads " + std::to_string(c.heads_q) + '/' + std::to_string(c.heads_k) +
+         ", lengths " + std::to_string(c.len_q) + '/' + std::to_string(c.len_k) + ", sizes " + std::to_string(c.dk) + '/' +
+         std::to_string(c.dv) + ", window " + std::to_string(c.left) + " to " + std::to_string(c.right) +
+         (c.list.empty() ? "" : ", listed");
 }
 
 template <typename T>
@@ -41,10 +42,31 @@ class Attention {
   Attention(Entry* entry, const Case& c) : entry_(entry), c_(c) {
     std::mt19937 random(static_cast<uint32_t>(c.len_q * 131 + c.len_k * 17 + c.dk));
     std::normal_distribution<float> normal;
-    t_ = {c.batch, c.heads_q, c.heads_k, c.len_q, c.len_k, c.dk, c.dv,
-          c.len_q * c.heads_q * c.dk, c.heads_q * c.dk, c.dk, c.len_k * c.heads_k * c.dk, c.heads_k * c.dk, c.dk,
-          c.len_k * c.heads_k * c.dv, c.heads_k * c.dv, c.dv, c.len_q * c.heads_q * c.dv, c.heads_q * c.dv, c.dv,
-          c.left, c.right, 0, 0, 1 / std::sqrt(static_cast<float>(c.dk)), !c.list.empty()};
+    t_ = {c.batch,
+          c.heads_q,
+          c.heads_k,
+          c.len_q,
+          c.len_k,
+          c.dk,
+          c.dv,
+          c.len_q * c.heads_q * c.dk,
+          c.heads_q * c.dk,
+          c.dk,
+          c.len_k * c.heads_k * c.dk,
+          c.heads_k * c.dk,
+          c.dk,
+          c.len_k * c.heads_k * c.dv,
+          c.heads_k * c.dv,
+          c.dv,
+          c.len_q * c.heads_q * c.dv,
+          c.heads_q * c.dv,
+          c.dv,
+          c.left,
+          c.right,
+          0,
+          0,
+          1 / std::sqrt(static_cast<float>(c.dk)),
+          !c.list.empty()};
     q_.resize(size(c.batch * t_.q_batch));
     k_.resize(size(c.batch * t_.k_batch));
     v_.resize(size(c.batch * t_.v_batch));
@@ -102,8 +124,9 @@ class Attention {
             if (!sees(i, j)) continue;
             double dot = 0, parts = 0;
             for (int64_t d = 0; d < c_.dk; ++d) {
-              const double p = static_cast<double>(static_cast<float>(q_[size(b * t_.q_batch + i * t_.q_row + h * t_.q_head + d)])) *
-                               static_cast<double>(static_cast<float>(k_[size(b * t_.k_batch + j * t_.k_row + hk * t_.k_head + d)]));
+              const double p =
+                  static_cast<double>(static_cast<float>(q_[size(b * t_.q_batch + i * t_.q_row + h * t_.q_head + d)])) *
+                  static_cast<double>(static_cast<float>(k_[size(b * t_.k_batch + j * t_.k_row + hk * t_.k_head + d)]));
               dot += p;
               parts += std::fabs(p);
             }
@@ -112,12 +135,14 @@ class Attention {
             max = std::max(max, s[size(j)]);
           }
           for (int64_t j = 0; j < c_.len_k; ++j) sum += sees(i, j) ? std::exp(s[size(j)] - max) : 0;
-          const double weight_error = unit + 2 * static_cast<double>(c_.dk) * u * magnitude + static_cast<double>(c_.len_k + 16) * u;
+          const double weight_error =
+              unit + 2 * static_cast<double>(c_.dk) * u * magnitude + static_cast<double>(c_.len_k + 16) * u;
           for (int64_t d = 0; d < c_.dv; ++d) {
             double y = 0, error = 0;
             for (int64_t j = 0; j < c_.len_k; ++j) {
               if (!sees(i, j)) continue;
-              const double v = static_cast<double>(static_cast<float>(v_[size(b * t_.v_batch + j * t_.v_row + hk * t_.v_head + d)]));
+              const double v =
+                  static_cast<double>(static_cast<float>(v_[size(b * t_.v_batch + j * t_.v_row + hk * t_.v_head + d)]));
               const double w = std::exp(s[size(j)] - max) / sum;
               y += w * v;
               error += (w * weight_error + least) * std::fabs(v);
@@ -125,9 +150,9 @@ class Attention {
             error += unit * (std::fabs(y) + error) + least;
             const double got = static_cast<float>(out[size(b * t_.out_batch + i * t_.out_row + h * t_.out_head + d)]);
             if (!(std::fabs(got - y) <= error)) {
-              return "batch " + std::to_string(b) + ", head " + std::to_string(h) + ", query " + std::to_string(i) + ", element " +
-                     std::to_string(d) + ": " + std::to_string(got) + " and not " + std::to_string(y) + ", off by " +
-                     std::to_string(std::fabs(got - y) / error) + " times what is allowed";
+              return "batch " + std::to_string(b) + ", head " + std::to_string(h) + ", query " + std::to_string(i) +
+                     ", element " + std::to_string(d) + ": " + std::to_string(got) + " and not " + std::to_string(y) +
+                     ", off by " + std::to_string(std::fabs(got - y) / error) + " times what is allowed";
             }
           }
         }
@@ -188,7 +213,8 @@ twin::Run run_of(const Case& c) {
 }
 
 TEST(Attention, EverySiteMatters) {
-  twin::expect_sites_matter({run_of({1, 1, 1, 150, 650, 16, 16, 300, 0, 1}), run_of({1, 1, 1, 20, 650, 16, 16, -1, -1, 1})}, 60);
+  twin::expect_sites_matter({run_of({1, 1, 1, 150, 650, 16, 16, 300, 0, 1}), run_of({1, 1, 1, 20, 650, 16, 16, -1, -1, 1})},
+                            60);
 }
 
 }  // namespace

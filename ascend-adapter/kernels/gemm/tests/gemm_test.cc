@@ -13,7 +13,8 @@
 #include <type_traits>
 #include <vector>
 
-using Entry = void(uint8_t*, uint8_t*, uint8_t*, uint8_t*, uint8_t*, uint8_t*, uint8_t*, uint8_t*, uint8_t*, uint8_t*, uint8_t*);
+using Entry = void(uint8_t*, uint8_t*, uint8_t*, uint8_t*, uint8_t*, uint8_t*, uint8_t*, uint8_t*, uint8_t*, uint8_t*,
+                   uint8_t*);
 using RowsEntry = void(uint8_t*, uint8_t*, uint8_t*, uint8_t*, uint8_t*);
 extern "C" {
 RowsEntry gatun_gemm_rows_f32_s8, gatun_gemm_rows_bf16_s8, gatun_gemm_rows_f16_s8;
@@ -34,17 +35,23 @@ struct Case {
 };
 
 std::string text(const Case& c) {
-  return std::to_string(c.m) + " x " + std::to_string(c.n) + " x " + std::to_string(c.k) + ", activation " + std::to_string(c.activation) +
-         (c.bias ? ", bias" : "") + (c.residual ? ", residual" : "") + ", " + std::to_string(c.blocks) + " blocks";
+  return std::to_string(c.m) + " x " + std::to_string(c.n) + " x " + std::to_string(c.k) + ", activation " +
+         std::to_string(c.activation) + (c.bias ? ", bias" : "") + (c.residual ? ", residual" : "") + ", " +
+         std::to_string(c.blocks) + " blocks";
 }
 
 double activated(int32_t activation, double x) {
   switch (activation) {
-    case 1: return 0.5 * x * std::erfc(-x / std::sqrt(2.0));
-    case 2: return x / (1 + std::exp(-2 * std::sqrt(2 / M_PI) * (x + 0.044715 * x * x * x)));
-    case 3: return x / (1 + std::exp(-x));
-    case 4: return x > 0 ? x : 0;
-    default: return x;
+    case 1:
+      return 0.5 * x * std::erfc(-x / std::sqrt(2.0));
+    case 2:
+      return x / (1 + std::exp(-2 * std::sqrt(2 / M_PI) * (x + 0.044715 * x * x * x)));
+    case 3:
+      return x / (1 + std::exp(-x));
+    case 4:
+      return x > 0 ? x : 0;
+    default:
+      return x;
   }
 }
 
@@ -81,7 +88,8 @@ class Product {
     for (float& x : row_scales_) x = std::exp(normal(random)) / 4;
     for (int32_t& z : row_zeros_) z = whole(random) + 128;
     for (int64_t j = 0; kInt8 && j < c.n; ++j) {
-      for (int64_t l = 0; l < c.k; ++l) column_sums_[size(j)] += static_cast<int32_t>(static_cast<float>(b_[size(j * c.k + l)]));
+      for (int64_t l = 0; l < c.k; ++l)
+        column_sums_[size(j)] += static_cast<int32_t>(static_cast<float>(b_[size(j * c.k + l)]));
     }
   }
 
@@ -90,10 +98,20 @@ class Product {
     if (!gemm_tiling(&t_)) return "refused";
     std::vector<uint8_t> workspace(static_cast<size_t>(gemm_workspace_bytes(c_.blocks)), 0xff);
     std::vector<Out> out(residual_.size(), Out(12345.0f));
-    void* args[] = {a_.data(), b_.data(), bias_.data(), residual_.data(), row_scales_.data(), row_zeros_.data(),
-                    column_scales_.data(), column_sums_.data(), out.data(), workspace.data(), &t_};
-    const Range memory[] = {range(a_), range(b_), range(bias_), range(residual_), range(row_scales_), range(row_zeros_),
-                            range(column_scales_), range(column_sums_), range(out), range(workspace)};
+    void* args[] = {a_.data(),
+                    b_.data(),
+                    bias_.data(),
+                    residual_.data(),
+                    row_scales_.data(),
+                    row_zeros_.data(),
+                    column_scales_.data(),
+                    column_sums_.data(),
+                    out.data(),
+                    workspace.data(),
+                    &t_};
+    const Range memory[] = {range(a_),          range(b_),         range(bias_),          range(residual_),
+                            range(row_scales_), range(row_zeros_), range(column_scales_), range(column_sums_),
+                            range(out),         range(workspace)};
     const Result r = launch(reinterpret_cast<const void*>(entry_), c_.blocks, args, std::size(args), memory, options);
     if (result) *result = r;
     return r.ok() ? compare(out) : r.error;
@@ -109,7 +127,9 @@ class Product {
   // FP32 sums in any order: at most k roundings of the sum of magnitudes; the epilogue a few more, the result one of its own.
   // S8 sums are exact.
   std::string compare(const std::vector<Out>& out) const {
-    const double u = std::ldexp(1.0, -24), unit = std::is_same_v<Out, float> ? u : std::is_same_v<Out, half> ? u * 8192 : u * 65536;
+    const double u = std::ldexp(1.0, -24), unit = std::is_same_v<Out, float>  ? u
+                                                  : std::is_same_v<Out, half> ? u * 8192
+                                                                              : u * 65536;
     for (int64_t i = 0; i < c_.m; ++i) {
       for (int64_t j = 0; j < t_.out_stride; ++j) {
         const double got = static_cast<float>(out[size(i * t_.out_stride + j)]);
@@ -119,7 +139,8 @@ class Product {
         }
         double sum = 0, magnitude = 0;
         for (int64_t l = 0; l < c_.k; ++l) {
-          const double x = static_cast<double>(static_cast<float>(a_[size(i * t_.a_stride + l)])) + (kInt8 ? 128 - row_zeros_[size(i)] : 0);
+          const double x =
+              static_cast<double>(static_cast<float>(a_[size(i * t_.a_stride + l)])) + (kInt8 ? 128 - row_zeros_[size(i)] : 0);
           const double p = x * static_cast<double>(static_cast<float>(b_[size(j * c_.k + l)]));
           sum += p;
           magnitude += std::fabs(p);
@@ -133,8 +154,8 @@ class Product {
         if (c_.residual) y += static_cast<double>(static_cast<float>(residual_[size(i * t_.out_stride + j)]));
         error += (unit + u) * (std::fabs(y) + error) + 1e-30;
         if (!(std::fabs(got - y) <= error)) {
-          return "row " + std::to_string(i) + ", column " + std::to_string(j) + ": " + std::to_string(got) + " and not " + std::to_string(y) +
-                 ", off by " + std::to_string(std::fabs(got - y) / error) + " times what is allowed";
+          return "row " + std::to_string(i) + ", column " + std::to_string(j) + ": " + std::to_string(got) + " and not " +
+                 std::to_string(y) + ", off by " + std::to_string(std::fabs(got - y) / error) + " times what is allowed";
         }
       }
     }
@@ -209,7 +230,8 @@ class Rows {
     std::vector<int32_t> zeros(kRows, -1);
     GemmRowsTiling t = t_;
     void* args[] = {const_cast<X*>(x_.data()), to.data(), scales.data(), zeros.data(), &t};
-    const Range memory[] = {{x_.data(), x_.size() * sizeof(X)}, {to.data(), to.size()}, {scales.data(), kRows * 4}, {zeros.data(), kRows * 4}};
+    const Range memory[] = {
+        {x_.data(), x_.size() * sizeof(X)}, {to.data(), to.size()}, {scales.data(), kRows * 4}, {zeros.data(), kRows * 4}};
     const Result r = launch(reinterpret_cast<const void*>(entry_), 3, args, std::size(args), memory, options);
     if (result) *result = r;
     if (!r.ok()) return r.error;
@@ -227,11 +249,13 @@ class Rows {
       const bool flat = !whole || s == 0;
       const int32_t z = flat ? 0 : static_cast<int32_t>(std::nearbyint(-low / s));
       const std::string row = "row " + std::to_string(i);
-      if (whole ? scales[static_cast<size_t>(i)] != s : !std::isnan(scales[static_cast<size_t>(i)])) return row + ": wrong scale";
+      if (whole ? scales[static_cast<size_t>(i)] != s : !std::isnan(scales[static_cast<size_t>(i)]))
+        return row + ": wrong scale";
       if (zeros[static_cast<size_t>(i)] != z) return row + ": wrong zero point";
       for (int64_t c = 0; c < t_.to_stride; ++c) {
         const int q = flat ? 0 : std::clamp(static_cast<int>(std::nearbyint(x(std::min(c, t_.k - 1)) / s)) + z, 0, 255);
-        if (to[static_cast<size_t>(i * t_.to_stride + c)] != (c < t_.k ? q - 128 : 77)) return row + ", column " + std::to_string(c);
+        if (to[static_cast<size_t>(i * t_.to_stride + c)] != (c < t_.k ? q - 128 : 77))
+          return row + ", column " + std::to_string(c);
       }
     }
     return "";
@@ -255,18 +279,19 @@ TEST(GemmRows, Quantizes) {
 }
 
 TEST(GemmRows, EverySiteMatters) {
-  twin::expect_sites_matter({[rows = Rows<float>(gatun_gemm_rows_f32_s8, 9000)](const Options& o, Result* r) { return rows.run(o, r); },
-                             [rows = Rows<float>(gatun_gemm_rows_f32_s8, 100)](const Options& o, Result* r) { return rows.run(o, r); }},
-                            30);
+  twin::expect_sites_matter(
+      {[rows = Rows<float>(gatun_gemm_rows_f32_s8, 9000)](const Options& o, Result* r) { return rows.run(o, r); },
+       [rows = Rows<float>(gatun_gemm_rows_f32_s8, 100)](const Options& o, Result* r) { return rows.run(o, r); }},
+      30);
 }
 
-TEST(Gemm, RefusesWhatItCannotTake) {
-  EXPECT_EQ((Product<half, float>(gatun_gemm_f16_f32, {2, 2, 65536}).run({})), "refused");
-}
+TEST(Gemm, RefusesWhatItCannotTake) { EXPECT_EQ((Product<half, float>(gatun_gemm_f16_f32, {2, 2, 65536}).run({})), "refused"); }
 
 template <typename T, typename Out>
 twin::Run run_of(Entry* entry, const Case& c) {
-  return [product = Product<T, Out>(entry, c)](const Options& options, Result* result) mutable { return product.run(options, result); };
+  return [product = Product<T, Out>(entry, c)](const Options& options, Result* result) mutable {
+    return product.run(options, result);
+  };
 }
 
 TEST(Gemm, EverySiteMatters) {
