@@ -7,6 +7,7 @@
 
 #include "core/version.h"
 #include "kernels/activation/plan.h"
+#include "kernels/gemm/plan.h"
 #include "kernels/glu/plan.h"
 #include "kernels/merge/plan.h"
 #include "kernels/norm/plan.h"
@@ -179,6 +180,11 @@ gtn_status event_elapsed(void* start, void* end, double* milliseconds, gtn_messa
   return mark_elapsed(static_cast<Mark*>(start), static_cast<Mark*>(end), milliseconds, message);
 }
 
+gtn_status weights_pack(void* device, const gtn_weights_desc* desc, const void* source, void** weights, gtn_weights_info* info,
+                        gtn_message* message) {
+  return gemm_weights_pack(*static_cast<Device*>(device), *desc, source, weights, info, message);
+}
+
 // An operator: how its plans are made, and what it serves.
 struct Operator {
   int32_t op;
@@ -192,6 +198,7 @@ gtn_status plan_of(Device& device, const void* desc, Plan** plan, gtn_plan_info*
 }
 
 constexpr Operator kOperators[] = {
+    {GTN_OP_GEMM, plan_of<gtn_gemm_desc, gemm_plan>, gemm_serves},
     {GTN_OP_NORM, plan_of<gtn_norm_desc, norm_plan>, norm_serves},
     {GTN_OP_SOFTMAX, plan_of<gtn_softmax_desc, softmax_plan>, softmax_serves},
     {GTN_OP_ACTIVATION, plan_of<gtn_activation_desc, activation_plan>, activation_serves},
@@ -238,7 +245,7 @@ gtn_backend table = {
     memory_alloc, memory_free, memory_copy,
     stream_create, stream_destroy, stream_synchronize,
     event_create, event_destroy, event_record, event_synchronize, event_query, event_elapsed,
-    nullptr, nullptr,  // no packed weights
+    weights_pack, gemm_weights_destroy,
     plan_create, plan_destroy, run,
     supports,
     nullptr, nullptr, nullptr,  // no limits are measured, no weights that come quantized, no convolutions
