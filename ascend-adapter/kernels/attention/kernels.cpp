@@ -34,43 +34,61 @@ constexpr float kMasked = -3e38f,
 __aicore__ inline int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
 __aicore__ inline int64_t most(int64_t a, int64_t b) { return a > b ? a : b; }
 
-// A tile of queries of a head, and its tiles of keys.
+// What says which keys a tile of queries has: lengths int64 of each sequence, and lists as gatun.h has them.
+struct Index {
+  GlobalTensor<int64_t> q_lengths, k_lengths, offsets;
+  GlobalTensor<int32_t> columns;
+  __aicore__ inline Index(GM_ADDR q, GM_ADDR k, GM_ADDR block_offsets, GM_ADDR block_columns)
+      : q_lengths(global<int64_t>(q)),
+        k_lengths(global<int64_t>(k)),
+        offsets(global<int64_t>(block_offsets)),
+        columns(global<int32_t>(block_columns)) {}
+};
+
+// A tile of queries of a head, and its tiles of keys: those that one of the queries sees, or that are between such.
 class Item {
  public:
   int64_t batch, head, row, m;
 
-  __aicore__ inline Item(const AttentionTiling& t, const GlobalTensor<int32_t>& list, int64_t i) : t_(t), list_(list) {
+  __aicore__ inline Item(const AttentionTiling& t, const Index& index, int64_t i) : t_(t), index_(index) {
     const int64_t tile = i % t.q_tiles;
     batch = i / t.q_tiles / t.heads_q;
     head = i / t.q_tiles % t.heads_q;
     row = tile * kAttentionM;
-    m = least(t.len_q - row, kAttentionM);
-    if (t.has_list != 0) {
-      first_ = list_.GetValue(static_cast<uint64_t>(tile));
-      steps_ = list_.GetValue(static_cast<uint64_t>(tile + 1)) - first_;
-      first_ += t.q_tiles + 1;
-      return;
+    const uint64_t sequence = static_cast<uint64_t>(batch);
+    const int64_t len_q = t.has_q_lengths != 0 ? index.q_lengths.GetValue(sequence) : t.len_q;
+    len_k_ = t.has_k_lengths != 0 ? index.k_lengths.GetValue(sequence) : t.len_k;
+    position_ = row + len_k_ - len_q;
+    m = most(least(len_q - row, kAttentionM), 0);
+    const int64_t low = t.left < 0 ? 0 : most(position_ - t.left, 0);
+    const int64_t high = t.right < 0 ? len_k_ : least(position_ + m + t.right, len_k_);
+    if (t.list_heads == 0) {
+      first_ = low / kAttentionN;
+      steps_ = (high + kAttentionN - 1) / kAttentionN - first_;
+    } else {
+      const int64_t list = (batch * t.list_heads + head / (t.heads_q / t.list_heads)) * t.list_tiles + tile;
+      first_ = index.offsets.GetValue(static_cast<uint64_t>(list));
+      steps_ = index.offsets.GetValue(static_cast<uint64_t>(list + 1)) - first_;
+      for (; steps_ > 0 && key(0) + kAttentionN <= low; ++first_) --steps_;
+      while (steps_ > 0 && key(steps_ - 1) >= high) --steps_;
     }
-    const int64_t low = t.left < 0 ? 0 : most(position() - t.left, 0);
-    const int64_t high = t.right < 0 ? t.len_k : least(position() + m + t.right, t.len_k);
-    first_ = low / kAttentionN;
-    steps_ = high <= low ? 0 : (high + kAttentionN - 1) / kAttentionN - first_;
+    if (m == 0 || high <= low || steps_ < 0) steps_ = 0;
   }
 
   __aicore__ inline int64_t steps() const { return steps_; }
   // The first key of step i.
   __aicore__ inline int64_t key(int64_t i) const {
-    return (t_.has_list != 0 ? list_.GetValue(static_cast<uint64_t>(first_ + i)) : first_ + i) * kAttentionN;
+    return (t_.list_heads != 0 ? index_.columns.GetValue(static_cast<uint64_t>(first_ + i)) : first_ + i) * kAttentionN;
   }
-  __aicore__ inline int64_t keys(int64_t key) const { return least(t_.len_k - key, kAttentionN); }
+  __aicore__ inline int64_t keys(int64_t key) const { return least(len_k_ - key, kAttentionN); }
   // Of the first query.
-  __aicore__ inline int64_t position() const { return row + t_.len_k - t_.len_q; }
+  __aicore__ inline int64_t position() const { return position_; }
   __aicore__ inline int64_t head_k() const { return head / (t_.heads_q / t_.heads_k); }
 
  private:
   const AttentionTiling& t_;
-  const GlobalTensor<int32_t>& list_;
-  int64_t first_, steps_;
+  const Index& index_;
+  int64_t len_k_, position_, first_, steps_;
 };
 
 template <typename T>
@@ -91,13 +109,12 @@ class Products {
   static constexpr int32_t kLine = 32 / sizeof(T), kFractal = 16 * kLine;
 
  public:
-  __aicore__ inline Products(TPipe* pipe, const AttentionTiling& t, GM_ADDR q, GM_ADDR k, GM_ADDR v, GM_ADDR list,
+  __aicore__ inline Products(TPipe* pipe, const AttentionTiling& t, GM_ADDR q, GM_ADDR k, GM_ADDR v, const Index& index,
                              GM_ADDR workspace)
-      : t_(t), space_(workspace) {
+      : t_(t), index_(index), space_(workspace) {
     q_ = global<T>(q);
     k_ = global<T>(k);
     v_ = global<T>(v);
-    list_ = global<int32_t>(list);
     const uint32_t bytes = kTile * sizeof(T);
     pipe->InitBuffer(l1_q_, 2 * bytes);
     pipe->InitBuffer(l1_k_, 2 * bytes);
@@ -118,7 +135,7 @@ class Products {
     Step last = {0, 0, 0};
     int32_t count = 0;
     for (int64_t i = AscendC::GetBlockIdx(); i < t_.items; i += AscendC::GetBlockNum()) {
-      const Item item(t_, list_, i);
+      const Item item(t_, index_, i);
       for (int64_t s = 0; s < item.steps(); ++s, ++count) {
         const int64_t key = item.key(s);
         score(item, key, s == 0, count % 2);
@@ -224,9 +241,9 @@ class Products {
   }
 
   const AttentionTiling& t_;
+  const Index& index_;
   Workspace<T> space_;
   GlobalTensor<T> q_, k_, v_;
-  GlobalTensor<int32_t> list_;
   TBuf<TPosition::A1> l1_q_, l1_p_;
   TBuf<TPosition::B1> l1_k_, l1_v_;
   TBuf<TPosition::A2> l0_a_;   // queries, weights
@@ -235,7 +252,7 @@ class Products {
 };
 
 // ---- The vector cores: each has half of the queries of a tile.
-template <typename T>
+template <typename T, typename Out>
 class Softmax {
   static constexpr int32_t kRows = kAttentionM / 2;
   static constexpr uint32_t kPart = kRows * kAttentionN;
@@ -243,13 +260,15 @@ class Softmax {
   static constexpr uint32_t kBlock = 8;
 
  public:
-  __aicore__ inline Softmax(TPipe* pipe, const AttentionTiling& t, GM_ADDR out, GM_ADDR list, GM_ADDR workspace)
-      : t_(t), space_(workspace) {
-    out_ = global<T>(out);
-    list_ = global<int32_t>(list);
+  __aicore__ inline Softmax(TPipe* pipe, const AttentionTiling& t, const Index& index, GM_ADDR out, GM_ADDR lse,
+                            GM_ADDR workspace)
+      : t_(t), index_(index), space_(workspace) {
+    out_ = global<Out>(out);
+    lse_ = global<float>(lse);
     pipe->InitBuffer(scores_in_, 1, kPart * sizeof(float));
     pipe->InitBuffer(products_in_, 1, kPart * sizeof(float));
-    pipe->InitBuffer(rows_out_, 1, kPart * sizeof(T));
+    pipe->InitBuffer(rows_out_, 1, kPart * (sizeof(Out) > sizeof(T) ? sizeof(Out) : sizeof(T)));
+    pipe->InitBuffer(lse_out_, 1, kRows * sizeof(float));
     pipe->InitBuffer(sum_buffer_, kPart * sizeof(float));
     pipe->InitBuffer(distance_buffer_, kPart * sizeof(float));
     pipe->InitBuffer(half_buffer_, kRows * 64 * sizeof(float));
@@ -278,7 +297,7 @@ class Softmax {
     fill(row_buffer_.Get<float>(), 0.0f, 5 * kRows);
     int32_t count = 0;
     for (int64_t i = AscendC::GetBlockIdx() / 2; i < t_.items; i += AscendC::GetBlockNum()) {
-      const Item item(t_, list_, i);
+      const Item item(t_, index_, i);
       const int32_t share = static_cast<int32_t>((item.m + 1) / 2);
       first_ = AscendC::GetSubBlockIdx() == 0 ? 0 : share;
       rows_ = AscendC::GetSubBlockIdx() == 0 ? share : static_cast<int32_t>(item.m) - share;
@@ -290,6 +309,7 @@ class Softmax {
         if (s > 0) accumulate((count - 1) % 2);
       }
       if (item.steps() > 0) accumulate((count - 1) % 2);
+      if (rows_ > 0 && t_.has_lse != 0) write_lse(item);
       if (rows_ > 0) write(item);
     }
   }
@@ -394,33 +414,59 @@ class Softmax {
     products_in_.FreeTensor(products);
   }
 
+  // lse = m + ln(l), or -infinity for a query that saw nothing.
+  __aicore__ inline void write_lse(const Item& item) {
+    logarithm(found_, sum_, kRows);
+    // The rows that followed on the way out have been waited for.
+    LocalTensor<float> lse = lse_out_.AllocTensor<float>();  // orders nothing
+    AscendC::Add(found_, found_, max_, kRows);
+    AscendC::CompareScalar(bits_, sum_, 0.0f, AscendC::CMPMODE::NE, static_cast<uint32_t>(kRows));
+    PipeBarrier<PIPE_V>();
+    AscendC::Select(lse, bits_, found_, -float_of(0x7f800000), AscendC::SELMODE::VSEL_TENSOR_SCALAR_MODE,
+                    static_cast<uint32_t>(kRows));
+    lse_out_.EnQue(lse);
+    lse = lse_out_.DeQue<float>();
+    const int64_t to = (item.batch * t_.heads_q + item.head) * t_.lse_row + item.row + first_;
+    copy_out(lse_[static_cast<uint64_t>(to)], lse, rows_);
+    lse_out_.FreeTensor(lse);
+  }
+
   // out = acc / l, or 0 for a query that saw nothing.
   __aicore__ inline void write(const Item& item) {
     maxs(sum_, sum_, 1e-30f, kRows);
     spread(blocks_, sum_);
-    for (uint32_t c = 0; c < t_.dv; c += 64)
+    for (uint32_t c = 0; c < t_.dv; c += 64) {
       AscendC::Div(acc_[c], acc_[c], blocks_, lanes(t_.dv, c), static_cast<uint8_t>(rows_), by_row());
+    }
     PipeBarrier<PIPE_V>();
     // The last products came of the weights that lay here.
-    LocalTensor<T> rows = rows_out_.AllocTensor<T>();  // orders nothing
-    AscendC::Cast(rows, acc_, RoundMode::CAST_RINT, static_cast<uint32_t>(rows_ * kAttentionN));
+    LocalTensor<Out> rows = rows_out_.AllocTensor<Out>();  // orders nothing
+    round(rows, acc_, rows_ * kAttentionN);
     rows_out_.EnQue(rows);
-    rows = rows_out_.DeQue<T>();
-    const uint32_t bytes = static_cast<uint32_t>(t_.dv) * sizeof(T);
+    rows = rows_out_.DeQue<Out>();
+    const uint32_t bytes = static_cast<uint32_t>(t_.dv) * sizeof(Out);
     const int64_t to = item.batch * t_.out_batch + item.head * t_.out_head + (item.row + first_) * t_.out_row;
     AscendC::DataCopyPad(
         out_[static_cast<uint64_t>(to)], rows,
-        AscendC::DataCopyExtParams(static_cast<uint16_t>(rows_), bytes, kAttentionN * sizeof(T) / 32 - (bytes + 31) / 32,
-                                   static_cast<uint32_t>(t_.out_row - t_.dv) * sizeof(T), 0));
+        AscendC::DataCopyExtParams(static_cast<uint16_t>(rows_), bytes, kAttentionN * sizeof(Out) / 32 - (bytes + 31) / 32,
+                                   static_cast<uint32_t>(t_.out_row - t_.dv) * sizeof(Out), 0));
     rows_out_.FreeTensor(rows);
+  }
+  __aicore__ inline void round(const LocalTensor<float>& to, const LocalTensor<float>& from, int32_t count) {
+    AscendC::Muls(to, from, 1.0f, count);
+  }
+  template <typename Y>
+  __aicore__ inline void round(const LocalTensor<Y>& to, const LocalTensor<float>& from, int32_t count) {
+    AscendC::Cast(to, from, RoundMode::CAST_RINT, static_cast<uint32_t>(count));
   }
 
   const AttentionTiling& t_;
+  const Index& index_;
   Workspace<T> space_;
-  GlobalTensor<T> out_;
-  GlobalTensor<int32_t> list_;
+  GlobalTensor<Out> out_;
+  GlobalTensor<float> lse_;
   TQue<TPosition::VECIN, 1> scores_in_, products_in_;
-  TQue<TPosition::VECOUT, 1> rows_out_;
+  TQue<TPosition::VECOUT, 1> rows_out_, lse_out_;
   TBuf<TPosition::VECCALC> sum_buffer_, distance_buffer_, half_buffer_, row_buffer_, block_buffer_, bits_buffer_;
   LocalTensor<float> acc_, distance_, half_, max_, sum_, new_max_, found_, factor_, blocks_, factors_;
   LocalTensor<uint8_t> bits_;
@@ -430,20 +476,24 @@ class Softmax {
 }  // namespace
 }  // namespace gatun::ascend
 
-#define GATUN_ATTENTION_ENTRY(name, T)                                                                                     \
-  extern "C" __global__ __aicore__ void gatun_attention_##name(GM_ADDR q, GM_ADDR k, GM_ADDR v, GM_ADDR list, GM_ADDR out, \
-                                                               GM_ADDR workspace, GM_ADDR tiling) {                        \
+#define GATUN_ATTENTION_ENTRY(name, T, Out)                                                                                \
+  extern "C" __global__ __aicore__ void gatun_attention_##name(                                                            \
+      GM_ADDR q, GM_ADDR k, GM_ADDR v, GM_ADDR q_lengths, GM_ADDR k_lengths, GM_ADDR block_offsets, GM_ADDR block_columns, \
+      GM_ADDR out, GM_ADDR lse, GM_ADDR workspace, GM_ADDR tiling) {                                                       \
     KERNEL_TASK_TYPE_DEFAULT(KERNEL_TYPE_MIX_AIC_1_2);                                                                     \
     AscendC::TPipe pipe;                                                                                                   \
     const gatun::ascend::AttentionTiling t = gatun::ascend::read_tiling<gatun::ascend::AttentionTiling>(tiling);           \
+    const gatun::ascend::Index index(q_lengths, k_lengths, block_offsets, block_columns);                                  \
     if (ASCEND_IS_AIC) {                                                                                                   \
-      gatun::ascend::Products<T> products(&pipe, t, q, k, v, list, workspace);                                             \
+      gatun::ascend::Products<T> products(&pipe, t, q, k, v, index, workspace);                                            \
       products.run();                                                                                                      \
     } else {                                                                                                               \
-      gatun::ascend::Softmax<T> softmax(&pipe, t, out, list, workspace);                                                   \
+      gatun::ascend::Softmax<T, Out> softmax(&pipe, t, index, out, lse, workspace);                                        \
       softmax.run();                                                                                                       \
     }                                                                                                                      \
   }
 
-GATUN_ATTENTION_ENTRY(bf16, bfloat16_t)
-GATUN_ATTENTION_ENTRY(f16, half)
+GATUN_ATTENTION_ENTRY(bf16_bf16, bfloat16_t, bfloat16_t)
+GATUN_ATTENTION_ENTRY(bf16_f32, bfloat16_t, float)
+GATUN_ATTENTION_ENTRY(f16_f16, half, half)
+GATUN_ATTENTION_ENTRY(f16_f32, half, float)

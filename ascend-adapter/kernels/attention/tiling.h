@@ -10,17 +10,19 @@ constexpr int32_t kAttentionHead = 128;                  // the largest head siz
 constexpr int64_t kAttentionStride = 65535;              // the largest stride of rows: what Nd2NzParams has 16 bits for
 
 struct AttentionTiling {
-  int64_t batch, heads_q, heads_k, len_q, len_k, dk, dv;
+  int64_t batch, heads_q, heads_k, len_q, len_k, dk, dv;                                                         // of this run
   int64_t q_batch, q_row, q_head, k_batch, k_row, k_head, v_batch, v_row, v_head, out_batch, out_row, out_head;  // in elements
-  int64_t left, right;  // -1: unlimited
+  int64_t lse_row;                 // the plan's len_q: lse is [batch, heads_q, lse_row]
+  int64_t left, right;             // -1: unlimited
+  int64_t list_heads, list_tiles;  // 0, or lists of tiles of keys for as many heads and tiles of queries
   int64_t q_tiles, items;
   float scale;
-  int32_t has_list;  // the keys' tiles of each tile of queries are listed: offsets int32 [q_tiles + 1] and then their numbers
+  int32_t has_lse, has_q_lengths, has_k_lengths;
 };
 
 // False where the kernels cannot take these sizes.
 inline bool attention_tiling(AttentionTiling* t) {
-  if (t->batch < 1 || t->heads_q < 1 || t->heads_k < 1 || t->heads_q % t->heads_k || t->len_q < 1 || t->len_k < 1) return false;
+  if (t->batch < 1 || t->heads_q < 1 || t->heads_k < 1 || t->heads_q % t->heads_k || t->len_q < 1 || t->len_k < 0) return false;
   if (t->dk < 1 || t->dk > kAttentionHead || t->dv < 1 || t->dv > kAttentionHead) return false;
   if (t->q_row > kAttentionStride || t->k_row > kAttentionStride || t->v_row > kAttentionStride) return false;
   t->q_tiles = (t->len_q + kAttentionM - 1) / kAttentionM;

@@ -13,9 +13,10 @@
 #include <type_traits>
 #include <vector>
 
-using Entry = void(uint8_t*, uint8_t*, uint8_t*, uint8_t*, uint8_t*, uint8_t*, uint8_t*);
+using Entry = void(uint8_t*, uint8_t*, uint8_t*, uint8_t*, uint8_t*, uint8_t*, uint8_t*, uint8_t*, uint8_t*, uint8_t*,
+                   uint8_t*);
 extern "C" {
-Entry gatun_attention_bf16, gatun_attention_f16;
+Entry gatun_attention_bf16_bf16, gatun_attention_bf16_f32, gatun_attention_f16_f16, gatun_attention_f16_f32;
 }
 
 namespace gatun::ascend {
@@ -26,7 +27,9 @@ using twin::launch, twin::Options, twin::Range, twin::Result;
 struct Case {
   int64_t batch, heads_q, heads_k, len_q, len_k, dk, dv, left, right;
   uint32_t blocks = 2;
-  std::vector<std::vector<int32_t>> list = {};  // of each tile of queries
+  std::vector<std::vector<int32_t>> list = {};  // of each list head and tile of queries
+  int64_t list_heads = 1;
+  std::vector<int64_t> q_lengths = {}, k_lengths = {};  // of each sequence
 };
 
 std::string text(const Case& c) {
@@ -36,47 +39,37 @@ std::string text(const Case& c) {
          (c.list.empty() ? "" : ", listed");
 }
 
-template <typename T>
+template <typename T, typename Out>
 class Attention {
  public:
   Attention(Entry* entry, const Case& c) : entry_(entry), c_(c) {
     std::mt19937 random(static_cast<uint32_t>(c.len_q * 131 + c.len_k * 17 + c.dk));
     std::normal_distribution<float> normal;
-    t_ = {c.batch,
-          c.heads_q,
-          c.heads_k,
-          c.len_q,
-          c.len_k,
-          c.dk,
-          c.dv,
-          c.len_q * c.heads_q * c.dk,
-          c.heads_q * c.dk,
-          c.dk,
-          c.len_k * c.heads_k * c.dk,
-          c.heads_k * c.dk,
-          c.dk,
-          c.len_k * c.heads_k * c.dv,
-          c.heads_k * c.dv,
-          c.dv,
-          c.len_q * c.heads_q * c.dv,
-          c.heads_q * c.dv,
-          c.dv,
-          c.left,
-          c.right,
-          0,
-          0,
-          1 / std::sqrt(static_cast<float>(c.dk)),
-          !c.list.empty()};
+    t_ = {};
+    t_.batch = c.batch, t_.heads_q = c.heads_q, t_.heads_k = c.heads_k;
+    t_.len_q = c.len_q, t_.len_k = c.len_k, t_.dk = c.dk, t_.dv = c.dv;
+    t_.q_head = c.dk, t_.q_row = c.heads_q * c.dk, t_.q_batch = c.len_q * t_.q_row;
+    t_.k_head = c.dk, t_.k_row = c.heads_k * c.dk, t_.k_batch = c.len_k * t_.k_row;
+    t_.v_head = c.dv, t_.v_row = c.heads_k * c.dv, t_.v_batch = c.len_k * t_.v_row;
+    t_.out_head = c.dv, t_.out_row = c.heads_q * c.dv, t_.out_batch = c.len_q * t_.out_row;
+    t_.lse_row = c.len_q + 5;
+    t_.left = c.left, t_.right = c.right;
+    t_.list_heads = c.list.empty() ? 0 : c.list_heads, t_.list_tiles = (c.len_q + kAttentionM - 1) / kAttentionM;
+    t_.scale = 1 / std::sqrt(static_cast<float>(c.dk));
+    t_.has_lse = 1, t_.has_q_lengths = !c.q_lengths.empty(), t_.has_k_lengths = !c.k_lengths.empty();
     q_.resize(size(c.batch * t_.q_batch));
     k_.resize(size(c.batch * t_.k_batch));
     v_.resize(size(c.batch * t_.v_batch));
     for (auto* x : {&q_, &k_, &v_}) {
       for (T& e : *x) e = T(normal(random));
     }
-    if (c.list.empty()) return;
-    list_.push_back(0);
-    for (const auto& blocks : c.list) list_.push_back(list_.back() + static_cast<int32_t>(blocks.size()));
-    for (const auto& blocks : c.list) list_.insert(list_.end(), blocks.begin(), blocks.end());
+    for (int64_t b = 0; b < c.batch; ++b) {  // the same lists for every sequence
+      for (const auto& blocks : c.list) {
+        offsets_.push_back(static_cast<int64_t>(columns_.size()));
+        columns_.insert(columns_.end(), blocks.begin(), blocks.end());
+      }
+    }
+    offsets_.push_back(static_cast<int64_t>(columns_.size()));
   }
 
   std::vector<T>& keys() { return k_; }
@@ -86,12 +79,24 @@ class Attention {
   std::string run(const Options& options, Result* result = nullptr) {
     if (!attention_tiling(&t_)) return "refused";
     std::vector<uint8_t> workspace(static_cast<size_t>(attention_workspace_bytes(c_.blocks)), 0xff);
-    std::vector<T> out(size(c_.batch * t_.out_batch), T(12345.0f));
-    void* args[] = {q_.data(), k_.data(), v_.data(), list_.data(), out.data(), workspace.data(), &t_};
-    const Range memory[] = {range(q_), range(k_), range(v_), range(list_), range(out), range(workspace)};
+    std::vector<Out> out(size(c_.batch * t_.out_batch), Out(12345.0f));
+    std::vector<float> lse(size(c_.batch * c_.heads_q * t_.lse_row), 12345.0f);
+    void* args[] = {q_.data(),
+                    k_.data(),
+                    v_.data(),
+                    c_.q_lengths.data(),
+                    c_.k_lengths.data(),
+                    offsets_.data(),
+                    columns_.data(),
+                    out.data(),
+                    lse.data(),
+                    workspace.data(),
+                    &t_};
+    const Range memory[] = {range(q_),       range(k_),       range(v_),  range(c_.q_lengths), range(c_.k_lengths),
+                            range(offsets_), range(columns_), range(out), range(lse),          range(workspace)};
     const Result r = launch(reinterpret_cast<const void*>(entry_), c_.blocks, args, std::size(args), memory, options);
     if (result) *result = r;
-    return r.ok() ? compare(out) : r.error;
+    return r.ok() ? compare(out, lse) : r.error;
   }
 
  private:
@@ -101,27 +106,42 @@ class Attention {
     return {v.data(), v.size() * sizeof(V)};
   }
 
-  bool sees(int64_t i, int64_t j) const {
-    const int64_t p = i + c_.len_k - c_.len_q;
-    if ((c_.left >= 0 && j < p - c_.left) || (c_.right >= 0 && j > p + c_.right)) return false;
+  int64_t len_q(int64_t b) const { return c_.q_lengths.empty() ? c_.len_q : c_.q_lengths[size(b)]; }
+  int64_t len_k(int64_t b) const { return c_.k_lengths.empty() ? c_.len_k : c_.k_lengths[size(b)]; }
+
+  bool sees(int64_t b, int64_t h, int64_t i, int64_t j) const {
+    const int64_t p = i + len_k(b) - len_q(b);
+    if (j >= len_k(b) || (c_.left >= 0 && j < p - c_.left) || (c_.right >= 0 && j > p + c_.right)) return false;
     if (c_.list.empty()) return true;
-    const auto& blocks = c_.list[size(i / kAttentionM)];
+    const auto& blocks = c_.list[size(h / (c_.heads_q / c_.list_heads) * t_.list_tiles + i / kAttentionM)];
     return std::find(blocks.begin(), blocks.end(), static_cast<int32_t>(j / kAttentionN)) != blocks.end();
   }
 
   // Scores are FP32 sums of dk products; a weight has their error and one rounding to T, which its row's sum does not have; the
   // sums over keys add a rounding of FP32 for each; then one rounding of the result.
-  std::string compare(const std::vector<T>& out) const {
+  std::string compare(const std::vector<Out>& out, const std::vector<float>& lse) const {
     const double u = std::ldexp(1.0, -24), unit = std::ldexp(1.0, std::is_same_v<T, half> ? -11 : -8);
+    const double out_unit = std::is_same_v<Out, float> ? u : unit;
     const double least = std::is_same_v<T, half> ? std::ldexp(1.0, -24) : 0;
     std::vector<double> s(size(c_.len_k));
     for (int64_t b = 0; b < c_.batch; ++b) {
       for (int64_t h = 0; h < c_.heads_q; ++h) {
         const int64_t hk = h / (c_.heads_q / c_.heads_k);
         for (int64_t i = 0; i < c_.len_q; ++i) {
+          const std::string where =
+              "batch " + std::to_string(b) + ", head " + std::to_string(h) + ", query " + std::to_string(i);
+          const float got_lse = lse[size((b * c_.heads_q + h) * t_.lse_row + i)];
+          if (i >= len_q(b)) {
+            if (got_lse != 12345.0f) return where + ": wrote an lse that is not there";
+            for (int64_t d = 0; d < c_.dv; ++d) {
+              const Out& o = out[size(b * t_.out_batch + i * t_.out_row + h * t_.out_head + d)];
+              if (static_cast<float>(o) != static_cast<float>(Out(12345.0f))) return where + ": wrote a row that is not there";
+            }
+            continue;
+          }
           double max = -INFINITY, sum = 0, magnitude = 0;
           for (int64_t j = 0; j < c_.len_k; ++j) {
-            if (!sees(i, j)) continue;
+            if (!sees(b, h, i, j)) continue;
             double dot = 0, parts = 0;
             for (int64_t d = 0; d < c_.dk; ++d) {
               const double p =
@@ -134,24 +154,28 @@ class Attention {
             magnitude = std::max(magnitude, parts * static_cast<double>(t_.scale));
             max = std::max(max, s[size(j)]);
           }
-          for (int64_t j = 0; j < c_.len_k; ++j) sum += sees(i, j) ? std::exp(s[size(j)] - max) : 0;
+          for (int64_t j = 0; j < c_.len_k; ++j) sum += sees(b, h, i, j) ? std::exp(s[size(j)] - max) : 0;
           const double weight_error =
               unit + 2 * static_cast<double>(c_.dk) * u * magnitude + static_cast<double>(c_.len_k + 16) * u;
+          const double log = max + std::log(sum);
+          if (sum == 0 ? got_lse != -INFINITY
+                       : !(std::fabs(static_cast<double>(got_lse) - log) <= weight_error + 4 * u * std::fabs(log))) {
+            return where + ": lse " + std::to_string(got_lse) + " and not " + std::to_string(log);
+          }
           for (int64_t d = 0; d < c_.dv; ++d) {
             double y = 0, error = 0;
             for (int64_t j = 0; j < c_.len_k; ++j) {
-              if (!sees(i, j)) continue;
+              if (!sees(b, h, i, j)) continue;
               const double v =
                   static_cast<double>(static_cast<float>(v_[size(b * t_.v_batch + j * t_.v_row + hk * t_.v_head + d)]));
               const double w = std::exp(s[size(j)] - max) / sum;
               y += w * v;
               error += (w * weight_error + least) * std::fabs(v);
             }
-            error += unit * (std::fabs(y) + error) + least;
+            error += out_unit * (std::fabs(y) + error) + least;
             const double got = static_cast<float>(out[size(b * t_.out_batch + i * t_.out_row + h * t_.out_head + d)]);
             if (!(std::fabs(got - y) <= error)) {
-              return "batch " + std::to_string(b) + ", head " + std::to_string(h) + ", query " + std::to_string(i) +
-                     ", element " + std::to_string(d) + ": " + std::to_string(got) + " and not " + std::to_string(y) +
+              return where + ", element " + std::to_string(d) + ": " + std::to_string(got) + " and not " + std::to_string(y) +
                      ", off by " + std::to_string(std::fabs(got - y) / error) + " times what is allowed";
             }
           }
@@ -165,7 +189,8 @@ class Attention {
   Case c_;
   AttentionTiling t_;
   std::vector<T> q_, k_, v_;
-  std::vector<int32_t> list_ = {};
+  std::vector<int64_t> offsets_;
+  std::vector<int32_t> columns_;
 };
 
 const Case kCases[] = {
@@ -177,39 +202,50 @@ const Case kCases[] = {
     {1, 4, 2, 300, 300, 32, 16, 127, 0, 2},
     {1, 1, 1, 260, 500, 16, 16, -1, 0, 1, {{0, 2}, {}, {1, 3}}},
     {1, 2, 1, 129, 390, 24, 40, -1, -1, 2, {{3}, {0, 1, 2, 3}}},
+    {2, 4, 2, 140, 300, 16, 24, 140, 0, 2, {{0, 1, 2, 7}, {0, 2}, {}, {1}}, 2},  // a block that is no longer there
+    {3, 2, 2, 200, 400, 32, 16, -1, 0, 2, {}, 1, {200, 0, 129}, {128, 17, 400}},
+    {2, 1, 1, 130, 260, 16, 16, 70, 3, 1, {{0, 1, 2}, {0, 1, 2}}, 1, {}, {0, 140}},
 };
 
-template <typename T>
+template <typename T, typename Out>
 void expect_right(Entry* entry) {
   for (const Case& c : kCases) {
-    Attention<T> attention(entry, c);
+    Attention<T, Out> attention(entry, c);
     for (uint64_t seed = 0; seed < 4; ++seed) EXPECT_EQ(attention.run({seed}), "") << text(c) << ", seed " << seed;
   }
 }
-TEST(Attention, Bf16) { expect_right<bfloat16_t>(gatun_attention_bf16); }
-TEST(Attention, F16) { expect_right<half>(gatun_attention_f16); }
+TEST(Attention, Bf16) {
+  expect_right<bfloat16_t, bfloat16_t>(gatun_attention_bf16_bf16);
+  expect_right<bfloat16_t, float>(gatun_attention_bf16_f32);
+}
+TEST(Attention, F16) {
+  expect_right<half, half>(gatun_attention_f16_f16);
+  expect_right<half, float>(gatun_attention_f16_f32);
+}
 
 // Keys that nobody sees, but in tiles that are loaded, must not reach a result, nor must a tile that no query of a tile sees.
 TEST(Attention, HiddenKeysDoNotLeak) {
-  const Case c = {1, 1, 1, 20, 300, 32, 32, 30, 0};
-  Attention<bfloat16_t> attention(gatun_attention_bf16, c);
-  for (size_t j = 0; j < 200; ++j) {
-    for (size_t d = 0; d < 32; ++d) attention.keys()[j * 32 + d] = bfloat16_t(NAN);
+  const Case cases[] = {{1, 1, 1, 20, 300, 32, 32, 30, 0}, {1, 1, 1, 20, 300, 32, 32, 30, 0, 1, {{0, 1, 2}}}};
+  for (const Case& c : cases) {
+    Attention<bfloat16_t, float> attention(gatun_attention_bf16_f32, c);
+    for (size_t j = 0; j < 200; ++j) {
+      for (size_t d = 0; d < 32; ++d) attention.keys()[j * 32 + d] = bfloat16_t(NAN);
+    }
+    for (size_t j = 0; j < 128; ++j) {
+      for (size_t d = 0; d < 32; ++d) attention.values()[j * 32 + d] = bfloat16_t(NAN);
+    }
+    for (uint64_t seed = 0; seed < 4; ++seed) EXPECT_EQ(attention.run({seed}), "");
   }
-  for (size_t j = 0; j < 128; ++j) {
-    for (size_t d = 0; d < 32; ++d) attention.values()[j * 32 + d] = bfloat16_t(NAN);
-  }
-  for (uint64_t seed = 0; seed < 4; ++seed) EXPECT_EQ(attention.run({seed}), "");
 }
 
 TEST(Attention, RefusesWhatItCannotTake) {
-  EXPECT_EQ(Attention<half>(gatun_attention_f16, {1, 1, 1, 1, 1, 129, 16, -1, -1}).run({}), "refused");
+  Attention<half, half> attention(gatun_attention_f16_f16, {1, 1, 1, 1, 1, 129, 16, -1, -1});
+  EXPECT_EQ(attention.run({}), "refused");
 }
 
 twin::Run run_of(const Case& c) {
-  return [attention = Attention<bfloat16_t>(gatun_attention_bf16, c)](const Options& options, Result* result) mutable {
-    return attention.run(options, result);
-  };
+  return [attention = Attention<bfloat16_t, float>(gatun_attention_bf16_f32, c)](
+             const Options& options, Result* result) mutable { return attention.run(options, result); };
 }
 
 TEST(Attention, EverySiteMatters) {
