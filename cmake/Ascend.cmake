@@ -2,7 +2,7 @@
 #
 # ASCEND_HOME_PATH, ASCEND_TOOLKIT_HOME (environment)   where CANN is, as its set_env.sh says
 # GATUN_ASCEND_SOC                                      the SoC that the kernels are compiled for; it runs them alone
-set(GATUN_ASCEND_SOC Ascend910B CACHE STRING "The SoC that the Ascend kernels are compiled for, as AscendCL names it or the start of that")
+set(GATUN_ASCEND_SOC Ascend910B CACHE STRING "What the Ascend kernels are compiled for: a SoC of AscendCL, or its start")
 
 set(GATUN_CANN "")
 foreach(home IN ITEMS "$ENV{ASCEND_HOME_PATH}" "$ENV{ASCEND_TOOLKIT_HOME}")
@@ -15,7 +15,7 @@ if(GATUN_CANN)
 endif()
 if(GATUN_CANN AND GATUN_BISHENG)
   # Asked for by name alone: these commands have never run, so no build may depend on them.
-  message(STATUS "Ascend backend: CANN in ${GATUN_CANN}; its kernels are built by the target gatun_ascend_binary, which is untried")
+  message(STATUS "Ascend backend: CANN in ${GATUN_CANN}; the target gatun_ascend_binary, which is untried, builds its kernels")
   set(objects)
   foreach(source IN LISTS GATUN_ASCEND_KERNELS)
     cmake_path(REPLACE_EXTENSION source LAST_ONLY .o OUTPUT_VARIABLE object)

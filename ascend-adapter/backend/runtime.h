@@ -1,5 +1,5 @@
-// What the backend asks of an Ascend device. Two libraries are made of the same sources, with runtime_acl.cc (AscendCL, opened at
-// run time) in libgatun_ascend.so and runtime_twin.cc (the CPU twin of twin/) in libgatun_ascend_twin.so.
+// What the backend asks of an Ascend device. Two libraries are made of the same sources, with runtime_acl.cc (AscendCL, opened
+// at run time) in libgatun_ascend.so and runtime_twin.cc (the CPU twin of twin/) in libgatun_ascend_twin.so.
 //
 // Functions may be called from any thread; they set the current device themselves. A failure gives a status and a message
 // that names the call; an error that the device cannot recover from is GTN_DEVICE_LOST, then and ever after.

@@ -1,5 +1,5 @@
-// The backend's view of a device over AscendCL. libascendcl.so is opened when the backend is first asked for its devices, so this
-// library loads where there is none.
+// The backend's view of a device over AscendCL. libascendcl.so is opened when the backend is first asked for its devices, so
+// this library loads where there is none.
 //
 // Kernels are in files beside this library, ascend/<SoC>.o, or in the folder that GATUN_ASCEND_KERNELS names. A binary runs on
 // the SoC alone that it was compiled for: the file whose name the SoC's begins with is taken, Ascend910B.o for an Ascend910B3.
@@ -83,7 +83,8 @@ gtn_status status_of(int error) {
 gtn_status check(int error, const char* call, gtn_message* message) {
   if (error == acl::kSuccess) return GTN_OK;
   const char* why = acl_functions.aclGetRecentErrMsg();
-  return fail(message, status_of(error), "%s: error %d%s%.600s", call, error, why != nullptr ? ": " : "", why != nullptr ? why : "");
+  return fail(message, status_of(error), "%s: error %d%s%.600s", call, error, why != nullptr ? ": " : "",
+              why != nullptr ? why : "");
 }
 
 #define GATUN_TRY(function, ...)                                                                               \
@@ -159,15 +160,17 @@ gtn_status kernel_file(const char* soc, char (&file)[PATH_MAX], gtn_message* mes
     const size_t length = std::strlen(entry->d_name);
     if (length < 3 || std::strcmp(entry->d_name + length - 2, ".o") != 0) continue;
     const size_t used = std::strlen(there);
-    std::snprintf(there + used, sizeof there - used, "%s%.*s", used == 0 ? "" : ", ", static_cast<int>(length - 2), entry->d_name);
+    std::snprintf(there + used, sizeof there - used, "%s%.*s", used == 0 ? "" : ", ", static_cast<int>(length - 2),
+                  entry->d_name);
     if (length - 2 <= longest || std::strncmp(soc, entry->d_name, length - 2) != 0) continue;
     longest = length - 2;
     if (static_cast<size_t>(std::snprintf(file, sizeof file, "%s/%s", directory, entry->d_name)) >= sizeof file) longest = 0;
   }
   closedir(listing);
   if (longest != 0) return GTN_OK;
-  return fail(message, GTN_NOT_AVAILABLE, "no kernels for %s: %.300s has %s, and a binary runs on the SoC alone that it was built for",
-              soc, directory, there[0] != '\0' ? there : "none");
+  return fail(message, GTN_NOT_AVAILABLE,
+              "no kernels for %s: %.300s has %s, and a binary runs on the SoC alone that it was built for", soc, directory,
+              there[0] != '\0' ? there : "none");
 }
 
 const char* soc_name() {
@@ -203,8 +206,9 @@ gtn_status device_properties(int index, Properties* properties, gtn_message* mes
   properties->memory_bytes = static_cast<int64_t>(total);
   int32_t major = 0, minor = 0, patch = 0;
   GATUN_TRY(aclrtGetVersion, &major, &minor, &patch);
-  std::snprintf(properties->description, sizeof properties->description, "%.60s, %d vector and %d cube cores, AscendCL %d.%d.%d",
-                soc_name(), properties->vector_cores, properties->cube_cores, major, minor, patch);
+  std::snprintf(properties->description, sizeof properties->description,
+                "%.60s, %d vector and %d cube cores, AscendCL %d.%d.%d", soc_name(), properties->vector_cores,
+                properties->cube_cores, major, minor, patch);
   char file[PATH_MAX];
   gtn_message why = {sizeof why, ""};
   if (kernel_file(soc_name(), file, &why) != GTN_OK) {
@@ -224,8 +228,9 @@ gtn_status device_start(int index, gtn_message* message) {
   binaries[index] = nullptr;
   const gtn_status status = check(error, "aclrtBinaryLoadFromFile", message);
   if (status != GTN_INTERNAL) return status;
-  return fail(message, GTN_NOT_AVAILABLE, "aclrtBinaryLoadFromFile: error %d: %.300s is damaged, or built for another SoC than %s",
-              error, file, soc_name());
+  return fail(message, GTN_NOT_AVAILABLE,
+              "aclrtBinaryLoadFromFile: error %d: %.300s is damaged, or built for another SoC than %s", error, file,
+              soc_name());
 }
 
 gtn_status allocate(int device, int64_t bytes, void** memory, gtn_message* message) {
@@ -391,7 +396,8 @@ gtn_status launch(Queue* queue, const Kernel* kernel, int blocks, const Argument
     }
     GATUN_TRY(aclrtKernelArgsAppend, args, &tiling, sizeof tiling, &parameter);
     GATUN_TRY(aclrtKernelArgsFinalize, args);
-    GATUN_TRY(aclrtLaunchKernelWithConfig, kernel->function, static_cast<uint32_t>(blocks), queue->stream, nullptr, args, nullptr);
+    GATUN_TRY(aclrtLaunchKernelWithConfig, kernel->function, static_cast<uint32_t>(blocks), queue->stream, nullptr, args,
+              nullptr);
     return GTN_OK;
   };
   const gtn_status started = start();

@@ -126,7 +126,8 @@ gtn_status allocate(int, int64_t bytes, void** memory, gtn_message* message) {
   Block* block = new (std::nothrow) Block{};
   const size_t size = static_cast<size_t>(bytes);
   if (block != nullptr && bytes <= INT64_MAX - kAllocationAlignment) {
-    block->base = static_cast<char*>(aligned_alloc(kAllocationAlignment, (size + kAllocationAlignment - 1) & -kAllocationAlignment));
+    block->base =
+        static_cast<char*>(aligned_alloc(kAllocationAlignment, (size + kAllocationAlignment - 1) & -kAllocationAlignment));
   }
   if (block == nullptr || block->base == nullptr) {
     delete block;

@@ -417,7 +417,8 @@ FAKE_API int aclrtBinaryLoadFromFile(const char* path, aclrtBinaryLoadOptions*, 
   if (library == nullptr) return wrong(kInvalidFile, dlerror());
   void *find = dlsym(library, "fake_kernel_find"), *launch = dlsym(library, "fake_kernel_launch");
   if (find == nullptr || launch == nullptr) return wrong(kInvalidFile, "no kernels of the twin");
-  *bin = new Binary{reinterpret_cast<decltype(&fake_kernel_find)>(find), reinterpret_cast<decltype(&fake_kernel_launch)>(launch)};
+  *bin =
+      new Binary{reinterpret_cast<decltype(&fake_kernel_find)>(find), reinterpret_cast<decltype(&fake_kernel_launch)>(launch)};
   return 0;
 }
 

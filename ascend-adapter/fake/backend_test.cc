@@ -262,7 +262,8 @@ TEST(AscendBackend, SurvivesEveryFailure) {
           ++injected;
           // What gives things back cannot report a failure, and leaves behind what it could not give back.
           if (function == "aclrtSetDevice" && outcome.status == GTN_OK) continue;
-          const bool gives_back = function == "aclrtFree" || function == "aclrtFreeHost" || function.starts_with("aclrtDestroy");
+          const bool gives_back =
+              function == "aclrtFree" || function == "aclrtFreeHost" || function.starts_with("aclrtDestroy");
           if (gives_back) {
             EXPECT_EQ(outcome.status, GTN_OK) << outcome.message;
             continue;
@@ -276,7 +277,8 @@ TEST(AscendBackend, SurvivesEveryFailure) {
           EXPECT_EQ(outcome.status, code.status) << outcome.message;
           const bool out_of_memory = function == "aclrtMalloc" && code.status == GTN_OUT_OF_MEMORY;
           const bool named = outcome.message.find(function + ": error " + std::to_string(code.code)) != std::string::npos;
-          EXPECT_TRUE(named || (out_of_memory && outcome.message.find("bytes to give") != std::string::npos)) << outcome.message;
+          EXPECT_TRUE(named || (out_of_memory && outcome.message.find("bytes to give") != std::string::npos))
+              << outcome.message;
         }
       }
     }
@@ -301,7 +303,8 @@ TEST(AscendBackend, SurvivesFailuresOfFirstUse) {
         const Outcome outcome = Program().run();
         const bool other_soc = function == "aclrtBinaryLoadFromFile" && code.status == GTN_INTERNAL;
         EXPECT_EQ(outcome.status, other_soc ? GTN_NOT_AVAILABLE : code.status) << outcome.message;
-        EXPECT_NE(outcome.message.find(function + ": error " + std::to_string(code.code)), std::string::npos) << outcome.message;
+        EXPECT_NE(outcome.message.find(function + ": error " + std::to_string(code.code)), std::string::npos)
+            << outcome.message;
         EXPECT_EQ(live(), 0);
         unsetenv("GATUN_FAKE_ACL_FAIL");
         expect_program();

@@ -15,5 +15,5 @@ struct FakeRange {
 FAKE_KERNEL_API const void* fake_kernel_find(const char* name);
 
 // Runs it to its end. False, and a message, where it went wrong.
-FAKE_KERNEL_API bool fake_kernel_launch(const void* kernel, uint32_t blocks, void* const* args, size_t count, const FakeRange* memory,
-                                        size_t ranges, char* message, size_t capacity);
+FAKE_KERNEL_API bool fake_kernel_launch(const void* kernel, uint32_t blocks, void* const* args, size_t count,
+                                        const FakeRange* memory, size_t ranges, char* message, size_t capacity);

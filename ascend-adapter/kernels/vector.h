@@ -1,4 +1,5 @@
-// What the vector kernels share: their tiling, rows between global memory and the unified buffer (UB), conversions, and scalars.
+// What the vector kernels share: their tiling, rows between global memory and the unified buffer (UB), conversions, and
+// scalars.
 //
 // A row may begin at any element and have any length: DataCopyPad moves just its bytes. Vector instructions take the row's own
 // count, never more, so what lies behind it in the UB is never looked at.

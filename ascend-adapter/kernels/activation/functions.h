@@ -1,8 +1,8 @@
 // The activations on vectors of FP32, from what the vector unit has: exp and division, no erf and no tanh.
 //
 // GELU (erf): x Phi(x) = max(x, 0) - |x| Phi(-|x|), which never cancels; the lower tail Phi(-t) of the normal distribution as
-// exp(-t^2/2) times a rational function with the coefficients of native/src/cpu/math.h. GELU (tanh) and SiLU: x / (1 + exp(-w)),
-// since x/2 (1 + tanh(w/2)) is the same. Where the exponential overflows the result is -0.
+// exp(-t^2/2) times a rational function with the coefficients of native/src/cpu/math.h. GELU (tanh) and SiLU: x / (1 +
+// exp(-w)), since x/2 (1 + tanh(w/2)) is the same. Where the exponential overflows the result is -0.
 //
 // The minimum and maximum of the vector unit may drop a NaN. What must stay NaN passes through an operation that keeps it.
 #pragma once
@@ -60,8 +60,8 @@ __aicore__ inline void gated(const LocalTensor<float>& x, const LocalTensor<floa
 }
 
 // x = f(x) on n elements. `scratch` has kActivationScratch parts of `part` elements, a multiple of 8.
-__aicore__ inline void activate(int32_t activation, const LocalTensor<float>& x, const LocalTensor<float>& scratch, int32_t part,
-                                int32_t n) {
+__aicore__ inline void activate(int32_t activation, const LocalTensor<float>& x, const LocalTensor<float>& scratch,
+                                int32_t part, int32_t n) {
   const LocalTensor<float> t = scratch;
   switch (static_cast<Activation>(activation)) {
     case Activation::GeluErf: {

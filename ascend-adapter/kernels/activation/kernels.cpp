@@ -1,8 +1,8 @@
 // Bias and activation over rows: out = f(x + bias), f of functions.h, in FP32 and rounded once.
 //
 // Bytes: every element is read once and written once, 8 bytes of FP32. FLOPs: 30 an element for GELU (erf) down to 6 for ReLU.
-// What binds it: memory, but GELU (erf), which the vector unit may. Rows are cut into chunks; a vector core takes every chunk of its
-// number modulo theirs, and has the next one on its way while it computes on one.
+// What binds it: memory, but GELU (erf), which the vector unit may. Rows are cut into chunks; a vector core takes every chunk
+// of its number modulo theirs, and has the next one on its way while it computes on one.
 #include "kernels/activation/functions.h"
 #include "kernels/activation/tiling.h"
 

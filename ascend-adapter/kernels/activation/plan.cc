@@ -30,8 +30,8 @@ class ActivationPlan final : public Plan {
       tiling.rows = 1;
     }
     tiling.chunk = chunk_elements(share(*stream.device, tiling.rows, tiling.n), bytes_);
-    return launch_with(stream, kernel_, vector_blocks(*stream.device, chunks(tiling.rows, tiling.n, tiling.chunk)), tiling, message,
-                       args.x, args.bias, args.out);
+    return launch_with(stream, kernel_, vector_blocks(*stream.device, chunks(tiling.rows, tiling.n, tiling.chunk)), tiling,
+                       message, args.x, args.bias, args.out);
   }
 
  private:

@@ -78,8 +78,8 @@ gtn_status upload(const Weights& weights, const char* from, gtn_message* message
 gtn_status gemm_weights_pack(Device& device, const gtn_weights_desc& desc, const void* source, void** weights,
                              gtn_weights_info* info, gtn_message* message) {
   if (desc.format != GTN_BF16 && desc.format != GTN_S8) {
-    return fail(message, GTN_UNSUPPORTED, "format: is %d, this backend has products of BF16 (%d) and S8 (%d) weights", desc.format,
-                GTN_BF16, GTN_S8);
+    return fail(message, GTN_UNSUPPORTED, "format: is %d, this backend has products of BF16 (%d) and S8 (%d) weights",
+                desc.format, GTN_BF16, GTN_S8);
   }
   if (desc.source.rank != 2) return fail(message, GTN_UNSUPPORTED, "source: has groups, this backend has no grouped products");
   const int64_t k = desc.source.shape[0], n = desc.source.shape[1];

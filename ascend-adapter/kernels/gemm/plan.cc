@@ -1,5 +1,5 @@
-// Products with BF16 and S8 weights. Rows of another type are brought to theirs first, in scratch memory: FP32 is rounded to BF16 by
-// the activation kernel that does nothing else, and for S8 every row is quantized.
+// Products with BF16 and S8 weights. Rows of another type are brought to theirs first, in scratch memory: FP32 is rounded to
+// BF16 by the activation kernel that does nothing else, and for S8 every row is quantized.
 #include "kernels/gemm/plan.h"
 
 #include <cstdio>
@@ -64,7 +64,8 @@ class GemmPlan final : public Plan {
     return s;
   }
 
-  gtn_status prepare_rows(Stream& stream, const gtn_gemm_args& args, const Scratch& parts, char* scratch, gtn_message* message) const {
+  gtn_status prepare_rows(Stream& stream, const gtn_gemm_args& args, const Scratch& parts, char* scratch,
+                          gtn_message* message) const {
     const int64_t k = tiling_.k;
     if (desc_.format == GTN_S8) {
       const GemmRowsTiling tiling = {args.rows, k, desc_.a.strides[0], k};
@@ -77,8 +78,8 @@ class GemmPlan final : public Plan {
     tiling.x_stride = desc_.a.strides[0], tiling.out_stride = k;
     tiling.chunk = chunk_elements(share(*stream.device, args.rows, k), activation_element_bytes(4, 2, false));
     tiling.activation = GTN_ACT_NONE;
-    return launch_with(stream, rows_, vector_blocks(*stream.device, chunks(args.rows, k, tiling.chunk)), tiling, message, args.a,
-                       static_cast<const void*>(nullptr), static_cast<const void*>(scratch + parts.a));
+    return launch_with(stream, rows_, vector_blocks(*stream.device, chunks(args.rows, k, tiling.chunk)), tiling, message,
+                       args.a, static_cast<const void*>(nullptr), static_cast<const void*>(scratch + parts.a));
   }
 
   const gtn_gemm_desc desc_;
@@ -111,7 +112,8 @@ gtn_status gemm_plan(Device& device, const gtn_gemm_desc& desc, Plan** plan, gtn
   tiling.activation = desc.activation;
   tiling.has_bias = desc.has_bias, tiling.has_residual = desc.has_residual;
   if (!gemm_tiling(&tiling)) {
-    return fail(message, GTN_UNSUPPORTED, "a: k is %lld in rows of %lld, and n is %lld; this backend takes k and rows of 1 to %lld, and n from 1",
+    return fail(message, GTN_UNSUPPORTED,
+                "a: k is %lld in rows of %lld, and n is %lld; this backend takes k and rows of 1 to %lld, and n from 1",
                 static_cast<long long>(tiling.k), static_cast<long long>(tiling.a_stride), static_cast<long long>(tiling.n),
                 static_cast<long long>(kGemmMost));
   }
@@ -129,8 +131,9 @@ gtn_status gemm_plan(Device& device, const gtn_gemm_desc& desc, Plan** plan, gtn
   const double out_size = static_cast<double>(element_bytes(desc.out.dtype));
   name_kernel(info, s8 ? "gemm.int8" : "gemm.bf16");
   info->flops = 2 * m * n * k;
-  info->bytes = m * k * static_cast<double>(element_bytes(desc.a.dtype)) + k * n * static_cast<double>(element_bytes(desc.format)) +
-                m * n * out_size * (1 + desc.has_residual) + 4 * n * (desc.has_bias + (s8 ? 2 : 0));
+  info->bytes = m * k * static_cast<double>(element_bytes(desc.a.dtype)) +
+                k * n * static_cast<double>(element_bytes(desc.format)) + m * n * out_size * (1 + desc.has_residual) +
+                4 * n * (desc.has_bias + (s8 ? 2 : 0));
   info->workspace_bytes = created->workspace_bytes(device);
   *plan = created.release();
   return GTN_OK;

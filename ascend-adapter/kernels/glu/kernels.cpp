@@ -1,8 +1,8 @@
 // Gated activation over rows: out = f(gate) * x, f of activation/functions.h, in FP32 and rounded once.
 //
 // Bytes: both factors are read once and the product is written once, 12 bytes of FP32. FLOPs: one more than those of f an
-// element. What binds it: memory, as for the activation alone, and sooner. Rows are cut into chunks; a vector core takes every chunk
-// of its number modulo theirs, and has the next one on its way while it computes on one.
+// element. What binds it: memory, as for the activation alone, and sooner. Rows are cut into chunks; a vector core takes every
+// chunk of its number modulo theirs, and has the next one on its way while it computes on one.
 #include "kernels/activation/functions.h"
 #include "kernels/glu/tiling.h"
 
@@ -85,13 +85,13 @@ class GluRows {
 }  // namespace
 }  // namespace gatun::ascend
 
-#define GATUN_GLU_ENTRY(x_name, X, y_name, Y)                                                                                   \
-  extern "C" __global__ __aicore__ void gatun_glu_##x_name##_##y_name(GM_ADDR gate, GM_ADDR x, GM_ADDR out, GM_ADDR tiling) {    \
-    KERNEL_TASK_TYPE_DEFAULT(KERNEL_TYPE_AIV_ONLY);                                                                             \
-    AscendC::TPipe pipe;                                                                                                        \
-    gatun::ascend::GluRows<X, Y> rows;                                                                                          \
-    rows.init(&pipe, gatun::ascend::read_tiling<gatun::ascend::GluTiling>(tiling), gate, x, out);                               \
-    rows.run();                                                                                                                 \
+#define GATUN_GLU_ENTRY(x_name, X, y_name, Y)                                                                                 \
+  extern "C" __global__ __aicore__ void gatun_glu_##x_name##_##y_name(GM_ADDR gate, GM_ADDR x, GM_ADDR out, GM_ADDR tiling) { \
+    KERNEL_TASK_TYPE_DEFAULT(KERNEL_TYPE_AIV_ONLY);                                                                           \
+    AscendC::TPipe pipe;                                                                                                      \
+    gatun::ascend::GluRows<X, Y> rows;                                                                                        \
+    rows.init(&pipe, gatun::ascend::read_tiling<gatun::ascend::GluTiling>(tiling), gate, x, out);                             \
+    rows.run();                                                                                                               \
   }
 
 GATUN_GLU_ENTRY(f32, float, f32, float)

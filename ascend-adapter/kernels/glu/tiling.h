@@ -11,7 +11,8 @@ struct GluTiling {
   int32_t activation;
 };
 
-// Bytes of buffers for an element of a chunk: two of each tensor that is moved, FP32 of both factors, and four times for the function.
+// Bytes of buffers for an element of a chunk: two of each tensor that is moved, FP32 of both factors, and four times for the
+// function.
 inline int64_t glu_element_bytes(int64_t x_bytes, int64_t out_bytes) { return 2 * (2 * x_bytes + out_bytes) + (2 + 4) * 4; }
 
 }  // namespace gatun::ascend

@@ -3,17 +3,17 @@
 //   m = max lse_i,  e_i = exp(lse_i - m),  S = sum of e_i
 //   out = sum of e_i x_i / (S + exp(sink - m)),  lse = m + log S
 //
-// Bytes: x is read once and out written once, 4 (parts + 1) of FP32 for an element of out; a log-sum-exp is 4 bytes for a whole row.
-// FLOPs: 2 parts for an element, and some 30 parts for a row. What binds it: memory, and for short rows the log-sum-exps, which the
-// scalar unit collects one by one, since their strides are any. A vector core takes every row of out of its number modulo theirs;
-// the next part is on its way while one is added.
+// Bytes: x is read once and out written once, 4 (parts + 1) of FP32 for an element of out; a log-sum-exp is 4 bytes for a whole
+// row. FLOPs: 2 parts for an element, and some 30 parts for a row. What binds it: memory, and for short rows the log-sum-exps,
+// which the scalar unit collects one by one, since their strides are any. A vector core takes every row of out of its number
+// modulo theirs; the next part is on its way while one is added.
 //
-// A sink logit above the maximum would overflow e_i's counterpart, so both are taken relative to M = max(m, sink): out's weights
-// are e_i f / (S f + g) with f = exp(m - M), g = exp(sink - M), one of which is 1.
+// A sink logit above the maximum would overflow e_i's counterpart, so both are taken relative to M = max(m, sink): out's
+// weights are e_i f / (S f + g) with f = exp(m - M), g = exp(sink - M), one of which is 1.
 //
 // A weight of 0 is no share: of a part whose log-sum-exp is -inf, or far below the maximum, x is not looked at. NaN among the
-// log-sum-exps is dropped by the maximum and comes back through its exponential; +inf does the same through inf - inf; both turn
-// the row and its log-sum-exp into NaN.
+// log-sum-exps is dropped by the maximum and comes back through its exponential; +inf does the same through inf - inf; both
+// turn the row and its log-sum-exp into NaN.
 #include "kernels/merge/tiling.h"
 #include "kernels/vector.h"
 
@@ -23,8 +23,8 @@ namespace {
 template <typename X, typename Y>
 class MergeRows {
  public:
-  __aicore__ inline void init(TPipe* pipe, const MergeTiling& tiling, GM_ADDR x, GM_ADDR x_lse, GM_ADDR sink_logits, GM_ADDR out,
-                              GM_ADDR lse) {
+  __aicore__ inline void init(TPipe* pipe, const MergeTiling& tiling, GM_ADDR x, GM_ADDR x_lse, GM_ADDR sink_logits,
+                              GM_ADDR out, GM_ADDR lse) {
     pipe_ = pipe;
     t_ = tiling;
     x_ = global<X>(x);

@@ -14,7 +14,8 @@ class MergePlan final : public Plan {
     const int64_t *x = desc.x.strides, *x_lse = desc.x_lse.strides, *out = desc.out.strides, *lse = desc.lse.strides;
     tiling_.heads = desc.x.shape[3], tiling_.n = desc.x.shape[4];
     tiling_.x_part = x[0], tiling_.x_batch = x[1], tiling_.x_token = x[2], tiling_.x_head = x[3];
-    tiling_.x_lse_part = x_lse[0], tiling_.x_lse_batch = x_lse[1], tiling_.x_lse_head = x_lse[2], tiling_.x_lse_token = x_lse[3];
+    tiling_.x_lse_part = x_lse[0], tiling_.x_lse_batch = x_lse[1], tiling_.x_lse_head = x_lse[2],
+    tiling_.x_lse_token = x_lse[3];
     tiling_.out_batch = out[0], tiling_.out_token = out[1], tiling_.out_head = out[2];
     tiling_.lse_batch = lse[0], tiling_.lse_head = lse[1], tiling_.lse_token = lse[2];
     tiling_.chunk = chunk_elements(tiling_.n, merge_element_bytes(element_bytes(desc.x.dtype), element_bytes(desc.out.dtype)),
@@ -49,8 +50,8 @@ bool merge_serves(int32_t dtype) { return dtype == GTN_F32 || dtype == GTN_BF16 
 
 gtn_status merge_plan(Device& device, const gtn_merge_desc& desc, Plan** plan, gtn_plan_info* info, gtn_message* message) {
   if (desc.x.shape[0] > kMergeMaxParts) {
-    return fail(message, GTN_UNSUPPORTED, "x: has %lld parts, this backend merges at most %lld", static_cast<long long>(desc.x.shape[0]),
-                static_cast<long long>(kMergeMaxParts));
+    return fail(message, GTN_UNSUPPORTED, "x: has %lld parts, this backend merges at most %lld",
+                static_cast<long long>(desc.x.shape[0]), static_cast<long long>(kMergeMaxParts));
   }
   char name[48];
   std::snprintf(name, sizeof name, "gatun_merge_%s_%s", type_name(desc.x.dtype), type_name(desc.out.dtype));

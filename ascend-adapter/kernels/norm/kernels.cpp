@@ -6,15 +6,15 @@
 //
 // Bytes: x, residual, out and sum once each. FLOPs: 10 an element for LayerNorm, 4 for RMSNorm. What binds it: memory. So a row
 // that fits the UB is read once, and the next one is on its way while it is computed on; a longer row is read in chunks, again
-// for each pass over it. Everything is written in the last pass, which makes it right in place. A vector core takes every row of
-// its number modulo theirs; gamma and beta stay in the UB where a row does.
+// for each pass over it. Everything is written in the last pass, which makes it right in place. A vector core takes every row
+// of its number modulo theirs; gamma and beta stay in the UB where a row does.
 //
-// The variance takes two passes and a correction (Chan, Golub and LeVeque, "Algorithms for computing the sample variance", 1983):
-// c = h - m with m the rounded mean, then var = mean c^2 - (mean c)^2, and mean c also corrects the mean. The first sum is of
-// h - h_0, so that it does not lose the digits that an offset has in common.
+// The variance takes two passes and a correction (Chan, Golub and LeVeque, "Algorithms for computing the sample variance",
+// 1983): c = h - m with m the rounded mean, then var = mean c^2 - (mean c)^2, and mean c also corrects the mean. The first sum
+// is of h - h_0, so that it does not lose the digits that an offset has in common.
 //
-// Where squares leave FP32's range, and the mean square is not a number from 2^-100 to 2^127, the row is done again times a power of
-// two that brings the largest of its elements, or sqrt(epsilon), to 1 to 2.
+// Where squares leave FP32's range, and the mean square is not a number from 2^-100 to 2^127, the row is done again times a
+// power of two that brings the largest of its elements, or sqrt(epsilon), to 1 to 2.
 #include "kernels/norm/tiling.h"
 #include "kernels/vector.h"
 

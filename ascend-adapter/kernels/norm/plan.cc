@@ -25,8 +25,8 @@ class NormPlan final : public Plan {
     if (args.rows == 0) return GTN_OK;
     NormTiling tiling = tiling_;
     tiling.rows = args.rows;
-    return launch_with(stream, kernel_, vector_blocks(*stream.device, args.rows), tiling, message, args.x, args.residual, args.gamma,
-                       args.beta, args.out, args.sum);
+    return launch_with(stream, kernel_, vector_blocks(*stream.device, args.rows), tiling, message, args.x, args.residual,
+                       args.gamma, args.beta, args.out, args.sum);
   }
 
  private:
@@ -46,7 +46,8 @@ gtn_status norm_plan(Device& device, const gtn_norm_desc& desc, Plan** plan, gtn
   if (desc.out.dtype == GTN_U8) return fail(message, GTN_UNSUPPORTED, "out: is U8, this backend does not quantize it yet");
   const bool layer = desc.kind == GTN_NORM_LAYER;
   char name[48];
-  std::snprintf(name, sizeof name, "gatun_norm_%s_%s_%s", layer ? "layer" : "rms", type_name(desc.x.dtype), type_name(desc.out.dtype));
+  std::snprintf(name, sizeof name, "gatun_norm_%s_%s_%s", layer ? "layer" : "rms", type_name(desc.x.dtype),
+                type_name(desc.out.dtype));
   const Kernel* kernel = nullptr;
   if (const gtn_status status = find_kernel(device.index, name, &kernel, message); status != GTN_OK) return status;
   auto created = make_plan<NormPlan>(message, desc, kernel);

@@ -3,13 +3,13 @@
 //   pair (a, b) at the angle of its position and index: (a cos - b sin, b cos + a sin), in FP32
 //   S8: scale = amax / 127, value = rint(x / scale) within -127 to 127, of the FP32 row after the rotation
 //
-// Bytes: every element is read once and written once, 8 of FP32; a token's row of the table serves all of its heads. FLOPs: 3 for a
-// rotated element, 4 for a quantized one. What binds it: memory, and for short heads the instructions' own time. A vector core has a
-// run of (token, head) pairs in their order, and the next head on its way while it computes on one.
+// Bytes: every element is read once and written once, 8 of FP32; a token's row of the table serves all of its heads. FLOPs: 3
+// for a rotated element, 4 for a quantized one. What binds it: memory, and for short heads the instructions' own time. A vector
+// core has a run of (token, head) pairs in their order, and the next head on its way while it computes on one.
 //
-// A head lies in the UB in three segments that each begin at a block of 32 bytes: the first halves of the pairs, the second halves,
-// and what is not rotated. Halves are read and written as they are; interleaved pairs are taken apart and put together by
-// gathers, whose offsets are made once.
+// A head lies in the UB in three segments that each begin at a block of 32 bytes: the first halves of the pairs, the second
+// halves, and what is not rotated. Halves are read and written as they are; interleaved pairs are taken apart and put together
+// by gathers, whose offsets are made once.
 //
 // A token whose position is not in the table is left out, and so are the key and value of one whose slot is not in the cache.
 #include "kernels/rope/tiling.h"
@@ -19,7 +19,8 @@ namespace gatun::ascend {
 namespace {
 
 // To S8, of whole numbers from -127 to 127: the vector unit has no cast from FP32.
-__aicore__ inline void narrow(const LocalTensor<int8_t>& to, const LocalTensor<half>& by, const LocalTensor<float>& from, int32_t count) {
+__aicore__ inline void narrow(const LocalTensor<int8_t>& to, const LocalTensor<half>& by, const LocalTensor<float>& from,
+                              int32_t count) {
   convert(by, from, RoundMode::CAST_RINT, static_cast<uint32_t>(count));
   convert(to, by, RoundMode::CAST_RINT, static_cast<uint32_t>(count));
 }
@@ -243,8 +244,8 @@ class RopeHeads {
   GlobalTensor<Y> out_;
   TQue<TPosition::VECIN, 1> x_in_, angles_in_;
   TQue<TPosition::VECOUT, 1> out_out_, scale_out_;
-  TBuf<TPosition::VECCALC> value_buffer_, turned_buffer_, work_buffer_, half_buffer_, partial_buffer_, scalar_buffer_, apart_buffer_,
-      together_buffer_;
+  TBuf<TPosition::VECCALC> value_buffer_, turned_buffer_, work_buffer_, half_buffer_, partial_buffer_, scalar_buffer_,
+      apart_buffer_, together_buffer_;
   LocalTensor<float> value_, turned_, work_, partial_, scalar_, angles_;
   LocalTensor<half> halves_;
   LocalTensor<uint32_t> apart_, together_;
@@ -253,14 +254,14 @@ class RopeHeads {
 }  // namespace
 }  // namespace gatun::ascend
 
-#define GATUN_ROPE_ENTRY(x_name, X, y_name, Y)                                                                                    \
-  extern "C" __global__ __aicore__ void gatun_rope_##x_name##_##y_name(GM_ADDR x, GM_ADDR positions, GM_ADDR table, GM_ADDR slots, \
-                                                                       GM_ADDR out, GM_ADDR scales, GM_ADDR tiling) {             \
-    KERNEL_TASK_TYPE_DEFAULT(KERNEL_TYPE_AIV_ONLY);                                                                               \
-    AscendC::TPipe pipe;                                                                                                          \
-    gatun::ascend::RopeHeads<X, Y> heads;                                                                                         \
-    heads.init(&pipe, gatun::ascend::read_tiling<gatun::ascend::RopeTiling>(tiling), x, positions, table, slots, out, scales);    \
-    heads.run();                                                                                                                  \
+#define GATUN_ROPE_ENTRY(x_name, X, y_name, Y)                                                                                 \
+  extern "C" __global__ __aicore__ void gatun_rope_##x_name##_##y_name(                                                        \
+      GM_ADDR x, GM_ADDR positions, GM_ADDR table, GM_ADDR slots, GM_ADDR out, GM_ADDR scales, GM_ADDR tiling) {               \
+    KERNEL_TASK_TYPE_DEFAULT(KERNEL_TYPE_AIV_ONLY);                                                                            \
+    AscendC::TPipe pipe;                                                                                                       \
+    gatun::ascend::RopeHeads<X, Y> heads;                                                                                      \
+    heads.init(&pipe, gatun::ascend::read_tiling<gatun::ascend::RopeTiling>(tiling), x, positions, table, slots, out, scales); \
+    heads.run();                                                                                                               \
   }
 
 GATUN_ROPE_ENTRY(f32, float, f32, float)

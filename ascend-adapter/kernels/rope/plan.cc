@@ -35,9 +35,10 @@ class RopePlan final : public Plan {
       tiling.has_slots = tiling.cached != 0 && args.slots != nullptr ? 1 : 0;
       const int64_t all = tiling.tokens * tiling.heads;
       if (parts_[i].kernel == nullptr || all == 0 || tiling.n == 0 || (tiling.cached != 0 && tiling.rows == 0)) continue;
-      const gtn_status status = launch_with(
-          stream, parts_[i].kernel, vector_blocks(*stream.device, all), tiling, message, from[i], static_cast<const void*>(args.positions),
-          static_cast<const void*>(args.table), static_cast<const void*>(args.slots), to[i], static_cast<void*>(scales[i]));
+      const gtn_status status =
+          launch_with(stream, parts_[i].kernel, vector_blocks(*stream.device, all), tiling, message, from[i],
+                      static_cast<const void*>(args.positions), static_cast<const void*>(args.table),
+                      static_cast<const void*>(args.slots), to[i], static_cast<void*>(scales[i]));
       if (status != GTN_OK) return status;
     }
     return GTN_OK;
@@ -98,11 +99,13 @@ gtn_status rope_plan(Device& device, const gtn_rope_desc& desc, Plan** plan, gtn
     const double rows = tokens * static_cast<double>(from.x.shape[1]), n = static_cast<double>(from.x.shape[2]);
     const bool quantized = from.out.dtype == GTN_S8;
     flops += rows * (static_cast<double>(from.rotary) * kRotationFlops + (quantized ? n * kQuantizationFlops : 0.0));
-    bytes += rows * (n * static_cast<double>(element_bytes(from.x.dtype) + element_bytes(from.out.dtype)) + (quantized ? 4 : 0));
+    bytes +=
+        rows * (n * static_cast<double>(element_bytes(from.x.dtype) + element_bytes(from.out.dtype)) + (quantized ? 4 : 0));
   }
   auto created = make_plan<RopePlan>(message, parts);
   if (created == nullptr) return GTN_OUT_OF_MEMORY;
-  std::snprintf(name, sizeof name, "rope.%s.%s", desc.style == GTN_ROPE_INTERLEAVED ? "interleaved" : "halves", type_name(first.dtype));
+  std::snprintf(name, sizeof name, "rope.%s.%s", desc.style == GTN_ROPE_INTERLEAVED ? "interleaved" : "halves",
+                type_name(first.dtype));
   name_kernel(info, name);
   info->flops = flops;
   info->bytes = bytes;

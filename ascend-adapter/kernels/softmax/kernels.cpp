@@ -4,8 +4,8 @@
 // that fits the UB is read once, and the next one is on its way while it is computed on; a longer row is read in chunks, again
 // for the sum and for the result. A vector core takes every row of its number modulo theirs.
 //
-// NaN needs no test: where the maximum drops it, it comes back through its exponential, and turns the sum, and so the whole row,
-// into NaN; +inf does the same through inf - inf.
+// NaN needs no test: where the maximum drops it, it comes back through its exponential, and turns the sum, and so the whole
+// row, into NaN; +inf does the same through inf - inf.
 #include "kernels/softmax/tiling.h"
 #include "kernels/vector.h"
 
@@ -54,8 +54,8 @@ class SoftmaxRows {
     x_in_.EnQue(x);
   }
 
-  // h = scale x of the chunk of n elements that was fetched last; the next one is fetched meanwhile, if there is one. scale x is
-  // rounded before the maximum is subtracted, so that the difference is never positive.
+  // h = scale x of the chunk of n elements that was fetched last; the next one is fetched meanwhile, if there is one. scale x
+  // is rounded before the maximum is subtracted, so that the difference is never positive.
   __aicore__ inline void load(int64_t next_row, int32_t next_c, int64_t n) {
     LocalTensor<X> x = x_in_.DeQue<X>();
     if (next_row < t_.rows && next_c < chunks_) fetch(next_row, next_c);

@@ -13,7 +13,8 @@ class SoftmaxPlan final : public Plan {
   SoftmaxPlan(const gtn_softmax_desc& desc, const Kernel* kernel) : kernel_(kernel) {
     tiling_.n = desc.x.shape[1];
     tiling_.x_stride = desc.x.strides[0], tiling_.out_stride = desc.out.strides[0];
-    tiling_.chunk = chunk_elements(tiling_.n, softmax_element_bytes(element_bytes(desc.x.dtype), element_bytes(desc.out.dtype)));
+    tiling_.chunk =
+        chunk_elements(tiling_.n, softmax_element_bytes(element_bytes(desc.x.dtype), element_bytes(desc.out.dtype)));
     tiling_.scale = desc.scale;
   }
 
