@@ -7,6 +7,7 @@
 
 #include "core/version.h"
 #include "kernels/activation/plan.h"
+#include "kernels/attention/plan.h"
 #include "kernels/gemm/plan.h"
 #include "kernels/glu/plan.h"
 #include "kernels/merge/plan.h"
@@ -199,6 +200,7 @@ gtn_status plan_of(Device& device, const void* desc, Plan** plan, gtn_plan_info*
 
 constexpr Operator kOperators[] = {
     {GTN_OP_GEMM, plan_of<gtn_gemm_desc, gemm_plan>, gemm_serves},
+    {GTN_OP_ATTENTION, plan_of<gtn_attention_desc, attention_plan>, attention_serves},
     {GTN_OP_NORM, plan_of<gtn_norm_desc, norm_plan>, norm_serves},
     {GTN_OP_SOFTMAX, plan_of<gtn_softmax_desc, softmax_plan>, softmax_serves},
     {GTN_OP_ACTIVATION, plan_of<gtn_activation_desc, activation_plan>, activation_serves},

@@ -24,6 +24,8 @@ struct AttentionTiling {
 inline bool attention_tiling(AttentionTiling* t) {
   if (t->batch < 1 || t->heads_q < 1 || t->heads_k < 1 || t->heads_q % t->heads_k || t->len_q < 1 || t->len_k < 0) return false;
   if (t->dk < 1 || t->dk > kAttentionHead || t->dv < 1 || t->dv > kAttentionHead) return false;
+  if (t->q_row < t->dk || t->k_row < t->dk || t->v_row < t->dv || t->out_row < t->dv) return false;
+  if (t->out_row > kAttentionStride * kAttentionStride / 8) return false;  // its bytes have 32 bits
   if (t->q_row > kAttentionStride || t->k_row > kAttentionStride || t->v_row > kAttentionStride) return false;
   t->q_tiles = (t->len_q + kAttentionM - 1) / kAttentionM;
   t->items = t->batch * t->heads_q * t->q_tiles;
