@@ -104,7 +104,11 @@ __aicore__ inline float scalar_of(TPipe* pipe, const LocalTensor<float>& from) {
   return from.GetValue(0);
 }
 
-// Sum and maximum of `count` elements. `scalar` has room for 8 elements and `partial` for one of each 64, and 8 more.
+// Elements of the work buffer that a reduction of `count` needs: ReduceMax keeps a value and an index of each 64, ReduceSum a
+// value.
+__aicore__ inline uint32_t partial_elements(uint32_t count) { return (2 * ((count + 63) / 64) + 7) / 8 * 8; }
+
+// Sum and maximum of `count` elements. `scalar` has room for 8 elements and `partial` for partial_elements(count).
 __aicore__ inline float sum_of(TPipe* pipe, const LocalTensor<float>& scalar, const LocalTensor<float>& from,
                                const LocalTensor<float>& partial, int32_t count) {
   AscendC::ReduceSum(scalar, from, partial, count);

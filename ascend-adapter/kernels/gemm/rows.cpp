@@ -31,7 +31,7 @@ class QuantizeRows {
     pipe->InitBuffer(value_buffer_, chunk * sizeof(float));
     pipe->InitBuffer(other_buffer_, chunk * sizeof(float));
     pipe->InitBuffer(half_buffer_, chunk * sizeof(half));
-    pipe->InitBuffer(found_buffer_, (3 * 8 + chunk / 64) * sizeof(float));
+    pipe->InitBuffer(found_buffer_, (3 * 8 + partial_elements(chunk)) * sizeof(float));
     pipe->InitBuffer(row_buffer_, 2 * kZero * sizeof(float));
     value_ = value_buffer_.template Get<float>();
     other_ = other_buffer_.template Get<float>();

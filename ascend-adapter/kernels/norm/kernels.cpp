@@ -63,7 +63,7 @@ class NormRows {
     }
     pipe->InitBuffer(h_buffer_, chunk * sizeof(float));
     pipe->InitBuffer(work_buffer_, chunk * sizeof(float));
-    pipe->InitBuffer(partial_buffer_, chunk / kRepeat * sizeof(float) + 64);
+    pipe->InitBuffer(partial_buffer_, partial_elements(chunk) * sizeof(float));
     pipe->InitBuffer(scalar_buffer_, 64);
     h_ = h_buffer_.Get<float>();
     work_ = work_buffer_.Get<float>();
@@ -88,8 +88,6 @@ class NormRows {
   }
 
  private:
-  static constexpr uint32_t kRepeat = 64;
-
   __aicore__ inline int32_t count(int32_t c) const {
     const int64_t rest = t_.n - static_cast<int64_t>(c) * t_.chunk;
     return static_cast<int32_t>(rest < t_.chunk ? rest : t_.chunk);

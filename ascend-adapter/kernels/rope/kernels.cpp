@@ -54,7 +54,7 @@ class RopeHeads {
     if constexpr (kQuantizes) {
       pipe->InitBuffer(scale_out_, 2, 32);
       pipe->InitBuffer(half_buffer_, span * sizeof(half));
-      pipe->InitBuffer(partial_buffer_, span / 64 * sizeof(float) + 64);
+      pipe->InitBuffer(partial_buffer_, partial_elements(span) * sizeof(float));
       pipe->InitBuffer(scalar_buffer_, 64);
       halves_ = half_buffer_.Get<half>();
       partial_ = partial_buffer_.Get<float>();

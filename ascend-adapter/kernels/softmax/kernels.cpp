@@ -25,7 +25,7 @@ class SoftmaxRows {
     pipe->InitBuffer(x_in_, 2, chunk * sizeof(X));
     pipe->InitBuffer(out_out_, 2, chunk * sizeof(Y));
     pipe->InitBuffer(h_buffer_, chunk * sizeof(float));
-    pipe->InitBuffer(partial_buffer_, chunk / 64 * sizeof(float) + 64);
+    pipe->InitBuffer(partial_buffer_, partial_elements(chunk) * sizeof(float));
     pipe->InitBuffer(scalar_buffer_, 64);
     h_ = h_buffer_.Get<float>();
     partial_ = partial_buffer_.Get<float>();

@@ -7,6 +7,7 @@
 #include "twin/numbers.h"
 
 #include <algorithm>
+#include <limits>
 #include <type_traits>
 
 #define __aicore__
@@ -782,27 +783,34 @@ float greatest(uint64_t n, At at) {
   return best;
 }
 
+// `kept` numbers of each repeat are left in tmp, in an order that is not documented: the twin leaves NaN there.
 template <typename T, typename F>
 void reduce(const char* name, const LocalTensor<T>& dst, const LocalTensor<T>& src, const LocalTensor<T>& tmp, int64_t count,
-            F f, Where at) {
+            uint64_t kept, F f, Where at) {
   static_assert(is_float<T>, "reductions are of half and float");
   Op op(Pipe::V, name, at);
   const uint64_t n = elements(op, count), lanes = 256 / sizeof(T), block = 32 / sizeof(T);
   const T* const s = ub_read(op, src, n);
-  ub_write(op, tmp, ((n + lanes - 1) / lanes + block - 1) / block * block);  // a result of each repeat
+  const uint64_t left = (kept * ((n + lanes - 1) / lanes) + block - 1) / block * block;
+  T* const w = ub_write(op, tmp, left);
   T* const d = ub_write(op, dst, 1);
-  op.issue([=] { d[0] = T(f(n, [s](uint64_t i) { return static_cast<float>(s[i]); })); });
+  op.issue([=] {
+    const T result = T(f(n, [s](uint64_t i) { return static_cast<float>(s[i]); }));
+    std::fill(w, w + left, T(std::numeric_limits<float>::quiet_NaN()));
+    d[0] = result;
+  });
 }
 template <typename T, bool isSetMask = true>
 void ReduceSum(const LocalTensor<T>& dst, const LocalTensor<T>& src, const LocalTensor<T>& tmp, const int32_t count,
                Where at = Where::here()) {
-  reduce("ReduceSum", dst, src, tmp, count, [](uint64_t n, auto x) { return tree_sum(n, x); }, at);
+  reduce("ReduceSum", dst, src, tmp, count, 1, [](uint64_t n, auto x) { return tree_sum(n, x); }, at);
 }
+// Keeps the index of each value as well, whether it is asked for or not.
 template <typename T>
 void ReduceMax(const LocalTensor<T>& dst, const LocalTensor<T>& src, const LocalTensor<T>& tmp, const int32_t count,
                bool calIndex = 0, Where at = Where::here()) {
   if (calIndex) gatun::twin::fail(at, "ReduceMax: the twin does not give indices");
-  reduce("ReduceMax", dst, src, tmp, count, [](uint64_t n, auto x) { return greatest(n, x); }, at);
+  reduce("ReduceMax", dst, src, tmp, count, 2, [](uint64_t n, auto x) { return greatest(n, x); }, at);
 }
 
 // A result per repeat. dstRepStride counts elements.

@@ -142,6 +142,17 @@ extern "C" __global__ __aicore__ void twin_vector(GM_ADDR in, GM_ADDR out, GM_AD
     case 31:
       Cast(d, a, RoundMode::CAST_TRUNC, 250);
       break;
+    case 32:  // room for a value of each repeat
+      ReduceSum(d, a, all[8 * kCount - 8], 320);
+      break;
+    case 33:  // and not for an index as well
+      ReduceMax(d, a, all[8 * kCount - 8], 320);
+      break;
+    case 34:  // what it leaves in its work buffer
+      ReduceMax(d, a, t, 320);
+      PipeBarrier<PIPE_V>();
+      Muls(d, t, 1.0f, 16);
+      break;
     default:  // rows of 5 elements, with a gap of 3 in GM, padded by two on the right: a row is 32 bytes
       SetFlag<HardEvent::V_MTE2>(0);
       WaitFlag<HardEvent::V_MTE2>(0);

@@ -5,7 +5,9 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <cmath>
 #include <functional>
+#include <string>
 #include <vector>
 
 extern "C" void twin_vector(uint8_t*, uint8_t*, uint8_t*);
@@ -25,14 +27,18 @@ struct Inputs {
   }
 };
 
-Floats run(int32_t which) {
+Floats run(int32_t which, std::string* error = nullptr) {
   const Inputs x;
   Floats in = x.a, out(256, -1);
   in.insert(in.end(), x.b.begin(), x.b.end());
   void* args[] = {in.data(), out.data(), &which};
   const Range memory[] = {{in.data(), in.size() * 4}, {out.data(), out.size() * 4}};
   const Result r = launch(reinterpret_cast<const void*>(twin_vector), 1, args, 3, memory);
-  EXPECT_EQ(r.error, "") << "instruction " << which;
+  if (error != nullptr) {
+    *error = r.error;
+  } else {
+    EXPECT_EQ(r.error, "") << "instruction " << which;
+  }
   return out;
 }
 
@@ -110,6 +116,17 @@ TEST(Vector, Reductions) {
   EXPECT_EQ(greatest[1], *std::max_element(a.begin() + 128, a.begin() + 192));
   EXPECT_NEAR(static_cast<double>(run(21)[0]), sum(0, 250), 1e-3);
   EXPECT_EQ(run(22)[0], *std::max_element(a.begin(), a.begin() + 250));
+}
+
+// ReduceMax keeps an index of each repeat's value, and so needs twice the work buffer of ReduceSum.
+TEST(Vector, WorkOfReductions) {
+  run(32);
+  std::string error;
+  run(33, &error);
+  EXPECT_NE(error.find("ReduceMax"), std::string::npos) << error;
+  EXPECT_NE(error.find("of a tensor of 32 bytes in UB"), std::string::npos) << error;
+  const Floats left = run(34);
+  for (size_t i = 0; i < 16; ++i) EXPECT_TRUE(std::isnan(left[i])) << i;
 }
 
 TEST(Vector, Rearrangements) {
