@@ -17,21 +17,24 @@
 
 namespace gatun::ascend {
 
-void* Stream::scratch(int64_t bytes) {
-  if (bytes <= workspace_bytes) return workspace;
-  if (bytes > INT64_MAX / 2) return nullptr;
-  // Runs that still use the old one are in the queue.
-  if (workspace != nullptr) {
-    queue_synchronize(queue, nullptr);
-    release(device->index, workspace);
+gtn_status Stream::scratch(int64_t bytes, void** memory, gtn_message* message) {
+  if (bytes > INT64_MAX / 2) {
+    return fail(message, GTN_OUT_OF_MEMORY, "there is no scratch memory of %lld bytes", static_cast<long long>(bytes));
   }
-  workspace = nullptr;
-  workspace_bytes = 0;
-  // A little more than asked for, so that growing batches do not reallocate on every step.
-  const int64_t grown = (bytes + bytes / 4 + 4095) & ~int64_t{4095};
-  if (allocate(device->index, grown, &workspace, nullptr) != GTN_OK) return workspace = nullptr;
-  workspace_bytes = grown;
-  return workspace;
+  if (bytes > workspace_bytes) {
+    // Runs that still use the old one may be under way; release waits for them.
+    if (workspace != nullptr) release(device->index, workspace);
+    workspace = nullptr;
+    workspace_bytes = 0;
+    // A little more than asked for, so that growing batches do not reallocate on every step.
+    const int64_t grown = (bytes + bytes / 4 + 4095) & ~int64_t{4095};
+    void* allocated = nullptr;
+    if (gtn_status status = allocate(device->index, grown, &allocated, message); status != GTN_OK) return status;
+    workspace = allocated;
+    workspace_bytes = grown;
+  }
+  *memory = workspace;
+  return GTN_OK;
 }
 
 void name_kernel(gtn_plan_info* info, const char* rest) {
@@ -60,21 +63,32 @@ gtn_status device_info(int32_t index, gtn_device_info* info, gtn_message* messag
   return status;
 }
 
+gtn_status open_device(int index, const Properties& properties, void** device, gtn_message* message) {
+  gtn_device_info info = {};
+  describe(properties, &info);
+  if (info.status != GTN_OK) return fail(message, info.status, "device '%s': %s", info.name, info.reason);
+  if (gtn_status status = device_start(index, message); status != GTN_OK) return status;
+  Device* opened = new (std::nothrow) Device{index, properties, {}, nullptr};
+  if (opened == nullptr) return fail(message, GTN_OUT_OF_MEMORY, "no memory for a device");
+  *device = opened;
+  return GTN_OK;
+}
+
+// A selector is the device's index; without one, it is the first that can be opened. No other device is asked for anything:
+// that alone may start it.
 gtn_status device_open(const char* selector, const gtn_device_options*, void** device, gtn_message* message) {
   int count = 0;
   if (gtn_status status = device_count(&count, message); status != GTN_OK) return status;
+  gtn_status status = GTN_NOT_AVAILABLE;
   for (int i = 0; i < count; ++i) {
+    char index[16];
+    std::snprintf(index, sizeof index, "%d", i);
+    if (*selector != '\0' && std::strcmp(selector, index) != 0) continue;
     Properties properties;
-    if (gtn_status status = device_properties(i, &properties, message); status != GTN_OK) return status;
-    if (*selector != '\0' && std::strcmp(selector, properties.selector) != 0) continue;
-    gtn_device_info info = {};
-    describe(properties, &info);
-    if (info.status != GTN_OK) return fail(message, info.status, "device '%s': %s", info.name, info.reason);
-    if (gtn_status status = device_start(i, message); status != GTN_OK) return status;
-    Device* opened = new (std::nothrow) Device{i, properties, {}, nullptr};
-    if (opened == nullptr) return fail(message, GTN_OUT_OF_MEMORY, "no memory for a device");
-    *device = opened;
-    return GTN_OK;
+    status = device_properties(i, &properties, message);
+    if (*selector != '\0' && status == GTN_OK && std::strcmp(selector, properties.selector) != 0) break;
+    if (status == GTN_OK) status = open_device(i, properties, device, message);
+    if (*selector != '\0' || status != GTN_NOT_AVAILABLE || i == count - 1) return status;
   }
   return fail(message, GTN_NOT_AVAILABLE, "there is no device '%s:%s', only %d from '%s' on", kBackendName, selector, count,
               kBackendName);

@@ -33,9 +33,8 @@ struct Stream {
   void* workspace = nullptr;
   int64_t workspace_bytes = 0;
 
-  // At least `bytes` of the device's memory for the kernels of one run; null when memory is out. It waits for the queue where
-  // it must grow.
-  void* scratch(int64_t bytes);
+  // At least `bytes` of the device's memory for the kernels of one run. It waits for what is under way where it must grow.
+  gtn_status scratch(int64_t bytes, void** memory, gtn_message* message);
 };
 
 // A plan of one operator family. run() is called from one thread per stream, with arguments that the core has checked.

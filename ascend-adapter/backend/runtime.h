@@ -2,7 +2,7 @@
 // at run time) in libgatun_ascend.so and runtime_twin.cc (the CPU twin of twin/) in libgatun_ascend_twin.so.
 //
 // Functions may be called from any thread; they set the current device themselves. A failure gives a status and a message
-// that names the call; an error that the device cannot recover from is GTN_DEVICE_LOST, then and ever after.
+// that names the call; an error that the device cannot recover from is GTN_DEVICE_LOST.
 #pragma once
 
 #include <gatun/gatun.h>
@@ -29,7 +29,7 @@ gtn_status device_properties(int index, Properties* properties, gtn_message* mes
 // Makes the device's kernels ready: part of opening it.
 gtn_status device_start(int index, gtn_message* message);
 
-// Memory, aligned to kAllocationAlignment at least.
+// Memory, aligned to kAllocationAlignment at least. release() waits for the kernels that were started.
 constexpr int64_t kAllocationAlignment = 64;
 gtn_status allocate(int device, int64_t bytes, void** memory, gtn_message* message);
 void release(int device, void* memory);

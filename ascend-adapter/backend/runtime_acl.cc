@@ -7,6 +7,9 @@
 // A launch takes addresses alone, and its tiling lies in device memory as well. Each queue has a ring of places for it, in
 // pinned host memory and on the device: a place is filled, copied in the order of the queue, and used again when an event says
 // that its half of the ring is behind.
+//
+// A call sets the current device of the thread that makes it, and with it the thread's context. It does not set the old one
+// again: an application that uses AscendCL itself sets its context (aclrtSetCurrentContext) after it has called Gatun.
 #include <dirent.h>
 #include <dlfcn.h>
 #include <limits.h>
@@ -388,6 +391,8 @@ gtn_status launch(Queue* queue, const Kernel* kernel, int blocks, const Argument
   GATUN_TRY(aclrtMemcpyAsync, tiling, kMaxTilingBytes, queue->host_tiling + place, bytes, acl::kHostToDevice, queue->stream);
   // From here on the place is taken, whatever becomes of the launch.
   queue->next = (queue->next + 1) % (2 * kHalfRing);
+  // A list of arguments that is not launched, since one of these calls fails, is left behind: AscendCL says of none of its
+  // functions that it gives one back.
   const auto start = [&]() -> gtn_status {
     void *args = nullptr, *parameter = nullptr;
     GATUN_TRY(aclrtKernelArgsInit, kernel->function, &args);

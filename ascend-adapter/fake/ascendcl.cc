@@ -434,6 +434,8 @@ FAKE_API int aclrtBinaryGetFunction(const void* bin, const char* name, void** fu
 FAKE_API int aclrtKernelArgsInit(void* function, void** args) {
   FAKE_CALL_ON_DEVICE();
   *args = new ArgumentList{static_cast<Function*>(function), {}};
+  const std::lock_guard<std::recursive_mutex> guard(lock);
+  ++live;
   return 0;
 }
 
@@ -459,6 +461,10 @@ FAKE_API int aclrtLaunchKernelWithConfig(void* func, uint32_t blocks, void* stre
   FAKE_CALL_ON_DEVICE();
   const Function function = *static_cast<Function*>(func);
   const std::unique_ptr<ArgumentList> list(static_cast<ArgumentList*>(args));
+  {
+    const std::lock_guard<std::recursive_mutex> guard(lock);
+    --live;
+  }
   if (!list->final || list->function != func || cfg != nullptr || reserve != nullptr || blocks == 0 || blocks > 65535) {
     return wrong(kInvalidParameter, "not a launch");
   }

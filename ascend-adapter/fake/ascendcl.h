@@ -9,7 +9,8 @@
 #include <cstdint>
 
 extern "C" {
-// Blocks of memory of device and host, streams and events that were made and not given back.
+// Blocks of memory of device and host, streams and events that were made and not given back, and lists of arguments that were
+// not launched.
 typedef int64_t fake_acl_live_function();
 // How often a function was called.
 typedef int64_t fake_acl_calls_function(const char* function);

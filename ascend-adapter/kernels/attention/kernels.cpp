@@ -3,8 +3,13 @@
 //
 // FLOPs: 2 (dk + dv) per visible pair. Bytes: keys and values of a tile of queries once, from the L2 cache where heads share
 // them. Scores, weights and their products pass through global memory (architecture 2201 has no other way between cube and
-// vector cores): 14 bytes a pair at dv = 128, kept in the L2 cache by two slots of each per block. That traffic and the vector
-// cores' exponentials bind it, not the cube unit.
+// vector cores): 12 bytes a pair at dv = 128 are written and read, 14 with three terms, kept in the L2 cache by two slots of
+// each per block. That traffic and the vector cores' exponentials bind it, not the cube unit.
+//
+// A weight rounded to BF16 errs by 2^-8 of itself, far more than FP32 arithmetic does. So the cube core gets it as a sum of
+// terms, each the rounding of what those before left, and sums all their products with the values, which costs it
+// 2 (dk + terms dv) per pair. BF16 takes two, for 2^-17, and three where the output is FP32; F16 takes two, for 2^-23, of
+// weights times 2^12, so that what small ones leave is no denormal. Sums of weights are of the FP32 values.
 //
 // Per tile of keys, step t:
 //   cube    S(t) = Q K^T                      -> scores
@@ -31,6 +36,16 @@ constexpr uint32_t kTile = kAttentionM * kAttentionN;  // kAttentionHead is as w
 constexpr float kMasked = -3e38f,
                 kLeast = -1e30f;  // a score that is hidden, and a maximum that is above it and below all others
 
+// The terms of a weight, and what weights are multiplied by before they are split.
+template <typename T, typename Out>
+constexpr int32_t kTerms = 2;
+template <>
+constexpr int32_t kTerms<bfloat16_t, float> = kAttentionTerms;
+template <typename T>
+constexpr float kUnit = 1;
+template <>
+constexpr float kUnit<half> = 4096;
+
 __aicore__ inline int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
 __aicore__ inline int64_t most(int64_t a, int64_t b) { return a > b ? a : b; }
 
@@ -45,7 +60,8 @@ struct Index {
         columns(global<int32_t>(block_columns)) {}
 };
 
-// A tile of queries of a head, and its tiles of keys: those that one of the queries sees, or that are between such.
+// A tile of queries of a head, and its tiles of keys, which have no key that none of the queries sees: its value may be NaN,
+// which the cube unit would not leave out for a weight of 0.
 class Item {
  public:
   int64_t batch, head, row, m;
@@ -57,30 +73,32 @@ class Item {
     row = tile * kAttentionM;
     const uint64_t sequence = static_cast<uint64_t>(batch);
     const int64_t len_q = t.has_q_lengths != 0 ? index.q_lengths.GetValue(sequence) : t.len_q;
-    len_k_ = t.has_k_lengths != 0 ? index.k_lengths.GetValue(sequence) : t.len_k;
-    position_ = row + len_k_ - len_q;
+    const int64_t len_k = t.has_k_lengths != 0 ? index.k_lengths.GetValue(sequence) : t.len_k;
+    position_ = row + len_k - len_q;
     m = most(least(len_q - row, kAttentionM), 0);
-    const int64_t low = t.left < 0 ? 0 : most(position_ - t.left, 0);
-    const int64_t high = t.right < 0 ? len_k_ : least(position_ + m + t.right, len_k_);
+    low_ = t.left < 0 ? 0 : most(position_ - t.left, 0);
+    high_ = t.right < 0 ? len_k : least(position_ + m + t.right, len_k);
     if (t.list_heads == 0) {
-      first_ = low / kAttentionN;
-      steps_ = (high + kAttentionN - 1) / kAttentionN - first_;
+      first_ = 0;
+      steps_ = (high_ - low_ + kAttentionN - 1) / kAttentionN;
     } else {
       const int64_t list = (batch * t.list_heads + head / (t.heads_q / t.list_heads)) * t.list_tiles + tile;
       first_ = index.offsets.GetValue(static_cast<uint64_t>(list));
       steps_ = index.offsets.GetValue(static_cast<uint64_t>(list + 1)) - first_;
-      for (; steps_ > 0 && key(0) + kAttentionN <= low; ++first_) --steps_;
-      while (steps_ > 0 && key(steps_ - 1) >= high) --steps_;
+      for (; steps_ > 0 && column(0) + kAttentionN <= low_; ++first_) --steps_;
+      while (steps_ > 0 && column(steps_ - 1) >= high_) --steps_;
     }
-    if (m == 0 || high <= low || steps_ < 0) steps_ = 0;
+    if (m == 0 || high_ <= low_) steps_ = 0;
   }
 
   __aicore__ inline int64_t steps() const { return steps_; }
-  // The first key of step i.
+  // The first key of step i, and how many there are from it on.
   __aicore__ inline int64_t key(int64_t i) const {
-    return (t_.list_heads != 0 ? index_.columns.GetValue(static_cast<uint64_t>(first_ + i)) : first_ + i) * kAttentionN;
+    return t_.list_heads != 0 ? most(column(i), low_) : low_ + i * kAttentionN;
   }
-  __aicore__ inline int64_t keys(int64_t key) const { return least(len_k_ - key, kAttentionN); }
+  __aicore__ inline int64_t keys(int64_t key) const {
+    return least(high_ - key, t_.list_heads != 0 ? kAttentionN - key % kAttentionN : kAttentionN);
+  }
   // Of the first query.
   __aicore__ inline int64_t position() const { return position_; }
   __aicore__ inline int64_t head_k() const { return head / (t_.heads_q / t_.heads_k); }
@@ -88,15 +106,21 @@ class Item {
  private:
   const AttentionTiling& t_;
   const Index& index_;
-  int64_t len_k_, position_, first_, steps_;
+  int64_t position_, low_, high_, first_, steps_;
+
+  __aicore__ inline int64_t column(int64_t i) const {
+    return index_.columns.GetValue(static_cast<uint64_t>(first_ + i)) * static_cast<int64_t>(kAttentionN);
+  }
 };
 
+// Two slots each of scores and products, then of weights, the terms of a slot one after another.
 template <typename T>
 struct Workspace {
   GlobalTensor<float> scores, products;
   GlobalTensor<T> weights;
   __aicore__ inline Workspace(GM_ADDR workspace) {
-    GM_ADDR block = workspace + AscendC::GetBlockIdx() / (ASCEND_IS_AIV ? 2 : 1) * 2 * kTile * (4 + 4 + sizeof(T));
+    const int64_t index = AscendC::GetBlockIdx() / (ASCEND_IS_AIV ? 2 : 1);
+    GM_ADDR block = workspace + index * 2 * kTile * (8 + kAttentionTerms * static_cast<int64_t>(sizeof(T)));
     scores = global<float>(block);
     products = global<float>(block + 2 * kTile * 4);
     weights = global<T>(block + 2 * kTile * 8);
@@ -104,7 +128,7 @@ struct Workspace {
 };
 
 // ---- The cube core.
-template <typename T>
+template <typename T, int32_t kTerms>
 class Products {
   static constexpr int32_t kLine = 32 / sizeof(T), kFractal = 16 * kLine;
 
@@ -118,7 +142,7 @@ class Products {
     const uint32_t bytes = kTile * sizeof(T);
     pipe->InitBuffer(l1_q_, 2 * bytes);
     pipe->InitBuffer(l1_k_, 2 * bytes);
-    pipe->InitBuffer(l1_p_, 2 * bytes);
+    pipe->InitBuffer(l1_p_, 2 * kTerms * bytes);
     pipe->InitBuffer(l1_v_, 2 * bytes);
     pipe->InitBuffer(l0_a_, 2 * bytes);
     pipe->InitBuffer(l0_b_, 2 * bytes);
@@ -173,21 +197,25 @@ class Products {
     }
   }
 
-  __aicore__ inline void multiply(int32_t id, int64_t m, int64_t n, int64_t k, const GlobalTensor<float>& to) {
-    const uint16_t rows = static_cast<uint16_t>((m + 15) / 16 * 16);  // a single one would be a product of a vector
-    const LocalTensor<float> sum = l0_c_.Get<float>()[static_cast<uint32_t>(id) * kTile];
+  // Makes a sum, or adds to the one that there is.
+  __aicore__ inline void multiply(int32_t id, int64_t m, int64_t n, int64_t k, bool first) {
     const uint32_t at = static_cast<uint32_t>(id) * kTile;
     WaitFlag<HardEvent::MTE1_M>(id);
-    WaitFlag<HardEvent::FIX_M>(id);
-    AscendC::Mmad(sum, l0_a_.Get<T>()[at], l0_b_.Get<T>()[at],
-                  AscendC::MmadParams(rows, static_cast<uint16_t>(n), static_cast<uint16_t>(k), 0, false, true));
+    if (first) WaitFlag<HardEvent::FIX_M>(id);
+    AscendC::Mmad(l0_c_.Get<float>()[at], l0_a_.Get<T>()[at], l0_b_.Get<T>()[at],
+                  AscendC::MmadParams(whole(m), static_cast<uint16_t>(n), static_cast<uint16_t>(k), 0, false, first));
     SetFlag<HardEvent::M_MTE1>(id);
+  }
+  __aicore__ inline void store(int32_t id, int64_t m, int64_t n, const GlobalTensor<float>& to) {
     SetFlag<HardEvent::M_FIX>(id);
     WaitFlag<HardEvent::M_FIX>(id);
-    AscendC::Fixpipe(to, sum,
-                     AscendC::FixpipeParamsV220(static_cast<uint16_t>(n), static_cast<uint16_t>(m), rows, kAttentionN, false));
+    AscendC::Fixpipe(to, l0_c_.Get<float>()[static_cast<uint32_t>(id) * kTile],
+                     AscendC::FixpipeParamsV220(static_cast<uint16_t>(n), static_cast<uint16_t>(m), whole(m), kAttentionN,
+                                                false));
     SetFlag<HardEvent::FIX_M>(id);
   }
+  // Rows of whole fractals: a single one would be a product of a vector.
+  __aicore__ inline uint16_t whole(int64_t m) const { return static_cast<uint16_t>((m + 15) / 16 * 16); }
 
   // The tile of scores. The queries come with the first tile of keys, and stay in L0A for the others.
   __aicore__ inline void score(const Item& item, int64_t key, bool first, int32_t slot) {
@@ -211,33 +239,44 @@ class Products {
     AscendC::LoadData(l0_b_.Get<T>(), k1, AscendC::LoadData2DParams(0, static_cast<uint8_t>(fractals), 1, 0, 0, false, 0));
     SetFlag<HardEvent::MTE1_MTE2>(slot);
     SetFlag<HardEvent::MTE1_M>(0);
-    multiply(0, item.m, n, t_.dk, space_.scores[at]);
+    multiply(0, item.m, n, t_.dk, true);
+    store(0, item.m, n, space_.scores[at]);
     CrossCoreSetFlag<2, PIPE_FIX>(kScores);
   }
 
-  // Weights times values.
+  // Weights times values, which stay in L0B for all terms. A term is loaded when the product of the one before is made, so that
+  // sums need no barrier.
   __aicore__ inline void weigh(const Step& step, int32_t slot) {
     const uint32_t at = static_cast<uint32_t>(slot) * kTile;
-    const LocalTensor<T> p1 = l1_p_.Get<T>()[at], v1 = l1_v_.Get<T>()[at];
+    const LocalTensor<T> p1 = l1_p_.Get<T>()[kTerms * at], v1 = l1_v_.Get<T>()[at];
     WaitFlag<HardEvent::MTE1_MTE2>(2 + slot);
     load(v1, v_[static_cast<uint64_t>(step.v)], step.n, t_.dv, t_.v_row);
     CrossCoreWaitFlag<2, PIPE_MTE2>(kWeights);
-    load(p1, space_.weights[at], step.m, step.n, kAttentionN);
+    for (uint32_t i = 0; i < kTerms; ++i) {
+      load(p1[i * kTile], space_.weights[kTerms * at + i * kTile], step.m, step.n, kAttentionN);
+    }
     SetFlag<HardEvent::MTE2_MTE1>(2 + slot);
     WaitFlag<HardEvent::MTE2_MTE1>(2 + slot);
-    WaitFlag<HardEvent::M_MTE1>(1);
-    load_left(l0_a_.Get<T>()[kTile], p1, step.m, step.n);
-    // Rows of values are rows of L0B: each row of fractals is gathered, its fractals turned over.
-    const int32_t k1 = static_cast<int32_t>((step.n + 15) / 16), n1 = static_cast<int32_t>((t_.dv + kLine - 1) / kLine);
+    for (uint32_t i = 0; i < kTerms; ++i) {
+      WaitFlag<HardEvent::M_MTE1>(1);
+      if (i == 0) load_values(v1, step.n);
+      load_left(l0_a_.Get<T>()[kTile], p1[i * kTile], step.m, step.n);
+      if (i + 1 == kTerms) SetFlag<HardEvent::MTE1_MTE2>(2 + slot);
+      SetFlag<HardEvent::MTE1_M>(1);
+      multiply(1, step.m, t_.dv, step.n, i == 0);
+    }
+    store(1, step.m, t_.dv, space_.products[at]);
+    CrossCoreSetFlag<2, PIPE_FIX>(kProducts);
+  }
+
+  // Rows of values are rows of L0B: each row of fractals is gathered, its fractals turned over.
+  __aicore__ inline void load_values(const LocalTensor<T>& v1, int64_t n) {
+    const int32_t k1 = static_cast<int32_t>((n + 15) / 16), n1 = static_cast<int32_t>((t_.dv + kLine - 1) / kLine);
     for (int32_t i = 0; i < k1; ++i) {
       AscendC::LoadData(l0_b_.Get<T>()[kTile + static_cast<uint32_t>(i * n1 * kFractal)],
                         v1[static_cast<uint32_t>(i * kFractal)],
                         AscendC::LoadData2DParams(0, static_cast<uint8_t>(n1), static_cast<uint16_t>(k1), 0, 0, true, 0));
     }
-    SetFlag<HardEvent::MTE1_MTE2>(2 + slot);
-    SetFlag<HardEvent::MTE1_M>(1);
-    multiply(1, step.m, t_.dv, step.n, space_.products[at]);
-    CrossCoreSetFlag<2, PIPE_FIX>(kProducts);
   }
 
   const AttentionTiling& t_;
@@ -267,7 +306,8 @@ class Softmax {
     lse_ = global<float>(lse);
     pipe->InitBuffer(scores_in_, 1, kPart * sizeof(float));
     pipe->InitBuffer(products_in_, 1, kPart * sizeof(float));
-    pipe->InitBuffer(rows_out_, 1, kPart * (sizeof(Out) > sizeof(T) ? sizeof(Out) : sizeof(T)));
+    // Two where the UB has room for them, so that a term is made while another leaves.
+    pipe->InitBuffer(rows_out_, sizeof(Out) > sizeof(T) ? 1 : 2, kPart * sizeof(Out));
     pipe->InitBuffer(lse_out_, 1, kRows * sizeof(float));
     pipe->InitBuffer(sum_buffer_, kPart * sizeof(float));
     pipe->InitBuffer(distance_buffer_, kPart * sizeof(float));
@@ -360,11 +400,12 @@ class Softmax {
   }
 
   __aicore__ inline void softmax(const Item& item, int64_t key, int32_t slot) {
-    const uint32_t at = static_cast<uint32_t>(slot) * kTile + static_cast<uint32_t>(first_ * kAttentionN);
+    const uint32_t row = static_cast<uint32_t>(first_ * kAttentionN), from = static_cast<uint32_t>(slot) * kTile + row,
+                   to = static_cast<uint32_t>(slot * kTerms<T, Out>) * kTile + row;
     const int32_t count = rows_ * kAttentionN;
     const uint8_t rows = static_cast<uint8_t>(rows_);
     LocalTensor<float> s = scores_in_.AllocTensor<float>();
-    AscendC::DataCopy(s, space_.scores[at], static_cast<uint32_t>(count));
+    AscendC::DataCopy(s, space_.scores[from], static_cast<uint32_t>(count));
     scores_in_.EnQue(s);
     s = scores_in_.DeQue<float>();
     muls(s, s, t_.scale, count);
@@ -388,13 +429,25 @@ class Softmax {
     AscendC::WholeReduceSum(found_, half_, 64, rows_, 1, 1, 8);
     mul(sum_, sum_, factor_, kRows);
     AscendC::Add(sum_, sum_, found_, kRows);
-    LocalTensor<T> p = rows_out_.AllocTensor<T>();
-    AscendC::Cast(p, s, RoundMode::CAST_RINT, static_cast<uint32_t>(count));
+    if (kUnit<T> != 1) muls(s, s, kUnit<T>, count);
+    for (int32_t i = 0; i < kTerms<T, Out>; ++i) {
+      LocalTensor<T> p = rows_out_.AllocTensor<T>();
+      narrow(p, s, count);
+      if (i + 1 < kTerms<T, Out>) take(s, p, count / 2);
+      rows_out_.EnQue(p);
+      p = rows_out_.DeQue<T>();
+      AscendC::DataCopy(space_.weights[to + static_cast<uint32_t>(i) * kTile], p, static_cast<uint32_t>(count));
+      rows_out_.FreeTensor(p);
+    }
     scores_in_.FreeTensor(s);
-    rows_out_.EnQue(p);
-    p = rows_out_.DeQue<T>();
-    AscendC::DataCopy(space_.weights[at], p, static_cast<uint32_t>(count));
-    rows_out_.FreeTensor(p);
+  }
+  // s -= p, exactly, in two halves.
+  __aicore__ inline void take(const LocalTensor<float>& s, const LocalTensor<T>& p, int32_t half_count) {
+    for (uint32_t i = 0; i < 2; ++i) {
+      const LocalTensor<float> part = s[i * static_cast<uint32_t>(half_count)];
+      widen(half_, p[i * static_cast<uint32_t>(half_count)], half_count);
+      sub(part, part, half_, half_count);
+    }
   }
 
   __aicore__ inline void accumulate(int32_t slot) {
@@ -434,6 +487,7 @@ class Softmax {
   // out = acc / l, or 0 for a query that saw nothing.
   __aicore__ inline void write(const Item& item) {
     maxs(sum_, sum_, 1e-30f, kRows);
+    if (kUnit<T> != 1) muls(sum_, sum_, kUnit<T>, kRows);
     spread(blocks_, sum_);
     for (uint32_t c = 0; c < t_.dv; c += 64) {
       AscendC::Div(acc_[c], acc_[c], blocks_, lanes(t_.dv, c), static_cast<uint8_t>(rows_), by_row());
@@ -485,7 +539,7 @@ class Softmax {
     const gatun::ascend::AttentionTiling t = gatun::ascend::read_tiling<gatun::ascend::AttentionTiling>(tiling);           \
     const gatun::ascend::Index index(q_lengths, k_lengths, block_offsets, block_columns);                                  \
     if (ASCEND_IS_AIC) {                                                                                                   \
-      gatun::ascend::Products<T> products(&pipe, t, q, k, v, index, workspace);                                            \
+      gatun::ascend::Products<T, gatun::ascend::kTerms<T, Out>> products(&pipe, t, q, k, v, index, workspace);             \
       products.run();                                                                                                      \
     } else {                                                                                                               \
       gatun::ascend::Softmax<T, Out> softmax(&pipe, t, index, out, lse, workspace);                                        \

@@ -38,8 +38,8 @@ class AttentionPlan final : public Plan {
     tiling.has_lse = args.lse != nullptr;
     tiling.has_q_lengths = args.q_index != nullptr, tiling.has_k_lengths = args.k_index != nullptr;
     const int64_t blocks = blocks_of(*stream.device, tiling);
-    void* workspace = stream.scratch(attention_workspace_bytes(blocks));
-    if (workspace == nullptr) return fail(message, GTN_OUT_OF_MEMORY, "no memory for the tiles of attention");
+    void* workspace = nullptr;
+    if (gtn_status s = stream.scratch(attention_workspace_bytes(blocks), &workspace, message); s != GTN_OK) return s;
     return launch_with(stream, kernel_, blocks, tiling, message, args.q, args.k, args.v, static_cast<const void*>(args.q_index),
                        static_cast<const void*>(args.k_index), static_cast<const void*>(args.block_offsets),
                        static_cast<const void*>(args.block_columns), static_cast<const void*>(args.out),

@@ -7,6 +7,7 @@ namespace gatun::ascend {
 
 constexpr int32_t kAttentionM = 128, kAttentionN = 128;  // queries and keys of a tile of scores
 constexpr int32_t kAttentionHead = 128;                  // the largest head size, of keys and of values
+constexpr int32_t kAttentionTerms = 3;                   // of a weight, at most
 constexpr int64_t kAttentionStride = 65535;              // the largest stride of rows: what Nd2NzParams has 16 bits for
 
 struct AttentionTiling {
@@ -34,7 +35,7 @@ inline bool attention_tiling(AttentionTiling* t) {
 
 // Two tiles each of scores, of weights and of what they weigh, for each block.
 inline int64_t attention_workspace_bytes(int64_t blocks) {
-  return blocks * 2 * (kAttentionM * kAttentionN * (4 + 2) + kAttentionM * kAttentionHead * 4);
+  return blocks * 2 * (kAttentionM * kAttentionN * (4 + kAttentionTerms * 2) + kAttentionM * kAttentionHead * 4);
 }
 
 }  // namespace gatun::ascend

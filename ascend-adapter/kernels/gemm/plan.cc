@@ -25,8 +25,9 @@ class GemmPlan final : public Plan {
     const Weights& weights = *static_cast<const Weights*>(args.weights);
     if (args.rows == 0) return GTN_OK;
     const Scratch parts = scratch_of(*stream.device, args.rows);
-    char* scratch = static_cast<char*>(stream.scratch(parts.bytes));
-    if (scratch == nullptr) return fail(message, GTN_OUT_OF_MEMORY, "no memory for the scratch of a product");
+    void* memory = nullptr;
+    if (const gtn_status status = stream.scratch(parts.bytes, &memory, message); status != GTN_OK) return status;
+    char* scratch = static_cast<char*>(memory);
     const void* a = args.a;
     if (rows_ != nullptr) {
       a = scratch + parts.a;
@@ -113,9 +114,11 @@ gtn_status gemm_plan(Device& device, const gtn_gemm_desc& desc, Plan** plan, gtn
   tiling.has_bias = desc.has_bias, tiling.has_residual = desc.has_residual;
   if (!gemm_tiling(&tiling)) {
     return fail(message, GTN_UNSUPPORTED,
-                "a: k is %lld in rows of %lld, and n is %lld; this backend takes k and rows of 1 to %lld, and n from 1",
+                "a: k is %lld in rows of %lld, and n is %lld in rows of %lld; this backend takes k and rows of a of 1 to %lld, n "
+                "from 1, and gaps of out's rows up to %lld",
                 static_cast<long long>(tiling.k), static_cast<long long>(tiling.a_stride), static_cast<long long>(tiling.n),
-                static_cast<long long>(kGemmMost));
+                static_cast<long long>(tiling.out_stride), static_cast<long long>(kGemmMost),
+                static_cast<long long>(kGemmMostGap));
   }
   const Kernel *kernel = nullptr, *rows = nullptr;
   char name[48];

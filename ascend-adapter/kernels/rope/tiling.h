@@ -3,10 +3,15 @@
 
 #include <cstdint>
 
+#include "kernels/tiling.h"
+
 namespace gatun::ascend {
 
-// Elements of a head that the UB has room for.
-constexpr int64_t kRopeMaxHead = 2048;
+// Elements of a head that the UB has room for. Nothing takes more of it than interleaved pairs from FP32 to FP32 with a rest as
+// long as the head: two of what is read, of the angles and of what is written, three spans to compute in, and the offsets.
+constexpr int64_t kRopeMaxHead = 1536;
+constexpr int64_t kRopeSegmentBytes = 2 * 3 * 4 + 2 * 2 * 4 + 2 * 3 * 4 + 3 * 3 * 4 + 3 * 4;
+static_assert(kRopeMaxHead % 32 == 0 && kRopeMaxHead * kRopeSegmentBytes <= kUbBytes - kUbReserve);
 
 struct RopeTiling {
   int64_t tokens, heads, n;
