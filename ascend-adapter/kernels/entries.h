@@ -12,9 +12,9 @@
 #define GATUN_ASCEND_ENTRIES(F)            \
   GATUN_ASCEND_PAIRS(F, gatun_activation)  \
   F(gatun_attention_bf16_f32) F(gatun_attention_bf16_bf16) F(gatun_attention_f16_f32) F(gatun_attention_f16_f16) \
-  F(gatun_gemm_bf16_f32) F(gatun_gemm_bf16_bf16) F(gatun_gemm_f16_f32) F(gatun_gemm_f16_f16) \
+  F(gatun_gemm_bf16_f32) F(gatun_gemm_bf16_bf16) \
   F(gatun_gemm_s8_f32) F(gatun_gemm_s8_bf16) \
-  F(gatun_gemm_rows_f32_s8) F(gatun_gemm_rows_bf16_s8) F(gatun_gemm_rows_f16_s8) \
+  F(gatun_gemm_rows_f32_s8) F(gatun_gemm_rows_bf16_s8) \
   GATUN_ASCEND_TRIPLES(F, gatun_glu)       \
   GATUN_ASCEND_TRIPLES(F, gatun_merge)     \
   GATUN_ASCEND_PAIRS(F, gatun_norm_layer)  \

@@ -1,5 +1,4 @@
-// Matrix products: out = activation(a b^T + bias) + residual, a [m, k], b [n, k], of BF16, FP16 or S8, for cube and vector
-// cores.
+// Matrix products: out = activation(a b^T + bias) + residual, a [m, k], b [n, k], of BF16 or S8, for cube and vector cores.
 //
 // FLOPs: 2 m n k. Bytes: a tile of 128 x 128 reads (128 + 128) k elements, so a and b cross into L1 n/128 and m/128 times. A
 // step of 32 KiB each does 2^21 (S8: 2^22) multiply-adds; the L2 cache and then memory bind small k and m, the cube unit the
@@ -326,7 +325,5 @@ class Finish {
 
 GATUN_GEMM_ENTRY(bf16_f32, bfloat16_t, float, float)
 GATUN_GEMM_ENTRY(bf16_bf16, bfloat16_t, float, bfloat16_t)
-GATUN_GEMM_ENTRY(f16_f32, half, float, float)
-GATUN_GEMM_ENTRY(f16_f16, half, float, half)
 GATUN_GEMM_ENTRY(s8_f32, int8_t, int32_t, float)
 GATUN_GEMM_ENTRY(s8_bf16, int8_t, int32_t, bfloat16_t)

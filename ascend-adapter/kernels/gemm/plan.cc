@@ -114,11 +114,11 @@ gtn_status gemm_plan(Device& device, const gtn_gemm_desc& desc, Plan** plan, gtn
   tiling.has_bias = desc.has_bias, tiling.has_residual = desc.has_residual;
   if (!gemm_tiling(&tiling)) {
     return fail(message, GTN_UNSUPPORTED,
-                "a: k is %lld in rows of %lld, and n is %lld in rows of %lld; this backend takes k and rows of a of 1 to %lld, n "
-                "from 1, and gaps of out's rows up to %lld",
+                "a: k is %lld in rows of %lld, and n is %lld in rows of %lld; this backend takes k and rows of a of 1 to %lld, "
+                "n from 1, and rows of out of up to %lld",
                 static_cast<long long>(tiling.k), static_cast<long long>(tiling.a_stride), static_cast<long long>(tiling.n),
                 static_cast<long long>(tiling.out_stride), static_cast<long long>(kGemmMost),
-                static_cast<long long>(kGemmMostGap));
+                static_cast<long long>(kGemmMostOut));
   }
   const Kernel *kernel = nullptr, *rows = nullptr;
   char name[48];

@@ -146,4 +146,3 @@ class QuantizeRows {
 
 GATUN_GEMM_ROWS_ENTRY(f32, float)
 GATUN_GEMM_ROWS_ENTRY(bf16, bfloat16_t)
-GATUN_GEMM_ROWS_ENTRY(f16, half)

@@ -8,7 +8,7 @@ namespace gatun::ascend {
 constexpr int32_t kGemmM = 128, kGemmN = 128;  // of a tile of out, whose FP32 sums are half of L0C
 constexpr int32_t kGemmStepBytes = 256;        // of k in a step: the tiles of A and B are 32 KiB each, twice in L0A and in L0B
 constexpr int64_t kGemmMost = 65535;           // of k, and of the strides of rows: what Nd2NzParams has 16 bits for
-constexpr int64_t kGemmMostGap = UINT32_MAX / 4;  // of elements between rows of out: DataCopyExtParams has 32 bits for bytes
+constexpr int64_t kGemmMostOut = UINT32_MAX / 4;  // of the stride of out: DataCopyExtParams has 32 bits for a gap's bytes
 
 struct GemmTiling {
   int64_t m, n, k, a_stride, b_stride, out_stride;  // strides in elements; the residual's is out's
@@ -19,8 +19,7 @@ struct GemmTiling {
 // False where the kernels cannot take these sizes.
 inline bool gemm_tiling(GemmTiling* t) {
   if (t->m < 1 || t->n < 1 || t->k < 1 || t->k > kGemmMost || t->a_stride > kGemmMost || t->b_stride > kGemmMost) return false;
-  // A tile of fewer columns than out has a gap that is longer by the columns beside it.
-  if (t->out_stride - (t->n < kGemmN ? t->n : 1) > kGemmMostGap) return false;
+  if (t->out_stride > kGemmMostOut) return false;
   t->n_tiles = (t->n + kGemmN - 1) / kGemmN;
   t->tiles = (t->m + kGemmM - 1) / kGemmM * t->n_tiles;
   return true;
