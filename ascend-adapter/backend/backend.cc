@@ -63,7 +63,11 @@ gtn_status device_info(int32_t index, gtn_device_info* info, gtn_message* messag
   return status;
 }
 
-gtn_status open_device(int index, const Properties& properties, void** device, gtn_message* message) {
+gtn_status open_device(int index, const char* selector, void** device, gtn_message* message) {
+  Properties properties;
+  if (gtn_status status = device_properties(index, &properties, message); status != GTN_OK) return status;
+  // A backend of one device has no numbers: the message says so already.
+  if (*selector != '\0' && std::strcmp(selector, properties.selector) != 0) return GTN_NOT_AVAILABLE;
   gtn_device_info info = {};
   describe(properties, &info);
   if (info.status != GTN_OK) return fail(message, info.status, "device '%s': %s", info.name, info.reason);
@@ -74,24 +78,19 @@ gtn_status open_device(int index, const Properties& properties, void** device, g
   return GTN_OK;
 }
 
-// A selector is the device's index; without one, it is the first that can be opened. No other device is asked for anything:
-// that alone may start it.
+// A selector is a device's index; without one, the first that is available is opened. No other device is asked for anything,
+// since that sets it up.
 gtn_status device_open(const char* selector, const gtn_device_options*, void** device, gtn_message* message) {
   int count = 0;
   if (gtn_status status = device_count(&count, message); status != GTN_OK) return status;
-  gtn_status status = GTN_NOT_AVAILABLE;
-  for (int i = 0; i < count; ++i) {
+  gtn_status status = fail(message, GTN_NOT_AVAILABLE, "there is no device '%s:%s', only %d from '%s' on", kBackendName,
+                           selector, count, kBackendName);
+  for (int i = 0; i < count && status == GTN_NOT_AVAILABLE; ++i) {
     char index[16];
     std::snprintf(index, sizeof index, "%d", i);
-    if (*selector != '\0' && std::strcmp(selector, index) != 0) continue;
-    Properties properties;
-    status = device_properties(i, &properties, message);
-    if (*selector != '\0' && status == GTN_OK && std::strcmp(selector, properties.selector) != 0) break;
-    if (status == GTN_OK) status = open_device(i, properties, device, message);
-    if (*selector != '\0' || status != GTN_NOT_AVAILABLE || i == count - 1) return status;
+    if (*selector == '\0' || std::strcmp(selector, index) == 0) status = open_device(i, selector, device, message);
   }
-  return fail(message, GTN_NOT_AVAILABLE, "there is no device '%s:%s', only %d from '%s' on", kBackendName, selector, count,
-              kBackendName);
+  return status;
 }
 
 void device_close(void* device) { delete static_cast<Device*>(device); }

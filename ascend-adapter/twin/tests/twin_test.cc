@@ -128,7 +128,8 @@ TEST(Twin, SyncAll) {
     EXPECT_EQ(o.result.error, "");
     for (size_t i = 0; i < 64; ++i) EXPECT_EQ(o.out[128 + i], 4.0f * static_cast<float>(i) + 128.0f);
   }
-  expect(twin_sync_all, 2, {{1, {"nothing orders the two"}}, {2, {"deadlock: SyncAll waits for flag 11", "nothing orders the two"}}});
+  expect(twin_sync_all, 2,
+         {{1, {"nothing orders the two"}}, {2, {"deadlock: SyncAll waits for flag 11", "nothing orders the two"}}});
 }
 
 TEST(Twin, DeclaresItsCores) {
