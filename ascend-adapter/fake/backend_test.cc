@@ -238,7 +238,7 @@ TEST(AscendBackend, TakesKernelsOfItsOwnSocAlone) {
     gtn_message message = {sizeof message, ""};
     ASSERT_EQ(gtn_backend_load(kBackend, 1, &message), GTN_OK) << message.text;
     gtn_device device = 0;
-    EXPECT_EQ(gtn_device_open("ascend", nullptr, &device, &message), GTN_NOT_AVAILABLE);
+    EXPECT_EQ(gtn_device_open("ascend:0", nullptr, &device, &message), GTN_NOT_AVAILABLE);
     EXPECT_NE(std::string(message.text).find("built for another SoC"), std::string::npos) << message.text;
   });
 }
