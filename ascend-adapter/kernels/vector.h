@@ -26,8 +26,10 @@ __aicore__ inline Tiling read_tiling(GM_ADDR from) {
     Tiling tiling;
     uint32_t words[sizeof(Tiling) / sizeof(uint32_t)];
   } to;
-  const __gm__ uint32_t* words = reinterpret_cast<const __gm__ uint32_t*>(from);
-  for (uint32_t i = 0; i < sizeof(Tiling) / sizeof(uint32_t); ++i) to.words[i] = words[i];
+  constexpr uint32_t kWords = sizeof(Tiling) / sizeof(uint32_t);
+  GlobalTensor<uint32_t> words;
+  words.SetGlobalBuffer(reinterpret_cast<__gm__ uint32_t*>(from), kWords);
+  for (uint32_t i = 0; i < kWords; ++i) to.words[i] = words.GetValue(i);
   return to.tiling;
 }
 

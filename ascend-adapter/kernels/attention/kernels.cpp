@@ -49,7 +49,9 @@ constexpr float kUnit<half> = 4096;
 __aicore__ inline int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
 __aicore__ inline int64_t most(int64_t a, int64_t b) { return a > b ? a : b; }
 
-// What says which keys a tile of queries has: lengths int64 of each sequence, and lists as gatun.h has them.
+__aicore__ inline int64_t between(int64_t low, int64_t x, int64_t high) { return most(low, least(x, high)); }
+
+// What says which keys a tile of queries has, of which nothing was checked before: lengths int64 of each sequence, and lists as gatun.h has them.
 struct Index {
   GlobalTensor<int64_t> q_lengths, k_lengths, offsets;
   GlobalTensor<int32_t> columns;
@@ -72,8 +74,8 @@ class Item {
     head = i / t.q_tiles % t.heads_q;
     row = tile * kAttentionM;
     const uint64_t sequence = static_cast<uint64_t>(batch);
-    const int64_t len_q = t.has_q_lengths != 0 ? index.q_lengths.GetValue(sequence) : t.len_q;
-    const int64_t len_k = t.has_k_lengths != 0 ? index.k_lengths.GetValue(sequence) : t.len_k;
+    const int64_t len_q = t.has_q_lengths != 0 ? between(0, index.q_lengths.GetValue(sequence), t.len_q) : t.len_q;
+    const int64_t len_k = t.has_k_lengths != 0 ? between(0, index.k_lengths.GetValue(sequence), t.len_k) : t.len_k;
     position_ = row + len_k - len_q;
     m = most(least(len_q - row, kAttentionM), 0);
     low_ = t.left < 0 ? 0 : most(position_ - t.left, 0);
@@ -83,8 +85,15 @@ class Item {
       steps_ = (high_ - low_ + kAttentionN - 1) / kAttentionN;
     } else {
       const int64_t list = (batch * t.list_heads + head / (t.heads_q / t.list_heads)) * t.list_tiles + tile;
-      first_ = index.offsets.GetValue(static_cast<uint64_t>(list));
-      steps_ = index.offsets.GetValue(static_cast<uint64_t>(list + 1)) - first_;
+      first_ = between(0, index.offsets.GetValue(static_cast<uint64_t>(list)), t.list_entries);
+      steps_ = between(first_, index.offsets.GetValue(static_cast<uint64_t>(list + 1)), t.list_entries) - first_;
+      // A list that does not rise from 0 on cannot be followed: it is taken to be empty.
+      int64_t before = -1;
+      for (int64_t j = 0; j < steps_; ++j) {
+        const int64_t here = column(j);
+        if (here <= before) steps_ = 0;
+        before = here;
+      }
       for (; steps_ > 0 && column(0) + kAttentionN <= low_; ++first_) --steps_;
       while (steps_ > 0 && column(steps_ - 1) >= high_) --steps_;
     }

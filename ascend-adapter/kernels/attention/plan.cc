@@ -101,6 +101,7 @@ gtn_status attention_plan(Device& device, const gtn_attention_desc& desc, Plan**
   t.left = desc.patterns->window_left, t.right = desc.patterns->window_right;
   t.list_heads = desc.patterns->masks != 0 ? desc.block_heads : 0;
   t.list_tiles = (desc.q.shape[1] + kAttentionM - 1) / kAttentionM;
+  t.list_entries = desc.max_blocks;
   t.scale = desc.scale;
   t.batch = desc.q.shape[0] > 0 ? desc.q.shape[0] : 1, t.len_q = desc.q.shape[1] > 0 ? desc.q.shape[1] : 1,
   t.len_k = desc.k.shape[1];

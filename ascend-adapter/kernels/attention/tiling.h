@@ -15,7 +15,8 @@ struct AttentionTiling {
   int64_t q_batch, q_row, q_head, k_batch, k_row, k_head, v_batch, v_row, v_head, out_batch, out_row, out_head;  // in elements
   int64_t lse_row;                 // the plan's len_q: lse is [batch, heads_q, lse_row]
   int64_t left, right;             // -1: unlimited
-  int64_t list_heads, list_tiles;  // 0, or lists of tiles of keys for as many heads and tiles of queries
+  // 0, or lists of tiles of keys for as many heads and tiles of queries; entries of all lists together, at most.
+  int64_t list_heads, list_tiles, list_entries;
   int64_t q_tiles, items;
   float scale;
   int32_t has_lse, has_q_lengths, has_k_lengths;

@@ -70,17 +70,39 @@ class Attention {
       }
     }
     offsets_.push_back(static_cast<int64_t>(columns_.size()));
+    t_.list_entries = static_cast<int64_t>(columns_.size());
   }
 
+  std::vector<int64_t>& offsets() { return offsets_; }
   std::vector<T>& keys() { return k_; }
   std::vector<T>& values() { return v_; }
 
   // Runs it, and says what is wrong with the result.
   std::string run(const Options& options, Result* result = nullptr) {
-    if (!attention_tiling(&t_)) return "refused";
-    std::vector<uint8_t> workspace(static_cast<size_t>(attention_workspace_bytes(c_.blocks)), 0xff);
     std::vector<Out> out(size(c_.batch * t_.out_batch), Out(12345.0f));
     std::vector<float> lse(size(c_.batch * c_.heads_q * t_.lse_row), 12345.0f);
+    const Result r = launched(options, out, lse);
+    if (result) *result = r;
+    return r.ok() ? compare(out, lse) : r.error;
+  }
+
+  // Runs it, and says what it should not have touched.
+  std::string stays_inside() {
+    std::vector<Out> out(size(c_.batch * t_.out_batch));
+    std::vector<float> lse(size(c_.batch * c_.heads_q * t_.lse_row));
+    return launched({}, out, lse).error;
+  }
+
+ private:
+  static size_t size(int64_t n) { return static_cast<size_t>(n); }
+  template <typename V>
+  static Range range(const std::vector<V>& v) {
+    return {v.data(), v.size() * sizeof(V)};
+  }
+
+  Result launched(const Options& options, std::vector<Out>& out, std::vector<float>& lse) {
+    if (!attention_tiling(&t_)) return {"refused", {}};
+    std::vector<uint8_t> workspace(static_cast<size_t>(attention_workspace_bytes(c_.blocks)), 0xff);
     void* args[] = {q_.data(),
                     k_.data(),
                     v_.data(),
@@ -93,17 +115,9 @@ class Attention {
                     workspace.data(),
                     &t_};
     const Range memory[] = {range(q_),       range(k_),       range(v_),  range(c_.q_lengths), range(c_.k_lengths),
-                            range(offsets_), range(columns_), range(out), range(lse),          range(workspace)};
-    const Result r = launch(reinterpret_cast<const void*>(entry_), c_.blocks, args, std::size(args), memory, options);
-    if (result) *result = r;
-    return r.ok() ? compare(out, lse) : r.error;
-  }
-
- private:
-  static size_t size(int64_t n) { return static_cast<size_t>(n); }
-  template <typename V>
-  static Range range(const std::vector<V>& v) {
-    return {v.data(), v.size() * sizeof(V)};
+                            range(offsets_), range(columns_), range(out), range(lse),          range(workspace),
+                            {&t_, sizeof t_}};
+    return launch(reinterpret_cast<const void*>(entry_), c_.blocks, args, std::size(args), memory, options);
   }
 
   int64_t len_q(int64_t b) const { return c_.q_lengths.empty() ? c_.len_q : c_.q_lengths[size(b)]; }
@@ -225,6 +239,27 @@ TEST(Attention, Bf16) {
 TEST(Attention, F16) {
   expect_right<half, half>(gatun_attention_f16_f16);
   expect_right<half, float>(gatun_attention_f16_f32);
+}
+
+// Arrays of a run may hold anything.
+TEST(Attention, WildArraysLeadNowhereElse) {
+  const Case cases[] = {
+      {3, 2, 2, 200, 400, 32, 16, -1, 0, 2, {}, 1, {1000, -5, INT64_MAX}, {-1, INT64_MIN, 4096}},
+      {1, 1, 1, 130, 300, 16, 16, -1, -1, 1, {{2, 0, 1}, {-7, 1}}},
+      {1, 1, 1, 130, 300, 16, 16, -1, -1, 1, {{0, 0}, {1, INT32_MAX}}},
+  };
+  for (const Case& c : cases) {
+    Attention<bfloat16_t, bfloat16_t> attention(gatun_attention_bf16_bf16, c);
+    EXPECT_EQ(attention.stays_inside(), "") << text(c);
+    for (int64_t offset : {int64_t{-3}, int64_t{7}, INT64_MAX}) {
+      for (size_t i = 0; i < attention.offsets().size(); ++i) {
+        const int64_t was = attention.offsets()[i];
+        attention.offsets()[i] = offset;
+        EXPECT_EQ(attention.stays_inside(), "") << text(c) << ", offset " << i << ": " << offset;
+        attention.offsets()[i] = was;
+      }
+    }
+  }
 }
 
 // Keys that nobody sees must not reach a result, nor must their values.
