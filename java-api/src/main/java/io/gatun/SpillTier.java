@@ -827,8 +827,7 @@ public final class SpillTier implements AutoCloseable {
                 }
                 return false;
             }
-            startWriter();
-            started = true;
+            started |= startWriter(); // what is under way may fail for what no longer holds
             changed.awaitUninterruptibly();
         }
     }
@@ -888,13 +887,15 @@ public final class SpillTier implements AutoCloseable {
         erasures++;
     }
 
-    /** Has the lock. */
-    private void startWriter() {
-        if (!writerWorks) {
-            writer.execute(this::writeBack);
-            writerWorks = true;
-            failure = null;
+    /** Has the lock. Returns false if the writer is at work already. */
+    private boolean startWriter() {
+        if (writerWorks) {
+            return false;
         }
+        writer.execute(this::writeBack);
+        writerWorks = true;
+        failure = null;
+        return true;
     }
 
     /** Writes until nothing is left to be written, or something failed; what comes next tries again. */
@@ -1025,8 +1026,7 @@ public final class SpillTier implements AutoCloseable {
             if (started && failure != null) {
                 throw notWritten(failure);
             }
-            startWriter();
-            started = true;
+            started |= startWriter(); // what is under way may fail for what no longer holds
             changed.awaitUninterruptibly();
         }
     }

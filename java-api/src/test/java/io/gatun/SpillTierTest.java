@@ -24,6 +24,7 @@ import java.util.concurrent.CountDownLatch;
 import java.util.concurrent.FutureTask;
 import java.util.concurrent.Semaphore;
 import java.util.concurrent.TimeUnit;
+import java.util.concurrent.atomic.AtomicBoolean;
 import java.util.concurrent.atomic.AtomicReference;
 import java.util.function.BooleanSupplier;
 import jdk.jfr.Recording;
@@ -512,6 +513,41 @@ class SpillTierTest {
             SpillContent.create(tier, 3, 3);
             assertEquals(2, SpillContent.version(tier, 2));
             channel.failFrom = Long.MAX_VALUE;
+        }
+    }
+
+    @Test
+    void aFailureOfWhatWasUnderWayBeforeIsNobodyElses() throws Exception {
+        RecordedChannel channel = channel();
+        try (SpillTier tier = open(builder(10), channel, 10)) {
+            CountDownLatch underWay = new CountDownLatch(1);
+            CountDownLatch ends = new CountDownLatch(1);
+            AtomicBoolean first = new AtomicBoolean(true);
+            channel.beforeWrite = () -> {
+                if (first.getAndSet(false)) {
+                    underWay.countDown();
+                    awaitQuietly(ends);
+                    throw new IllegalStateException("the first write fails, says the test");
+                }
+            };
+            SpillContent.create(tier, 1, 1);
+            assertTrue(underWay.await(10, TimeUnit.SECONDS));
+            FutureTask<Void> after = new FutureTask<>(tier::flush, null);
+            Thread waits = Thread.ofPlatform().start(after);
+            while (waits.getState() != Thread.State.WAITING) {
+                Thread.onSpinWait();
+            }
+            ends.countDown();
+            after.get();
+            assertEquals(0, tier.statistics().unwrittenBlocks());
+        }
+    }
+
+    private static void awaitQuietly(CountDownLatch latch) {
+        try {
+            latch.await();
+        } catch (InterruptedException e) {
+            throw new IllegalStateException(e);
         }
     }
 
