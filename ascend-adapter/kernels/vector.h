@@ -123,6 +123,9 @@ __aicore__ inline float maximum_of(TPipe* pipe, const LocalTensor<float>& scalar
   return scalar_of(pipe, scalar);
 }
 
+__aicore__ inline int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
+__aicore__ inline int64_t most(int64_t a, int64_t b) { return a > b ? a : b; }
+
 __aicore__ inline uint32_t bits_of(float x) {
   union {
     float value;

@@ -46,9 +46,6 @@ constexpr float kUnit = 1;
 template <>
 constexpr float kUnit<half> = 4096;
 
-__aicore__ inline int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
-__aicore__ inline int64_t most(int64_t a, int64_t b) { return a > b ? a : b; }
-
 __aicore__ inline int64_t between(int64_t low, int64_t x, int64_t high) { return most(low, least(x, high)); }
 
 // What says which keys a tile of queries has, of which nothing was checked before: lengths int64 of each sequence, and lists as gatun.h has them.

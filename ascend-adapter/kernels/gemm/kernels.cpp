@@ -24,8 +24,6 @@ using AscendC::WaitFlag;
 // Flags between the cube core and its vector cores: a tile of sums is there, and has been read.
 constexpr uint16_t kReady = 0, kFree = 1;
 
-__aicore__ inline int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
-
 struct Tile {
   int64_t row, column;
   int32_t m, n;

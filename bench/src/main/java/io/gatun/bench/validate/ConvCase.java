@@ -24,10 +24,10 @@ import org.jspecify.annotations.Nullable;
  * @param first whether the residual is added before the activation
  * @param slack whether the plan is for a larger batch
  */
-record ConvCase(DType format, DType in, DType out, int batch, int channels, int columns, List<Integer> size, List<Integer> kernel,
-        List<Integer> stride, List<Integer> dilation, List<Integer> before, List<Integer> after, int groups, boolean xFirst, boolean outFirst,
-        boolean norm, boolean bias, Activation activation, boolean residual, boolean first, boolean inplace,
-        boolean slack, Values values, long seed)
+record ConvCase(DType format, DType in, DType out, int batch, int channels, int columns, List<Integer> size,
+        List<Integer> kernel, List<Integer> stride, List<Integer> dilation, List<Integer> before, List<Integer> after,
+        int groups, boolean xFirst, boolean outFirst, boolean norm, boolean bias, Activation activation,
+        boolean residual, boolean first, boolean inplace, boolean slack, Values values, long seed)
         implements OperatorCase {
     private static final float EPSILON = 1e-3f;
 
