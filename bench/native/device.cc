@@ -205,8 +205,7 @@ const char* type_name(int32_t dtype) {
 }
 
 int32_t limit_of(int32_t dtype) {
-  if (dtype == GTN_U4 || dtype == GTN_U8) return GTN_LIMIT_F32;
-  return dtype == GTN_F32 ? GTN_LIMIT_F32 : dtype == GTN_BF16 ? GTN_LIMIT_BF16 : GTN_LIMIT_S8;
+  return dtype == GTN_BF16 ? GTN_LIMIT_BF16 : dtype == GTN_S8 ? GTN_LIMIT_S8 : GTN_LIMIT_F32;  // what is widened is FP32
 }
 
 }  // namespace gatun::bench

@@ -35,14 +35,14 @@ constexpr struct {
 // Elements of k that share a scale, of weights of 4 and 8 bits.
 constexpr int64_t kGroupSize = 32;
 
-// a, weights, bias and out; BF16 takes and gives BF16, the others FP32.
+// a, weights, bias and out; BF16 and F16 take and give their own type, the others FP32.
 class Gemm final : public Problem {
  public:
   Gemm(const Device& device, int32_t format, Shape shape, Further further)
       : Problem(device),
         format_(format),
-        a_dtype_(further.quantized ? GTN_U8 : format == GTN_BF16 ? GTN_BF16 : GTN_F32),
-        dtype_(format == GTN_BF16 ? GTN_BF16 : GTN_F32),
+        a_dtype_(further.quantized ? GTN_U8 : row_type(format)),
+        dtype_(row_type(format)),
         shape_(shape),
         further_(further),
         source_(random_floats(matrices() * shape.k * shape.n)) {
@@ -90,6 +90,7 @@ class Gemm final : public Problem {
   }
 
  private:
+  static int32_t row_type(int32_t format) { return format == GTN_BF16 || format == GTN_F16 ? format : GTN_F32; }
   bool is_quantized() const { return format_ == GTN_U4 || format_ == GTN_U8; }
   int64_t matrices() const { return further_.groups > 0 ? further_.groups : 1; }
 
@@ -117,7 +118,7 @@ class Gemm final : public Problem {
 
 std::vector<Benchmark> gemm_benchmarks() {
   std::vector<Benchmark> all;
-  for (int32_t format : std::initializer_list<int32_t>{GTN_F32, GTN_BF16, GTN_S8, GTN_U4, GTN_U8}) {
+  for (int32_t format : std::initializer_list<int32_t>{GTN_F32, GTN_BF16, GTN_F16, GTN_S8, GTN_U4, GTN_U8}) {
     const auto add = [&](Shape shape, Further further) {
       all.push_back({std::string("gemm/") + type_name(format) + "/" + shape.name() + further.name, GTN_OP_GEMM, format,
                      limit_of(format), [=](const Device& device) {

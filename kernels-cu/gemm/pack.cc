@@ -178,6 +178,7 @@ gtn_status unsupported_format(gtn_message* message) {
 gtn_status gemm_weights_pack(Device& device, const gtn_weights_desc& desc, const void* source, void** weights,
                              gtn_weights_info* info, gtn_message* message) {
   if (!gemm_serves(device, desc.format)) return unsupported_format(message);
+  if (desc.source.dtype == GTN_F16) return fail(message, GTN_UNSUPPORTED, "source: is F16, this backend packs F32 and BF16");
   const int row = desc.source.rank - 2;
   const int64_t matrices = row == 1 ? desc.source.shape[0] : 1;
   const int64_t k = desc.source.shape[row], n = desc.source.shape[row + 1];

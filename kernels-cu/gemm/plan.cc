@@ -345,6 +345,10 @@ gtn_status gemm_plan(Device& device, const gtn_gemm_desc& desc, Plan** plan, gtn
   if (!gemm_serves(device, desc.format)) return unsupported_format(message);
   const int64_t k = desc.a.shape[1], n = desc.out.shape[1];
   if (desc.a.dtype == GTN_U8) return fail(message, GTN_UNSUPPORTED, "a: is U8, this backend quantizes rows itself");
+  if (desc.a.dtype == GTN_F16 || desc.out.dtype == GTN_F16 || desc.lora_dtype == GTN_F16) {
+    return fail(message, GTN_UNSUPPORTED, "%s: is F16, this backend multiplies F32 and BF16",
+                desc.a.dtype == GTN_F16 ? "a" : desc.out.dtype == GTN_F16 ? "out" : "lora_dtype");
+  }
   if (k > kMaxSize || n > kMaxSize || desc.groups > kMaxSize) {
     return fail(message, GTN_UNSUPPORTED, "weights of %lld times %lld x %lld: this backend takes up to %lld each way",
                 static_cast<long long>(desc.groups), static_cast<long long>(k), static_cast<long long>(n),

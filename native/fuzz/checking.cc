@@ -203,7 +203,7 @@ void check_format(int32_t format, int64_t group_size) {
   if (format == GTN_U4 || format == GTN_U8) {
     MUST(group_size == 32 || group_size == 64 || group_size == 128);
   } else {
-    MUST((format == GTN_F32 || format == GTN_BF16 || format == GTN_S8) && group_size == 0);
+    MUST((format == GTN_F32 || format == GTN_BF16 || format == GTN_F16 || format == GTN_S8) && group_size == 0);
   }
 }
 
@@ -214,9 +214,9 @@ void check(const gtn_gemm_desc& desc) {
     MUST(desc.format == GTN_S8 && desc.rank == 0);
     check_bytes(GTN_S32, {desc.a.shape[0]});
   } else {
-    check_type(desc.a, {GTN_F32, GTN_BF16});
+    check_type(desc.a, {GTN_F32, GTN_BF16, GTN_F16});
   }
-  check_type(desc.out, {GTN_F32, GTN_BF16});
+  check_type(desc.out, {GTN_F32, GTN_BF16, GTN_F16});
   check(desc.a, 2, true, false);
   check(desc.out, 2, true, true);
   check_flag(desc.has_row_index);
@@ -230,7 +230,7 @@ void check(const gtn_gemm_desc& desc) {
   MUST(desc.rank >= 0 && desc.rank <= 1024);
   if (desc.rank > 0) {
     MUST(desc.groups == 0 && desc.has_row_index == 0);
-    MUST(desc.lora_dtype == GTN_F32 || desc.lora_dtype == GTN_BF16);
+    MUST(desc.lora_dtype == GTN_F32 || desc.lora_dtype == GTN_BF16 || desc.lora_dtype == GTN_F16);
     MUST(std::isfinite(desc.lora_scale));
     check_bytes(desc.lora_dtype, {desc.a.shape[1], desc.rank});
     check_bytes(desc.lora_dtype, {desc.rank, desc.out.shape[1]});
@@ -1044,7 +1044,7 @@ gtn_status weights_pack(void* device, const gtn_weights_desc* desc, const void* 
   const bool quantized = desc->group_size > 0;
   MUST(desc->symmetric == 0 || (quantized && desc->symmetric == 1));
   MUST(desc->quantize == GTN_QUANTIZE_NEAREST || (quantized && desc->quantize == GTN_QUANTIZE_SEARCH));
-  check_type(desc->source, {GTN_F32, GTN_BF16});
+  check_type(desc->source, {GTN_F32, GTN_BF16, GTN_F16});
   const int row = desc->source.rank - 2;
   MUST(row == 0 || row == 1);
   check(desc->source, desc->source.rank, false, false);

@@ -68,7 +68,7 @@ T one_of(Input& input, std::initializer_list<T> values) {
 inline int32_t any_float(Input& input) { return one_of(input, {GTN_F32, GTN_BF16}); }
 
 // Of packed weights.
-inline int32_t any_format(Input& input) { return one_of<int32_t>(input, {GTN_F32, GTN_BF16, GTN_S8, GTN_U4, GTN_U8}); }
+inline int32_t any_format(Input& input) { return one_of<int32_t>(input, {GTN_F32, GTN_BF16, GTN_F16, GTN_S8, GTN_U4, GTN_U8}); }
 
 inline bool is_quantized(int32_t format) { return format == GTN_U4 || format == GTN_U8; }
 
@@ -263,10 +263,10 @@ inline Description small_description(Input& input) {
       const int32_t indexed = low_rank ? 0 : flag();
       const int64_t rows_a = indexed == 1 ? input.ConsumeIntegralInRange<int64_t>(0, 6) : rows;
       const int32_t format = any_format(input);
-      made.gemm = {sizeof made.gemm, format, matrix(input, from, rows_a, k, false),
-                   matrix(input, to, rows, n, true), input.ConsumeIntegralInRange<int32_t>(GTN_ACT_NONE, GTN_ACT_RELU),
+      made.gemm = {sizeof made.gemm, format, matrix(input, any_float_or_half(input), rows_a, k, false),
+                   matrix(input, any_float_or_half(input), rows, n, true), input.ConsumeIntegralInRange<int32_t>(GTN_ACT_NONE, GTN_ACT_RELU),
                    flag(), flag(), indexed, groups, low_rank ? input.ConsumeIntegralInRange<int64_t>(1, 9) : 0,
-                   low_rank ? any_float(input) : 0, low_rank ? 0.5f : 0.0f, any_group_size(input, format)};
+                   low_rank ? any_float_or_half(input) : 0, low_rank ? 0.5f : 0.0f, any_group_size(input, format)};
       if (format == GTN_S8 && !low_rank && input.ConsumeBool()) made.gemm.a.dtype = GTN_U8;
       break;
     }

@@ -168,7 +168,8 @@ TEST(Devices, SayWhatTheyServe) {
         int32_t claimed = 77;
         ASSERT_EQ(GTN_OK, gtn_device_supports(cpu.device, op, dtype, &claimed, &message)) << message.text;
         const bool half = op == GTN_OP_ATTENTION || op == GTN_OP_MERGE || op == GTN_OP_ROPE ||
-                          op == GTN_OP_SELECT || op == GTN_OP_ROUTE || op == GTN_OP_MIX || op == GTN_OP_GLU;
+                          op == GTN_OP_SELECT || op == GTN_OP_ROUTE || op == GTN_OP_MIX || op == GTN_OP_GLU ||
+                          op == GTN_OP_GEMM;
         const bool weights = dtype == GTN_S8 || dtype == GTN_U8 || dtype == GTN_U4;
         const bool served = dtype == GTN_F32 || dtype == GTN_BF16 || (weights && op == GTN_OP_GEMM) ||
                             (dtype == GTN_F16 && half);
@@ -971,7 +972,7 @@ TEST_F(Planning, OfProductsAreChecked) {
          d.out = tensor(GTN_F32, {0, INT64_MAX / 8});
          d.rank = 8;
        }},
-      {"desc.lora_dtype: is F16 (3), expected F32 or BF16", [](gtn_gemm_desc& d) { d.lora_dtype = GTN_F16; }},
+      {"desc.lora_dtype: is S8 (4), expected F32, BF16 or F16", [](gtn_gemm_desc& d) { d.lora_dtype = GTN_S8; }},
       {"desc.lora_dtype: is no dtype (0), expected", [](gtn_gemm_desc& d) { d.lora_dtype = 0; }},
       {"desc.lora_scale: is inf, expected a finite number", [](gtn_gemm_desc& d) { d.lora_scale = INFINITY; }},
   };
@@ -1060,8 +1061,8 @@ TEST_F(Planning, OfQuantizedRowsAreChecked) {
     void (*change)(gtn_gemm_desc&);
   };
   const Wrong wrongs[] = {
-      {"desc.a.dtype: is U8, expected F32 or BF16", [](gtn_gemm_desc& d) { d.format = GTN_F32; }},
-      {"desc.a.dtype: is S8, expected F32, BF16 or U8", [](gtn_gemm_desc& d) { d.a.dtype = GTN_S8; }},
+      {"desc.a.dtype: is U8, expected F32, BF16 or F16", [](gtn_gemm_desc& d) { d.format = GTN_F32; }},
+      {"desc.a.dtype: is S8, expected F32, BF16, F16 or U8", [](gtn_gemm_desc& d) { d.a.dtype = GTN_S8; }},
       {"desc.a.shape[0]: makes scales exceed", [](gtn_gemm_desc& d) { d.a = tensor(GTN_U8, {INT64_MAX / 4 + 1, 1}); }},
       {"desc.rank: is 2, expected 0 with a of U8", [](gtn_gemm_desc& d) { d.rank = 2, d.has_row_index = 0, d.out.shape[0] = 5; }},
   };

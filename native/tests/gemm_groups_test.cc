@@ -9,7 +9,7 @@
 namespace gatun::test {
 namespace {
 
-const int32_t kFormats[] = {GTN_F32, GTN_BF16, GTN_S8};
+const int32_t kFormats[] = {GTN_F32, GTN_BF16, GTN_F16, GTN_S8};
 const float kNan = std::numeric_limits<float>::quiet_NaN();
 constexpr float kSentinel = -7776.0f;  // exact in BF16 too
 
@@ -199,9 +199,9 @@ Case with_options(int64_t k, int64_t n, int32_t format, uint64_t i) {
   c.k = k;
   c.n = n;
   c.format = format;
-  c.a_dtype = i % 3 == 1 ? GTN_BF16 : GTN_F32;
-  c.w_dtype = i % 5 == 3 ? GTN_BF16 : GTN_F32;
-  c.out_dtype = i % 4 == 2 ? GTN_BF16 : GTN_F32;
+  c.a_dtype = i % 6 == 1 ? GTN_BF16 : i % 6 == 4 ? GTN_F16 : GTN_F32;
+  c.w_dtype = i % 5 == 3 ? GTN_BF16 : i % 5 == 2 ? GTN_F16 : GTN_F32;
+  c.out_dtype = i % 8 == 2 ? GTN_BF16 : i % 8 == 6 ? GTN_F16 : GTN_F32;
   c.activation = static_cast<int32_t>(i % 5);
   c.bias = i % 2 == 1;
   c.residual = i % 3 == 2;
@@ -538,6 +538,7 @@ void expect_low_rank(const OpenDevice& on, const std::string& device, const Case
         error += u * (std::fabs(value) + error);
       }
       if (c.out_dtype == GTN_BF16) error += 0x1p-8 * (std::fabs(value) + error);
+      if (c.out_dtype == GTN_F16) error += 0x1p-11 * (std::fabs(value) + error) + 0x1p-25;
       const double got = out.get(r * c.out_stride() + j);
       if (!(std::fabs(got - value) <= error) && reported++ < 3) {
         ADD_FAILURE() << device << " [" << r << ", " << j << "] is " << got << ", expected " << value << " within " << error
@@ -559,7 +560,7 @@ TEST_P(GemmGroupsTest, LowRank) {
         Case c = with_options(shape[0], shape[1], format, i);
         c.m = m;
         c.rank = rank;
-        c.lora_dtype = i % 2 == 0 ? GTN_F32 : GTN_BF16;
+        c.lora_dtype = i % 3 == 0 ? GTN_F32 : i % 3 == 1 ? GTN_BF16 : GTN_F16;
         c.scale = i % 5 == 0 ? -0.03125f : 0.7f;
         if (c.activation != GTN_ACT_RELU) c.activation = GTN_ACT_NONE;  // the others are gemm_test's
         const OpenDevice on(GetParam(), 1 + static_cast<int>(i++ % 3));

@@ -272,9 +272,9 @@ Case with_options(int64_t m, int64_t k, int64_t n, uint64_t index) {
   c.symmetric = index % 2 == 1;
   c.ready = index % 4 < 2;
   c.search = index % 8 == 3;
-  c.a_dtype = index % 3 == 1 ? GTN_BF16 : GTN_F32;
-  c.w_dtype = index % 7 == 3 ? GTN_BF16 : GTN_F32;
-  c.out_dtype = index % 4 == 2 ? GTN_BF16 : GTN_F32;
+  c.a_dtype = index % 6 == 1 ? GTN_BF16 : index % 6 == 4 ? GTN_F16 : GTN_F32;
+  c.w_dtype = index % 7 == 3 ? GTN_BF16 : index % 7 == 5 ? GTN_F16 : GTN_F32;
+  c.out_dtype = index % 8 == 2 ? GTN_BF16 : index % 8 == 6 ? GTN_F16 : GTN_F32;
   c.activation = index % 6 == 5 ? static_cast<int32_t>(1 + index / 6 % 4) : GTN_ACT_NONE;
   c.bias = index % 2 == 0;
   c.residual = index % 3 == 2;
@@ -473,7 +473,7 @@ TEST(GemmQuantized, RefusesWhatCannotBe) {
   refused("desc.quantize: is 1, expected 0 with F32");
   desc.quantize = 0;
   desc.format = 9;
-  refused("desc.format: is no dtype (9), expected F32, BF16, S8, U4 or U8");
+  refused("desc.format: is no dtype (9), expected F32, BF16, F16, S8, U4 or U8");
 
   gtn_quantized_desc quantized = {};
   quantized.size = sizeof quantized;

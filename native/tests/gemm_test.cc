@@ -29,7 +29,11 @@ struct Case {
   }
 };
 
-constexpr double kRoundoffBf16 = 0x1p-8;  // of 8 significant bits, to nearest
+// Of 24, 8 and 11 significant bits, to nearest.
+double roundoff(int32_t dtype) { return dtype == GTN_F32 ? kUnitRoundoffF32 : dtype == GTN_BF16 ? 0x1p-8 : 0x1p-11; }
+
+// Half a step of the smallest numbers, or what counts as zero.
+double smallest(int32_t dtype) { return dtype == GTN_F16 ? 0x1p-25 : 0x1p-133; }
 
 const float kNan = std::numeric_limits<float>::quiet_NaN();
 const float kInf = std::numeric_limits<float>::infinity();
@@ -108,7 +112,7 @@ Buffer run(const OpenDevice& on, const Case& c, const Operands& x, int64_t first
   device.size = sizeof device;
   EXPECT_EQ(GTN_OK, gtn_device_describe(on.device, &device, &message)) << message.text;
   const std::string level = std::string(device.name).substr(4);
-  const std::string kind = c.format == GTN_S8 ? "int8" : c.format == GTN_BF16 ? "bf16" : "f32";
+  const std::string kind = c.format == GTN_S8 ? "int8" : c.format == GTN_BF16 ? "bf16" : c.format == GTN_F16 ? "f16" : "f32";
   EXPECT_EQ("cpu." + level + ".gemm." + kind, info.kernel);
   EXPECT_EQ(2.0 * static_cast<double>(c.m) * static_cast<double>(c.n) * static_cast<double>(c.k), info.flops);
 
@@ -206,6 +210,8 @@ std::vector<Sums> products(const Case& c, const Operands& x) {
     float* column = w.data() + j * c.k;
     if (c.format == GTN_BF16) {
       for (int64_t p = 0; p < c.k; ++p) column[p] = from_bf16(to_bf16(column[p]));
+    } else if (c.format == GTN_F16) {
+      for (int64_t p = 0; p < c.k; ++p) column[p] = from_f16(to_f16(column[p]));
     } else if (c.format == GTN_S8) {
       float amax = 0;
       for (int64_t p = 0; p < c.k; ++p) amax = std::fmax(amax, std::fabs(column[p]));
@@ -286,7 +292,7 @@ void expect_close(const std::string& device, const Case& c, const Operands& x, c
         value += static_cast<double>(x.residual.get(r * stride + j));
         error += u * (std::fabs(value) + error);
       }
-      error += (c.out_dtype == GTN_F32 ? u : kRoundoffBf16) * (std::fabs(value) + error) + 0x1p-133;
+      error += roundoff(c.out_dtype) * (std::fabs(value) + error) + smallest(c.out_dtype);
       const double got = out.get(kGuard + r * stride + j);
       if (!(std::fabs(got - value) <= error) && reported++ < 3) {
         ADD_FAILURE() << device << " [" << r << ", " << j << "] is " << got << ", expected " << value << " within "
@@ -316,6 +322,7 @@ void expect_same_bits_as_reference(const std::string& device, const Case& c, con
       if (c.activation == GTN_ACT_RELU && value < 0) value = 0;
       if (c.residual) value += x.residual.get(r * stride + j);
       if (c.out_dtype == GTN_BF16) value = from_bf16(to_bf16(value));
+      if (c.out_dtype == GTN_F16) value = from_f16(to_f16(value));
       const float got = out.get(kGuard + r * stride + j);
       const bool same = std::isnan(value) ? std::isnan(got) : got == value;
       if (!same && reported++ < 3) {
@@ -335,7 +342,9 @@ void check(const OpenDevice& on, const std::string& device, const Case& c) {
   }
 }
 
-const int32_t kFormats[] = {GTN_F32, GTN_BF16, GTN_S8};
+const int32_t kFormats[] = {GTN_F32, GTN_BF16, GTN_F16, GTN_S8};
+
+const int32_t kFloats[] = {GTN_F32, GTN_BF16, GTN_F16};
 
 // Every option in turn, in a different rhythm each, so that a few dozen cases meet most pairs.
 Case with_options(int64_t m, int64_t k, int64_t n, int32_t format, uint64_t index) {
@@ -344,9 +353,9 @@ Case with_options(int64_t m, int64_t k, int64_t n, int32_t format, uint64_t inde
   c.k = k;
   c.n = n;
   c.format = format;
-  c.a_dtype = index % 3 == 1 ? GTN_BF16 : GTN_F32;
-  c.w_dtype = index % 7 == 3 ? GTN_BF16 : GTN_F32;
-  c.out_dtype = index % 4 == 2 ? GTN_BF16 : GTN_F32;
+  c.a_dtype = index % 6 == 1 ? GTN_BF16 : index % 6 == 4 ? GTN_F16 : GTN_F32;
+  c.w_dtype = index % 7 == 3 ? GTN_BF16 : index % 7 == 5 ? GTN_F16 : GTN_F32;
+  c.out_dtype = index % 8 == 2 ? GTN_BF16 : index % 8 == 6 ? GTN_F16 : GTN_F32;
   c.activation = static_cast<int32_t>(index % 5);
   c.bias = index % 2 == 1;
   c.residual = index % 3 == 2;
@@ -404,12 +413,12 @@ TEST_P(GemmTest, EveryActivationAndDtype) {
   const OpenDevice on(GetParam(), 2);
   for (int32_t format : kFormats) {
     for (int32_t activation = GTN_ACT_NONE; activation <= GTN_ACT_RELU; ++activation) {
-      for (int32_t dtypes = 0; dtypes < 8; ++dtypes) {
+      for (int32_t dtypes = 0; dtypes < 18; ++dtypes) {
         Case c = with_options(19, 29, 45, format, static_cast<uint64_t>(dtypes + 1));
         c.activation = activation;
-        c.a_dtype = dtypes & 1 ? GTN_BF16 : GTN_F32;
-        c.out_dtype = dtypes & 2 ? GTN_BF16 : GTN_F32;
-        c.residual = (dtypes & 4) != 0;
+        c.a_dtype = kFloats[dtypes % 3];
+        c.out_dtype = kFloats[dtypes / 3 % 3];
+        c.residual = dtypes >= 9;
         c.bias = true;
         check(on, GetParam(), c);
       }
@@ -507,7 +516,7 @@ TEST_P(GemmTest, ManyRows) {
 
 TEST_P(GemmTest, SpecialValuesStayInTheirRowsAndColumns) {
   const OpenDevice on(GetParam());
-  for (int32_t format : {GTN_F32, GTN_BF16}) {
+  for (int32_t format : kFloats) {
     for (int32_t activation : {GTN_ACT_NONE, GTN_ACT_GELU_ERF, GTN_ACT_GELU_TANH, GTN_ACT_SILU, GTN_ACT_RELU}) {
       Case c = with_options(15, 21, 35, format, 3);
       c.a_dtype = c.w_dtype = GTN_F32;
@@ -573,7 +582,7 @@ TEST_P(GemmTest, ExtremeMagnitudes) {
 TEST_P(GemmTest, QuantizerCorners) {
   const OpenDevice on(GetParam());
   for (int64_t k : {1, 2, 3, 7, 8, 15, 16, 17, 33, 100}) {
-    for (int32_t a_dtype : {GTN_F32, GTN_BF16}) {
+    for (int32_t a_dtype : kFloats) {
       Case c;
       c.format = GTN_S8;
       c.a_dtype = a_dtype;
@@ -660,11 +669,40 @@ TEST_P(GemmTest, Bf16UnitIsThatOfTheLevel) {
   }
 }
 
+// What F16 has that others have not: subnormal weights count, in every step of the smallest; from 65520 on they are infinite.
+// Activations stay as they are, beyond the range of F16 too.
+TEST_P(GemmTest, HalvesOfEveryMagnitude) {
+  const OpenDevice on(GetParam());
+  for (int32_t w_dtype : {GTN_F32, GTN_F16}) {
+    for (int64_t rows : {1, 3, 30}) {
+      Case c;
+      c.format = GTN_F16;
+      c.w_dtype = w_dtype;
+      c.m = rows;
+      c.k = 1;
+      c.n = 1024 + 4;
+      Operands x(c);
+      x.a.fill(0x1p20f);
+      for (int64_t j = 0; j < 1024; ++j) x.w.set(j, static_cast<float>(j) * (j % 2 == 0 ? 0x1p-24f : -0x1p-24f));
+      const float large[] = {65504.0f, w_dtype == GTN_F32 ? 65519.0f : 65504.0f, 65520.0f, -kInf};
+      for (int64_t j = 0; j < 4; ++j) x.w.set(1024 + j, large[j]);
+      const Buffer out = run(on, c, x);
+      for (int64_t r = 0; r < rows; ++r) {
+        for (int64_t j = 0; j < 1024; ++j) {
+          ASSERT_EQ(static_cast<float>(j % 2 == 0 ? j : -j) * 0x1p-4f, out.get(kGuard + r * c.n + j)) << GetParam() << " " << j;
+        }
+        const float expected[] = {65504.0f * 0x1p20f, 65504.0f * 0x1p20f, kInf, -kInf};
+        for (int64_t j = 0; j < 4; ++j) EXPECT_EQ(expected[j], out.get(kGuard + r * c.n + 1024 + j)) << GetParam() << " " << j;
+      }
+    }
+  }
+}
+
 // A row that cannot be quantized is NaN through bias, every activation and the residual.
 TEST_P(GemmTest, QuantizedNanSurvivesTheEpilogue) {
   const OpenDevice on(GetParam());
   for (int32_t activation = GTN_ACT_NONE; activation <= GTN_ACT_RELU; ++activation) {
-    for (int32_t out_dtype : {GTN_F32, GTN_BF16}) {
+    for (int32_t out_dtype : kFloats) {
       Case c;
       c.format = GTN_S8;
       c.m = 3;
@@ -787,7 +825,7 @@ TEST_P(GemmTest, WeightsInfo) {
     EXPECT_EQ(format, info.format);
     EXPECT_EQ(c.k, info.k);
     EXPECT_EQ(c.n, info.n);
-    const int64_t element = format == GTN_S8 ? 1 : format == GTN_BF16 ? 2 : 4;
+    const int64_t element = format == GTN_S8 ? 1 : format == GTN_F32 ? 4 : 2;
     EXPECT_GE(info.bytes, c.k * c.n * element);
     EXPECT_LE(info.bytes, (c.k + 64) * (c.n + 32) * element + 2048);
     EXPECT_EQ(GTN_OK, gtn_weights_close(weights, &message)) << message.text;

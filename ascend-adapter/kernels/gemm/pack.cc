@@ -81,6 +81,7 @@ gtn_status gemm_weights_pack(Device& device, const gtn_weights_desc& desc, const
     return fail(message, GTN_UNSUPPORTED, "format: is %d, this backend has products of BF16 (%d) and S8 (%d) weights",
                 desc.format, GTN_BF16, GTN_S8);
   }
+  if (desc.source.dtype == GTN_F16) return fail(message, GTN_UNSUPPORTED, "source: is F16, this backend packs F32 and BF16");
   if (desc.source.rank != 2) return fail(message, GTN_UNSUPPORTED, "source: has groups, this backend has no grouped products");
   const int64_t k = desc.source.shape[0], n = desc.source.shape[1];
   std::unique_ptr<Weights> packed(new (std::nothrow) Weights{device.index, desc.format, k, n, nullptr});

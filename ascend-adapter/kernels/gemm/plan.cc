@@ -94,6 +94,7 @@ const char* missing(const gtn_gemm_desc& desc) {
   if (desc.groups != 0) return "groups: this backend has no grouped products";
   if (desc.has_row_index != 0) return "has_row_index: this backend takes no rows by number";
   if (desc.rank != 0) return "rank: this backend adds no low-rank products";
+  if (desc.a.dtype == GTN_F16 || desc.out.dtype == GTN_F16) return "a or out: is F16, this backend takes and gives F32 and BF16";
   if (desc.a.dtype == GTN_U8) return "a: is U8, this backend takes no rows that come quantized";
   return nullptr;
 }

@@ -273,10 +273,10 @@ enum { GTN_QUANTIZE_NEAREST = 0, GTN_QUANTIZE_SEARCH = 1 };
 
 typedef struct gtn_weights_desc {
   uint32_t size;
-  int32_t format;         /* GTN_F32; GTN_BF16; GTN_S8: one scale of amax/127 per output channel, round to nearest even; GTN_U4 or
-                             GTN_U8 */
-  gtn_tensor_desc source; /* [k, n], or [groups, k, n] for grouped products, GTN_F32 or GTN_BF16, any strides: a transposed
-                             [n, k] matrix has strides {1, k} */
+  int32_t format;         /* GTN_F32; GTN_BF16; GTN_F16: from 65520 on weights become infinite; GTN_S8: one scale of amax/127 per
+                             output channel, round to nearest even; GTN_U4 or GTN_U8 */
+  gtn_tensor_desc source; /* [k, n], or [groups, k, n] for grouped products, GTN_F32, GTN_BF16 or GTN_F16, any strides: a
+                             transposed [n, k] matrix has strides {1, k} */
   int64_t group_size;     /* GTN_U4 and GTN_U8: 32, 64 or 128; else 0 */
   int32_t symmetric;      /* GTN_U4 and GTN_U8: 1 for zero points of 8 and 128; else 0 */
   int32_t quantize;       /* GTN_U4 and GTN_U8: GTN_QUANTIZE_*; else 0 */
@@ -301,7 +301,7 @@ typedef struct gtn_weights_info {
 } gtn_weights_info;
 
 /* Packs a weight matrix once, in the device's own layout; `source` is host memory, and free for reuse on return. A weight
- * that is not finite is kept by GTN_F32 and GTN_BF16 and is GTN_INVALID_ARGUMENT with the others. */
+ * that is not finite is kept by GTN_F32, GTN_BF16 and GTN_F16 and is GTN_INVALID_ARGUMENT with the others. */
 GTN_API gtn_status gtn_weights_pack(gtn_device device, const gtn_weights_desc* desc, const void* source,
                                     gtn_weights* weights, gtn_message* message);
 
@@ -342,6 +342,8 @@ GTN_API gtn_status gtn_plan_close(gtn_plan plan, gtn_message* message);
  * (Hu et al. 2021, LoRA); both products are FP32, of the elements of a as they are, whatever the format of the weights.
  *
  * format GTN_F32: FP32 throughout. format GTN_BF16: a is rounded to BF16 (ties to even), products and sums are FP32.
+ * format GTN_F16: a stays as it is, or is rounded to F16 (ties to even, from 65520 on to infinity) where a device multiplies
+ * F16 alone; products and sums are FP32, and weights below 2^-14 are numbers like any other.
  * format GTN_S8: each row of a is quantized to 8 bits without sign: lo = min(0, min x), hi = max(0, max x),
  * s = (hi - lo) / 255 in FP32, z = rint(-lo / s), q = clamp(rint(x / s) + z, 0, 255), ties to even; s = 0 gives q = z = 0;
  * a row with a NaN, an infinity or a range that overflows gives a row of NaN. The sums are exact in 32 bits, which limits k
@@ -350,17 +352,17 @@ GTN_API gtn_status gtn_plan_close(gtn_plan plan, gtn_message* message);
  * GTN_F32, with the weights that the integers stand for. */
 typedef struct gtn_gemm_desc {
   uint32_t size;
-  int32_t format;      /* GTN_F32, GTN_BF16, GTN_S8, GTN_U4, GTN_U8: the format of the packed weights it will run with */
-  gtn_tensor_desc a;   /* [m, k], GTN_F32 or GTN_BF16, or GTN_U8 with format GTN_S8 and rank 0; unit stride in k; m is the
-                          largest number of rows */
-  gtn_tensor_desc out; /* [m, n], GTN_F32 or GTN_BF16, unit stride in n */
+  int32_t format;      /* GTN_F32, GTN_BF16, GTN_F16, GTN_S8, GTN_U4, GTN_U8: the format of the packed weights it will run with */
+  gtn_tensor_desc a;   /* [m, k], GTN_F32, GTN_BF16 or GTN_F16, or GTN_U8 with format GTN_S8 and rank 0; unit stride in k; m is
+                          the largest number of rows */
+  gtn_tensor_desc out; /* [m, n], GTN_F32, GTN_BF16 or GTN_F16, unit stride in n */
   int32_t activation;  /* GTN_ACT_* */
   int32_t has_bias;    /* 1: bias, FP32 [n] */
   int32_t has_residual; /* 1: residual, laid out and typed as out */
   int32_t has_row_index; /* 1: rows of a are taken by number; a may have another m than out */
   int64_t groups;       /* 0: one matrix of weights; else as many, 1 or more */
   int64_t rank;         /* 0: none; else that of the low-rank product, 1 to 1024; not with groups or row_index */
-  int32_t lora_dtype;   /* rank > 0: GTN_F32 or GTN_BF16, of both; else 0 */
+  int32_t lora_dtype;   /* rank > 0: GTN_F32, GTN_BF16 or GTN_F16, of both; else 0 */
   float lora_scale;     /* rank > 0: finite; else 0 */
   int64_t group_size;   /* GTN_U4 and GTN_U8: 32, 64 or 128, that of the weights; else 0 */
 } gtn_gemm_desc;

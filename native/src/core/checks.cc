@@ -238,6 +238,7 @@ gtn_status check_format(gtn_message* message, int32_t format, int64_t group_size
   switch (format) {
     case GTN_F32:
     case GTN_BF16:
+    case GTN_F16:
     case GTN_S8:
       if (group_size == 0) return GTN_OK;
       return fail(message, GTN_INVALID_ARGUMENT, "desc.group_size: is %lld, expected 0 with %s",
@@ -248,7 +249,7 @@ gtn_status check_format(gtn_message* message, int32_t format, int64_t group_size
       return fail(message, GTN_INVALID_ARGUMENT, "desc.group_size: is %lld, expected 32, 64 or 128 with %s",
                   static_cast<long long>(group_size), dtype_name(format));
     default:
-      return fail(message, GTN_INVALID_ARGUMENT, "desc.format: is %s (%d), expected F32, BF16, S8, U4 or U8",
+      return fail(message, GTN_INVALID_ARGUMENT, "desc.format: is %s (%d), expected F32, BF16, F16, S8, U4 or U8",
                   dtype_name(format), format);
   }
 }

@@ -544,7 +544,7 @@ gtn_status gtn_weights_pack(gtn_device device, const gtn_weights_desc* desc, con
   GATUN_CHECK(take(message, "desc", desc, &checked));
   GATUN_CHECK(check_format(message, checked.format, checked.group_size));
   GATUN_CHECK(check_quantize(message, checked));
-  GATUN_CHECK(check_tensor(message, "desc.source", checked.source, kFloats, 2, 3, false, false));
+  GATUN_CHECK(check_tensor(message, "desc.source", checked.source, kFloatsAndHalf, 2, 3, false, false));
   const int row = checked.source.rank - 2;
   const int64_t k = checked.source.shape[row], n = checked.source.shape[row + 1];
   if (checked.source.rank == 3) GATUN_CHECK(check_at_least(message, "desc.source.shape[0]", checked.source.shape[0], 1));

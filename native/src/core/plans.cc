@@ -47,8 +47,8 @@ gtn_status check_low_rank(gtn_message* message, const gtn_gemm_desc& desc) {
     return fail(message, GTN_INVALID_ARGUMENT, "desc.rank: is %lld, expected 0 with %s", static_cast<long long>(desc.rank),
                 desc.groups > 0 ? "groups" : "row_index");
   }
-  if (desc.lora_dtype != GTN_F32 && desc.lora_dtype != GTN_BF16) {
-    return fail(message, GTN_INVALID_ARGUMENT, "desc.lora_dtype: is %s (%d), expected F32 or BF16",
+  if (desc.lora_dtype != GTN_F32 && desc.lora_dtype != GTN_BF16 && desc.lora_dtype != GTN_F16) {
+    return fail(message, GTN_INVALID_ARGUMENT, "desc.lora_dtype: is %s (%d), expected F32, BF16 or F16",
                 dtype_name(desc.lora_dtype), desc.lora_dtype);
   }
   GATUN_CHECK(check_finite(message, "desc.lora_scale", desc.lora_scale));
@@ -59,9 +59,9 @@ gtn_status check_low_rank(gtn_message* message, const gtn_gemm_desc& desc) {
 gtn_status check(gtn_message* message, const gtn_gemm_desc& desc) {
   GATUN_CHECK(check_format(message, desc.format, desc.group_size));
   const uint32_t quantized = desc.format == GTN_S8 ? 1u << GTN_U8 : 0;
-  GATUN_CHECK(check_tensor(message, "desc.a", desc.a, kFloats | quantized, 2, 2, true, false));
+  GATUN_CHECK(check_tensor(message, "desc.a", desc.a, kFloatsAndHalf | quantized, 2, 2, true, false));
   if (quantized != 0) GATUN_CHECK(check_array(message, "desc.a.shape[0]", "scales", 4, {desc.a.shape[0]}));
-  GATUN_CHECK(check_matrix(message, "desc.out", desc.out, true));
+  GATUN_CHECK(check_tensor(message, "desc.out", desc.out, kFloatsAndHalf, 2, 2, true, true));
   GATUN_CHECK(check_flag(message, "desc.has_row_index", desc.has_row_index));
   if (!desc.has_row_index) GATUN_CHECK(check_size(message, "desc.out", desc.out, 0, "a's", desc.a.shape[0]));
   // 255 * 127 * k must fit 31 bits.

@@ -1,7 +1,7 @@
 // From sums to `out`: dequantize, low-rank product, bias, activation, residual, rounding to the dtype of `out`; one tile
 // at a time, while its sums are in the L1 cache. In order, each operation rounded to FP32:
 //   S8 only:  x = float(sum - z * column sum) * (row scale * column scale), the difference exact in 32 bits
-//   x = x + low-rank product;  x = x + bias;  x = activation(x);  x = x + residual;  out = x, rounded once more if BF16
+//   x = x + low-rank product;  x = x + bias;  x = activation(x);  x = x + residual;  out = x, rounded once more if it has 16 bits
 // No multiply-add is contracted here, so an S8 product without activation has the same bits at every level.
 #pragma once
 
@@ -83,9 +83,13 @@ void finish(const GemmRun& run, const void* sums, const float* low_rank, int64_t
   }
 }
 
+template <bool kInt8>
+Finish finish_of(int32_t out_dtype) {
+  return out_dtype == GTN_F32 ? finish<kInt8, float> : out_dtype == GTN_BF16 ? finish<kInt8, bf16> : finish<kInt8, f16>;
+}
+
 Finish find_finish(const GemmRun& run) {
-  if (run.format == GTN_S8) return run.out_dtype == GTN_F32 ? finish<true, float> : finish<true, bf16>;
-  return run.out_dtype == GTN_F32 ? finish<false, float> : finish<false, bf16>;
+  return run.format == GTN_S8 ? finish_of<true>(run.out_dtype) : finish_of<false>(run.out_dtype);
 }
 
 }  // namespace

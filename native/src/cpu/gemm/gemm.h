@@ -1,8 +1,8 @@
 // GEMM: out[m, n] = activation(a[m, k] * w[k, n] + low-rank product + bias[n]) + residual[m, n], with weights packed once.
 //
 // A run has two steps. First the rows of `a` are prepared where the microkernels cannot read them as they are:
-// quantized (S8), rounded to BF16 (and widened, where the level has no BF16 products), widened (BF16 elements in an
-// F32 product), copied out of a stride that caches dislike, or gathered by number; and the rows of a low-rank product
+// quantized (S8), rounded to BF16 (and widened, where the level has no BF16 products), widened (elements of 16 bits in an
+// F32 or F16 product), copied out of a stride that caches dislike, or gathered by number; and the rows of a low-rank product
 // are projected. Then a grid of blocks of `out`, rows by panels of packed weights, is computed, each block by one call
 // of one worker. A level owns both steps and the layout between them, so one with other units (tiles, say) replaces
 // all three and nothing else.
@@ -23,6 +23,7 @@ namespace gatun::cpu {
 // the last is filled up with zeros. Within a panel:
 //   F32   [k][panel]
 //   BF16  [k / 2][panel][2]: the two lie in one 32-bit lane, which a shift and a mask widen (and vdpbf16ps reads)
+//   F16   [k][panel]: a vector of them is widened as it is loaded
 //   S8    [k / group][panel][group]: group is what one multiply-add instruction sums
 // with k filled up with zeros to a whole group. Panels start at 64-byte boundaries.
 //   U4, U8  for each quantization group of k its scales, FP32 [panel], then its integers, [lanes][panel] of 32 bits with 8 or
@@ -76,7 +77,7 @@ struct GemmRun {
   const int32_t* column_sums;   // S8
   int64_t group_size;           // U4, U8: elements of k with a scale and a zero point of their own
   int64_t zeros_at;             // U4, U8: where in a panel its zero points begin; 0: all are the format's own
-  const void* rows;             // F32, U4, U8: float; else as GemmLayout says
+  const void* rows;             // F32, F16, U4, U8: float; else as GemmLayout says
   int64_t row_stride;           // elements
   const float* row_scales;      // S8
   const int32_t* row_zeros;     // S8

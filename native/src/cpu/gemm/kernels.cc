@@ -1,4 +1,4 @@
-// GEMM with packed weights, one block of `out` at a time: FP32, BF16 and INT8 (u8 rows by s8 weights), and FP32 rows by
+// GEMM with packed weights, one block of `out` at a time: FP32, BF16, F16 and INT8 (u8 rows by s8 weights), and FP32 rows by
 // weights of 4 and 8 bits, with a fused epilogue.
 //
 // A block of r rows and c columns does r * c * k multiply-adds; it reads r * k elements of rows and c * k weights and
@@ -239,6 +239,8 @@ void compute(const GemmRun& run, const GemmBlock& block, void* scratch) {
     compute_block<FormatF32>(run, block, scratch);
   } else if (run.format == GTN_BF16) {
     compute_block<FormatBf16>(run, block, scratch);
+  } else if (run.format == GTN_F16) {
+    compute_block<FormatF16>(run, block, scratch);
   } else if (run.format == GTN_S8) {
     compute_block<FormatS8>(run, block, scratch);
   } else if (run.format == GTN_U4) {
@@ -257,6 +259,7 @@ int64_t sums_bytes(int64_t k, int64_t rows, int64_t panels) {
 int64_t scratch_bytes(int32_t format, int64_t k, int64_t rows, int64_t panels, int64_t rank) {
   const int64_t bytes = format == GTN_F32    ? sums_bytes<FormatF32>(k, rows, panels)
                         : format == GTN_BF16 ? sums_bytes<FormatBf16>(k, rows, panels)
+                        : format == GTN_F16  ? sums_bytes<FormatF16>(k, rows, panels)
                         : format == GTN_S8   ? sums_bytes<FormatS8>(k, rows, panels)
                                              : sums_bytes<FormatQuantized<4>>(k, rows, panels);
   const int64_t finishing = bytes + low_rank_elements(rank) * static_cast<int64_t>(sizeof(float));

@@ -60,14 +60,18 @@ void project_rows(const GemmProjection& projection, int64_t first, int64_t count
   for (int64_t i = 0; i < count * kPanel; i += lanes) store(d, hn::Mul(load(d, to + i), scale), to + i);
 }
 
+template <typename A>
+void project_rows(const GemmProjection& projection, int64_t first, int64_t count, int64_t panel, float* scratch) {
+  if (projection.lora_dtype == GTN_F32) return project_rows<A, float>(projection, first, count, panel, scratch);
+  if (projection.lora_dtype == GTN_BF16) return project_rows<A, bf16>(projection, first, count, panel, scratch);
+  project_rows<A, f16>(projection, first, count, panel, scratch);
+}
+
 void project(const GemmProjection& projection, int64_t first, int64_t count, int64_t panel, void* memory) {
   float* scratch = static_cast<float*>(memory);
-  if (projection.a_dtype == GTN_F32) {
-    if (projection.lora_dtype == GTN_F32) return project_rows<float, float>(projection, first, count, panel, scratch);
-    return project_rows<float, bf16>(projection, first, count, panel, scratch);
-  }
-  if (projection.lora_dtype == GTN_F32) return project_rows<bf16, float>(projection, first, count, panel, scratch);
-  project_rows<bf16, bf16>(projection, first, count, panel, scratch);
+  if (projection.a_dtype == GTN_F32) return project_rows<float>(projection, first, count, panel, scratch);
+  if (projection.a_dtype == GTN_BF16) return project_rows<bf16>(projection, first, count, panel, scratch);
+  project_rows<f16>(projection, first, count, panel, scratch);
 }
 
 constexpr int64_t kProjectionBytes = kProjectionDepth * (kPanel + kRowTile) * static_cast<int64_t>(sizeof(float));
@@ -77,8 +81,10 @@ HWY_NOINLINE void widen_lora_b(const GemmRun& run, int64_t column, float* to) {
   const int64_t columns = run.n - column < kPanel ? run.n - column : kPanel;
   if (run.lora_dtype == GTN_F32) {
     widen_panel(static_cast<const float*>(run.lora_b) + column, run.n, run.rank, columns, to);
-  } else {
+  } else if (run.lora_dtype == GTN_BF16) {
     widen_panel(static_cast<const bf16*>(run.lora_b) + column, run.n, run.rank, columns, to);
+  } else {
+    widen_panel(static_cast<const f16*>(run.lora_b) + column, run.n, run.rank, columns, to);
   }
 }
 

@@ -109,6 +109,18 @@ struct FormatF32 {
   static HWY_INLINE V multiply_add(V row, V weights, V sum) { return hn::MulAdd(row, weights, sum); }
 };
 
+// F16, widened as it is loaded, subnormal numbers too: FP32 products of FP32 rows, with half the bytes of weights. What an
+// instruction that sums in F16 would save in time it would lose in precision.
+struct FormatF16 : FormatF32 {
+  using Weight = f16;
+  static constexpr int kElementBytes = 2;
+
+  template <int kPart>
+  static HWY_INLINE V load_weights(const f16* from) {
+    return load(F32(), from);
+  }
+};
+
 // BF16. vdpbf16ps multiplies a pair of rows' elements by one of weights: sum + upper * upper, then + lower * lower,
 // each rounded to nearest even, with denormals of operands and sums taken and given as zeros. bfdot of Arm adds the two
 // products first and then the sum, each rounded to odd, with denormals as zeros too. Without either weights are widened

@@ -38,6 +38,13 @@ void pack_bf16(const Source& source, int64_t k, int64_t panel, int64_t first, in
   }
 }
 
+void pack_f16(const Source& source, int64_t k, int64_t panel, int64_t first, int64_t columns, uint16_t* to) {
+  for (int64_t p = 0; p < k; ++p, to += panel) {
+    for (int64_t c = 0; c < columns; ++c) to[c] = to_f16(source.at(p, first + c));
+    for (int64_t c = columns; c < panel; ++c) to[c] = 0;
+  }
+}
+
 // False when a weight is not finite.
 bool pack_s8(const Source& source, int64_t k, int64_t panel, int64_t group, int64_t first, int64_t columns, int8_t* to,
              float* scales, int32_t* sums) {
@@ -143,7 +150,7 @@ gtn_status gemm_weights_pack(const Device& device, const gtn_weights_desc& desc,
   const int64_t matrices = desc.source.rank == 3 ? desc.source.shape[0] : 1;
   const int64_t k = desc.source.shape[row], n = desc.source.shape[row + 1];
   const int64_t group = desc.format == GTN_S8 ? layout.int8_group : desc.format == GTN_BF16 ? 2 : 1;
-  const int64_t element = desc.format == GTN_S8 ? 1 : desc.format == GTN_BF16 ? 2 : 4;
+  const int64_t element = desc.format == GTN_S8 ? 1 : desc.format == GTN_F32 ? 4 : 2;
   int64_t panel_bytes, all_panels, bytes;
   const int64_t panels = (n + layout.panel - 1) / layout.panel;
   if (k > INT64_MAX / 4 || __builtin_mul_overflow(round_up(k, group) * element, layout.panel, &panel_bytes) ||
@@ -183,6 +190,8 @@ gtn_status gemm_weights_pack(const Device& device, const gtn_weights_desc& desc,
         pack_f32(from, k, layout.panel, first, here, reinterpret_cast<float*>(to));
       } else if (desc.format == GTN_BF16) {
         pack_bf16(from, k, layout.panel, first, here, reinterpret_cast<uint16_t*>(to));
+      } else if (desc.format == GTN_F16) {
+        pack_f16(from, k, layout.panel, first, here, reinterpret_cast<uint16_t*>(to));
       } else if (!pack_s8(from, k, layout.panel, group, first, here, reinterpret_cast<int8_t*>(to),
                           scales + p * layout.panel, sums + p * layout.panel)) {
         finite.store(false, std::memory_order_relaxed);

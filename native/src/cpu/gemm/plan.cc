@@ -27,6 +27,8 @@ const char* format_name(int32_t format) {
       return "f32";
     case GTN_BF16:
       return "bf16";
+    case GTN_F16:
+      return "f16";
     case GTN_S8:
       return "int8";
     case GTN_U4:
@@ -48,7 +50,7 @@ class GemmPlan final : public Plan {
   GemmPlan(const Device& device, const gtn_gemm_desc& desc) : device_(device), kernels_(*device.level->kernels->gemm) {
     format_ = desc.format;
     a_dtype_ = desc.a.dtype;
-    a_bytes_ = a_dtype_ == GTN_F32 ? 4 : a_dtype_ == GTN_BF16 ? 2 : 1;
+    a_bytes_ = a_dtype_ == GTN_F32 ? 4 : a_dtype_ == GTN_U8 ? 1 : 2;
     out_dtype_ = desc.out.dtype;
     activation_ = desc.activation;
     m_ = desc.out.shape[0];
@@ -72,7 +74,7 @@ class GemmPlan final : public Plan {
     const bool pairs = a_dtype_ == GTN_BF16 && element_ == 2 && k_ % 2 == 0;
     // And one of quantized rows that is no multiple of what an instruction sums leaves a part of that.
     const bool bytes = a_dtype_ == GTN_U8 && kernels_.layout.int8_rows_are_u8 && k_ % kernels_.layout.int8_group == 0;
-    const bool floats = format_ == GTN_F32 || is_quantized(format_);
+    const bool floats = format_ == GTN_F32 || format_ == GTN_F16 || is_quantized(format_);
     same_type_ = (floats ? a_dtype_ == GTN_F32 : format_ == GTN_BF16 ? pairs : bytes) && !indexed_;
     as_they_are_ = same_type_ && spreads_rows(a_stride_ % 4096 * element_, kernels_.layout.row_tile);
   }
@@ -85,8 +87,8 @@ class GemmPlan final : public Plan {
     const double groups_k = real(is_quantized(format_) ? ceil_div(k_, desc.group_size) : 0);
     const double weight_bytes = format_ == GTN_U4                        ? 0.5
                                 : format_ == GTN_S8 || format_ == GTN_U8 ? 1
-                                : format_ == GTN_BF16                    ? 2
-                                                                         : 4;
+                                : format_ == GTN_F32                     ? 4
+                                                                         : 2;
     const double lora_bytes = lora_dtype_ == GTN_F32 ? 4 : 2;
     // A row reads one matrix and one row of `a`, so of more than there are rows some are not read.
     const double matrices = groups_ == 0 ? 1 : real(groups_ < m_ ? groups_ : m_);

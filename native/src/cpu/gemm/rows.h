@@ -84,8 +84,10 @@ void prepare(const GemmRows& rows, int64_t first, int64_t count) {
     prepare_quantized_rows(rows, first, count);
   } else if (rows.a_dtype == GTN_F32) {
     prepare_rows<float>(rows, first, count);
-  } else {
+  } else if (rows.a_dtype == GTN_BF16) {
     prepare_rows<bf16>(rows, first, count);
+  } else {
+    prepare_rows<f16>(rows, first, count);
   }
 }
 

@@ -15,6 +15,15 @@ final class Arguments {
         floats(name, spec);
     }
 
+    /** At plan time: a matrix of FP32, BF16 or F16 with unit stride in the last dimension. */
+    static void floatMatrix(String name, TensorSpec spec) {
+        if (spec.rank() != 2) {
+            throw wrong(name, spec, "a matrix");
+        }
+        type(name, spec, DType.F32, DType.BF16, DType.F16);
+        unitStride(name, spec);
+    }
+
     /** At plan time: FP32 or BF16 with unit stride in the last dimension. */
     static void floats(String name, TensorSpec spec) {
         type(name, spec, DType.F32, DType.BF16);

@@ -17,6 +17,8 @@ import org.jspecify.annotations.Nullable;
  * <ul>
  *   <li>{@link DType#F32}: FP32 throughout.
  *   <li>{@link DType#BF16}: {@code a} is rounded to BF16, ties to even; products and sums are FP32.
+ *   <li>{@link DType#F16}: only the weights are rounded; {@code a} stays as it is, or is rounded to F16 too, from 65520 on to
+ *       infinity, where a device multiplies F16 alone. Products and sums are FP32, and subnormal weights count.
  *   <li>{@link DType#S8}: each row of {@code a} is quantized to 8 bits without sign: {@code lo = min(0, min x)},
  *       {@code hi = max(0, max x)}, {@code s = (hi - lo) / 255}, {@code z = rint(-lo / s)},
  *       {@code q = clamp(rint(x / s) + z, 0, 255)}. The sums are exact, which limits k to 66311; the epilogue is FP32.
@@ -60,7 +62,7 @@ public final class Gemm {
     /**
      * Describes a plain multiplication.
      *
-     * @param format the format of the weights: F32, BF16 or S8
+     * @param format the format of the weights: F32, BF16, F16 or S8
      * @return the description
      * @throws IllegalArgumentException if the format is another one
      */
@@ -138,7 +140,7 @@ public final class Gemm {
      * weights; the matrices come with each run. Not with groups or an index of rows.
      *
      * @param rank 1 to 1024
-     * @param dtype of both matrices: F32 or BF16
+     * @param dtype of both matrices: F32, BF16 or F16
      * @param scale a finite number
      * @return a description with this product, in place of an earlier one
      * @throws IllegalArgumentException if an argument is none of these
@@ -147,8 +149,8 @@ public final class Gemm {
         if (rank < 1 || rank > MAX_RANK) {
             throw new IllegalArgumentException("rank: " + rank + ", expected 1 to " + MAX_RANK);
         }
-        if (dtype != DType.F32 && dtype != DType.BF16) {
-            throw new IllegalArgumentException("dtype: " + dtype + ", expected F32 or BF16");
+        if (dtype != DType.F32 && dtype != DType.BF16 && dtype != DType.F16) {
+            throw new IllegalArgumentException("dtype: " + dtype + ", expected F32, BF16 or F16");
         }
         Arguments.finite("scale", scale);
         return new Gemm(format, bias, residual, activation, groups, rowIndex, new LowRank(rank, dtype, scale));
@@ -158,9 +160,9 @@ public final class Gemm {
      * Makes a plan.
      *
      * @param device where it will run
-     * @param a F32 or BF16 {@code [m, k]}, or U8 where the format is S8 and there is no low rank, unit stride in k; m is
+     * @param a F32, BF16 or F16 {@code [m, k]}, or U8 where the format is S8 and there is no low rank, unit stride in k; m is
      *     the most rows that a run may have
-     * @param out F32 or BF16 {@code [m, n]}, unit stride in n; with an index of rows its m is one of its own
+     * @param out F32, BF16 or F16 {@code [m, n]}, unit stride in n; with an index of rows its m is one of its own
      * @return the plan
      * @throws IllegalArgumentException if a spec is none of these, or a low rank comes with groups or an index of rows
      * @throws IllegalStateException if the device is closed
@@ -172,9 +174,9 @@ public final class Gemm {
             Arguments.rank("a", a, 2, "a matrix");
             Arguments.unitStride("a", a);
         } else {
-            Arguments.matrix("a", a);
+            Arguments.floatMatrix("a", a);
         }
-        Arguments.matrix("out", out);
+        Arguments.floatMatrix("out", out);
         if (lowRank != null && (groups > 0 || rowIndex)) {
             throw new IllegalArgumentException("lowRank: " + lowRank.rank + ", expected none with "
                     + (groups > 0 ? "groups" : "an index of rows"));

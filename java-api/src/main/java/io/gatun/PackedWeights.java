@@ -44,9 +44,9 @@ public final class PackedWeights implements AutoCloseable {
      * Packs a matrix, or several for a grouped product. The source is free for reuse on return.
      *
      * @param device where it will be used
-     * @param format {@link DType#F32}; {@link DType#BF16}, rounded to nearest even; or {@link DType#S8}, with one scale
+     * @param format {@link DType#F32}; {@link DType#BF16} or {@link DType#F16}, rounded to nearest even; or {@link DType#S8}, with one scale
      *     of amax / 127 for each of the n output channels, rounded to nearest even
-     * @param source the weights, F32 or BF16 {@code [k, n]}, or {@code [groups, k, n]} with 1 group or more, with any
+     * @param source the weights, F32, BF16 or F16 {@code [k, n]}, or {@code [groups, k, n]} with 1 group or more, with any
      *     strides: transpose an {@code [n, k]} matrix with {@link Tensor#transpose}
      * @return the packed weights
      * @throws IllegalArgumentException if format or source is none of these, or a weight is not finite and the format
@@ -85,9 +85,7 @@ public final class PackedWeights implements AutoCloseable {
         if (row == 1 && spec.size(0) == 0) {
             throw Arguments.wrong("source", spec, "1 group or more");
         }
-        if (spec.dtype() != DType.F32 && spec.dtype() != DType.BF16) {
-            throw Arguments.wrong("source", spec, "F32 or BF16");
-        }
+        Arguments.type("source", spec, DType.F32, DType.BF16, DType.F16);
         Arguments.onHost("source", source);
         return make(device, format, (arena, weights, message) -> {
             MemorySegment desc = gtn_weights_desc.allocate(arena);
@@ -201,7 +199,7 @@ public final class PackedWeights implements AutoCloseable {
     /**
      * Returns the format.
      *
-     * @return F32, BF16, S8, or U8 for weights that are quantized in groups, of 4 bits too
+     * @return F32, BF16, F16, S8, or U8 for weights that are quantized in groups, of 4 bits too
      */
     public DType format() {
         return format.dtype();

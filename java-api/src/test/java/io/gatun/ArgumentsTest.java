@@ -169,7 +169,7 @@ class ArgumentsTest {
 
     @Test
     void packedWeights() {
-        Expect.illegalArgument("format: F16", () -> PackedWeights.pack(DEVICE, DType.F16, X));
+        Expect.illegalArgument("format: U8", () -> PackedWeights.pack(DEVICE, DType.U8, X));
         Expect.illegalArgument("source: F32[6]", () -> PackedWeights.pack(DEVICE, DType.F32, ROW));
         Expect.illegalArgument("source: S8", () -> PackedWeights.pack(DEVICE, DType.S8, typed(DType.S8, 4, 6)));
         assertThrows(NullPointerException.class, () -> PackedWeights.pack(null, DType.F32, X));
@@ -247,7 +247,7 @@ class ArgumentsTest {
         Expect.illegalArgument("groups: 0, expected 1 or more", () -> gemm.groups(0));
         Expect.illegalArgument("rank: 0, expected 1 to 1024", () -> gemm.lowRank(0, DType.F32, 1));
         Expect.illegalArgument("rank: 1025", () -> gemm.lowRank(1025, DType.F32, 1));
-        Expect.illegalArgument("dtype: F16, expected F32 or BF16", () -> gemm.lowRank(1, DType.F16, 1));
+        Expect.illegalArgument("dtype: S8, expected F32, BF16 or F16", () -> gemm.lowRank(1, DType.S8, 1));
         Expect.illegalArgument("dtype: null", () -> gemm.lowRank(1, null, 1));
         Expect.illegalArgument("scale: NaN", () -> gemm.lowRank(1, DType.F32, Float.NaN));
         Gemm low = gemm.lowRank(2, DType.BF16, 1);
@@ -592,9 +592,9 @@ class ArgumentsTest {
                     () -> plan.runQuantized(STREAM, X, null, ROW, rows, ROW.slice(0, 1, 5), zeros, null));
             plan.runQuantized(STREAM, X, null, ROW, rows, scales, zeros, null);
         }
-        Expect.illegalArgument("a: U8[4, 6], expected F32 or BF16",
+        Expect.illegalArgument("a: U8[4, 6], expected F32, BF16 or F16",
                 () -> Gemm.of(DType.F32).plan(DEVICE, bytes, SPEC));
-        Expect.illegalArgument("a: U8[4, 6], expected F32 or BF16",
+        Expect.illegalArgument("a: U8[4, 6], expected F32, BF16 or F16",
                 () -> Gemm.of(DType.S8).lowRank(2, DType.F32, 1).plan(DEVICE, bytes, SPEC));
         try (PackedWeights weights = PackedWeights.pack(DEVICE, DType.S8, tensor(6, 6));
                 Gemm.Plan plan = Gemm.of(DType.S8).plan(DEVICE, bytes, SPEC);

@@ -15,6 +15,8 @@ import org.jspecify.annotations.Nullable;
  * <p>F32 and BF16: the product errs by at most (k + 1) u &Sigma;|a w| + k 2<sup>-149</sup> (the sum's n u, one more for
  * a rescaling), and the bias adds one rounding of the sum. BF16 rounds both operands first, which is exact arithmetic
  * on known numbers and no error; an operand below 2<sup>-126</sup> may count as zero, so its products are added whole.
+ * F16 rounds the weights, and allows for a device that rounds a as well: by &Sigma;|a - F16(a)| |w|, and by anything where
+ * F16(a) is infinite and a is not.
  *
  * <p>S8: both quantizations and the sum are exact, so there is no k in the bound: the scaling acc s s<sub>w</sub> takes
  * three roundings (the conversion of acc, two products).
@@ -61,7 +63,7 @@ public final class GemmReference {
     /**
      * out[m, n].
      *
-     * @param format F32, BF16 or S8
+     * @param format F32, BF16, F16 or S8
      * @param a [m, k]
      * @param w [k, n]
      * @param bias [n], or null
@@ -114,8 +116,9 @@ public final class GemmReference {
         Added added = low == null ? null : added(m, k, n, a, low);
         GemmReference gemm = new GemmReference(m, k, n, bias, activation, residual, added);
         switch (format) {
-            case F32 -> gemm.floats(a, w, false);
-            case BF16 -> gemm.floats(Bf16.round(a), Bf16.round(w), true);
+            case F32 -> gemm.floats(a, a, w, false);
+            case BF16 -> gemm.floats(Bf16.round(a), Bf16.round(a), Bf16.round(w), true);
+            case F16 -> gemm.floats(a, F16.round(a), F16.round(w), false);
             case S8 -> gemm.integers(a, w);
             default -> throw new IllegalArgumentException("no GEMM has the format " + format);
         }
@@ -151,7 +154,8 @@ public final class GemmReference {
         return added;
     }
 
-    private void floats(float[] a, float[] w, boolean flush) {
+    /** @param rounded what a device may take in place of a */
+    private void floats(float[] a, float[] rounded, float[] w, boolean flush) {
         double[] wide = new double[w.length];
         for (int i = 0; i < w.length; i++) {
             wide[i] = w[i];
@@ -159,29 +163,40 @@ public final class GemmReference {
         boolean small = flush && (hasSubnormal(a) || hasSubnormal(w));
         double[] sum = new double[n];
         double[] magnitude = new double[n];
-        double[] flushed = new double[n];
+        double[] freedom = new double[n];
         float[] naive = new float[n];
         for (int i = 0; i < m; i++) {
             Arrays.fill(sum, 0);
             Arrays.fill(magnitude, 0);
-            Arrays.fill(flushed, 0);
+            Arrays.fill(freedom, 0);
             Arrays.fill(naive, 0);
             for (int p = 0; p < k; p++) {
                 float x = a[i * k + p];
+                float taken = rounded[i * k + p];
                 accumulate(sum, magnitude, x, wide, p * n);
                 for (int j = 0; j < n; j++) {
-                    naive[j] += x * w[p * n + j];
+                    naive[j] += taken * w[p * n + j];
+                }
+                if (taken != x && !Float.isNaN(x)) {
+                    double off = Math.abs((double) x - taken);
+                    for (int j = 0; j < n; j++) {
+                        freedom[j] += Double.isInfinite(off) ? off : off * Math.abs(w[p * n + j]);
+                    }
                 }
                 if (small) {
                     for (int j = 0; j < n; j++) {
                         if (Math.abs(x) < FLUSH || Math.abs(w[p * n + j]) < FLUSH) {
-                            flushed[j] += Math.abs((double) x * w[p * n + j]);
+                            freedom[j] += Math.abs((double) x * w[p * n + j]);
                         }
                     }
                 }
             }
             for (int j = 0; j < n; j++) {
-                epilogue(i, j, sum[j], (k + 1) * U * magnitude[j] + k * TINY + flushed[j], naive[j]);
+                if (Double.isInfinite(freedom[j])) {
+                    expected.set(i * n + j, 0, Expected.ANY, 0);
+                } else {
+                    epilogue(i, j, sum[j], (k + 1) * U * magnitude[j] + k * TINY + freedom[j], naive[j]);
+                }
             }
         }
     }

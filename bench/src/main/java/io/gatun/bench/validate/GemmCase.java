@@ -24,13 +24,13 @@ import org.jspecify.annotations.Nullable;
 
 /**
  * GEMM with its epilogue: {@code gemm int8 f32->bf16 m33 k129 n65 max48 strided wt wbf16 bias gelu_erf residual inplace
- * seed=7}. {@code wt} takes weights that lie transposed, {@code wbf16} weights in BF16; {@code inplace} writes over the
+ * seed=7}. {@code wt} takes weights that lie transposed, {@code wbf16} and {@code wf16} weights in 16 bits; {@code inplace} writes over the
  * residual. {@code groups=3,0,9} multiplies so many rows by a matrix each, and leaves further rows alone;
  * {@code int8 u8->f32} takes rows that were quantized before; {@code rowindex=5} takes the rows by number out of five;
  * {@code lora=16 loradtype=bf16} adds a product of rank 16. {@code u4 group=64 symmetric search} quantizes the weights in
  * groups of 64; with {@code ready} the case does.
  *
- * @param format of the packed weights: F32, BF16, S8, or U8 where they are quantized in groups
+ * @param format of the packed weights: F32, BF16, F16, S8, or U8 where they are quantized in groups
  * @param quantization of those, else null
  * @param ready whether the weights come quantized
  * @param maxM rows of the plan
@@ -46,7 +46,7 @@ record GemmCase(DType format, @Nullable Quantization quantization, boolean ready
     /** Rounds when it is applied. */
     private static final float LORA_SCALE = 0.7f;
 
-    private static final Map<DType, String> FORMATS = Map.of(DType.F32, "f32", DType.BF16, "bf16", DType.S8, "int8");
+    private static final Map<DType, String> FORMATS = Map.of(DType.F32, "f32", DType.BF16, "bf16", DType.F16, "f16", DType.S8, "int8");
 
     static GemmCase parse(Words words) {
         Quantization quantization = quantization(words);
@@ -55,21 +55,21 @@ record GemmCase(DType format, @Nullable Quantization quantization, boolean ready
                 : FORMATS.keySet().stream()
                         .filter(f -> words.flag(FORMATS.get(f)))
                         .findFirst()
-                        .orElseThrow(() -> words.wrong("the format, f32, bf16, int8, u4 or u8, is missing"));
+                        .orElseThrow(() -> words.wrong("the format, f32, bf16, f16, int8, u4 or u8, is missing"));
         boolean ready = quantization != null && words.flag("ready");
-        DType[] types = words.rowTypes();
+        DType[] types = words.gemmTypes();
         int m = words.count("m");
         GemmCase gemm = new GemmCase(format, quantization, ready, types[0], types[1], m, words.count("max", m), words.count("k"),
-                words.count("n"), words.flag("strided"), words.flag("wt"), words.flag("wbf16") ? DType.BF16 : DType.F32,
+                words.count("n"), words.flag("strided"), words.flag("wt"), weightType(words),
                 words.flag("bias"), words.oneOf(Activation.class, Activation.NONE), words.flag("residual"),
                 words.flag("inplace"), words.list("groups"), words.integer("rowindex", 0), words.integer("lora", 0),
-                words.type("loradtype", DType.F32, List.of(DType.F32, DType.BF16)),
+                words.type("loradtype", DType.F32, List.of(DType.F32, DType.BF16, DType.F16)),
                 words.oneOf(Values.class, Values.NORMAL), words.seed());
         words.end();
         if (gemm.rowsA < 0 || gemm.rank < 0 || gemm.rank > 0 && (gemm.groups != null || gemm.rowsA > 0)) {
             throw words.wrong("a rank goes with neither groups nor an index of rows, and none is negative");
         }
-        if (gemm.out == DType.U8 || gemm.in == DType.U8 && (format != DType.S8 || gemm.rank > 0)) {
+        if (gemm.in == DType.U8 && (format != DType.S8 || gemm.rank > 0)) {
             throw words.wrong("u8 is the type of rows that meet weights of int8, without a rank");
         }
         if (gemm.rank == 0 && gemm.loraDtype != DType.F32) {
@@ -82,6 +82,10 @@ record GemmCase(DType format, @Nullable Quantization quantization, boolean ready
             throw words.wrong("'inplace' writes over the residual, and there is none");
         }
         return gemm;
+    }
+
+    private static DType weightType(Words words) {
+        return words.flag("wbf16") ? DType.BF16 : words.flag("wf16") ? DType.F16 : DType.F32;
     }
 
     private static @Nullable Quantization quantization(Words words) {
@@ -115,8 +119,8 @@ record GemmCase(DType format, @Nullable Quantization quantization, boolean ready
         if (transposed) {
             name.add("wt");
         }
-        if (weights == DType.BF16) {
-            name.add("wbf16");
+        if (weights != DType.F32) {
+            name.add("w" + Words.word(weights));
         }
         if (bias) {
             name.add("bias");
@@ -374,9 +378,9 @@ record GemmCase(DType format, @Nullable Quantization quantization, boolean ready
     private float activation(float value, int p, RandomGenerator random) {
         return switch (values) {
             // BF16 may flush denormals, so there every second value is a normal number.
-            case DENORMAL -> format == DType.BF16 && p % 2 == 0 ? value : value * 1e-39f;
+            case DENORMAL -> format == DType.F16 ? value * 1e3f : format == DType.BF16 && p % 2 == 0 ? value : value * 1e-39f;
             case OFFSET -> value + 10;
-            case LARGE -> value * 1e18f;
+            case LARGE -> format == DType.F16 ? value * 1e4f : value * 1e18f;
             // A scale of exactly 1, and values halfway between steps.
             case TIES -> p == 0 ? -2.5f : p == 1 ? 252.5f : random.nextInt(-2, 252) + 0.5f;
             default -> value;
@@ -385,7 +389,9 @@ record GemmCase(DType format, @Nullable Quantization quantization, boolean ready
 
     private float[] weightValues(RandomGenerator random) {
         double deviation = 1 / Math.sqrt(Math.max(k, 1));
-        if (values == Values.LARGE) {
+        if (format == DType.F16) { // numbers below 2^-14 are its subnormal ones
+            deviation *= values == Values.LARGE ? 1e4 : values == Values.DENORMAL ? 1e-5 : 1;
+        } else if (values == Values.LARGE) {
             deviation *= 1e18;
         } else if (values == Values.DENORMAL && format != DType.BF16) {
             deviation *= 2e37;

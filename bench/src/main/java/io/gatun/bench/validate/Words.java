@@ -14,6 +14,7 @@ import org.jspecify.annotations.Nullable;
 final class Words {
     private static final Pattern TYPES = Pattern.compile("(f32|bf16)->(f32|bf16)");
     private static final Pattern ROW_TYPES = Pattern.compile("(f32|bf16|u8)->(f32|bf16|u8)");
+    private static final Pattern GEMM_TYPES = Pattern.compile("(f32|bf16|f16|u8)->(f32|bf16|f16)");
     private static final Pattern FLOAT_TYPES = Pattern.compile("(f32|bf16|f16)->(f32|bf16|f16)");
     private static final List<String> FLOATS = List.of("f32", "bf16", "f16");
 
@@ -126,6 +127,11 @@ final class Words {
     /** Takes the input and output types of an operator that takes or gives rows in 8 bits as well. */
     DType[] rowTypes() {
         return types(ROW_TYPES);
+    }
+
+    /** Takes those of a product, which takes rows in 8 bits as well. */
+    DType[] gemmTypes() {
+        return types(GEMM_TYPES);
     }
 
     /** Takes the input and output types of an operator that has f16 as well. */
