@@ -199,6 +199,10 @@ const char* type_name(int32_t dtype) {
       return "u4";
     case GTN_U8:
       return "u8";
+    case GTN_F8E4M3:
+      return "f8e4m3";
+    case GTN_F8E5M2:
+      return "f8e5m2";
     default:
       return "int8";
   }

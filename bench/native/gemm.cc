@@ -118,7 +118,8 @@ class Gemm final : public Problem {
 
 std::vector<Benchmark> gemm_benchmarks() {
   std::vector<Benchmark> all;
-  for (int32_t format : std::initializer_list<int32_t>{GTN_F32, GTN_BF16, GTN_F16, GTN_S8, GTN_U4, GTN_U8}) {
+  for (int32_t format : std::initializer_list<int32_t>{GTN_F32, GTN_BF16, GTN_F16, GTN_S8, GTN_U4, GTN_U8, GTN_F8E4M3,
+                                                       GTN_F8E5M2}) {
     const auto add = [&](Shape shape, Further further) {
       all.push_back({std::string("gemm/") + type_name(format) + "/" + shape.name() + further.name, GTN_OP_GEMM, format,
                      limit_of(format), [=](const Device& device) {

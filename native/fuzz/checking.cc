@@ -203,7 +203,9 @@ void check_format(int32_t format, int64_t group_size) {
   if (format == GTN_U4 || format == GTN_U8) {
     MUST(group_size == 32 || group_size == 64 || group_size == 128);
   } else {
-    MUST((format == GTN_F32 || format == GTN_BF16 || format == GTN_F16 || format == GTN_S8) && group_size == 0);
+    MUST(format == GTN_F32 || format == GTN_BF16 || format == GTN_F16 || format == GTN_S8 || format == GTN_F8E4M3 ||
+         format == GTN_F8E5M2);
+    MUST(group_size == 0);
   }
 }
 
@@ -1062,14 +1064,17 @@ gtn_status weights_pack(void* device, const gtn_weights_desc* desc, const void* 
 }
 
 gtn_status weights_pack_quantized(void* device, const gtn_quantized_desc* desc, const void* integers, const float* scales,
-                                  const uint8_t*, void** weights, gtn_weights_info* info, gtn_message* message) {
+                                  const uint8_t* zero_points, void** weights, gtn_weights_info* info, gtn_message* message) {
   check(message);
   MUST(desc->size >= sizeof *desc && info->size == sizeof *info);
-  MUST(desc->format == GTN_U4 || desc->format == GTN_U8);
+  const bool f8 = desc->format == GTN_F8E4M3 || desc->format == GTN_F8E5M2;
+  MUST(desc->format == GTN_U4 || desc->format == GTN_U8 || f8);
   check_format(desc->format, desc->group_size);
   MUST(desc->groups >= 0 && desc->k >= 0 && desc->n >= 0);
-  const int64_t blocks = desc->k / desc->group_size + (desc->k % desc->group_size != 0 ? 1 : 0);
-  check_bytes(GTN_S8, {desc->groups, desc->n, blocks, desc->group_size});
+  const int64_t size = !f8 ? desc->group_size : desc->k > 0 ? desc->k : 1;
+  const int64_t blocks = desc->k / size + (desc->k % size != 0 ? 1 : 0);
+  check_bytes(GTN_S8, {desc->groups, desc->n, blocks, size});
+  MUST(!f8 || zero_points == nullptr);
   MUST((integers != nullptr && scales != nullptr) || desc->k == 0 || desc->n == 0);
   MUST(reinterpret_cast<uintptr_t>(scales) % 4 == 0);
   Weights* packed = made<Weights>(Kind::kWeights, as<Device>(device, Kind::kDevice));

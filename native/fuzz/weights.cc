@@ -28,16 +28,17 @@ bool keeps_all(int32_t format) { return format == GTN_F32 || format == GTN_BF16 
 
 // Weights that come quantized: mostly right, with one thing wrong.
 void pack_quantized(Input& input, gtn_device checking, gtn_device cpu) {
-  const int32_t format = one_of<int32_t>(input, {GTN_U4, GTN_U8});
+  const int32_t format = one_of<int32_t>(input, {GTN_U4, GTN_U8, GTN_F8E4M3, GTN_F8E5M2});
   const int64_t group_size = any_group_size(input, format), k = input.ConsumeIntegralInRange<int64_t>(0, 140);
   const int64_t n = input.ConsumeIntegralInRange<int64_t>(0, 4), groups = input.ConsumeIntegralInRange<int64_t>(0, 2);
   gtn_quantized_desc desc = {sizeof desc, format, groups, k, n, group_size};
   const int wrong = input.ConsumeIntegralInRange(0, 3);
   if (wrong == 1) spoil(input, &desc, sizeof desc);
   // As much memory as there must be, and no more, where the description is right.
-  const int64_t blocks = (k + group_size - 1) / group_size, columns = (groups > 0 ? groups : 1) * n;
+  const int64_t size = !is_f8(format) ? group_size : k > 0 ? k : 1;
+  const int64_t blocks = (k + size - 1) / size, columns = (groups > 0 ? groups : 1) * n;
   const int64_t zeros_of_column = format == GTN_U4 ? (blocks + 1) / 2 : blocks;
-  std::vector<uint8_t> integers(static_cast<size_t>(columns * blocks * group_size * (format == GTN_U4 ? 1 : 2) / 2), 0xa5);
+  std::vector<uint8_t> integers(static_cast<size_t>(columns * blocks * size * (format == GTN_U4 ? 1 : 2) / 2), 0xa5);
   std::vector<uint8_t> zeros(static_cast<size_t>(columns * zeros_of_column), 0x5a);
   std::vector<float> scales(static_cast<size_t>(columns * blocks), 0.5f);
   const bool empty = scales.empty();
@@ -53,7 +54,7 @@ void pack_quantized(Input& input, gtn_device checking, gtn_device cpu) {
   gtn_weights weights = 42;
   const gtn_status status =
       gtn_weights_pack_quantized(device, reinterpret_cast<const gtn_quantized_desc*>(description.data()), integers_at, scales_at,
-                                 input.ConsumeBool() ? zeros.data() : nullptr, &weights, &message);
+                                 !is_f8(format) && input.ConsumeBool() ? zeros.data() : nullptr, &weights, &message);
   if (status != GTN_OK) {
     MUST(wrong != 0 && (wrong != 2 || device == cpu));
     MUST(weights == 42);

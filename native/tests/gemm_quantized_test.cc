@@ -472,8 +472,8 @@ TEST(GemmQuantized, RefusesWhatCannotBe) {
   desc.quantize = 1;
   refused("desc.quantize: is 1, expected 0 with F32");
   desc.quantize = 0;
-  desc.format = 9;
-  refused("desc.format: is no dtype (9), expected F32, BF16, F16, S8, U4 or U8");
+  desc.format = 11;
+  refused("desc.format: is no dtype (11), expected F32, BF16, F16, S8, U4, U8, F8E4M3 or F8E5M2");
 
   gtn_quantized_desc quantized = {};
   quantized.size = sizeof quantized;
@@ -492,7 +492,7 @@ TEST(GemmQuantized, RefusesWhatCannotBe) {
   refuses(integers, ones, "scales[n = 2, group = 1] is nan, expected a finite number");
   ones[5] = 1;
   quantized.format = GTN_S8;
-  refuses(integers, ones, "desc.format: is S8 (4), expected U4 or U8");
+  refuses(integers, ones, "desc.format: is S8 (4), expected U4, U8, F8E4M3 or F8E5M2");
   quantized.format = GTN_U8;
   quantized.group_size = 0;
   refuses(integers, ones, "desc.group_size: is 0, expected 32, 64 or 128 with U8");

@@ -1,5 +1,6 @@
 // GEMM against plain references, on every level: shapes around every tile size, strides, dtypes, special values, the
 // quantizer's corner cases, and the promises that results depend neither on threads nor on the number of rows.
+#include <algorithm>
 #include <cfloat>
 
 #include "device_test.h"
@@ -112,7 +113,12 @@ Buffer run(const OpenDevice& on, const Case& c, const Operands& x, int64_t first
   device.size = sizeof device;
   EXPECT_EQ(GTN_OK, gtn_device_describe(on.device, &device, &message)) << message.text;
   const std::string level = std::string(device.name).substr(4);
-  const std::string kind = c.format == GTN_S8 ? "int8" : c.format == GTN_BF16 ? "bf16" : c.format == GTN_F16 ? "f16" : "f32";
+  const std::string kind = c.format == GTN_S8       ? "int8"
+                           : c.format == GTN_BF16   ? "bf16"
+                           : c.format == GTN_F16    ? "f16"
+                           : c.format == GTN_F8E4M3 ? "f8e4m3"
+                           : c.format == GTN_F8E5M2 ? "f8e5m2"
+                                                    : "f32";
   EXPECT_EQ("cpu." + level + ".gemm." + kind, info.kernel);
   EXPECT_EQ(2.0 * static_cast<double>(c.m) * static_cast<double>(c.n) * static_cast<double>(c.k), info.flops);
 
@@ -194,6 +200,18 @@ QuantizedRow quantize(const std::vector<float>& x) {
   return row;
 }
 
+bool is_f8(int32_t format) { return format == GTN_F8E4M3 || format == GTN_F8E5M2; }
+
+float most_of(int32_t format) { return format == GTN_F8E4M3 ? 448.0f : 57344.0f; }
+
+// The number nearest to |x| up to the largest, ties to even: steps are 2^-3 or 2^-2 of a power of two, from 2^-6 or 2^-14 on.
+float to_f8(int32_t format, float x) {
+  const int mantissa = format == GTN_F8E4M3 ? 3 : 2, least = format == GTN_F8E4M3 ? -6 : -14;
+  if (x == 0) return 0;
+  const int exponent = std::max(std::ilogb(x), least);
+  return static_cast<float>(std::ldexp(std::nearbyint(std::ldexp(static_cast<double>(x), mantissa - exponent)), exponent - mantissa));
+}
+
 struct Sums {
   double x;        // the product before bias
   double terms;    // sum of |a_i b_i|
@@ -212,6 +230,15 @@ std::vector<Sums> products(const Case& c, const Operands& x) {
       for (int64_t p = 0; p < c.k; ++p) column[p] = from_bf16(to_bf16(column[p]));
     } else if (c.format == GTN_F16) {
       for (int64_t p = 0; p < c.k; ++p) column[p] = from_f16(to_f16(column[p]));
+    } else if (is_f8(c.format)) {
+      float amax = 0;
+      for (int64_t p = 0; p < c.k; ++p) amax = std::fmax(amax, std::fabs(column[p]));
+      const float most = most_of(c.format), scale = amax / most;
+      scales[static_cast<size_t>(j)] = scale;
+      for (int64_t p = 0; p < c.k; ++p) {
+        const float q = scale == 0 ? 0 : column[p] / scale;
+        column[p] = to_f8(c.format, q > most ? most : q < -most ? -most : q);
+      }
     } else if (c.format == GTN_S8) {
       float amax = 0;
       for (int64_t p = 0; p < c.k; ++p) amax = std::fmax(amax, std::fabs(column[p]));
@@ -251,6 +278,12 @@ std::vector<Sums> products(const Case& c, const Operands& x) {
           to.terms += std::fabs(static_cast<double>(a[static_cast<size_t>(p)]) * column[p]);
           to.naive += product;
         }
+        if (is_f8(c.format)) {
+          const float scale = scales[static_cast<size_t>(j)];
+          to.x *= static_cast<double>(scale);
+          to.terms *= static_cast<double>(scale);
+          to.naive *= scale;
+        }
       }
     }
   }
@@ -260,7 +293,7 @@ std::vector<Sums> products(const Case& c, const Operands& x) {
 // Compares `out` with the reference. Per element, with u = 2^-24, in the order of the operations:
 //   the sum: every order of k multiply-adds stays within k u / (1 - k u) * sum|a_i b_i| (Higham, Accuracy and
 //     Stability of Numerical Algorithms, section 3.1), separate products add one u: c = k + 1. S8: the integers are
-//     exact; conversion, product of the scales and their application round once each, c = 3;
+//     exact; conversion, product of the scales and their application round once each, c = 3; FP8: the scale rounds once more;
 //   the bias: u of the result;
 //   the activation: 1.13 (the largest slope of GELU; SiLU 1.1) times the error so far, and the function's own, at most
 //     10 u of its value, and for GELU-tanh (4 + 2 |v|) u with its inner argument v;
@@ -276,7 +309,7 @@ void expect_close(const std::string& device, const Case& c, const Operands& x, c
   for (int64_t r = 0; r < c.m; ++r) {
     for (int64_t j = 0; j < c.n; ++j) {
       const Sums& sum = sums[static_cast<size_t>(r * c.n + j)];
-      const double factor = c.format == GTN_S8 ? 3 : static_cast<double>(c.k) + 1;
+      const double factor = c.format == GTN_S8 ? 3 : static_cast<double>(c.k) + (is_f8(c.format) ? 2 : 1);
       double value = sum.x, error = factor * u * sum.terms * 1.001 + DBL_MIN;
       if (c.bias) {
         value += static_cast<double>(x.bias.get(j));
@@ -342,7 +375,7 @@ void check(const OpenDevice& on, const std::string& device, const Case& c) {
   }
 }
 
-const int32_t kFormats[] = {GTN_F32, GTN_BF16, GTN_F16, GTN_S8};
+const int32_t kFormats[] = {GTN_F32, GTN_BF16, GTN_F16, GTN_S8, GTN_F8E4M3, GTN_F8E5M2};
 
 const int32_t kFloats[] = {GTN_F32, GTN_BF16, GTN_F16};
 
@@ -698,6 +731,109 @@ TEST_P(GemmTest, HalvesOfEveryMagnitude) {
   }
 }
 
+// Every number of either format, and its NaN and infinities, as they come from elsewhere; numbers are exact and so are sums of one.
+TEST_P(GemmTest, EveryNumberOfFp8) {
+  const OpenDevice on(GetParam());
+  for (int32_t format : {GTN_F8E4M3, GTN_F8E5M2}) {
+    const int mantissa = format == GTN_F8E4M3 ? 3 : 2, bias = format == GTN_F8E4M3 ? 7 : 15;
+    std::vector<uint8_t> numbers(256);
+    std::vector<float> scales(256, 0.5f);
+    for (size_t i = 0; i < 256; ++i) numbers[i] = static_cast<uint8_t>(i);
+    const gtn_quantized_desc desc = {sizeof desc, format, 0, 1, 256, 0};
+    gtn_weights weights = 0;
+    Message message;
+    ASSERT_EQ(GTN_OK, gtn_weights_pack_quantized(on.device, &desc, numbers.data(), scales.data(), nullptr, &weights, &message))
+        << message.text;
+    for (int64_t rows : {1, 2, 4, 30}) {
+      Case c;
+      c.format = format;
+      c.m = rows;
+      c.n = 256;
+      const gtn_plan plan = make_plan(on, c);
+      const std::vector<float> a(static_cast<size_t>(rows), 2.0f);
+      std::vector<float> out(static_cast<size_t>(rows * 256));
+      ASSERT_EQ(GTN_OK, gtn_gemm_run(plan, on.stream, weights, rows, a.data(), nullptr, nullptr, out.data())) << on.message();
+      for (int64_t i = 0; i < rows * 256; ++i) {
+        const int bits = static_cast<int>(i % 256), exponent = (bits & 127) >> mantissa, fraction = bits & ((1 << mantissa) - 1);
+        float expected = exponent == 0 ? std::ldexp(static_cast<float>(fraction), 1 - bias - mantissa)
+                                       : std::ldexp(static_cast<float>(fraction + (1 << mantissa)), exponent - bias - mantissa);
+        if (format == GTN_F8E5M2 && exponent == 31) expected = fraction == 0 ? kInf : kNan;
+        if (format == GTN_F8E4M3 && (bits & 127) == 127) expected = kNan;
+        if (bits >= 128) expected = -expected;
+        const float got = out[static_cast<size_t>(i)];
+        EXPECT_TRUE(std::isnan(expected) ? std::isnan(got) : got == expected) << GetParam() << " " << format << " " << bits << " is "
+                                                                              << got << ", expected " << expected;
+      }
+      EXPECT_EQ(GTN_OK, gtn_plan_close(plan, &message));
+    }
+    EXPECT_EQ(GTN_OK, gtn_weights_close(weights, &message));
+  }
+}
+
+// Weights that come in FP8, in groups with scales of their own.
+TEST_P(GemmTest, ReadyFp8) {
+  const OpenDevice on(GetParam());
+  for (int32_t format : {GTN_F8E4M3, GTN_F8E5M2}) {
+    constexpr int64_t kGroups = 2, kK = 37, kN = 41, kRows = 9;
+    std::mt19937_64 random(5);
+    std::vector<uint8_t> numbers(kGroups * kN * kK);
+    std::vector<float> scales(kGroups * kN), a(kRows * kK), out(kRows * kN);
+    for (uint8_t& number : numbers) number = static_cast<uint8_t>(random() % 0x70 + (random() % 2) * 128);
+    for (float& scale : scales) scale = static_cast<float>(1 + random() % 100) * 0x1p-9f;
+    for (float& value : a) value = static_cast<float>(static_cast<int64_t>(random() % 17) - 8);
+    const gtn_quantized_desc ready = {sizeof ready, format, kGroups, kK, kN, 0};
+    gtn_weights weights = 0;
+    Message message;
+    ASSERT_EQ(GTN_OK, gtn_weights_pack_quantized(on.device, &ready, numbers.data(), scales.data(), nullptr, &weights, &message))
+        << message.text;
+    gtn_weights_info info = {};
+    info.size = sizeof info;
+    EXPECT_EQ(GTN_OK, gtn_weights_query(weights, &info, &message));
+    EXPECT_TRUE(info.format == format && info.k == kK && info.n == kN && info.groups == kGroups && info.group_size == 0);
+    gtn_gemm_desc desc = {};
+    desc.size = sizeof desc;
+    desc.format = format;
+    desc.a = tensor(GTN_F32, {kRows, kK});
+    desc.out = tensor(GTN_F32, {kRows, kN});
+    desc.groups = kGroups;
+    gtn_plan plan = 0;
+    ASSERT_EQ(GTN_OK, gtn_gemm_plan(on.device, &desc, &plan, &message)) << message.text;
+    const int64_t offsets[] = {0, 4, kRows};
+    ASSERT_EQ(GTN_OK, gtn_gemm_run_with(plan, on.stream, weights, kRows, kRows, a.data(), nullptr, nullptr, out.data(), offsets,
+                                        nullptr, nullptr, nullptr))
+        << on.message();
+    const int mantissa = format == GTN_F8E4M3 ? 3 : 2, bias = format == GTN_F8E4M3 ? 7 : 15;
+    for (int64_t r = 0; r < kRows; ++r) {
+      for (int64_t j = 0; j < kN; ++j) {
+        const int64_t column = (r < 4 ? 0 : kN) + j;
+        double sum = 0, terms = 0;
+        for (int64_t p = 0; p < kK; ++p) {
+          const int bits = numbers[static_cast<size_t>(column * kK + p)], exponent = (bits & 127) >> mantissa;
+          const int fraction = bits & ((1 << mantissa) - 1);
+          const double magnitude = exponent == 0 ? std::ldexp(fraction, 1 - bias - mantissa)
+                                                 : std::ldexp(fraction + (1 << mantissa), exponent - bias - mantissa);
+          const double term = static_cast<double>(a[static_cast<size_t>(r * kK + p)]) * (bits >= 128 ? -magnitude : magnitude);
+          sum += term;
+          terms += std::fabs(term);
+        }
+        const double scale = static_cast<double>(scales[static_cast<size_t>(column)]);
+        EXPECT_NEAR(sum * scale, out[static_cast<size_t>(r * kN + j)], (kK + 2) * kUnitRoundoffF32 * terms * scale)
+            << GetParam() << " " << format << " [" << r << ", " << j << "]";
+      }
+    }
+    EXPECT_EQ(GTN_OK, gtn_plan_close(plan, &message));
+    EXPECT_EQ(GTN_OK, gtn_weights_close(weights, &message));
+
+    scales[50] = kInf;
+    EXPECT_EQ(GTN_INVALID_ARGUMENT,
+              gtn_weights_pack_quantized(on.device, &ready, numbers.data(), scales.data(), nullptr, &weights, &message));
+    EXPECT_NE(nullptr, std::strstr(message.text, "scales[n = 50] is inf")) << message.text;
+    EXPECT_EQ(GTN_INVALID_ARGUMENT, gtn_weights_pack_quantized(on.device, &ready, numbers.data(), scales.data(), numbers.data(),
+                                                               &weights, &message));
+    EXPECT_NE(nullptr, std::strstr(message.text, "zero_points: is not null")) << message.text;
+  }
+}
+
 // A row that cannot be quantized is NaN through bias, every activation and the residual.
 TEST_P(GemmTest, QuantizedNanSurvivesTheEpilogue) {
   const OpenDevice on(GetParam());
@@ -798,7 +934,7 @@ TEST_P(GemmTest, WeightsThatAreNotFinite) {
   const OpenDevice on(GetParam());
   for (float bad : {kNan, kInf, -kInf}) {
     for (bool transposed : {false, true}) {
-      Case c = with_options(1, 40, 50, GTN_S8, 0);
+      Case c = with_options(1, 40, 50, transposed ? static_cast<int32_t>(GTN_S8) : GTN_F8E4M3, 0);
       c.transposed = transposed;
       Operands x(c);
       x.w.set(transposed ? 17 * c.k + 31 : 31 * c.n + 17, bad);
@@ -825,7 +961,7 @@ TEST_P(GemmTest, WeightsInfo) {
     EXPECT_EQ(format, info.format);
     EXPECT_EQ(c.k, info.k);
     EXPECT_EQ(c.n, info.n);
-    const int64_t element = format == GTN_S8 ? 1 : format == GTN_F32 ? 4 : 2;
+    const int64_t element = format == GTN_F32 ? 4 : format == GTN_BF16 || format == GTN_F16 ? 2 : 1;
     EXPECT_GE(info.bytes, c.k * c.n * element);
     EXPECT_LE(info.bytes, (c.k + 64) * (c.n + 32) * element + 2048);
     EXPECT_EQ(GTN_OK, gtn_weights_close(weights, &message)) << message.text;

@@ -63,6 +63,11 @@ enum { GTN_F32 = 1, GTN_BF16 = 2, GTN_F16 = 3, GTN_S8 = 4, GTN_U8 = 5, GTN_S32 =
 /* The format of weights of 4 bits, two in a byte; no tensor has it as its dtype. */
 enum { GTN_U4 = 8 };
 
+/* The formats of weights of 8 bits in floating point (Micikevicius et al. 2022, "FP8 formats for deep learning"; OCP OFP8): E4M3
+ * has 4 bits of exponent with a bias of 7, numbers up to 448, no infinities, and NaN where the 7 lower bits are set; E5M2 has 5
+ * with a bias of 15, numbers up to 57344, infinities and NaN as IEEE 754 has them. No tensor has them as its dtype. */
+enum { GTN_F8E4M3 = 9, GTN_F8E5M2 = 10 };
+
 /* Operators. */
 enum {
   GTN_OP_GEMM = 1,
@@ -274,7 +279,8 @@ enum { GTN_QUANTIZE_NEAREST = 0, GTN_QUANTIZE_SEARCH = 1 };
 typedef struct gtn_weights_desc {
   uint32_t size;
   int32_t format;         /* GTN_F32; GTN_BF16; GTN_F16: from 65520 on weights become infinite; GTN_S8: one scale of amax/127 per
-                             output channel, round to nearest even; GTN_U4 or GTN_U8 */
+                             output channel, round to nearest even; GTN_F8E4M3 or GTN_F8E5M2: the same of amax/448 or
+                             amax/57344; GTN_U4 or GTN_U8 */
   gtn_tensor_desc source; /* [k, n], or [groups, k, n] for grouped products, GTN_F32, GTN_BF16 or GTN_F16, any strides: a
                              transposed [n, k] matrix has strides {1, k} */
   int64_t group_size;     /* GTN_U4 and GTN_U8: 32, 64 or 128; else 0 */
@@ -282,13 +288,13 @@ typedef struct gtn_weights_desc {
   int32_t quantize;       /* GTN_U4 and GTN_U8: GTN_QUANTIZE_*; else 0 */
 } gtn_weights_desc;
 
-/* Weights that are quantized already, as the operator MatMulNBits of ONNX Runtime takes them. */
+/* Weights that are quantized already: in groups, as the operator MatMulNBits of ONNX Runtime takes them, or in FP8. */
 typedef struct gtn_quantized_desc {
   uint32_t size;
-  int32_t format;         /* GTN_U4 or GTN_U8 */
+  int32_t format;         /* GTN_U4, GTN_U8, GTN_F8E4M3 or GTN_F8E5M2 */
   int64_t groups;         /* matrices of a grouped product; 0: one */
   int64_t k, n;
-  int64_t group_size;     /* 32, 64 or 128 */
+  int64_t group_size;     /* GTN_U4 and GTN_U8: 32, 64 or 128; else 0 */
 } gtn_quantized_desc;
 
 typedef struct gtn_weights_info {
@@ -310,7 +316,8 @@ GTN_API gtn_status gtn_weights_pack(gtn_device device, const gtn_weights_desc* d
  *   integers     GTN_U4: bytes [n, b, group_size / 2], the first of two integers in the lower half; GTN_U8: [n, b, group_size]
  *   scales       FP32 [n, b], finite
  *   zero_points  GTN_U4: bytes [n, ceil(b / 2)], the first of two in the lower half; GTN_U8: [n, b]; NULL: all 8 or 128
- * What fills up the last group and the last byte is ignored. */
+ * What fills up the last group and the last byte is ignored. In FP8 a column is one group: integers are the bytes of numbers,
+ * [n, k], scales [n], and zero_points NULL. A number that is NaN or infinite is kept. */
 GTN_API gtn_status gtn_weights_pack_quantized(gtn_device device, const gtn_quantized_desc* desc, const void* integers,
                                               const void* scales, const void* zero_points, gtn_weights* weights,
                                               gtn_message* message);
@@ -349,10 +356,13 @@ GTN_API gtn_status gtn_plan_close(gtn_plan plan, gtn_message* message);
  * a row with a NaN, an infinity or a range that overflows gives a row of NaN. The sums are exact in 32 bits, which limits k
  * to 66311; the epilogue is FP32. Rows of GTN_U8 were quantized before, by a norm say: they come with a scale s and a zero point
  * z of each, stand for (q - z) s, and give what their FP32 would that is quantized to them. format GTN_U4 or GTN_U8: as
- * GTN_F32, with the weights that the integers stand for. */
+ * GTN_F32, with the weights that the integers stand for. format GTN_F8E4M3 or GTN_F8E5M2: a stays as it is, or is rounded to
+ * BF16 where a device multiplies BF16 alone; products of a and the numbers and their sums are FP32, and a sum is multiplied by
+ * its column's scale. */
 typedef struct gtn_gemm_desc {
   uint32_t size;
-  int32_t format;      /* GTN_F32, GTN_BF16, GTN_F16, GTN_S8, GTN_U4, GTN_U8: the format of the packed weights it will run with */
+  int32_t format;      /* GTN_F32, GTN_BF16, GTN_F16, GTN_S8, GTN_U4, GTN_U8, GTN_F8E4M3 or GTN_F8E5M2: that of the packed
+                          weights it will run with */
   gtn_tensor_desc a;   /* [m, k], GTN_F32, GTN_BF16 or GTN_F16, or GTN_U8 with format GTN_S8 and rank 0; unit stride in k; m is
                           the largest number of rows */
   gtn_tensor_desc out; /* [m, n], GTN_F32, GTN_BF16 or GTN_F16, unit stride in n */

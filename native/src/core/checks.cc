@@ -26,6 +26,8 @@ int64_t element_size(int32_t dtype) {
 const char* dtype_name(int32_t dtype) {
   static const char* const names[] = {"none", "F32", "BF16", "F16", "S8", "U8", "S32", "S64"};
   if (dtype == GTN_U4) return "U4";
+  if (dtype == GTN_F8E4M3) return "F8E4M3";
+  if (dtype == GTN_F8E5M2) return "F8E5M2";
   return element_size(dtype) == 0 ? "no dtype" : names[dtype];
 }
 
@@ -240,6 +242,8 @@ gtn_status check_format(gtn_message* message, int32_t format, int64_t group_size
     case GTN_BF16:
     case GTN_F16:
     case GTN_S8:
+    case GTN_F8E4M3:
+    case GTN_F8E5M2:
       if (group_size == 0) return GTN_OK;
       return fail(message, GTN_INVALID_ARGUMENT, "desc.group_size: is %lld, expected 0 with %s",
                   static_cast<long long>(group_size), dtype_name(format));
@@ -249,7 +253,7 @@ gtn_status check_format(gtn_message* message, int32_t format, int64_t group_size
       return fail(message, GTN_INVALID_ARGUMENT, "desc.group_size: is %lld, expected 32, 64 or 128 with %s",
                   static_cast<long long>(group_size), dtype_name(format));
     default:
-      return fail(message, GTN_INVALID_ARGUMENT, "desc.format: is %s (%d), expected F32, BF16, F16, S8, U4 or U8",
+      return fail(message, GTN_INVALID_ARGUMENT, "desc.format: is %s (%d), expected F32, BF16, F16, S8, U4, U8, F8E4M3 or F8E5M2",
                   dtype_name(format), format);
   }
 }

@@ -232,8 +232,8 @@ gtn_status gtn_device_supports(gtn_device device, int32_t op, int32_t dtype, int
   if (op < GTN_OP_GEMM || op > GTN_OP_CONV) {
     return fail(message, GTN_INVALID_ARGUMENT, "op: is %d, expected GTN_OP_*, %d to %d", op, GTN_OP_GEMM, GTN_OP_CONV);
   }
-  if (element_size(dtype) == 0 && dtype != GTN_U4) {
-    return fail(message, GTN_INVALID_ARGUMENT, "dtype: is %d, expected a dtype, %d to %d", dtype, GTN_F32, GTN_U4);
+  if (dtype < GTN_F32 || dtype > GTN_F8E5M2) {
+    return fail(message, GTN_INVALID_ARGUMENT, "dtype: is %d, expected a dtype, %d to %d", dtype, GTN_F32, GTN_F8E5M2);
   }
   Inside inside(devices, device);
   if (!inside) return stale(message, "device");
@@ -562,21 +562,26 @@ gtn_status gtn_weights_pack_quantized(gtn_device device, const gtn_quantized_des
   if (packed == nullptr) return fail(message, GTN_INVALID_ARGUMENT, "weights: is null");
   gtn_quantized_desc checked;
   GATUN_CHECK(take(message, "desc", desc, &checked));
-  if (checked.format != GTN_U4 && checked.format != GTN_U8) {
-    return fail(message, GTN_INVALID_ARGUMENT, "desc.format: is %s (%d), expected U4 or U8", dtype_name(checked.format),
-                checked.format);
+  const bool float8 = checked.format == GTN_F8E4M3 || checked.format == GTN_F8E5M2;
+  if (checked.format != GTN_U4 && checked.format != GTN_U8 && !float8) {
+    return fail(message, GTN_INVALID_ARGUMENT, "desc.format: is %s (%d), expected U4, U8, F8E4M3 or F8E5M2",
+                dtype_name(checked.format), checked.format);
   }
   GATUN_CHECK(check_format(message, checked.format, checked.group_size));
   GATUN_CHECK(check_at_least(message, "desc.groups", checked.groups, 0));
   GATUN_CHECK(check_at_least(message, "desc.k", checked.k, 0));
   GATUN_CHECK(check_at_least(message, "desc.n", checked.n, 0));
-  const int64_t blocks = checked.k / checked.group_size + (checked.k % checked.group_size != 0 ? 1 : 0);
+  const int64_t size = float8 ? std::max<int64_t>(checked.k, 1) : checked.group_size;
+  const int64_t blocks = checked.k / size + (checked.k % size != 0 ? 1 : 0);
   const int64_t matrices = checked.groups > 0 ? checked.groups : 1;
-  GATUN_CHECK(check_array(message, "desc.k", "integers", checked.group_size, {matrices, checked.n, blocks}));
+  GATUN_CHECK(check_array(message, "desc.k", "integers", size, {matrices, checked.n, blocks}));
   GATUN_CHECK(check_array(message, "desc.k", "scales", 4, {matrices, checked.n, blocks}));
   const bool empty = checked.k == 0 || checked.n == 0;
   GATUN_CHECK(check_pointer(message, "integers", integers, !(empty && integers == nullptr), 1));
   GATUN_CHECK(check_pointer(message, "scales", scales, !(empty && scales == nullptr), 4));
+  if (float8 && zero_points != nullptr) {
+    return fail(message, GTN_INVALID_ARGUMENT, "zero_points: is not null, expected null with %s", dtype_name(checked.format));
+  }
   return pack_weights(device, true, checked.format, checked.group_size, checked.groups, checked.k, checked.n, packed, message,
                       [&](const Device& on, void** impl, gtn_weights_info* info, gtn_message* reason) {
                         return on.backend->weights_pack_quantized(on.impl, &checked, integers, static_cast<const float*>(scales),

@@ -303,7 +303,8 @@ gtn_status supports(void*, int32_t op, int32_t dtype, int32_t* claimed, gtn_mess
   const bool is_float = dtype == GTN_F32 || dtype == GTN_BF16;
   switch (op) {
     case GTN_OP_GEMM:
-      *claimed = is_float || dtype == GTN_F16 || dtype == GTN_S8 || dtype == GTN_U4 || dtype == GTN_U8;
+      *claimed = is_float || dtype == GTN_F16 || dtype == GTN_S8 || dtype == GTN_U8 || dtype == GTN_U4 ||
+                 dtype == GTN_F8E4M3 || dtype == GTN_F8E5M2;
       break;
     case GTN_OP_ATTENTION:
     case GTN_OP_MERGE:

@@ -266,13 +266,14 @@ static struct view output_view(struct plan* plan, union args* args) {
 static bool is_trap(int32_t op, const union desc* desc) { return op == GTN_OP_SOFTMAX && desc->softmax.x.shape[1] == 17; }
 
 /* Whether faults can be made in a plan: of these operators alone, and not in attention that is more than a window, nor in
- * a product with further arrays, nor where something is quantized. */
+ * a product with further arrays, nor where something is quantized or in F16. */
 static bool is_plain(int32_t op, const void* asked) {
   if (op == GTN_OP_SOFTMAX || op == GTN_OP_ACTIVATION) return true;
   if (op == GTN_OP_NORM) return ((const gtn_norm_desc*)asked)->out.dtype != GTN_U8;
   if (op == GTN_OP_GEMM) {
     const gtn_gemm_desc* gemm = asked;
-    return gemm->groups == 0 && !gemm->has_row_index && gemm->rank == 0 && gemm->a.dtype != GTN_U8;
+    return gemm->groups == 0 && !gemm->has_row_index && gemm->rank == 0 && gemm->a.dtype != GTN_U8 && gemm->a.dtype != GTN_F16 &&
+           gemm->out.dtype != GTN_F16;
   }
   if (op != GTN_OP_ATTENTION) return false;
   const gtn_attention_desc* desc = asked;
@@ -429,7 +430,9 @@ static gtn_status weights_pack(void* device, const gtn_weights_desc* desc, const
   const int64_t groups = row > 0 ? desc->source.shape[0] : 1, k = desc->source.shape[row], n = desc->source.shape[row + 1];
   float* w = malloc((size_t)(groups * k * n) * sizeof *w + 1);
   gtn_status status = GTN_OUT_OF_MEMORY;
-  if (weights != NULL && w != NULL) {
+  if (weights != NULL && w != NULL && desc->source.dtype == GTN_F16) {
+    status = inner->weights_pack(self->inner, desc, source, &weights->inner, info, message);
+  } else if (weights != NULL && w != NULL) {
     const int64_t size = size_of(desc->source.dtype);
     const int64_t group_stride = row > 0 ? desc->source.strides[0] : 0;
     for (int64_t i = 0; i < groups * k * n; ++i) {

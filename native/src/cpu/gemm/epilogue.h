@@ -1,6 +1,7 @@
 // From sums to `out`: dequantize, low-rank product, bias, activation, residual, rounding to the dtype of `out`; one tile
 // at a time, while its sums are in the L1 cache. In order, each operation rounded to FP32:
 //   S8 only:  x = float(sum - z * column sum) * (row scale * column scale), the difference exact in 32 bits
+//   FP8 only: x = sum * column scale
 //   x = x + low-rank product;  x = x + bias;  x = activation(x);  x = x + residual;  out = x, rounded once more if it has 16 bits
 // No multiply-add is contracted here, so an S8 product without activation has the same bits at every level.
 #pragma once
@@ -18,7 +19,10 @@ namespace {
 using Finish = void (*)(const GemmRun& run, const void* sums, const float* low_rank, int64_t row, int64_t rows,
                         int64_t column);
 
-template <bool kInt8, typename Out>
+// What sums are: the product itself, one that has yet to be multiplied by its columns' scales, or one of integers.
+enum class Sums { kWhole, kUnscaled, kIntegers };
+
+template <Sums kSums, typename Out>
 void finish(const GemmRun& run, const void* sums, const float* low_rank, int64_t row, int64_t rows, int64_t column) {
   const F32 d;
   const I32 d32;
@@ -53,19 +57,20 @@ void finish(const GemmRun& run, const void* sums, const float* low_rank, int64_t
       bias = left >= lanes ? load(d, run.bias + first)
                            : load_some(d, run.bias + first, static_cast<size_t>(left), 0.0f);
     }
-    if constexpr (kInt8) {
-      column_scale = load(d, run.column_scales + first);
+    if constexpr (kSums != Sums::kWhole) column_scale = load(d, run.column_scales + first);
+    if constexpr (kSums == Sums::kIntegers) {
       column_sum = hn::BitCast(u32, hn::LoadU(d32, run.column_sums + first));
     }
     for (int64_t r = 0; r < rows; ++r) {
       VF x;
-      if constexpr (kInt8) {
+      if constexpr (kSums == Sums::kIntegers) {
         const auto sum = hn::BitCast(u32, hn::LoadU(d32, static_cast<const int32_t*>(sums) + r * kPanel + v * lanes));
         const auto zero = hn::Set(u32, static_cast<uint32_t>(run.row_zeros[row + r]));
         const VI difference = hn::BitCast(d32, hn::Sub(sum, hn::Mul(zero, column_sum)));
         x = hn::Mul(hn::ConvertTo(d, difference), hn::Mul(hn::Set(d, run.row_scales[row + r]), column_scale));
       } else {
         x = hn::LoadU(d, static_cast<const float*>(sums) + r * kPanel + v * lanes);
+        if constexpr (kSums == Sums::kUnscaled) x = hn::Mul(x, column_scale);
       }
       if (low_rank != nullptr) x = hn::Add(x, hn::LoadU(d, low_rank + r * kPanel + v * lanes));
       if (run.bias != nullptr) x = hn::Add(x, bias);
@@ -83,13 +88,14 @@ void finish(const GemmRun& run, const void* sums, const float* low_rank, int64_t
   }
 }
 
-template <bool kInt8>
+template <Sums kSums>
 Finish finish_of(int32_t out_dtype) {
-  return out_dtype == GTN_F32 ? finish<kInt8, float> : out_dtype == GTN_BF16 ? finish<kInt8, bf16> : finish<kInt8, f16>;
+  return out_dtype == GTN_F32 ? finish<kSums, float> : out_dtype == GTN_BF16 ? finish<kSums, bf16> : finish<kSums, f16>;
 }
 
 Finish find_finish(const GemmRun& run) {
-  return run.format == GTN_S8 ? finish_of<true>(run.out_dtype) : finish_of<false>(run.out_dtype);
+  if (run.format == GTN_S8) return finish_of<Sums::kIntegers>(run.out_dtype);
+  return is_f8(run.format) ? finish_of<Sums::kUnscaled>(run.out_dtype) : finish_of<Sums::kWhole>(run.out_dtype);
 }
 
 }  // namespace

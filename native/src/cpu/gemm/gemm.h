@@ -23,7 +23,7 @@ namespace gatun::cpu {
 // the last is filled up with zeros. Within a panel:
 //   F32   [k][panel]
 //   BF16  [k / 2][panel][2]: the two lie in one 32-bit lane, which a shift and a mask widen (and vdpbf16ps reads)
-//   F16   [k][panel]: a vector of them is widened as it is loaded
+//   F16, F8E4M3, F8E5M2  [k][panel]: a vector of them is widened as it is loaded
 //   S8    [k / group][panel][group]: group is what one multiply-add instruction sums
 // with k filled up with zeros to a whole group. Panels start at 64-byte boundaries.
 //   U4, U8  for each quantization group of k its scales, FP32 [panel], then its integers, [lanes][panel] of 32 bits with 8 or
@@ -41,6 +41,8 @@ struct GemmLayout {
 
 inline bool is_quantized(int32_t format) { return format == GTN_U4 || format == GTN_U8; }
 inline int quantized_bits(int32_t format) { return format == GTN_U4 ? 4 : 8; }
+
+inline bool is_f8(int32_t format) { return format == GTN_F8E4M3 || format == GTN_F8E5M2; }
 
 // The zero point of weights that have none of their own.
 constexpr int quantized_zero(int bits) { return bits == 4 ? 8 : 128; }
@@ -60,7 +62,7 @@ struct PackedWeights {
   int64_t panels, panel_bytes;  // panels of one matrix
   int64_t column_stride;        // columns from matrix to matrix
   unsigned char* data;          // panels, then what follows
-  const float* scales;          // S8: of each column, filled up to whole panels
+  const float* scales;          // S8, FP8: of each column, filled up to whole panels
   const int32_t* sums;          // S8: sum of each column's quantized weights
   int64_t group_size, zeros_at; // U4, U8: as in GemmRun
   float* shift;                 // of convolutions: added to each column, filled up to whole panels; else null
@@ -73,11 +75,11 @@ struct GemmRun {
   int64_t k, n;
   const unsigned char* panels;
   int64_t panel_bytes;
-  const float* column_scales;   // S8
+  const float* column_scales;   // S8, FP8
   const int32_t* column_sums;   // S8
   int64_t group_size;           // U4, U8: elements of k with a scale and a zero point of their own
   int64_t zeros_at;             // U4, U8: where in a panel its zero points begin; 0: all are the format's own
-  const void* rows;             // F32, F16, U4, U8: float; else as GemmLayout says
+  const void* rows;             // S8, BF16: as GemmLayout says; else float
   int64_t row_stride;           // elements
   const float* row_scales;      // S8
   const int32_t* row_zeros;     // S8

@@ -1,5 +1,5 @@
 // GEMM with packed weights, one block of `out` at a time: FP32, BF16, F16 and INT8 (u8 rows by s8 weights), and FP32 rows by
-// weights of 4 and 8 bits, with a fused epilogue.
+// weights of FP8 and of 4 and 8 bits, with a fused epilogue.
 //
 // A block of r rows and c columns does r * c * k multiply-adds; it reads r * k elements of rows and c * k weights and
 // writes r * c outputs. From 16 rows or so on the multiply-add units bind; below that the stream of weights does (one
@@ -9,7 +9,7 @@
 // the L2 cache. Between depths the sums rest in the worker's scratch memory; they go on where they stopped, so cutting
 // k changes no bit. The epilogue is applied to each tile after its last depth.
 //
-// The parts: microkernels.h has the register tiles, quantized.h weights of 4 and 8 bits, rows.h prepares `a`, low_rank.h adds
+// The parts: microkernels.h has the register tiles, quantized.h weights of 4 and 8 bits, float8.h those of FP8, rows.h prepares `a`, low_rank.h adds
 // a product of low rank, epilogue.h finishes. What a level with matrix instructions (AMX) replaces is the tile shapes and
 // FormatS8 and FormatBf16 there, with layouts to match.
 //
@@ -21,6 +21,7 @@
 
 #include "cpu/caches.h"
 #include "cpu/gemm/epilogue.h"
+#include "cpu/gemm/float8.h"
 #include "cpu/gemm/low_rank.h"
 #include "cpu/gemm/microkernels.h"
 #include "cpu/gemm/quantized.h"
@@ -245,8 +246,12 @@ void compute(const GemmRun& run, const GemmBlock& block, void* scratch) {
     compute_block<FormatS8>(run, block, scratch);
   } else if (run.format == GTN_U4) {
     compute_quantized<4>(run, block, scratch);
-  } else {
+  } else if (run.format == GTN_U8) {
     compute_quantized<8>(run, block, scratch);
+  } else if (run.format == GTN_F8E4M3) {
+    compute_block<FormatF8<f8e4m3>>(run, block, scratch);
+  } else {
+    compute_block<FormatF8<f8e5m2>>(run, block, scratch);
   }
 }
 
@@ -261,6 +266,7 @@ int64_t scratch_bytes(int32_t format, int64_t k, int64_t rows, int64_t panels, i
                         : format == GTN_BF16 ? sums_bytes<FormatBf16>(k, rows, panels)
                         : format == GTN_F16  ? sums_bytes<FormatF16>(k, rows, panels)
                         : format == GTN_S8   ? sums_bytes<FormatS8>(k, rows, panels)
+                        : is_f8(format)      ? sums_bytes<FormatF8<f8e4m3>>(k, rows, panels)
                                              : sums_bytes<FormatQuantized<4>>(k, rows, panels);
   const int64_t finishing = bytes + low_rank_elements(rank) * static_cast<int64_t>(sizeof(float));
   const int64_t most = rank > 0 && kProjectionBytes > finishing ? kProjectionBytes : finishing;

@@ -135,7 +135,11 @@ gtn_status not_finite(const gtn_weights_desc& desc, const void* source, gtn_mess
         if (row > 0) std::snprintf(which, sizeof which, "group = %lld, ", static_cast<long long>(g));
         return fail(message, GTN_INVALID_ARGUMENT, "source[%sk = %lld, n = %lld] is %g; weights of format GTN_%s must be finite",
                     which, static_cast<long long>(p), static_cast<long long>(c), static_cast<double>(value),
-                    desc.format == GTN_S8 ? "S8" : desc.format == GTN_U4 ? "U4" : "U8");
+                    desc.format == GTN_S8   ? "S8"
+                    : desc.format == GTN_U4 ? "U4"
+                    : desc.format == GTN_U8 ? "U8"
+                    : desc.format == GTN_F8E4M3 ? "F8E4M3"
+                                                : "F8E5M2");
       }
     }
   }
@@ -144,6 +148,7 @@ gtn_status not_finite(const gtn_weights_desc& desc, const void* source, gtn_mess
 
 gtn_status gemm_weights_pack(const Device& device, const gtn_weights_desc& desc, const void* source, void** weights,
                              gtn_weights_info* info, gtn_message* message) {
+  if (is_f8(desc.format)) return pack_f8(device, desc, source, weights, info, message);
   if (is_quantized(desc.format)) return quantize_weights(device, desc, source, weights, info, message);
   const GemmLayout& layout = device.level->kernels->gemm->layout;
   const int row = desc.source.rank - 2;

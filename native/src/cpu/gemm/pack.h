@@ -101,4 +101,10 @@ gtn_status not_finite(const gtn_weights_desc& desc, const void* source, gtn_mess
 gtn_status quantize_weights(const Device& device, const gtn_weights_desc& desc, const void* source, void** weights,
                             gtn_weights_info* info, gtn_message* message);
 
+// Of floating point, or of numbers [groups, n, k] and scales [groups, n], in format GTN_F8E4M3 or GTN_F8E5M2.
+gtn_status pack_f8(const Device& device, const gtn_weights_desc& desc, const void* source, void** weights,
+                   gtn_weights_info* info, gtn_message* message);
+gtn_status pack_ready_f8(const Device& device, const gtn_quantized_desc& desc, const void* numbers, const float* scales,
+                         void** weights, gtn_weights_info* info, gtn_message* message);
+
 }  // namespace gatun::cpu

@@ -31,6 +31,10 @@ const char* format_name(int32_t format) {
       return "f16";
     case GTN_S8:
       return "int8";
+    case GTN_F8E4M3:
+      return "f8e4m3";
+    case GTN_F8E5M2:
+      return "f8e5m2";
     case GTN_U4:
       return "u4";
     default:
@@ -74,8 +78,7 @@ class GemmPlan final : public Plan {
     const bool pairs = a_dtype_ == GTN_BF16 && element_ == 2 && k_ % 2 == 0;
     // And one of quantized rows that is no multiple of what an instruction sums leaves a part of that.
     const bool bytes = a_dtype_ == GTN_U8 && kernels_.layout.int8_rows_are_u8 && k_ % kernels_.layout.int8_group == 0;
-    const bool floats = format_ == GTN_F32 || format_ == GTN_F16 || is_quantized(format_);
-    same_type_ = (floats ? a_dtype_ == GTN_F32 : format_ == GTN_BF16 ? pairs : bytes) && !indexed_;
+    same_type_ = (format_ == GTN_BF16 ? pairs : format_ == GTN_S8 ? bytes : a_dtype_ == GTN_F32) && !indexed_;
     as_they_are_ = same_type_ && spreads_rows(a_stride_ % 4096 * element_, kernels_.layout.row_tile);
   }
 
@@ -85,10 +88,10 @@ class GemmPlan final : public Plan {
     const double a_bytes = real(a_bytes_), out_bytes = out_dtype_ == GTN_F32 ? 4 : 2;
     // Of quantized weights with the scales, and without zero points, which only weights know to have.
     const double groups_k = real(is_quantized(format_) ? ceil_div(k_, desc.group_size) : 0);
-    const double weight_bytes = format_ == GTN_U4                        ? 0.5
-                                : format_ == GTN_S8 || format_ == GTN_U8 ? 1
-                                : format_ == GTN_F32                     ? 4
-                                                                         : 2;
+    const double weight_bytes = format_ == GTN_U4                               ? 0.5
+                                : format_ == GTN_F32                            ? 4
+                                : format_ == GTN_BF16 || format_ == GTN_F16     ? 2
+                                                                                : 1;
     const double lora_bytes = lora_dtype_ == GTN_F32 ? 4 : 2;
     // A row reads one matrix and one row of `a`, so of more than there are rows some are not read.
     const double matrices = groups_ == 0 ? 1 : real(groups_ < m_ ? groups_ : m_);
@@ -101,7 +104,7 @@ class GemmPlan final : public Plan {
     info->flops = 2 * m * n * k + 2 * m * rank * (k + n);
     info->bytes = rows_a * (k * a_bytes + (a_dtype_ == GTN_U8 ? 8 : 0)) + matrices * n * (k * weight_bytes + groups_k * 4) +
                   m * n * out_bytes * (desc.has_residual ? 2 : 1) + (desc.has_bias ? 4 * matrices * n : 0) +
-                  (format_ == GTN_S8 ? 8 * matrices * n : 0) + (groups_ > 0 ? 8 * (real(groups_) + 1) : 0) +
+                  (format_ == GTN_S8 ? 8 * matrices * n : is_f8(format_) ? 4 * matrices * n : 0) + (groups_ > 0 ? 8 * (real(groups_) + 1) : 0) +
                   (indexed_ ? 4 * m : 0) + rank * (k + n) * lora_bytes;
     info->workspace_bytes = Workspace(*this, m_).bytes;
   }
@@ -258,10 +261,8 @@ class GemmPlan final : public Plan {
         if (segment.group == 0) return kernels_.compute(run, block, worker_scratch(worker));
         GemmRun of_group = run;
         of_group.panels += segment.group * weights.panels * weights.panel_bytes;
-        if (format_ == GTN_S8) {
-          of_group.column_scales += segment.group * weights.column_stride;
-          of_group.column_sums += segment.group * weights.column_stride;
-        }
+        if (weights.scales != nullptr) of_group.column_scales += segment.group * weights.column_stride;
+        if (weights.sums != nullptr) of_group.column_sums += segment.group * weights.column_stride;
         if (of_group.bias != nullptr) of_group.bias += segment.group * n_;
         kernels_.compute(of_group, block, worker_scratch(worker));
       });

@@ -162,6 +162,7 @@ gtn_status quantize_weights(const Device& device, const gtn_weights_desc& desc, 
 gtn_status gemm_weights_pack_quantized(const Device& device, const gtn_quantized_desc& desc, const void* integers,
                                        const float* scales, const uint8_t* zeros, void** weights, gtn_weights_info* info,
                                        gtn_message* message) {
+  if (is_f8(desc.format)) return pack_ready_f8(device, desc, integers, scales, weights, info, message);
   const bool halves = desc.format == GTN_U4;
   const int bits = quantized_bits(desc.format);
   const int64_t matrices = desc.groups > 0 ? desc.groups : 1;

@@ -17,7 +17,11 @@ public enum DType {
     /** Signed 32-bit integers. */
     S32(4),
     /** Signed 64-bit integers. */
-    S64(8);
+    S64(8),
+    /** FP8 with 4 bits of exponent and 3 of mantissa, up to 448, without infinities: of {@link PackedWeights} alone. */
+    F8E4M3(1),
+    /** FP8 with 5 bits of exponent and 2 of mantissa, up to 57344: of {@link PackedWeights} alone. */
+    F8E5M2(1);
 
     private final int bytes;
 
@@ -43,6 +47,8 @@ public enum DType {
             case U8 -> gatun_h.GTN_U8();
             case S32 -> gatun_h.GTN_S32();
             case S64 -> gatun_h.GTN_S64();
+            case F8E4M3 -> gatun_h.GTN_F8E4M3();
+            case F8E5M2 -> gatun_h.GTN_F8E5M2();
         };
     }
 }

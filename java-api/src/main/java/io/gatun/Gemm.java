@@ -25,6 +25,8 @@ import org.jspecify.annotations.Nullable;
  *       A row with a NaN, an infinity or a range that overflows gives a row of NaN. Rows of {@link DType#U8} were quantized
  *       so before, as by a {@link LayerNorm} or an {@link RmsNorm}, and come with the s and z of each: see
  *       {@link Plan#runQuantized}.
+ *   <li>{@link DType#F8E4M3} and {@link DType#F8E5M2}: {@code a} stays as it is, or is rounded to BF16 where a device
+ *       multiplies BF16 alone. Products and sums are FP32, and a sum is multiplied by its column's scale.
  *   <li>{@link Quantization}: 4 or 8 bits in groups along k. FP32 throughout, with the weights that the integers stand
  *       for: only the weights take less memory, which is what few rows wait for.
  * </ul>
@@ -62,7 +64,7 @@ public final class Gemm {
     /**
      * Describes a plain multiplication.
      *
-     * @param format the format of the weights: F32, BF16, F16 or S8
+     * @param format the format of the weights: F32, BF16, F16, S8, F8E4M3 or F8E5M2
      * @return the description
      * @throws IllegalArgumentException if the format is another one
      */

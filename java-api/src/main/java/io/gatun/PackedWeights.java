@@ -44,13 +44,14 @@ public final class PackedWeights implements AutoCloseable {
      * Packs a matrix, or several for a grouped product. The source is free for reuse on return.
      *
      * @param device where it will be used
-     * @param format {@link DType#F32}; {@link DType#BF16} or {@link DType#F16}, rounded to nearest even; or {@link DType#S8}, with one scale
-     *     of amax / 127 for each of the n output channels, rounded to nearest even
+     * @param format {@link DType#F32}; {@link DType#BF16} or {@link DType#F16}, rounded to nearest even; {@link DType#S8}, with one scale of
+     *     amax / 127 for each of the n output channels, rounded to nearest even; or {@link DType#F8E4M3} or
+     *     {@link DType#F8E5M2}, likewise with amax / 448 or amax / 57344
      * @param source the weights, F32, BF16 or F16 {@code [k, n]}, or {@code [groups, k, n]} with 1 group or more, with any
      *     strides: transpose an {@code [n, k]} matrix with {@link Tensor#transpose}
      * @return the packed weights
      * @throws IllegalArgumentException if format or source is none of these, or a weight is not finite and the format
-     *     S8
+     *     S8 or FP8
      * @throws IllegalStateException if the device or the memory of {@code source} is closed
      * @throws UnsupportedOperationException if the device does not serve the format
      */
@@ -158,6 +159,47 @@ public final class PackedWeights implements AutoCloseable {
         });
     }
 
+    /**
+     * Packs a matrix that is in FP8 already, or several for a grouped product: an element stands for its number times the
+     * scale of its output channel. Both tensors are dense and free for reuse on return. A number that is NaN or infinite
+     * is kept.
+     *
+     * @param device where it will be used
+     * @param numbers F8E4M3 or F8E5M2 {@code [n, k]}, or {@code [groups, n, k]} with 1 group or more
+     * @param scales F32 {@code [n]}, or {@code [groups, n]}, finite
+     * @return the packed weights
+     * @throws IllegalArgumentException if a tensor is none of these
+     * @throws IllegalStateException if the device or a tensor's memory is closed
+     * @throws UnsupportedOperationException if the device does not serve the format
+     */
+    public static PackedWeights ofFloat8(Device device, Tensor numbers, Tensor scales) {
+        TensorSpec spec = numbers.spec;
+        Arguments.type("numbers", spec, DType.F8E4M3, DType.F8E5M2);
+        int row = spec.rank() - 2;
+        if (row != 0 && row != 1) {
+            throw Arguments.wrong("numbers", spec, "a matrix [n, k] or matrices [groups, n, k]");
+        }
+        if (row == 1 && spec.size(0) == 0) {
+            throw Arguments.wrong("numbers", spec, "1 group or more");
+        }
+        long groups = row == 1 ? spec.size(0) : 0;
+        long n = spec.size(row);
+        long k = spec.size(row + 1);
+        dense("numbers", numbers, spec.dtype(), groups, n, k);
+        dense("scales", scales, DType.F32, groups, n);
+        WeightFormat format = WeightFormat.of(spec.dtype());
+        return make(device, format, (arena, weights, message) -> {
+            MemorySegment desc = gtn_quantized_desc.allocate(arena);
+            gtn_quantized_desc.size(desc, (int) gtn_quantized_desc.sizeof());
+            gtn_quantized_desc.format(desc, format.code());
+            gtn_quantized_desc.groups(desc, groups);
+            gtn_quantized_desc.k(desc, k);
+            gtn_quantized_desc.n(desc, n);
+            return gatun_h.gtn_weights_pack_quantized(
+                    device.handle, desc, numbers.memory, scales.memory, MemorySegment.NULL, weights, message);
+        });
+    }
+
     /** A tensor that the host reads as a plain array of this shape, after one of groups unless that is 0. */
     private static void dense(String name, Tensor tensor, DType dtype, long groups, long... shape) {
         long[] all = new long[shape.length + (groups > 0 ? 1 : 0)];
@@ -199,7 +241,7 @@ public final class PackedWeights implements AutoCloseable {
     /**
      * Returns the format.
      *
-     * @return F32, BF16, F16, S8, or U8 for weights that are quantized in groups, of 4 bits too
+     * @return F32, BF16, F16, S8, F8E4M3, F8E5M2, or U8 for weights that are quantized in groups, of 4 bits too
      */
     public DType format() {
         return format.dtype();

@@ -182,7 +182,7 @@ public final class Tensor {
     }
 
     /**
-     * Sets an element from an FP32. BF16, F16 and integers are rounded to the nearest, ties to even; integers are
+     * Sets an element from an FP32. BF16, F16, FP8 and integers are rounded to the nearest, ties to even; integers are
      * limited to the range of their type.
      *
      * @param value the value
@@ -341,6 +341,7 @@ public final class Tensor {
             case U8 -> memory.get(ValueLayout.JAVA_BYTE, offset) & 0xff;
             case S32 -> memory.get(ValueLayout.JAVA_INT, offset);
             case S64 -> memory.get(ValueLayout.JAVA_LONG, offset);
+            case F8E4M3, F8E5M2 -> Float8.toFloat(spec.dtype(), memory.get(ValueLayout.JAVA_BYTE, offset));
         };
     }
 
@@ -353,6 +354,8 @@ public final class Tensor {
             case U8 -> memory.set(ValueLayout.JAVA_BYTE, offset, (byte) Math.clamp(integer(value), 0, 255));
             case S32 -> memory.set(ValueLayout.JAVA_INT, offset, (int) integer(value));
             case S64 -> memory.set(ValueLayout.JAVA_LONG, offset, (long) integer(value));
+            case F8E4M3, F8E5M2 ->
+                memory.set(ValueLayout.JAVA_BYTE, offset, Float8.ofFloat(spec.dtype(), value));
         }
     }
 

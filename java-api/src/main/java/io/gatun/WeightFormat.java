@@ -5,15 +5,15 @@ import io.gatun.bindings.c.gatun_h;
 /**
  * The format of packed weights, with what a plan must know of quantized ones.
  *
- * @param dtype F32, BF16, F16, S8, or U8 where they are quantized in groups
+ * @param dtype F32, BF16, F16, S8, F8E4M3, F8E5M2, or U8 where they are quantized in groups
  * @param bits of a quantized weight, else 0
  * @param groupSize of quantized weights, else 0
  */
 record WeightFormat(DType dtype, int bits, int groupSize) {
     static WeightFormat of(DType dtype) {
         return switch (dtype) {
-            case F32, BF16, F16, S8 -> new WeightFormat(dtype, 0, 0);
-            default -> throw new IllegalArgumentException("format: " + dtype + ", expected F32, BF16, F16 or S8");
+            case F32, BF16, F16, S8, F8E4M3, F8E5M2 -> new WeightFormat(dtype, 0, 0);
+            default -> throw new IllegalArgumentException("format: " + dtype + ", expected F32, BF16, F16, S8, F8E4M3 or F8E5M2");
         };
     }
 

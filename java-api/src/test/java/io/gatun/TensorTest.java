@@ -120,6 +120,34 @@ class TensorTest {
         Expect.illegalArgument("NaN", () -> tensor.setFloat(Float.NaN, 0));
     }
 
+    /** Every number of both FP8 formats is read as written, and what lies between goes to the nearest, ties to even. */
+    @ParameterizedTest
+    @EnumSource(names = {"F8E4M3", "F8E5M2"})
+    void float8IsTheNearestWithTiesToEven(DType dtype) {
+        Tensor tensor = Tensor.allocate(arena, dtype, 1);
+        int finite = dtype == DType.F8E4M3 ? 0x7e : 0x7b;
+        float before = 0;
+        for (int bits = 0; bits <= finite; bits++) {
+            tensor.memory().set(ValueLayout.JAVA_BYTE, 0, (byte) bits);
+            float value = tensor.getFloat(0);
+            assertTrue(bits == 0 ? value == 0 : value > before, "they rise with their bits");
+            float[][] cases = {{value, bits}, {(value + before) / 2, bits % 2 == 0 || bits == 0 ? bits : bits - 1},
+                    {Math.nextUp((value + before) / 2), bits}};
+            for (float[] c : cases) {
+                tensor.setFloat(c[0], 0);
+                assertEquals((byte) c[1], tensor.memory().get(ValueLayout.JAVA_BYTE, 0));
+                tensor.setFloat(-c[0], 0);
+                assertEquals((byte) ((int) c[1] | 0x80), tensor.memory().get(ValueLayout.JAVA_BYTE, 0));
+            }
+            before = value;
+        }
+        assertEquals(dtype == DType.F8E4M3 ? 448 : 57344, before);
+        tensor.setFloat(1e30f, 0);
+        assertEquals(dtype == DType.F8E4M3 ? 448 : Float.POSITIVE_INFINITY, tensor.getFloat(0));
+        tensor.setFloat(Float.NaN, 0);
+        assertTrue(Float.isNaN(tensor.getFloat(0)));
+    }
+
     /** BF16 rounding against exact decimal arithmetic, on random bits and around every tie. */
     @Test
     void bfloat16IsTheNearestWithTiesToEven() {

@@ -18,6 +18,10 @@ import org.jspecify.annotations.Nullable;
  * F16 rounds the weights, and allows for a device that rounds a as well: by &Sigma;|a - F16(a)| |w|, and by anything where
  * F16(a) is infinite and a is not.
  *
+ * <p>FP8: weights are numbers of the format and a scale for each column, exactly known; the product of a and the numbers
+ * errs as in F32, and its multiplication by the scale by u of the result more. A device that rounds a to BF16 is allowed
+ * for as in F16.
+ *
  * <p>S8: both quantizations and the sum are exact, so there is no k in the bound: the scaling acc s s<sub>w</sub> takes
  * three roundings (the conversion of acc, two products).
  *
@@ -36,6 +40,7 @@ public final class GemmReference {
     private final float @Nullable [] residual;
     private final @Nullable Added added;
     private final Expected expected;
+    private float @Nullable [] scales; // of columns, that sums are multiplied by
 
     /**
      * What a low rank adds to the product before the bias: scale a[m, k] down[k, rank] up[rank, n].
@@ -63,7 +68,7 @@ public final class GemmReference {
     /**
      * out[m, n].
      *
-     * @param format F32, BF16, F16 or S8
+     * @param format F32, BF16, F16, S8, F8E4M3 or F8E5M2
      * @param a [m, k]
      * @param w [k, n]
      * @param bias [n], or null
@@ -119,6 +124,11 @@ public final class GemmReference {
             case F32 -> gemm.floats(a, a, w, false);
             case BF16 -> gemm.floats(Bf16.round(a), Bf16.round(a), Bf16.round(w), true);
             case F16 -> gemm.floats(a, F16.round(a), F16.round(w), false);
+            case F8E4M3, F8E5M2 -> {
+                F8.Weights weights = F8.Weights.of(format, w, k, n);
+                gemm.scales = weights.scales();
+                gemm.floats(a, Bf16.round(a), weights.numbers(), false);
+            }
             case S8 -> gemm.integers(a, w);
             default -> throw new IllegalArgumentException("no GEMM has the format " + format);
         }
@@ -195,7 +205,14 @@ public final class GemmReference {
                 if (Double.isInfinite(freedom[j])) {
                     expected.set(i * n + j, 0, Expected.ANY, 0);
                 } else {
-                    epilogue(i, j, sum[j], (k + 1) * U * magnitude[j] + k * TINY + freedom[j], naive[j]);
+                    double error = (k + 1) * U * magnitude[j] + k * TINY + freedom[j];
+                    if (scales == null) {
+                        epilogue(i, j, sum[j], error, naive[j]);
+                    } else {
+                        double product = sum[j] * scales[j];
+                        epilogue(i, j, product, error * scales[j] * (1 + U) + U * Math.abs(product) + TINY,
+                                naive[j] * scales[j]);
+                    }
                 }
             }
         }

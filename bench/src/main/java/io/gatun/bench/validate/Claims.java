@@ -19,7 +19,8 @@ final class Claims {
     private static final List<DType> FLOATS = List.of(DType.F32, DType.BF16);
     private static final List<DType> FLOATS_AND_HALF = List.of(DType.F32, DType.BF16, DType.F16);
     static final List<Kind> KINDS = List.of(
-            new Kind("gemm", Operator.GEMM, List.of(DType.F32, DType.BF16, DType.F16, DType.S8, DType.U8)),
+            new Kind("gemm", Operator.GEMM, List.of(DType.F32, DType.BF16, DType.F16, DType.S8, DType.U8,
+                    DType.F8E4M3, DType.F8E5M2)),
             new Kind("conv", Operator.CONV, FLOATS),
             new Kind("attention", Operator.ATTENTION, FLOATS_AND_HALF),
             new Kind("merge", Operator.MERGE, FLOATS_AND_HALF),

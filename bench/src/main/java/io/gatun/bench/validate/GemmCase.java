@@ -7,6 +7,7 @@ import io.gatun.PackedWeights;
 import io.gatun.Quantization;
 import io.gatun.Tensor;
 import io.gatun.bench.reference.Expected;
+import io.gatun.bench.reference.F8;
 import io.gatun.bench.reference.GemmReference;
 import io.gatun.bench.reference.GemmReference.LowRank;
 import io.gatun.bench.reference.RowQuantizer;
@@ -28,9 +29,9 @@ import org.jspecify.annotations.Nullable;
  * residual. {@code groups=3,0,9} multiplies so many rows by a matrix each, and leaves further rows alone;
  * {@code int8 u8->f32} takes rows that were quantized before; {@code rowindex=5} takes the rows by number out of five;
  * {@code lora=16 loradtype=bf16} adds a product of rank 16. {@code u4 group=64 symmetric search} quantizes the weights in
- * groups of 64; with {@code ready} the case does.
+ * groups of 64; with {@code ready} the case does, as it rounds weights to {@code f8e4m3} and {@code f8e5m2}.
  *
- * @param format of the packed weights: F32, BF16, F16, S8, or U8 where they are quantized in groups
+ * @param format of the packed weights: F32, BF16, F16, S8, F8E4M3, F8E5M2, or U8 where they are quantized in groups
  * @param quantization of those, else null
  * @param ready whether the weights come quantized
  * @param maxM rows of the plan
@@ -46,7 +47,8 @@ record GemmCase(DType format, @Nullable Quantization quantization, boolean ready
     /** Rounds when it is applied. */
     private static final float LORA_SCALE = 0.7f;
 
-    private static final Map<DType, String> FORMATS = Map.of(DType.F32, "f32", DType.BF16, "bf16", DType.F16, "f16", DType.S8, "int8");
+    private static final Map<DType, String> FORMATS = Map.of(DType.F32, "f32", DType.BF16, "bf16", DType.F16, "f16", DType.S8, "int8",
+            DType.F8E4M3, "f8e4m3", DType.F8E5M2, "f8e5m2");
 
     static GemmCase parse(Words words) {
         Quantization quantization = quantization(words);
@@ -55,8 +57,8 @@ record GemmCase(DType format, @Nullable Quantization quantization, boolean ready
                 : FORMATS.keySet().stream()
                         .filter(f -> words.flag(FORMATS.get(f)))
                         .findFirst()
-                        .orElseThrow(() -> words.wrong("the format, f32, bf16, f16, int8, u4 or u8, is missing"));
-        boolean ready = quantization != null && words.flag("ready");
+                        .orElseThrow(() -> words.wrong("the format, f32, bf16, f16, int8, f8e4m3, f8e5m2, u4 or u8, is missing"));
+        boolean ready = (quantization != null || F8.is(format)) && words.flag("ready");
         DType[] types = words.gemmTypes();
         int m = words.count("m");
         GemmCase gemm = new GemmCase(format, quantization, ready, types[0], types[1], m, words.count("max", m), words.count("k"),
@@ -236,9 +238,9 @@ record GemmCase(DType format, @Nullable Quantization quantization, boolean ready
         Operand source = rows.input(trial, "a", in, given == null ? a : given.values);
         Operand steps = given == null ? null : trial.input("scales", DType.F32, given.scales, sources);
         Operand middles = given == null ? null : trial.input("zero_points", given.zeros, sources);
-        Supplier<PackedWeights> weights = quantization == null || !ready
+        Supplier<PackedWeights> weights = !ready
                 ? pack(trial, weights(trial, w))
-                : packReady(trial, quantization, quantized);
+                : quantization == null ? packReadyFloat8(trial, w) : packReady(trial, quantization, quantized);
         Operand shift = b == null
                 ? null
                 : trial.input("bias", DType.F32, b, groups == null ? new long[] {n} : new long[] {matrices(), n});
@@ -318,6 +320,21 @@ record GemmCase(DType format, @Nullable Quantization quantization, boolean ready
         Operand points = how.symmetric() ? null : trial.input("zero_points", zeros, shape(n, zeroWidth));
         return () -> PackedWeights.ofQuantized(trial.device(), how, k, bytes.hostTensor(), factors.hostTensor(),
                 points == null ? null : points.hostTensor());
+    }
+
+    private Supplier<PackedWeights> packReadyFloat8(Trial trial, float[] w) {
+        float[] numbers = new float[matrices() * n * k];
+        float[] scales = new float[matrices() * n];
+        for (int g = 0; g < matrices(); g++) {
+            F8.Weights one = F8.Weights.of(format, Arrays.copyOfRange(w, g * k * n, (g + 1) * k * n), k, n);
+            for (int i = 0; i < k * n; i++) {
+                numbers[(g * n + i % n) * k + i / n] = one.numbers()[i];
+            }
+            System.arraycopy(one.scales(), 0, scales, g * n, n);
+        }
+        Operand bytes = trial.input("numbers", format, numbers, shape(n, k));
+        Operand factors = trial.input("scales", DType.F32, scales, shape(n));
+        return () -> PackedWeights.ofFloat8(trial.device(), bytes.hostTensor(), factors.hostTensor());
     }
 
     /** Of one matrix, or of all. */

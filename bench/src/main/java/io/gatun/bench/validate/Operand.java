@@ -6,6 +6,7 @@ import io.gatun.Tensor;
 import io.gatun.TensorSpec;
 import io.gatun.bench.reference.Bf16;
 import io.gatun.bench.reference.F16;
+import io.gatun.bench.reference.F8;
 import java.lang.foreign.Arena;
 import java.lang.foreign.MemorySegment;
 import java.lang.foreign.SegmentAllocator;
@@ -281,6 +282,7 @@ final class Operand {
             case S32 -> memory.getAtIndex(ValueLayout.JAVA_INT, element);
             case S64 -> memory.getAtIndex(ValueLayout.JAVA_LONG, element);
             case U8 -> Byte.toUnsignedInt(memory.getAtIndex(ValueLayout.JAVA_BYTE, element));
+            case F8E4M3, F8E5M2 -> F8.value(dtype, memory.getAtIndex(ValueLayout.JAVA_BYTE, element));
         };
     }
 
@@ -292,6 +294,7 @@ final class Operand {
             case F16 -> memory.setAtIndex(ValueLayout.JAVA_SHORT, element, F16.bits(value));
             case S8, U8 ->
                 memory.setAtIndex(ValueLayout.JAVA_BYTE, element, Float.isNaN(value) ? POISON_8 : (byte) (int) value);
+            case F8E4M3, F8E5M2 -> memory.setAtIndex(ValueLayout.JAVA_BYTE, element, F8.bits(dtype, value));
             case S32, S64 -> throw new IllegalArgumentException("a " + dtype + " is not written as a number");
         }
     }
@@ -300,7 +303,7 @@ final class Operand {
         long bits = switch (dtype) {
             case F32, S32 -> memory.getAtIndex(ValueLayout.JAVA_INT, element);
             case BF16, F16 -> memory.getAtIndex(ValueLayout.JAVA_SHORT, element);
-            case S8, U8 -> memory.getAtIndex(ValueLayout.JAVA_BYTE, element);
+            case S8, U8, F8E4M3, F8E5M2 -> memory.getAtIndex(ValueLayout.JAVA_BYTE, element);
             case S64 -> memory.getAtIndex(ValueLayout.JAVA_LONG, element);
         };
         return bits == poison(dtype);
@@ -311,7 +314,7 @@ final class Operand {
         switch (dtype) {
             case F32, S32 -> memory.setAtIndex(ValueLayout.JAVA_INT, element, (int) bits);
             case BF16, F16 -> memory.setAtIndex(ValueLayout.JAVA_SHORT, element, (short) bits);
-            case S8, U8 -> memory.setAtIndex(ValueLayout.JAVA_BYTE, element, (byte) bits);
+            case S8, U8, F8E4M3, F8E5M2 -> memory.setAtIndex(ValueLayout.JAVA_BYTE, element, (byte) bits);
             case S64 -> memory.setAtIndex(ValueLayout.JAVA_LONG, element, bits);
         }
     }
@@ -321,7 +324,7 @@ final class Operand {
             case F32, S32 -> POISON_F32;
             case BF16 -> POISON_BF16;
             case F16 -> POISON_F16;
-            case S8, U8 -> POISON_8;
+            case S8, U8, F8E4M3, F8E5M2 -> POISON_8;
             case S64 -> Long.MIN_VALUE;
         };
     }

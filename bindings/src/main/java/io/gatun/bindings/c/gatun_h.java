@@ -208,6 +208,24 @@ public class gatun_h extends gatun_h$shared {
     public static int GTN_U4() {
         return GTN_U4;
     }
+    private static final int GTN_F8E4M3 = (int)9L;
+    /**
+     * {@snippet lang=c :
+     * enum <anonymous>.GTN_F8E4M3 = 9
+     * }
+     */
+    public static int GTN_F8E4M3() {
+        return GTN_F8E4M3;
+    }
+    private static final int GTN_F8E5M2 = (int)10L;
+    /**
+     * {@snippet lang=c :
+     * enum <anonymous>.GTN_F8E5M2 = 10
+     * }
+     */
+    public static int GTN_F8E5M2() {
+        return GTN_F8E5M2;
+    }
     private static final int GTN_OP_GEMM = (int)1L;
     /**
      * {@snippet lang=c :
