@@ -136,6 +136,7 @@ int32_t limit_of(int32_t dtype);
 std::vector<Benchmark> activation_benchmarks();
 std::vector<Benchmark> attention_benchmarks();
 std::vector<Benchmark> conv_benchmarks();
+std::vector<Benchmark> pooling_benchmarks();
 std::vector<Benchmark> gemm_benchmarks();
 std::vector<Benchmark> glu_benchmarks();
 std::vector<Benchmark> merge_benchmarks();

@@ -154,7 +154,7 @@ int run(int argc, char** argv) {
   std::vector<Benchmark> all;
   for (const auto& family :
        {gemm_benchmarks, attention_benchmarks, merge_benchmarks, rope_benchmarks, select_benchmarks, route_benchmarks,
-        mix_benchmarks, conv_benchmarks, norm_benchmarks, softmax_benchmarks, activation_benchmarks, glu_benchmarks}) {
+        mix_benchmarks, conv_benchmarks, pooling_benchmarks, norm_benchmarks, softmax_benchmarks, activation_benchmarks, glu_benchmarks}) {
     for (Benchmark& benchmark : family()) all.push_back(std::move(benchmark));
   }
   std::vector<std::unique_ptr<Device>> devices;

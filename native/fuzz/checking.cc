@@ -1181,7 +1181,7 @@ gtn_status run(void* plan, void* stream, const void* args, gtn_message* message)
 gtn_status supports(void* device, int32_t op, int32_t dtype, int32_t* claimed, gtn_message* message) {
   check(message);
   as<Device>(device, Kind::kDevice);
-  MUST(op >= GTN_OP_GEMM && op <= GTN_OP_CONV && dtype >= GTN_F32 && dtype <= GTN_U4 && claimed != nullptr);
+  MUST(op >= GTN_OP_GEMM && op <= GTN_OP_POOLING && dtype >= GTN_F32 && dtype <= GTN_F8E5M2 && claimed != nullptr);
   *claimed = 1;
   return GTN_OK;
 }

@@ -163,21 +163,21 @@ TEST(Devices, SayWhatTheyServe) {
   for (const std::string& name : cpu_devices()) {
     OpenDevice cpu(name);
     Message message;
-    for (int32_t op = GTN_OP_GEMM; op <= GTN_OP_CONV; ++op) {
-      for (int32_t dtype = GTN_F32; dtype <= GTN_U4; ++dtype) {
+    for (int32_t op = GTN_OP_GEMM; op <= GTN_OP_POOLING; ++op) {
+      for (int32_t dtype = GTN_F32; dtype <= GTN_F8E5M2; ++dtype) {
         int32_t claimed = 77;
         ASSERT_EQ(GTN_OK, gtn_device_supports(cpu.device, op, dtype, &claimed, &message)) << message.text;
         const bool half = op == GTN_OP_ATTENTION || op == GTN_OP_MERGE || op == GTN_OP_ROPE ||
                           op == GTN_OP_SELECT || op == GTN_OP_ROUTE || op == GTN_OP_MIX || op == GTN_OP_GLU ||
-                          op == GTN_OP_GEMM;
-        const bool weights = dtype == GTN_S8 || dtype == GTN_U8 || dtype == GTN_U4;
+                          op == GTN_OP_GEMM || op == GTN_OP_POOLING;
+        const bool weights = dtype == GTN_S8 || dtype == GTN_U8 || dtype >= GTN_U4;
         const bool served = dtype == GTN_F32 || dtype == GTN_BF16 || (weights && op == GTN_OP_GEMM) ||
                             (dtype == GTN_F16 && half);
         EXPECT_EQ(served ? 1 : 0, claimed) << name << " operator " << op << " dtype " << dtype;
       }
     }
     int32_t claimed = 77;
-    for (int32_t bad : {-1, 0, GTN_OP_CONV + 1, INT32_MAX}) {
+    for (int32_t bad : {-1, 0, GTN_OP_POOLING + 1, INT32_MAX}) {
       EXPECT_EQ(GTN_INVALID_ARGUMENT, gtn_device_supports(cpu.device, bad, GTN_F32, &claimed, &message));
       EXPECT_EQ(message.text, std::strstr(message.text, ("op: is " + std::to_string(bad)).c_str())) << message.text;
     }
@@ -1658,6 +1658,77 @@ TEST(Plans, ConvolutionsRefuseWhatIsWrong) {
     EXPECT_EQ(GTN_INVALID_ARGUMENT, gtn_conv_plan(on.device, &desc, &made, &message)) << wrong.named;
     EXPECT_NE(nullptr, std::strstr(message.text, wrong.named)) << wrong.named << ": " << message.text;
   }
+}
+
+gtn_pooling_desc pooling() {
+  gtn_pooling_desc desc = {};
+  desc.size = sizeof desc;
+  desc.kind = GTN_POOLING_AVERAGE;
+  desc.x = tensor(GTN_F16, {2, 4, 5, 7});
+  desc.out = tensor(GTN_BF16, {2, 4, 3, 3});
+  for (int d = 0; d < 2; ++d) desc.kernel[d] = 3, desc.stride[d] = 1 + d, desc.dilation[d] = 1;
+  desc.count_padding = 1;
+  return desc;
+}
+
+TEST(Plans, PoolingRefusesWhatIsWrong) {
+  const struct {
+    const char* named;
+    void (*change)(gtn_pooling_desc&);
+  } all[] = {
+      {"desc.size: is 8", [](gtn_pooling_desc& d) { d.size = 8; }},
+      {"desc.kind: is 3, expected GTN_POOLING_MAX or GTN_POOLING_AVERAGE", [](gtn_pooling_desc& d) { d.kind = 3; }},
+      {"desc.x.rank: is 2", [](gtn_pooling_desc& d) { d.x.rank = 2; }},
+      {"desc.x.dtype: is S8, expected F32, BF16 or F16", [](gtn_pooling_desc& d) { d.x.dtype = GTN_S8; }},
+      {"desc.out.dtype: is S8, expected F32, BF16 or F16", [](gtn_pooling_desc& d) { d.out.dtype = GTN_S8; }},
+      {"desc.out.rank: is 3, expected 4 to 4", [](gtn_pooling_desc& d) { d.out.rank = 3; }},
+      {"desc.out.shape[0]: is 3, expected x's 2", [](gtn_pooling_desc& d) { d.out.shape[0] = 3; }},
+      {"desc.out.shape[1]: is 5, expected x's 4", [](gtn_pooling_desc& d) { d.out.shape[1] = 5, d.out.strides[0] = 45; }},
+      {"desc.out.strides[1]: is 0", [](gtn_pooling_desc& d) { d.out.strides[1] = 0; }},
+      {"desc.x.shape[1]: is 0", [](gtn_pooling_desc& d) { d.x.shape[1] = d.out.shape[1] = 0; }},
+      {"desc.kernel[1]: is 0, expected 1 or more", [](gtn_pooling_desc& d) { d.kernel[1] = 0; }},
+      {"desc.kernel[2]: is 1, expected 0 beyond", [](gtn_pooling_desc& d) { d.kernel[2] = 1; }},
+      {"desc.stride[0]: is 0", [](gtn_pooling_desc& d) { d.stride[0] = 0; }},
+      {"desc.dilation[0]: is -1", [](gtn_pooling_desc& d) { d.dilation[0] = -1; }},
+      {"desc.pad_before[1]: is -1", [](gtn_pooling_desc& d) { d.pad_before[1] = -1; }},
+      {"desc.pad_after[0]: is -2", [](gtn_pooling_desc& d) { d.pad_after[0] = -2; }},
+      {"dimension 0 exceed 2^63", [](gtn_pooling_desc& d) { d.pad_after[0] = INT64_MAX; }},
+      {"dimension 1 exceed 2^63", [](gtn_pooling_desc& d) { d.dilation[1] = INT64_MAX; }},
+      {"desc.kernel: makes a window exceed 2^63 bytes",
+       [](gtn_pooling_desc& d) { d.kernel[0] = d.kernel[1] = int64_t{1} << 31; }},
+      {"desc.out.shape[3]: is 4, expected 3", [](gtn_pooling_desc& d) { d.out = tensor(GTN_BF16, {2, 4, 3, 4}); }},
+      {"desc.count_padding: is 2", [](gtn_pooling_desc& d) { d.count_padding = 2; }},
+      {"desc.count_padding: is 1, expected 0 with GTN_POOLING_MAX", [](gtn_pooling_desc& d) { d.kind = GTN_POOLING_MAX; }},
+  };
+  OpenDevice on("cpu");
+  Message message;
+  gtn_plan made = 0;
+  for (const auto& wrong : all) {
+    gtn_pooling_desc desc = pooling();
+    wrong.change(desc);
+    EXPECT_EQ(GTN_INVALID_ARGUMENT, gtn_pooling_plan(on.device, &desc, &made, &message)) << wrong.named;
+    EXPECT_NE(nullptr, std::strstr(message.text, wrong.named)) << wrong.named << ": " << message.text;
+  }
+  gtn_pooling_desc far = pooling();
+  far.kernel[0] = 1, far.stride[0] = INT64_MAX, far.out = tensor(GTN_BF16, {2, 4, 1, 3});
+  EXPECT_EQ(GTN_UNSUPPORTED, gtn_pooling_plan(on.device, &far, &made, &message)) << message.text;
+
+  const gtn_pooling_desc right = pooling();
+  ASSERT_EQ(GTN_OK, gtn_pooling_plan(on.device, &right, &made, &message)) << message.text;
+  std::vector<uint16_t> x(2 * 4 * 35 + 72), out(72);
+  const auto refused = [&](int64_t batch, const void* from, void* to, const char* text) {
+    EXPECT_EQ(GTN_INVALID_ARGUMENT, gtn_pooling_run(made, on.stream, batch, from, to)) << text;
+    EXPECT_NE(std::string::npos, on.message().find(text)) << on.message();
+  };
+  refused(3, x.data(), out.data(), "batch: is 3, expected 0 to 2");
+  refused(-1, x.data(), out.data(), "batch: is -1");
+  refused(2, nullptr, out.data(), "x: is null");
+  refused(2, x.data(), nullptr, "out: is null");
+  refused(2, reinterpret_cast<char*>(x.data()) + 1, out.data(), "x: is ");
+  refused(2, x.data(), x.data() + 279, "out");
+  EXPECT_EQ(GTN_OK, gtn_pooling_run(made, on.stream, 2, x.data(), x.data() + 280)) << on.message();
+  EXPECT_EQ(GTN_OK, gtn_pooling_run(made, on.stream, 0, nullptr, nullptr)) << on.message();
+  EXPECT_EQ(GTN_OK, gtn_plan_close(made, &message));
 }
 
 gtn_mix_desc mixing() {

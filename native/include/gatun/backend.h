@@ -137,6 +137,12 @@ typedef struct gtn_conv_args {
   void* out;
 } gtn_conv_args;
 
+typedef struct gtn_pooling_args {
+  int64_t batch;
+  const void* x;
+  void* out;
+} gtn_pooling_args;
+
 typedef struct gtn_backend {
   uint32_t size;        /* sizeof(gtn_backend) that the backend was compiled with */
   uint32_t abi_version; /* GTN_BACKEND_ABI_VERSION */

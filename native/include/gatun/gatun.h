@@ -81,7 +81,8 @@ enum {
   GTN_OP_ROUTE = 9,
   GTN_OP_MIX = 10,
   GTN_OP_GLU = 11,
-  GTN_OP_CONV = 12
+  GTN_OP_CONV = 12,
+  GTN_OP_POOLING = 13
 };
 
 /* Element-wise functions, alone (gtn_activation_desc), as a gate (gtn_glu_desc) or in a GEMM's epilogue. */
@@ -838,6 +839,34 @@ GTN_API gtn_status gtn_conv_plan(gtn_device device, const gtn_conv_desc* desc, g
 /* batch: 0 to that of the plan. out may equal residual; it may overlap nothing else. */
 GTN_API gtn_status gtn_conv_run(gtn_plan plan, gtn_stream stream, gtn_weights weights, int64_t batch, const void* x,
                                 const void* bias, const void* residual, void* out);
+
+/* Pooling: out[b, c, y] is the maximum or the mean of x[b, c, y * stride + t * dilation - pad_before] over the kernel positions t
+ * that lie in x, in one to three spatial dimensions. Global pooling is a kernel as large as x, and an out of size 1.
+ *
+ * The maximum of a window with a NaN is NaN, of one that sees nothing of x -infinity; of zeros of both signs it is either. A mean is an
+ * FP32 sum, in any order, divided by the number of those positions, or with count_padding by all of the kernel's; of a window
+ * that sees nothing of x it is 0. out is rounded once. */
+enum { GTN_POOLING_MAX = 1, GTN_POOLING_AVERAGE = 2 };
+
+typedef struct gtn_pooling_desc {
+  uint32_t size;
+  int32_t kind;        /* GTN_POOLING_* */
+  gtn_tensor_desc x;   /* [batch, channels, spatial sizes], rank 3 to 5, channels not 0; GTN_F32, GTN_BF16 or GTN_F16, any strides:
+                          channels last is a stride of 1 for channels */
+  gtn_tensor_desc out; /* [batch, channels, spatial sizes], as for a convolution; GTN_F32, GTN_BF16 or GTN_F16, any strides */
+  int64_t kernel[GTN_CONV_MAX_RANK];     /* by spatial dimension, 1 or more; what lies beyond those there are is 0, as below */
+  int64_t stride[GTN_CONV_MAX_RANK];     /* 1 or more */
+  int64_t dilation[GTN_CONV_MAX_RANK];   /* 1 or more */
+  int64_t pad_before[GTN_CONV_MAX_RANK]; /* 0 or more */
+  int64_t pad_after[GTN_CONV_MAX_RANK];  /* 0 or more */
+  int32_t count_padding; /* GTN_POOLING_AVERAGE: 1: a sum is divided by the number of kernel positions; else 0 */
+  int32_t reserved;
+} gtn_pooling_desc;
+
+GTN_API gtn_status gtn_pooling_plan(gtn_device device, const gtn_pooling_desc* desc, gtn_plan* plan, gtn_message* message);
+
+/* batch: 0 to that of the plan. out overlaps nothing. */
+GTN_API gtn_status gtn_pooling_run(gtn_plan plan, gtn_stream stream, int64_t batch, const void* x, void* out);
 
 #ifdef __cplusplus
 }

@@ -61,6 +61,8 @@ constexpr Structure kStructures[] = {
     GATUN_STRUCTURE(gtn_conv_weights_desc, size, format, source, groups, has_norm, epsilon),
     GATUN_STRUCTURE(gtn_conv_desc, size, format, x, out, kernel, stride, dilation, pad_before, pad_after, groups, activation,
                     has_bias, has_residual, residual_first),
+    GATUN_STRUCTURE(gtn_pooling_desc, size, kind, x, out, kernel, stride, dilation, pad_before, pad_after, count_padding,
+                    reserved),
 };
 
 // Text that is written as far as there is room, and counted.

@@ -96,6 +96,7 @@ struct Plan {
     gtn_mix_desc mix;
     gtn_select_desc select;
     gtn_conv_desc conv;
+    gtn_pooling_desc pooling;
   };
   // Extents of the tensors that runs check against each other: x is a or q.
   Extent x, k, v, out;

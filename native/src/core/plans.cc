@@ -634,7 +634,8 @@ gtn_status check(gtn_message* message, const gtn_mix_desc& desc) {
 }
 
 // The size of `out` in a spatial dimension, or -1 where what it is made of does not fit 63 bits.
-int64_t conv_size(const gtn_conv_desc& desc, int d) {
+template <typename Desc>
+int64_t window_size(const Desc& desc, int d) {
   int64_t padded, reach;
   if (__builtin_add_overflow(desc.x.shape[2 + d], desc.pad_before[d], &padded) ||
       __builtin_add_overflow(padded, desc.pad_after[d], &padded) ||
@@ -645,23 +646,10 @@ int64_t conv_size(const gtn_conv_desc& desc, int d) {
   return padded < reach ? 0 : (padded - reach) / desc.stride[d] + 1;
 }
 
-gtn_status check(gtn_message* message, const gtn_conv_desc& desc) {
-  if (desc.format != GTN_F32 && desc.format != GTN_BF16) {
-    return fail(message, GTN_INVALID_ARGUMENT, "desc.format: is %s (%d), expected F32 or BF16", dtype_name(desc.format),
-                desc.format);
-  }
-  GATUN_CHECK(check_tensor(message, "desc.x", desc.x, kFloats, 3, 5, false, false));
-  const int rank = desc.x.rank, spatial = rank - 2;
-  GATUN_CHECK(check_tensor(message, "desc.out", desc.out, kFloats, rank, rank, false, true));
-  GATUN_CHECK(check_size(message, "desc.out", desc.out, 0, "x's", desc.x.shape[0]));
-  GATUN_CHECK(check_at_least(message, "desc.x.shape[1]", desc.x.shape[1], 1));
-  GATUN_CHECK(check_at_least(message, "desc.out.shape[1]", desc.out.shape[1], 1));
-  for (const gtn_tensor_desc* tensor : {&desc.x, &desc.out}) {
-    if (desc.groups >= 1 && tensor->shape[1] % desc.groups == 0) continue;
-    return fail(message, GTN_INVALID_ARGUMENT, "desc.groups: is %lld, expected a divisor of the %lld channels of %s",
-                static_cast<long long>(desc.groups), static_cast<long long>(tensor->shape[1]),
-                tensor == &desc.x ? "x" : "out");
-  }
+// How the windows of a convolution or a pooling lie.
+template <typename Desc>
+gtn_status check_windows(gtn_message* message, const Desc& desc) {
+  const int spatial = desc.x.rank - 2;
   const struct {
     const char* name;
     const int64_t* values;
@@ -679,11 +667,14 @@ gtn_status check(gtn_message* message, const gtn_conv_desc& desc) {
                   field.name, d, static_cast<long long>(field.values[d]), static_cast<long long>(there ? field.least : 0));
     }
   }
-  GATUN_CHECK(check_array(message, "desc.kernel", "weights", 4,
-                          {desc.out.shape[1], desc.x.shape[1] / desc.groups, desc.kernel[0],
-                           desc.kernel[1], desc.kernel[2]}));
-  for (int d = 0; d < spatial; ++d) {
-    const int64_t size = conv_size(desc, d);
+  return GTN_OK;
+}
+
+// The sizes of `out` that they make.
+template <typename Desc>
+gtn_status check_window_sizes(gtn_message* message, const Desc& desc) {
+  for (int d = 0; d < desc.x.rank - 2; ++d) {
+    const int64_t size = window_size(desc, d);
     if (size < 0) {
       return fail(message, GTN_INVALID_ARGUMENT, "desc: padding and dilation of spatial dimension %d exceed 2^63", d);
     }
@@ -693,6 +684,31 @@ gtn_status check(gtn_message* message, const gtn_conv_desc& desc) {
                 static_cast<long long>(desc.out.shape[2 + d]), static_cast<long long>(size),
                 static_cast<long long>(desc.x.shape[2 + d]));
   }
+  return GTN_OK;
+}
+
+gtn_status check(gtn_message* message, const gtn_conv_desc& desc) {
+  if (desc.format != GTN_F32 && desc.format != GTN_BF16) {
+    return fail(message, GTN_INVALID_ARGUMENT, "desc.format: is %s (%d), expected F32 or BF16", dtype_name(desc.format),
+                desc.format);
+  }
+  GATUN_CHECK(check_tensor(message, "desc.x", desc.x, kFloats, 3, 5, false, false));
+  const int rank = desc.x.rank;
+  GATUN_CHECK(check_tensor(message, "desc.out", desc.out, kFloats, rank, rank, false, true));
+  GATUN_CHECK(check_size(message, "desc.out", desc.out, 0, "x's", desc.x.shape[0]));
+  GATUN_CHECK(check_at_least(message, "desc.x.shape[1]", desc.x.shape[1], 1));
+  GATUN_CHECK(check_at_least(message, "desc.out.shape[1]", desc.out.shape[1], 1));
+  for (const gtn_tensor_desc* tensor : {&desc.x, &desc.out}) {
+    if (desc.groups >= 1 && tensor->shape[1] % desc.groups == 0) continue;
+    return fail(message, GTN_INVALID_ARGUMENT, "desc.groups: is %lld, expected a divisor of the %lld channels of %s",
+                static_cast<long long>(desc.groups), static_cast<long long>(tensor->shape[1]),
+                tensor == &desc.x ? "x" : "out");
+  }
+  GATUN_CHECK(check_windows(message, desc));
+  GATUN_CHECK(check_array(message, "desc.kernel", "weights", 4,
+                          {desc.out.shape[1], desc.x.shape[1] / desc.groups, desc.kernel[0],
+                           desc.kernel[1], desc.kernel[2]}));
+  GATUN_CHECK(check_window_sizes(message, desc));
   GATUN_CHECK(check_activation(message, desc.activation));
   GATUN_CHECK(check_flag(message, "desc.has_bias", desc.has_bias));
   GATUN_CHECK(check_flag(message, "desc.has_residual", desc.has_residual));
@@ -702,6 +718,25 @@ gtn_status check(gtn_message* message, const gtn_conv_desc& desc) {
 }
 
 void keep(Plan& plan, const gtn_conv_desc& desc) { plan.conv = desc; }
+
+gtn_status check(gtn_message* message, const gtn_pooling_desc& desc) {
+  if (desc.kind != GTN_POOLING_MAX && desc.kind != GTN_POOLING_AVERAGE) {
+    return fail(message, GTN_INVALID_ARGUMENT, "desc.kind: is %d, expected GTN_POOLING_MAX or GTN_POOLING_AVERAGE", desc.kind);
+  }
+  GATUN_CHECK(check_tensor(message, "desc.x", desc.x, kFloatsAndHalf, 3, 5, false, false));
+  const int rank = desc.x.rank;
+  GATUN_CHECK(check_tensor(message, "desc.out", desc.out, kFloatsAndHalf, rank, rank, false, true));
+  for (int d = 0; d < 2; ++d) GATUN_CHECK(check_size(message, "desc.out", desc.out, d, "x's", desc.x.shape[d]));
+  GATUN_CHECK(check_at_least(message, "desc.x.shape[1]", desc.x.shape[1], 1));
+  GATUN_CHECK(check_windows(message, desc));
+  GATUN_CHECK(check_array(message, "desc.kernel", "a window", 4, {desc.kernel[0], desc.kernel[1], desc.kernel[2]}));
+  GATUN_CHECK(check_window_sizes(message, desc));
+  GATUN_CHECK(check_flag(message, "desc.count_padding", desc.count_padding));
+  if (!desc.count_padding || desc.kind == GTN_POOLING_AVERAGE) return GTN_OK;
+  return fail(message, GTN_INVALID_ARGUMENT, "desc.count_padding: is 1, expected 0 with GTN_POOLING_MAX");
+}
+
+void keep(Plan& plan, const gtn_pooling_desc& desc) { plan.pooling = desc; }
 
 void keep(Plan& plan, const gtn_gemm_desc& desc) {
   plan.gemm = desc;
@@ -915,4 +950,8 @@ gtn_status gtn_mix_plan(gtn_device device, const gtn_mix_desc* desc, gtn_plan* p
 
 gtn_status gtn_conv_plan(gtn_device device, const gtn_conv_desc* desc, gtn_plan* plan, gtn_message* message) {
   return gatun::make_plan(device, GTN_OP_CONV, desc, plan, message);
+}
+
+gtn_status gtn_pooling_plan(gtn_device device, const gtn_pooling_desc* desc, gtn_plan* plan, gtn_message* message) {
+  return gatun::make_plan(device, GTN_OP_POOLING, desc, plan, message);
 }

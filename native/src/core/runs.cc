@@ -8,7 +8,7 @@ namespace gatun {
 namespace {
 
 const char* const kOperators[] = {"none", "gemm", "attention", "norm", "softmax", "activation", "merge", "rope",
-                                   "select", "route", "mix", "glu", "conv"};
+                                   "select", "route", "mix", "glu", "conv", "pooling"};
 
 // A plan of operator `op` on a stream, held together for one run. After status() is GTN_OK both may be used.
 class Run {
@@ -674,5 +674,21 @@ gtn_status gtn_conv_run(gtn_plan plan, gtn_stream stream, gtn_weights packed, in
   GATUN_CHECK(check_apart(message, to, {"bias", floats, bias, 1}));
   GATUN_CHECK(check_apart_or_equal(message, to, {"residual", output, residual, 1}));
   const gtn_conv_args args = {w.impl, batch, x, bias, residual, out};
+  return run.with(&args);
+}
+
+gtn_status gtn_pooling_run(gtn_plan plan, gtn_stream stream, int64_t batch, const void* x, void* out) {
+  Run run(GTN_OP_POOLING, plan, stream);
+  if (run.status() != GTN_OK) return run.status();
+  const gtn_pooling_desc& desc = run.plan().pooling;
+  gtn_message* message = run.message();
+  GATUN_CHECK(check_count(message, "batch", batch, desc.x.shape[0]));
+  const Extent output = range_of(desc.out, {batch});
+  if (extent_bytes(output, 1) == 0) return GTN_OK;
+  const Extent input = range_of(desc.x, {batch});
+  GATUN_CHECK(check_pointer(message, "x", x, x != nullptr || extent_bytes(input, 1) > 0, input.element));
+  GATUN_CHECK(check_pointer(message, "out", out, true, output.element));
+  GATUN_CHECK(check_apart(message, {"out", output, out, 1}, {"x", input, x, 1}));
+  const gtn_pooling_args args = {batch, x, out};
   return run.with(&args);
 }

@@ -285,6 +285,9 @@ gtn_status plan_create(void* device, int32_t op, const void* desc, void** plan, 
     case GTN_OP_CONV:
       status = conv_plan(on, *static_cast<const gtn_conv_desc*>(desc), &created, info, message);
       break;
+    case GTN_OP_POOLING:
+      status = pooling_plan(on, *static_cast<const gtn_pooling_desc*>(desc), &created, info, message);
+      break;
     default:
       return fail(message, GTN_UNSUPPORTED, "the cpu backend has no operator %d", op);
   }
@@ -313,6 +316,7 @@ gtn_status supports(void*, int32_t op, int32_t dtype, int32_t* claimed, gtn_mess
     case GTN_OP_ROUTE:
     case GTN_OP_MIX:
     case GTN_OP_GLU:
+    case GTN_OP_POOLING:
       *claimed = is_float || dtype == GTN_F16;
       break;
     case GTN_OP_NORM:

@@ -25,13 +25,14 @@ namespace gatun::cpu {
   extern const MixKernels mix_kernels;                                                                           \
   extern const GluKernels glu_kernels;                                                                           \
   extern const ConvKernels conv_kernels;                                                                         \
+  extern const PoolingKernels pooling_kernels;                                                                   \
   extern const LimitKernels limit_kernels;                                                                       \
   }                                                                                                              \
   static const Kernels level##_kernels = {&level::gemm_kernels, &level::attention_kernels, &level::norm_kernels, \
                                           &level::softmax_kernels, &level::activation_kernels,                   \
                                           &level::merge_kernels, &level::rope_kernels, &level::select_kernels,   \
                                           &level::route_kernels, &level::mix_kernels, &level::glu_kernels,       \
-                                          &level::conv_kernels,                                                  \
+                                          &level::conv_kernels, &level::pooling_kernels,                         \
                                           &level::limit_kernels};
 
 GATUN_DECLARE_LEVEL(scalar)

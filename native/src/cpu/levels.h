@@ -9,6 +9,7 @@
 #include "cpu/merge/merge.h"
 #include "cpu/mix/mix.h"
 #include "cpu/norm/norm.h"
+#include "cpu/pooling/pooling.h"
 #include "cpu/rope/rope.h"
 #include "cpu/route/route.h"
 #include "cpu/select/select.h"
@@ -32,6 +33,7 @@ struct Kernels {
   const MixKernels* mix;
   const GluKernels* glu;
   const ConvKernels* conv;
+  const PoolingKernels* pooling;
   const LimitKernels* limits;
 };
 

@@ -365,6 +365,11 @@ static gtn_status plan_create(void* device, int32_t op, const void* asked, void*
     memcpy(changed.pad_before, ((const gtn_conv_desc*)asked)->pad_after, sizeof changed.pad_before);
     memcpy(changed.pad_after, ((const gtn_conv_desc*)asked)->pad_before, sizeof changed.pad_after);
     status = inner->plan_create(self->inner, op, &changed, &plan->inner, info, message);
+  } else if (fault == PADDING && op == GTN_OP_POOLING) {
+    gtn_pooling_desc changed = *(const gtn_pooling_desc*)asked;
+    memcpy(changed.pad_before, ((const gtn_pooling_desc*)asked)->pad_after, sizeof changed.pad_before);
+    memcpy(changed.pad_after, ((const gtn_pooling_desc*)asked)->pad_before, sizeof changed.pad_after);
+    status = inner->plan_create(self->inner, op, &changed, &plan->inner, info, message);
   } else if (plan->forwarded) {
     status = inner->plan_create(self->inner, op, asked, &plan->inner, info, message);
   } else {

@@ -27,7 +27,9 @@ public enum Operator {
     /** {@link Glu}. */
     GLU,
     /** {@link Conv}. */
-    CONV;
+    CONV,
+    /** {@link Pooling}. */
+    POOLING;
 
     int code() {
         return switch (this) {
@@ -43,6 +45,7 @@ public enum Operator {
             case MIX -> gatun_h.GTN_OP_MIX();
             case GLU -> gatun_h.GTN_OP_GLU();
             case CONV -> gatun_h.GTN_OP_CONV();
+            case POOLING -> gatun_h.GTN_OP_POOLING();
         };
     }
 }

@@ -33,6 +33,7 @@ public abstract sealed class Plan implements AutoCloseable
                 LayerNorm.Plan,
                 Merge.Plan,
                 Mix.Plan,
+                Pooling.Plan,
                 RmsNorm.Plan,
                 Rope.Plan,
                 Route.Plan,
@@ -107,6 +108,9 @@ public abstract sealed class Plan implements AutoCloseable
         }
         if (op == gatun_h.GTN_OP_CONV()) {
             return "conv";
+        }
+        if (op == gatun_h.GTN_OP_POOLING()) {
+            return "pooling";
         }
         return op == gatun_h.GTN_OP_ROPE() ? "rope" : "operator " + op;
     }

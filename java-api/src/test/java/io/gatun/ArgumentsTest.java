@@ -181,6 +181,45 @@ class ArgumentsTest {
     }
 
     @Test
+    void readyFloat8() {
+        Tensor numbers = typed(DType.F8E4M3, 3, 4);
+        Expect.illegalArgument("numbers: U8[3, 4], expected F8E4M3 or F8E5M2",
+                () -> PackedWeights.ofFloat8(DEVICE, typed(DType.U8, 3, 4), tensor(3)));
+        Expect.illegalArgument("numbers: F8E4M3[3]", () -> PackedWeights.ofFloat8(DEVICE, typed(DType.F8E4M3, 3), tensor(3)));
+        Expect.illegalArgument("scales: F32[4], expected F32[3]", () -> PackedWeights.ofFloat8(DEVICE, numbers, tensor(4)));
+        Tensor infinite = tensor(3);
+        infinite.setFloat(Float.POSITIVE_INFINITY, 1);
+        Expect.illegalArgument("scales[n = 1] is inf", () -> PackedWeights.ofFloat8(DEVICE, numbers, infinite));
+    }
+
+    @Test
+    void pooling() {
+        Expect.illegalArgument("kernel: 0 sizes, expected 1 to 3", () -> Pooling.max());
+        Expect.illegalArgument("kernel: 0, expected 1 or more", () -> Pooling.average(2, 0));
+        Expect.illegalArgument("stride: 1 values, expected 2", () -> Pooling.max(2, 2).stride(1));
+        Expect.illegalArgument("before: -1, expected 0 or more", () -> Pooling.max(2).padding(-1));
+        Expect.illegalArgument("dilation: expected none", () -> Pooling.globalMax().dilation(2));
+        assertThrows(IllegalStateException.class, () -> Pooling.max(2).countPadding());
+        Pooling pooling = Pooling.max(2, 2);
+        TensorSpec x = TensorSpec.of(DType.F32, 2, 3, 4, 6);
+        Expect.illegalArgument("out: F32[2, 3, 2, 2]",
+                () -> pooling.plan(DEVICE, x, TensorSpec.of(DType.F32, 2, 3, 2, 2)));
+        Expect.illegalArgument("out: F32[2, 4, 2, 3]",
+                () -> pooling.plan(DEVICE, x, TensorSpec.of(DType.F32, 2, 4, 2, 3)));
+        Expect.illegalArgument("x: S8[2, 3, 4, 6], expected F32, BF16 or F16",
+                () -> pooling.plan(DEVICE, TensorSpec.of(DType.S8, 2, 3, 4, 6), x));
+        Expect.illegalArgument("x: F32[2, 3]",
+                () -> Pooling.globalAverage().plan(DEVICE, TensorSpec.of(DType.F32, 2, 3), x));
+        try (Pooling.Plan plan = pooling.plan(DEVICE, x, TensorSpec.of(DType.F32, 2, 3, 2, 3))) {
+            Tensor from = tensor(2, 3, 4, 6);
+            Tensor to = tensor(2, 3, 2, 3);
+            Expect.illegalArgument("stream", () -> plan.run(FOREIGN, from, to));
+            Expect.illegalArgument("out: read-only", () -> plan.run(STREAM, from, readOnly(to)));
+            Expect.illegalArgument("out", () -> plan.run(STREAM, from, to.slice(0, 0, 1)));
+        }
+    }
+
+    @Test
     void gemm() {
         Expect.illegalArgument("bits: 5", () -> new Quantization(5, 32, false, false));
         Expect.illegalArgument("groupSize: 48", () -> Quantization.int4(48));

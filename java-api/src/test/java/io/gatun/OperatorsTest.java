@@ -121,6 +121,86 @@ class OperatorsTest {
         }
     }
 
+    /** Halves in and out, with halves as weights: numbers that all of them hold exactly. */
+    @Test
+    void gemmOfHalves() {
+        Tensor a = Tensor.allocate(arena, DType.F16, 2, 3).copyFrom(new float[] {1, 2, 3, -4, 0.5f, 6});
+        Tensor source = Tensor.allocate(arena, DType.F16, 3, 2).copyFrom(new float[] {1, 0, 0.25f, 2, -1, 0x1p-24f});
+        Tensor out = Tensor.allocate(arena, DType.F16, 2, 2);
+        Tensor residual = Tensor.allocate(arena, DType.F16, 2, 2).copyFrom(new float[] {10, 0, 0, 0});
+        try (PackedWeights weights = PackedWeights.pack(device, DType.F16, source);
+                Gemm.Plan plan = Gemm.of(DType.F16).residual().plan(device, a.spec(), out.spec())) {
+            assertEquals(DType.F16, weights.format());
+            plan.run(stream, weights, a, null, residual, out);
+            assertArrayEquals(new float[] {8.5f, 4, -9.875f, 1}, out.toFloatArray());
+        }
+    }
+
+    /** Numbers and scales as they come; a NaN among the numbers stays in its column. */
+    @ParameterizedTest
+    @EnumSource(names = {"F8E4M3", "F8E5M2"})
+    void gemmOfReadyFloat8(DType format) {
+        Tensor a = tensor(1, 3).copyFrom(new float[] {1, 2, 4});
+        Tensor numbers = Tensor.allocate(arena, format, 2, 3).copyFrom(new float[] {1.5f, -3, 0.25f, 1, Float.NaN, 1});
+        Tensor scales = tensor(2).copyFrom(new float[] {2, 1});
+        Tensor out = tensor(1, 2);
+        try (PackedWeights weights = PackedWeights.ofFloat8(device, numbers, scales);
+                Gemm.Plan plan = Gemm.of(format).plan(device, a.spec(), out.spec())) {
+            assertEquals(format, weights.format());
+            assertEquals(3, weights.k());
+            assertEquals(2, weights.n());
+            plan.run(stream, weights, a, out);
+            assertArrayEquals(new float[] {-7, Float.NaN}, out.toFloatArray());
+        }
+    }
+
+    /** Channels last, as images often lie. */
+    @Test
+    void pooling() {
+        Tensor x = tensor(2, 6, 5, 3).transpose(1, 3).transpose(2, 3); // [2, 3, 6, 5]
+        Tensor most = tensor(2, 3, 3, 5);
+        Tensor mean = tensor(2, 3, 3, 5);
+        Tensor all = tensor(2, 3, 1, 1);
+        Pooling window = Pooling.max(3, 3).stride(2, 1).padding(1, 1);
+        Pooling average = Pooling.average(3, 3).stride(2, 1).padding(1, 1);
+        assertEquals(3, window.outSize(0, 6));
+        try (Pooling.Plan max = window.plan(device, x.spec(), most.spec());
+                Pooling.Plan padded = average.countPadding().plan(device, x.spec(), mean.spec());
+                Pooling.Plan global = Pooling.globalAverage().plan(device, x.spec(), all.spec())) {
+            assertEquals("pooling", max.info().operator());
+            max.run(stream, x, most);
+            padded.run(stream, x, mean);
+            global.run(stream, x, all);
+            for (int i = 0; i < 2 * 3; i++) {
+                double whole = 0;
+                for (int p = 0; p < 30; p++) {
+                    whole += x.getFloat(i / 3, i % 3, p / 5, p % 5);
+                }
+                assertEquals(whole / 30, all.getFloat(i / 3, i % 3, 0, 0), TOLERANCE);
+                for (int p = 0; p < 15; p++) {
+                    float highest = Float.NEGATIVE_INFINITY;
+                    double sum = 0;
+                    for (int t = 0; t < 9; t++) {
+                        int row = p / 5 * 2 + t / 3 - 1;
+                        int column = p % 5 + t % 3 - 1;
+                        if (row >= 0 && row < 6 && column >= 0 && column < 5) {
+                            highest = Math.max(highest, x.getFloat(i / 3, i % 3, row, column));
+                            sum += x.getFloat(i / 3, i % 3, row, column);
+                        }
+                    }
+                    assertEquals(highest, most.getFloat(i / 3, i % 3, p / 5, p % 5));
+                    assertEquals(sum / 9, mean.getFloat(i / 3, i % 3, p / 5, p % 5), TOLERANCE);
+                }
+            }
+            // a smaller batch than planned leaves the others alone
+            float second = most.getFloat(1, 0, 0, 0);
+            most.setFloat(77, 0, 0, 0, 0);
+            max.run(stream, x.slice(0, 0, 1), most.slice(0, 0, 1));
+            assertTrue(most.getFloat(0, 0, 0, 0) < 3);
+            assertEquals(second, most.getFloat(1, 0, 0, 0));
+        }
+    }
+
     /** What is quantized here and what comes quantized are the same weights, and both close to those that they were. */
     @ParameterizedTest
     @ValueSource(ints = {4, 8})

@@ -22,6 +22,7 @@ final class Claims {
             new Kind("gemm", Operator.GEMM, List.of(DType.F32, DType.BF16, DType.F16, DType.S8, DType.U8,
                     DType.F8E4M3, DType.F8E5M2)),
             new Kind("conv", Operator.CONV, FLOATS),
+            new Kind("pooling", Operator.POOLING, FLOATS_AND_HALF),
             new Kind("attention", Operator.ATTENTION, FLOATS_AND_HALF),
             new Kind("merge", Operator.MERGE, FLOATS_AND_HALF),
             new Kind("rope", Operator.ROPE, FLOATS_AND_HALF),

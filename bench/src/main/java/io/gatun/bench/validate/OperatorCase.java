@@ -9,7 +9,7 @@ import java.util.random.RandomGenerator;
  * results.
  */
 sealed interface OperatorCase extends Case
-        permits GemmCase, ConvCase, AttentionCase, MergeCase, RopeCase, SelectCase, SparseCase, RouteCase, MixCase, NormCase,
+        permits GemmCase, ConvCase, PoolingCase, AttentionCase, MergeCase, RopeCase, SelectCase, SparseCase, RouteCase, MixCase, NormCase,
                 SoftmaxCase, ActivationCase, GluCase {
     @Override
     DType dtype();
@@ -44,6 +44,7 @@ sealed interface OperatorCase extends Case
         return switch (operator) {
             case "gemm" -> GemmCase.parse(words);
             case "conv" -> ConvCase.parse(words);
+            case "pooling" -> PoolingCase.parse(words);
             case "attention" -> AttentionCase.parse(words);
             case "merge" -> MergeCase.parse(words);
             case "rope" -> RopeCase.parse(words);
@@ -56,7 +57,7 @@ sealed interface OperatorCase extends Case
             case "activation" -> ActivationCase.parse(words);
             case "glu" -> GluCase.parse(words);
             default -> throw words.wrong("'" + operator
-                    + "' is no operator; there are gemm, conv, attention, merge, rope, select, sparse, route, mix, "
+                    + "' is no operator; there are gemm, conv, pooling, attention, merge, rope, select, sparse, route, mix, "
                     + "layernorm, rmsnorm, softmax, activation and glu");
         };
     }

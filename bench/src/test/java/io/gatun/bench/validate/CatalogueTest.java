@@ -38,7 +38,7 @@ class CatalogueTest {
         Set<String> operators = cases.stream().map(Case::operator).collect(Collectors.toSet());
         assertEquals(
                 Set.of(
-                        "gemm", "conv", "attention", "merge", "rope", "select", "sparse", "route", "mix", "layernorm",
+                        "gemm", "conv", "pooling", "attention", "merge", "rope", "select", "sparse", "route", "mix", "layernorm",
                         "rmsnorm", "softmax", "activation", "glu", "device"),
                 operators);
     }

@@ -334,6 +334,15 @@ public class gatun_h extends gatun_h$shared {
     public static int GTN_OP_CONV() {
         return GTN_OP_CONV;
     }
+    private static final int GTN_OP_POOLING = (int)13L;
+    /**
+     * {@snippet lang=c :
+     * enum <anonymous>.GTN_OP_POOLING = 13
+     * }
+     */
+    public static int GTN_OP_POOLING() {
+        return GTN_OP_POOLING;
+    }
     private static final int GTN_ACT_NONE = (int)0L;
     /**
      * {@snippet lang=c :
@@ -4609,6 +4618,151 @@ public class gatun_h extends gatun_h$shared {
                 traceDowncall("gtn_conv_run", plan, stream, weights, batch, x, bias, residual, out);
             }
             return (int)mh$.invokeExact(plan, stream, weights, batch, x, bias, residual, out);
+        } catch (Error | RuntimeException ex) {
+           throw ex;
+        } catch (Throwable ex$) {
+           throw new AssertionError("should not reach here", ex$);
+        }
+    }
+    private static final int GTN_POOLING_MAX = (int)1L;
+    /**
+     * {@snippet lang=c :
+     * enum <anonymous>.GTN_POOLING_MAX = 1
+     * }
+     */
+    public static int GTN_POOLING_MAX() {
+        return GTN_POOLING_MAX;
+    }
+    private static final int GTN_POOLING_AVERAGE = (int)2L;
+    /**
+     * {@snippet lang=c :
+     * enum <anonymous>.GTN_POOLING_AVERAGE = 2
+     * }
+     */
+    public static int GTN_POOLING_AVERAGE() {
+        return GTN_POOLING_AVERAGE;
+    }
+
+    private static class gtn_pooling_plan {
+        public static final FunctionDescriptor DESC = FunctionDescriptor.of(
+            gatun_h.C_INT,
+            gatun_h.C_LONG,
+            gatun_h.C_POINTER,
+            gatun_h.C_POINTER,
+            gatun_h.C_POINTER
+        );
+
+        public static final MemorySegment ADDR = SYMBOL_LOOKUP.findOrThrow("gtn_pooling_plan");
+
+        public static final MethodHandle HANDLE = Linker.nativeLinker().downcallHandle(ADDR, DESC);
+    }
+
+    /**
+     * Function descriptor for:
+     * {@snippet lang=c :
+     * gtn_status gtn_pooling_plan(gtn_device device, const gtn_pooling_desc *desc, gtn_plan *plan, gtn_message *message)
+     * }
+     */
+    public static FunctionDescriptor gtn_pooling_plan$descriptor() {
+        return gtn_pooling_plan.DESC;
+    }
+
+    /**
+     * Downcall method handle for:
+     * {@snippet lang=c :
+     * gtn_status gtn_pooling_plan(gtn_device device, const gtn_pooling_desc *desc, gtn_plan *plan, gtn_message *message)
+     * }
+     */
+    public static MethodHandle gtn_pooling_plan$handle() {
+        return gtn_pooling_plan.HANDLE;
+    }
+
+    /**
+     * Address for:
+     * {@snippet lang=c :
+     * gtn_status gtn_pooling_plan(gtn_device device, const gtn_pooling_desc *desc, gtn_plan *plan, gtn_message *message)
+     * }
+     */
+    public static MemorySegment gtn_pooling_plan$address() {
+        return gtn_pooling_plan.ADDR;
+    }
+
+    /**
+     * {@snippet lang=c :
+     * gtn_status gtn_pooling_plan(gtn_device device, const gtn_pooling_desc *desc, gtn_plan *plan, gtn_message *message)
+     * }
+     */
+    public static int gtn_pooling_plan(long device, MemorySegment desc, MemorySegment plan, MemorySegment message) {
+        var mh$ = gtn_pooling_plan.HANDLE;
+        try {
+            if (TRACE_DOWNCALLS) {
+                traceDowncall("gtn_pooling_plan", device, desc, plan, message);
+            }
+            return (int)mh$.invokeExact(device, desc, plan, message);
+        } catch (Error | RuntimeException ex) {
+           throw ex;
+        } catch (Throwable ex$) {
+           throw new AssertionError("should not reach here", ex$);
+        }
+    }
+
+    private static class gtn_pooling_run {
+        public static final FunctionDescriptor DESC = FunctionDescriptor.of(
+            gatun_h.C_INT,
+            gatun_h.C_LONG,
+            gatun_h.C_LONG,
+            gatun_h.C_LONG,
+            gatun_h.C_POINTER,
+            gatun_h.C_POINTER
+        );
+
+        public static final MemorySegment ADDR = SYMBOL_LOOKUP.findOrThrow("gtn_pooling_run");
+
+        public static final MethodHandle HANDLE = Linker.nativeLinker().downcallHandle(ADDR, DESC);
+    }
+
+    /**
+     * Function descriptor for:
+     * {@snippet lang=c :
+     * gtn_status gtn_pooling_run(gtn_plan plan, gtn_stream stream, int64_t batch, const void *x, void *out)
+     * }
+     */
+    public static FunctionDescriptor gtn_pooling_run$descriptor() {
+        return gtn_pooling_run.DESC;
+    }
+
+    /**
+     * Downcall method handle for:
+     * {@snippet lang=c :
+     * gtn_status gtn_pooling_run(gtn_plan plan, gtn_stream stream, int64_t batch, const void *x, void *out)
+     * }
+     */
+    public static MethodHandle gtn_pooling_run$handle() {
+        return gtn_pooling_run.HANDLE;
+    }
+
+    /**
+     * Address for:
+     * {@snippet lang=c :
+     * gtn_status gtn_pooling_run(gtn_plan plan, gtn_stream stream, int64_t batch, const void *x, void *out)
+     * }
+     */
+    public static MemorySegment gtn_pooling_run$address() {
+        return gtn_pooling_run.ADDR;
+    }
+
+    /**
+     * {@snippet lang=c :
+     * gtn_status gtn_pooling_run(gtn_plan plan, gtn_stream stream, int64_t batch, const void *x, void *out)
+     * }
+     */
+    public static int gtn_pooling_run(long plan, long stream, long batch, MemorySegment x, MemorySegment out) {
+        var mh$ = gtn_pooling_run.HANDLE;
+        try {
+            if (TRACE_DOWNCALLS) {
+                traceDowncall("gtn_pooling_run", plan, stream, batch, x, out);
+            }
+            return (int)mh$.invokeExact(plan, stream, batch, x, out);
         } catch (Error | RuntimeException ex) {
            throw ex;
         } catch (Throwable ex$) {
