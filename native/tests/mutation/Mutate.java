@@ -37,7 +37,7 @@ import java.util.stream.Stream;
 final class Mutate {
     /** Where the mutants are made: the sources of the CPU backend that compute, or say who computes what. */
     private static final Pattern FILES = Pattern.compile("native/src/cpu/(math\\.h|simd\\.h|threads\\.cc|"
-            + "(activation|attention|gemm|merge|mix|norm|rope|route|select|softmax)/[a-z_]+\\.(cc|h))");
+            + "(activation|attention|conv|gemm|merge|mix|norm|rope|route|select|softmax)/[a-z_]+\\.(cc|h))");
 
     /** Code that is left alone: what matches, and with {@code statement} all to the end of the statement. */
     private record Exclusion(String file, String line, boolean statement, String reason) {}
@@ -123,6 +123,10 @@ final class Mutate {
             new Exclusion("threads", "started_ < wanted|start_workers\\(threads - 1\\)|threads <= 1"
                     + "|(?<=\\{this, started_ \\+ )1", false, "how many threads there are, and how many of them work"),
             new Exclusion("threads", "_ = 0;|_\\{0\\}", true, "static storage, zero before anything runs"),
+            new Exclusion("conv/plan", "constexpr int64_t k\\w+ = |const int64_t (work|height) = |int64_t part\\(", true,
+                    "how much work is a task, and how many images are rewritten at once"),
+            new Exclusion("conv/plan", "const double |\\b\\w+_bytes\\(", true,
+                    "what a plan says of its cost, and how much memory is asked for"),
             new Exclusion("gemm/plan", "m_a_ = ", true, "read for what a plan says of its cost"),
             new Exclusion("gemm/plan", "(?<=\\(task )-(?= segment\\.first_task\\) %)", false,
                     "which task of a panel computes which rows: all are computed, once each"),
@@ -255,7 +259,9 @@ final class Mutate {
         edit(tree, "native/src/cpu/levels.cc", "&avx512_kernels, has_avx512()", "nullptr, false");
         edit(tree, "native/src/cpu/levels.cc", "&vnni_kernels, has_vnni()", "nullptr, false");
         edit(tree, "native/src/cpu/levels.cc", "&bf16_kernels, has_bf16()", "nullptr, false");
-        edit(tree, "CMakeLists.txt", "add_subdirectory(kernels-cu)\nadd_subdirectory(bench/native/calls)\n", "");
+        for (String other : List.of("kernels-cu", "ascend-adapter", "bench/native/calls")) {
+            edit(tree, "CMakeLists.txt", "add_subdirectory(" + other + ")\n", "");
+        }
         edit(tree, "native/CMakeLists.txt", "src/cpu/threads.cc", "src/cpu/threads.cc src/cpu/mutation/state.cc");
         for (String test : List.of("math", "half")) {
             edit(tree, "native/tests/" + test + "_test.cc", "&cpu::avx512::" + test + "_level", "nullptr");
