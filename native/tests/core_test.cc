@@ -144,6 +144,33 @@ TEST(Backends, ASecondLibraryOfOneNameIsRefused) {
   EXPECT_NE(nullptr, std::strstr(message.text, "already provides")) << message.text;
 }
 
+TEST(Backends, ALibraryTakesThePlaceOfOneThatWasListedAsMissing) {
+  cpu_devices();
+  const auto count = [] {
+    int32_t backends = 0;
+    EXPECT_EQ(GTN_OK, gtn_backend_count(&backends, nullptr));
+    return backends;
+  };
+  gtn_backend_info info = {};
+  info.size = sizeof info;
+  int32_t index = 0;
+  const int32_t before = count();
+  while (index < before && gtn_backend_query(index, &info, nullptr) == GTN_OK && std::strcmp(info.name, "rocm_rdna") != 0) ++index;
+  ASSERT_LT(index, before);
+  if (*info.path != '\0') GTEST_SKIP() << "this build has that backend";
+  EXPECT_EQ(GTN_NOT_AVAILABLE, info.status);
+  Message message;
+  ASSERT_EQ(GTN_OK, load("elsewhere", &message)) << message.text;
+  EXPECT_EQ(before, count());
+  ASSERT_EQ(GTN_OK, gtn_backend_query(index, &info, nullptr));
+  EXPECT_EQ(GTN_OK, info.status);
+  EXPECT_STREQ("rocm_rdna", info.name);
+  EXPECT_STREQ("", info.reason);
+  gtn_device device = 0;
+  ASSERT_EQ(GTN_OK, gtn_device_open("rocm_rdna", nullptr, &device, &message)) << message.text;
+  EXPECT_EQ(GTN_OK, gtn_device_close(device, nullptr));
+}
+
 TEST(Backends, ATableOfTheFirstReleaseIsComplete) {
   Message message;
   ASSERT_EQ(GTN_OK, load("first", &message)) << message.text;

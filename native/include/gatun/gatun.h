@@ -150,17 +150,17 @@ typedef struct gtn_backend_info {
   char reason[512];     /* empty when status is GTN_OK */
 } gtn_backend_info;
 
-/* Opens the backend library at `path` and adds it to the list. One that cannot be used (missing, damaged, of another ABI
- * version, or without its vendor's driver) is listed all the same, with the reason, and the status says so; the others
- * are unaffected. A library is never unloaded. Loading the same path again, once it worked, does nothing and is GTN_OK.
- * `trusted`: 1 when the caller knows that the file is whole, as by its hash; it is then opened at once. 0: a damaged
- * library can kill the process that opens it, so a child process opens it first, asks for its devices, and says whether
- * it survived. */
+/* Opens the backend library at `path` and adds it to the list, in the place of one of its name that was listed as not
+ * there. One that cannot be used (missing, damaged, of another ABI version, or without its vendor's driver) is listed all the
+ * same, with the reason, and the status says so; the others are unaffected. A library is never unloaded. Loading the same path
+ * again, once it worked, does nothing and is GTN_OK. `trusted`: 1 when the caller knows that the file is whole, as by its
+ * hash; it is then opened at once. 0: a damaged library can kill the process that opens it, so a child process opens it first,
+ * asks for its devices, and says whether it survived. */
 GTN_API gtn_status gtn_backend_load(const char* path, int32_t trusted, gtn_message* message);
 
 /* Loads every libgatun_<name>.so in `directory` (NULL: the directory of this library), none of them trusted, and lists
- * each of Gatun's own backends that is not there as not available. GTN_OK also when some of them could not be used:
- * gtn_backend_query says which. */
+ * each of Gatun's own backends that is not there as not available, until it is loaded from elsewhere. GTN_OK also when some of
+ * them could not be used: gtn_backend_query says which. */
 GTN_API gtn_status gtn_backend_discover(const char* directory, gtn_message* message);
 
 GTN_API gtn_status gtn_backend_count(int32_t* count, gtn_message* message);

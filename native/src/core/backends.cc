@@ -28,6 +28,7 @@ struct Entry {
   bool is_named(const char* name, size_t length) const {
     return std::strncmp(info.name, name, length) == 0 && info.name[length] == '\0';
   }
+  bool is_missing(const char* name) const { return *info.path == '\0' && std::strcmp(info.name, name) == 0; }
 };
 
 // The list of backends, in the order in which they were found, and what guards it.
@@ -124,9 +125,8 @@ Entry* add_entry() {
   return entry;
 }
 
-// Forgets what is known of `entry` but its place in the list.
-void restart(Entry& entry, const char* path) {
-  entry.info = {};
+// What is known of the library at `path` before it is opened.
+void name_entry(Entry& entry, const char* path) {
   entry.info.size = sizeof entry.info;
   entry.info.status = GTN_NOT_AVAILABLE;
   name_of_library(path, entry.info.name);
@@ -201,15 +201,20 @@ gtn_status load(const char* path, bool trusted, gtn_message* message) {
   const bool survived = trusted || survives_opening(resolved, kProbeMilliseconds, &doubt);
   std::lock_guard<std::mutex> lock(mutex);
   Entry* entry = entry_of(resolved);
-  if (entry == nullptr) entry = add_entry();
-  if (entry == nullptr) return fail(message, GTN_OUT_OF_MEMORY, "no memory for one more backend");
-  if (!entry->usable()) {
-    restart(*entry, resolved);
+  if (entry == nullptr || !entry->usable()) {
+    Entry opened = {};
+    name_entry(opened, resolved);
     if (survived) {
-      open_library(*entry, resolved);
+      open_library(opened, resolved);
     } else {
-      unusable(*entry, GTN_NOT_AVAILABLE, "%s", doubt.text);
+      unusable(opened, GTN_NOT_AVAILABLE, "%s", doubt.text);
     }
+    // What was listed as not installed is there now.
+    if (entry == nullptr) entry = find([&](const Entry& other) { return other.is_missing(opened.info.name); });
+    if (entry == nullptr) entry = add_entry();
+    if (entry == nullptr) return fail(message, GTN_OUT_OF_MEMORY, "no memory for one more backend");
+    entry->info = opened.info;
+    entry->table = opened.table;
   }
   if (entry->usable()) return GTN_OK;
   return fail(message, entry->info.status, "backend '%s' (%s): %s", entry->info.name, entry->info.path, entry->info.reason);

@@ -74,7 +74,7 @@ final class Validation implements AutoCloseable {
         List<Backend> backends = Gatun.backends();
         Backend backend = backends.stream()
                 .filter(b -> b.name().equals(backendName))
-                .reduce((first, later) -> first.available() ? first : later) // one may be listed as not installed
+                .findFirst()
                 .orElseThrow(() -> new NotAvailableException("there is no backend '" + backendName + "', only "
                         + String.join(", ", backends.stream().map(Backend::name).toList())));
         if (!backend.available()) {
