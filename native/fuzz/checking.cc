@@ -55,6 +55,8 @@ struct Event : Object {
 struct Weights : Object {
   int32_t format;
   int64_t group_size, groups, k, n;
+  int32_t rank;  // of a convolution's source, whose shape is below; else 0
+  int64_t shape[5];
 };
 
 struct Plan : Object {
@@ -71,6 +73,7 @@ struct Plan : Object {
     gtn_mix_desc mix;
     gtn_glu_desc glu;
     gtn_select_desc select;
+    gtn_conv_desc conv;
   };
   uint32_t masks;  // of attention's patterns, which are only there while the plan is made
 };
@@ -495,6 +498,36 @@ void check(const gtn_mix_desc& desc) {
   check_bytes(GTN_S32, {gates[0], gates[1]});
 }
 
+void check(const gtn_conv_desc& desc) {
+  MUST(desc.size >= sizeof desc);
+  MUST(desc.format == GTN_F32 || desc.format == GTN_BF16);
+  check_type(desc.x, {GTN_F32, GTN_BF16});
+  check_type(desc.out, {GTN_F32, GTN_BF16});
+  MUST(desc.x.rank >= 3 && desc.x.rank <= 5);
+  check(desc.x, desc.x.rank, false, false);
+  check(desc.out, desc.x.rank, false, true);
+  MUST(desc.x.shape[0] == desc.out.shape[0] && desc.x.shape[1] >= 1 && desc.out.shape[1] >= 1);
+  MUST(desc.groups >= 1 && desc.x.shape[1] % desc.groups == 0 && desc.out.shape[1] % desc.groups == 0);
+  const int spatial = desc.x.rank - 2;
+  for (int d = 0; d < GTN_CONV_MAX_RANK; ++d) {
+    if (d >= spatial) {
+      MUST(desc.kernel[d] == 0 && desc.stride[d] == 0 && desc.dilation[d] == 0 && desc.pad_before[d] == 0 && desc.pad_after[d] == 0);
+      continue;
+    }
+    MUST(desc.kernel[d] >= 1 && desc.stride[d] >= 1 && desc.dilation[d] >= 1 && desc.pad_before[d] >= 0 && desc.pad_after[d] >= 0);
+    // Kernels multiply and add these: all must stay within 63 bits.
+    const __int128 padded = static_cast<__int128>(desc.x.shape[2 + d]) + desc.pad_before[d] + desc.pad_after[d];
+    const __int128 reach = static_cast<__int128>(desc.kernel[d] - 1) * desc.dilation[d] + 1;
+    MUST(padded <= INT64_MAX && reach <= INT64_MAX);
+    MUST(desc.out.shape[2 + d] == (padded < reach ? 0 : (padded - reach) / desc.stride[d] + 1));
+  }
+  check_bytes(GTN_F32, {desc.out.shape[1], desc.x.shape[1] / desc.groups, desc.kernel[0], desc.kernel[1], desc.kernel[2]});
+  check_activation(desc.activation);
+  check_flag(desc.has_bias);
+  check_flag(desc.has_residual);
+  MUST(desc.residual_first == 0 || (desc.residual_first == 1 && desc.has_residual == 1));
+}
+
 // ---- Memory of a run
 
 // An operand: a tensor, with the shape that this run uses, at an address.
@@ -580,7 +613,7 @@ void check_run(const Plan& plan, const gtn_gemm_args& args) {
   const int64_t k = desc.a.shape[1], n = desc.out.shape[1];
   const Weights& weights = as<Weights>(args.weights, Kind::kWeights);
   MUST(weights.device == plan.device);
-  MUST(weights.group_size == desc.group_size);
+  MUST(weights.rank == 0 && weights.group_size == desc.group_size);
   MUST(weights.format == desc.format && weights.k == k && weights.n == n && weights.groups == desc.groups);
   MUST(args.rows >= 1 && args.rows <= desc.out.shape[0] && n > 0);
   MUST(args.rows_a >= 0 && args.rows_a <= desc.a.shape[0]);
@@ -782,6 +815,24 @@ void check_run(const Plan& plan, const gtn_glu_args& args) {
     check_apart_or_equal(out, input);
   }
   MUST(desc.gate.dtype == desc.out.dtype || (args.out != args.gate && args.out != args.x));
+}
+
+void check_run(const Plan& plan, const gtn_conv_args& args) {
+  const gtn_conv_desc& desc = plan.conv;
+  const Weights& weights = as<Weights>(args.weights, Kind::kWeights);
+  MUST(weights.device == plan.device);
+  MUST(weights.format == desc.format && weights.rank == desc.x.rank && weights.groups == desc.groups);
+  MUST(weights.shape[0] == desc.out.shape[1] && weights.shape[1] == desc.x.shape[1] / desc.groups);
+  for (int d = 0; d < desc.x.rank - 2; ++d) MUST(weights.shape[2 + d] == desc.kernel[d]);
+  MUST(args.batch >= 1 && args.batch <= desc.x.shape[0]);
+  const Operand x = part(args.x, desc.x, args.batch), out = part(args.out, desc.out, args.batch);
+  MUST(!out.is_empty() && args.out != nullptr && (args.x != nullptr || x.is_empty()));
+  MUST((args.bias != nullptr) == (desc.has_bias == 1) && (args.residual != nullptr) == (desc.has_residual == 1));
+  const Operand residual = part(args.residual, desc.out, args.batch), bias = dense(args.bias, GTN_F32, desc.out.shape[1]);
+  for (const Operand& operand : {x, out, bias, residual}) check_memory(*plan.device, operand);
+  check_apart(out, x);
+  check_apart(out, bias);
+  check_apart_or_equal(out, residual);
 }
 
 void check_run(const Plan& plan, const gtn_merge_args& args) {
@@ -1087,6 +1138,32 @@ gtn_status weights_pack_quantized(void* device, const gtn_quantized_desc* desc, 
   return GTN_OK;
 }
 
+gtn_status conv_weights_pack(void* device, const gtn_conv_weights_desc* desc, const void* source, const float* gamma,
+                             const float* beta, const float* mean, const float* variance, void** weights, gtn_weights_info* info,
+                             gtn_message* message) {
+  check(message);
+  MUST(desc->size >= sizeof *desc && info->size == sizeof *info);
+  MUST(desc->format == GTN_F32 || desc->format == GTN_BF16);
+  const gtn_tensor_desc& from = desc->source;
+  check_type(from, {GTN_F32, GTN_BF16});
+  MUST(from.rank >= 3 && from.rank <= 5 && elements(from) >= 1);
+  check(from, from.rank, false, false);
+  MUST(desc->groups >= 1 && from.shape[0] % desc->groups == 0);
+  check_flag(desc->has_norm);
+  MUST(std::isfinite(desc->epsilon) && desc->epsilon >= 0 && (desc->has_norm == 1 || desc->epsilon == 0));
+  MUST(source != nullptr && reinterpret_cast<uintptr_t>(source) % static_cast<uintptr_t>(bytes_of(from.dtype)) == 0);
+  for (const float* array : {gamma, beta, mean, variance}) {
+    MUST((array != nullptr) == (desc->has_norm == 1) && reinterpret_cast<uintptr_t>(array) % 4 == 0);
+  }
+  Weights* packed = made<Weights>(Kind::kWeights, as<Device>(device, Kind::kDevice));
+  packed->format = desc->format;
+  packed->groups = desc->groups;
+  packed->rank = from.rank;
+  std::copy_n(from.shape, from.rank, packed->shape);
+  *weights = packed;
+  return GTN_OK;
+}
+
 void weights_destroy(void* weights) { destroyed<Weights>(weights, Kind::kWeights); }
 
 template <typename Desc>
@@ -1128,6 +1205,8 @@ gtn_status plan_create(void* device, int32_t op, const void* desc, void** plan, 
       return keep(created->mix, desc);
     case GTN_OP_SELECT:
       return keep(created->select, desc);
+    case GTN_OP_CONV:
+      return keep(created->conv, desc);
     default:
       MUST(!"an operator");
       return GTN_INTERNAL;
@@ -1172,6 +1251,9 @@ gtn_status run(void* plan, void* stream, const void* args, gtn_message* message)
     case GTN_OP_SELECT:
       check_run(self, *static_cast<const gtn_select_args*>(args));
       break;
+    case GTN_OP_CONV:
+      check_run(self, *static_cast<const gtn_conv_args*>(args));
+      break;
     default:
       check_run(self, *static_cast<const gtn_rope_args*>(args));
   }
@@ -1204,7 +1286,7 @@ const gtn_backend kTable = {
     plan_create, plan_destroy, run,
     supports, measure,
     weights_pack_quantized,
-    nullptr,  // no convolutions
+    conv_weights_pack,
 };
 
 }  // namespace

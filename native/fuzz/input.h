@@ -96,6 +96,7 @@ struct Description {
     gtn_mix_desc mix;
     gtn_glu_desc glu;
     gtn_select_desc select;
+    gtn_conv_desc conv;
   };
 
   size_t bytes() const {
@@ -120,6 +121,8 @@ struct Description {
         return sizeof glu;
       case GTN_OP_SELECT:
         return sizeof select;
+      case GTN_OP_CONV:
+        return sizeof conv;
       default:
         return sizeof rope;
     }
@@ -148,6 +151,8 @@ inline gtn_status make_plan(gtn_device device, int32_t op, const void* desc, gtn
       return gtn_mix_plan(device, static_cast<const gtn_mix_desc*>(desc), plan, message);
     case GTN_OP_SELECT:
       return gtn_select_plan(device, static_cast<const gtn_select_desc*>(desc), plan, message);
+    case GTN_OP_CONV:
+      return gtn_conv_plan(device, static_cast<const gtn_conv_desc*>(desc), plan, message);
     default:
       return gtn_rope_plan(device, static_cast<const gtn_rope_desc*>(desc), plan, message);
   }
@@ -174,6 +179,14 @@ inline gtn_tensor_desc heads(Input& input, int32_t dtype, const std::vector<int6
   }
   for (size_t d = 0; d < shape.size(); ++d) tensor.shape[d] = shape[d];
   tensor.strides[shape.size() - 1] = 1;
+  return tensor;
+}
+
+// A tensor whose dimensions lie in any order in memory.
+inline gtn_tensor_desc image(Input& input, int32_t dtype, std::vector<int64_t> shape) {
+  shape.push_back(1);
+  gtn_tensor_desc tensor = heads(input, dtype, shape);
+  --tensor.rank;
   return tensor;
 }
 
@@ -243,6 +256,41 @@ inline void small_attention(Input& input, Description& made) {
   desc.order_heads = input.ConsumeBool() ? some_heads() : 0;
 }
 
+// The size of what a convolution makes of `size` in spatial dimension d.
+inline int64_t conv_size(const gtn_conv_desc& desc, int d) {
+  const __int128 padded = static_cast<__int128>(desc.x.shape[2 + d]) + desc.pad_before[d] + desc.pad_after[d];
+  const __int128 reach = static_cast<__int128>(desc.dilation[d]) * (desc.kernel[d] - 1) + 1;
+  return padded < reach ? 0 : static_cast<int64_t>(std::min<__int128>((padded - reach) / desc.stride[d] + 1, INT64_MAX));
+}
+
+// A convolution in one to three dimensions.
+inline void small_conv(Input& input, gtn_conv_desc& desc) {
+  const auto count = [&](int64_t least, int64_t most) { return input.ConsumeIntegralInRange(least, most); };
+  const auto flag = [&] { return input.ConsumeIntegralInRange(0, 1); };
+  const int spatial = input.ConsumeIntegralInRange(1, GTN_CONV_MAX_RANK);
+  const int64_t batch = count(0, 2), groups = count(1, 2), largest = 8 - 2 * spatial;
+  desc.size = sizeof desc;
+  desc.format = any_float(input);
+  desc.groups = groups;
+  desc.x = {sizeof(gtn_tensor_desc), any_float(input), 2 + spatial, 0, {batch, groups * count(1, 2)}, {}};
+  std::vector<int64_t> out = {batch, groups * count(1, 2)};
+  for (int d = 0; d < spatial; ++d) {
+    desc.x.shape[2 + d] = count(0, largest);
+    desc.kernel[d] = count(1, 3);
+    desc.stride[d] = count(1, 3);
+    desc.dilation[d] = count(1, 2);
+    desc.pad_before[d] = flag();
+    desc.pad_after[d] = flag();
+    out.push_back(conv_size(desc, d));
+  }
+  desc.x = image(input, desc.x.dtype, {desc.x.shape, desc.x.shape + desc.x.rank});
+  desc.out = image(input, any_float(input), out);
+  desc.activation = input.ConsumeIntegralInRange<int32_t>(GTN_ACT_NONE, GTN_ACT_RELU);
+  desc.has_bias = flag();
+  desc.has_residual = flag();
+  desc.residual_first = desc.has_residual ? flag() : 0;
+}
+
 // The masks of all patterns.
 inline uint32_t masks_of(const Description& made) {
   uint32_t masks = 0;
@@ -253,7 +301,7 @@ inline uint32_t masks_of(const Description& made) {
 // A description that every check must let pass; the patterns of attention are not pointed to yet.
 inline Description small_description(Input& input) {
   Description made = {};
-  made.op = input.ConsumeIntegralInRange<int32_t>(GTN_OP_GEMM, GTN_OP_GLU);
+  made.op = input.ConsumeIntegralInRange<int32_t>(GTN_OP_GEMM, GTN_OP_CONV);
   const auto flag = [&] { return input.ConsumeIntegralInRange(0, 1); };
   const int64_t rows = input.ConsumeIntegralInRange<int64_t>(0, 6), n = input.ConsumeIntegralInRange<int64_t>(0, 9);
   const int32_t from = any_float(input), to = any_float(input);
@@ -274,6 +322,9 @@ inline Description small_description(Input& input) {
     }
     case GTN_OP_ATTENTION:
       small_attention(input, made);
+      break;
+    case GTN_OP_CONV:
+      small_conv(input, made.conv);
       break;
     case GTN_OP_NORM: {
       const int32_t kind = one_of(input, {GTN_NORM_LAYER, GTN_NORM_RMS});
@@ -488,6 +539,23 @@ inline void make_large(Input& input, Description& made) {
       const bool both = (desc.q.rank == 4 && dimension == 0) || dimension == desc.q.rank - 1;
       if (both || input.ConsumeBool()) grow(desc.q, dimension);
       if (both || input.ConsumeBool()) grow(desc.k, dimension);
+      return;
+    }
+    case GTN_OP_CONV: {
+      gtn_conv_desc& desc = made.conv;
+      const int spatial = input.ConsumeIntegralInRange(0, desc.x.rank - 3);
+      switch (input.ConsumeIntegralInRange(0, 3)) {
+        case 0:
+          return grow(desc.x, 0), grow(desc.out, 0);
+        case 1:
+          return grow(input.ConsumeBool() ? desc.x : desc.out, 1);
+        case 2:
+          desc.x.shape[2 + spatial] = large;
+          break;
+        default:
+          one_of(input, {desc.kernel, desc.stride, desc.dilation, desc.pad_before, desc.pad_after})[spatial] = large;
+      }
+      desc.out.shape[2 + spatial] = conv_size(desc, spatial);
       return;
     }
     default: {

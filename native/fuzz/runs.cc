@@ -209,6 +209,35 @@ gtn_status run_select(Input& input, Places& places, const gtn_select_desc& desc,
                         q_documents, k_documents);
 }
 
+gtn_weights pack(Input& input, gtn_device device, const gtn_conv_desc& planned, bool right) {
+  const int spatial = planned.x.rank - 2;
+  gtn_conv_weights_desc desc = {sizeof desc, planned.format, {sizeof(gtn_tensor_desc), GTN_F32, planned.x.rank, 0, {}, {}},
+                                planned.groups, input.ConsumeIntegralInRange(0, 1), 0.0f};
+  desc.source.shape[0] = planned.out.shape[1];
+  desc.source.shape[1] = planned.groups > 0 ? planned.x.shape[1] / planned.groups : 0;
+  std::copy_n(planned.kernel, spatial, desc.source.shape + 2);
+  if (!right && input.ConsumeIntegralInRange(0, 7) == 0) {
+    desc.source.shape[input.ConsumeIntegralInRange(0, spatial + 1)] += input.ConsumeIntegralInRange(-1, 2);
+  }
+  if (!right && input.ConsumeIntegralInRange(0, 15) == 0) desc.format = any_float(input);
+  if (!right && input.ConsumeIntegralInRange(0, 15) == 0) desc.groups = input.ConsumeIntegralInRange(1, 3);
+  int64_t elements = 1;
+  for (int d = desc.source.rank - 1; d >= 0; --d) {
+    desc.source.strides[d] = elements;
+    elements *= desc.source.shape[d] < 1024 ? desc.source.shape[d] : 1024;
+    if (elements > 1024) return 0;
+  }
+  static const float source[1024] = {1.0f, -2.0f, 0.5f};
+  const float* norm = desc.has_norm != 0 ? source : nullptr;
+  desc.epsilon = desc.has_norm != 0 ? 1e-5f : 0.0f;
+  gtn_weights weights = 0;
+  gtn_message message = empty_message();
+  const gtn_status status =
+      gtn_conv_weights_pack(device, &desc, source, norm, norm, norm, norm == nullptr ? nullptr : source + 512, &weights, &message);
+  MUST(!right || status == GTN_OK || desc.source.shape[0] > 64);
+  return weights;
+}
+
 gtn_weights pack(Input& input, gtn_device device, const gtn_gemm_desc& planned, bool right) {
   int32_t format = planned.format;
   int64_t groups = planned.groups, k = planned.a.shape[1];
@@ -294,6 +323,14 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t bytes) {
         if (weights == 0) weights = pack(input, on.device, made.gemm, right);
         status = run_gemm(input, places, made.gemm, plan, on.stream, weights, right);
         break;
+      case GTN_OP_CONV: {
+        const gtn_conv_desc& desc = made.conv;
+        if (weights == 0) weights = pack(input, on.device, desc, right);
+        void *x = places.any(), *bias = places.any(desc.has_bias), *residual = places.any(desc.has_residual);
+        void* out = residual != nullptr && input.ConsumeBool() ? residual : places.any();
+        status = gtn_conv_run(plan, on.stream, weights, any_count(input, desc.x.shape[0], right), x, bias, residual, out);
+        break;
+      }
       case GTN_OP_ATTENTION:
         status = run_attention(input, places, made, plan, on.stream, right);
         break;

@@ -15,7 +15,7 @@ bool fits(const gtn_weights_desc& desc, int64_t bytes) {
   if (source.shape[row] == 0 || source.shape[row + 1] == 0) return true;
   __int128 elements = 1, reach = 1;
   for (int d = 0; d < row + 2; ++d) {
-    if (source.shape[d] > 4096) return false;
+    if (source.shape[d] < 0 || source.shape[d] > 4096) return false;
     elements *= source.shape[d];
     reach += (static_cast<__int128>(source.shape[d]) - 1) * source.strides[d];
   }
@@ -67,15 +67,64 @@ void pack_quantized(Input& input, gtn_device checking, gtn_device cpu) {
   MUST(info.groups == desc.groups && gtn_weights_close(weights, &message) == GTN_OK);
 }
 
+// Weights of convolutions: mostly right, with one thing wrong.
+void pack_conv(Input& input, gtn_device checking, gtn_device cpu) {
+  const int rank = input.ConsumeIntegralInRange(3, 5);
+  const int64_t groups = input.ConsumeIntegralInRange<int64_t>(1, 3);
+  const int32_t has_norm = input.ConsumeIntegralInRange(0, 1);
+  std::vector<int64_t> shape = {groups * input.ConsumeIntegralInRange<int64_t>(1, 3)};
+  while (shape.size() < static_cast<size_t>(rank)) shape.push_back(input.ConsumeIntegralInRange<int64_t>(1, 3));
+  gtn_conv_weights_desc desc = {sizeof desc, any_float(input), image(input, any_float(input), shape), groups, has_norm,
+                                has_norm ? 1e-5f : 0.0f};
+  const int wrong = input.ConsumeIntegralInRange(0, 3);
+  if (wrong == 1) spoil(input, &desc, sizeof desc);
+  static float memory[1 << 16];
+  for (size_t i = 0; i < 64; ++i) memory[i] = static_cast<float>(i) / 8 + 0.5f;
+  if (wrong == 2) {
+    const uint32_t bits = input.ConsumeIntegral<uint32_t>();
+    std::memcpy(&memory[input.ConsumeIntegralInRange(0, 63)], &bits, sizeof bits);
+  }
+  const void* arrays[5];
+  for (const void*& array : arrays) {
+    array = &array == arrays || has_norm != 0 ? memory : nullptr;
+    if (wrong == 3 && input.ConsumeBool()) array = one_of<const void*>(input, {nullptr, memory, reinterpret_cast<char*>(memory) + 1});
+  }
+  const gtn_device device = wrong != 1 && input.ConsumeBool() ? cpu : checking;
+  Exact description(&desc, sizeof desc);
+  gtn_message message = empty_message();
+  gtn_weights weights = 42;
+  const gtn_status status =
+      gtn_conv_weights_pack(device, reinterpret_cast<const gtn_conv_weights_desc*>(description.data()), arrays[0], arrays[1],
+                            arrays[2], arrays[3], arrays[4], &weights, &message);
+  if (status != GTN_OK) {
+    MUST(wrong != 0 && (wrong != 2 || device == cpu));
+    MUST(weights == 42);
+    return check_failure(status, message);
+  }
+  gtn_weights_info info = {};
+  info.size = sizeof info;
+  MUST(gtn_weights_query(weights, &info, &message) == GTN_OK);
+  int64_t k = 1;
+  for (int d = 1; d < desc.source.rank; ++d) k *= desc.source.shape[d];
+  MUST(info.format == desc.format && info.groups == desc.groups && info.k == k && info.n == desc.source.shape[0]);
+  MUST(gtn_weights_close(weights, &message) == GTN_OK);
+}
+
 }  // namespace
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t bytes) {
   static const gtn_device checking = open_device("checking"), cpu = open_device("cpu:scalar");
   alignas(64) static float memory[1024];
   Input input(data, bytes);
-  if (input.ConsumeIntegralInRange(0, 3) == 0) {
-    pack_quantized(input, checking, cpu);
-    return 0;
+  switch (input.ConsumeIntegralInRange(0, 3)) {
+    case 0:
+      pack_quantized(input, checking, cpu);
+      return 0;
+    case 1:
+      pack_conv(input, checking, cpu);
+      return 0;
+    default:
+      break;
   }
   const int64_t k = input.ConsumeIntegralInRange<int64_t>(0, 20), n = input.ConsumeIntegralInRange<int64_t>(0, 20);
   const int32_t dtype = any_float_or_half(input);

@@ -15,6 +15,8 @@
 // elements would cost more than their products; out with channels first is written from tiles of sums in the L1 cache.
 #include "cpu/conv/conv.h"
 
+#include <type_traits>
+
 #include "cpu/caches.h"
 #include "cpu/gemm/activate.h"
 #include "cpu/gemm/microkernels.h"
@@ -82,19 +84,13 @@ HWY_INLINE void zero(T* to, int64_t count) {
   std::memset(static_cast<void*>(to), 0, static_cast<size_t>(count) * sizeof(T));
 }
 
-HWY_INLINE uint16_t* bits_of(bf16* p) { return &p->bits; }
-HWY_INLINE const uint16_t* bits_of(const bf16* p) { return &p->bits; }
-HWY_INLINE float* bits_of(float* p) { return p; }
-HWY_INLINE const float* bits_of(const float* p) { return p; }
-HWY_INLINE hn::ScalableTag<uint16_t> tag_of(const bf16*) { return {}; }
-HWY_INLINE F32 tag_of(const float*) { return {}; }
-
 // Runs are short: a call would cost as much as the copy.
 template <typename Row>
 HWY_INLINE void copy(const Row* from, Row* to, int64_t count) {
-  const auto* source = bits_of(from);
-  auto* target = bits_of(to);
-  const auto d = tag_of(from);
+  using Bits = std::conditional_t<sizeof(Row) == 2, uint16_t, float>;
+  const auto* source = reinterpret_cast<const Bits*>(from);
+  auto* target = reinterpret_cast<Bits*>(to);
+  const hn::ScalableTag<Bits> d;
   const int64_t lanes = static_cast<int64_t>(hn::Lanes(d));
   int64_t i = 0;
   for (; i + lanes <= count; i += lanes) hn::StoreU(hn::LoadU(d, source + i), d, target + i);
