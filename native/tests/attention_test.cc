@@ -1169,5 +1169,32 @@ TEST(Attention, PlansCountVisiblePairsExactly) {
   }
 }
 
+TEST(Attention, PlansOfAnyLengthAreMadeAtOnce) {
+  OpenDevice on(cpu_devices().front());
+  const int64_t keys = int64_t{1} << 40;  // all of them the same one in memory
+  for (int64_t dilation : {1, 3}) {
+    const gtn_attention_pattern pattern = {sizeof pattern, 0, -1, -1, dilation, 0};
+    gtn_attention_desc desc = {};
+    desc.size = sizeof desc;
+    desc.scale = 1.0f;
+    desc.q = tensor(GTN_F32, {1, 5, 2, 8});
+    desc.out = desc.q;
+    desc.k = tensor(GTN_F32, {1, 1, 2, 8});
+    desc.k.shape[1] = keys;
+    desc.k.strides[0] = desc.k.strides[1] = 0;
+    desc.v = desc.k;
+    desc.pattern_count = 1;
+    desc.patterns = &pattern;
+    gtn_plan plan = 0;
+    Message message;
+    ASSERT_EQ(GTN_OK, gtn_attention_plan(on.device, &desc, &plan, &message)) << message.text;
+    gtn_plan_info info = {};
+    info.size = sizeof info;
+    ASSERT_EQ(GTN_OK, gtn_plan_query(plan, &info, &message)) << message.text;
+    EXPECT_GT(info.blocks, static_cast<double>(keys) / 3 / 4096);
+    EXPECT_EQ(GTN_OK, gtn_plan_close(plan, &message));
+  }
+}
+
 }  // namespace
 }  // namespace gatun::test

@@ -7,6 +7,8 @@
 // keys lie in a row, and key by key where an order or a list names them.
 #pragma once
 
+#include <type_traits>
+
 #include "cpu/attention/attention.h"
 
 namespace gatun::cpu {
@@ -41,10 +43,19 @@ struct KeySet {
 
 inline int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
+// A visitor that only counts: runs of blocks are not gone through, which a plan of any length would wait for.
+struct CountBlocks {
+  int64_t* blocks;
+  void operator()(const KeyBlock&) const { ++*blocks; }
+  void operator()(int64_t more) const { *blocks += more; }
+};
+
 // Calls visit(block) for the blocks of a tile, in a fixed order. `scratch` holds 3 * tiling.block_keys numbers, which
 // the blocks point into; patterns without arrays need none.
 template <typename Visit>
 class KeyBlocks {
+  static constexpr bool kCounts = std::is_same_v<Visit, CountBlocks>;
+
  public:
   KeyBlocks(const AttentionTile& tile, const TileRows& rows, const KeySet& keys, const AttentionTiling& tiling,
             int32_t* scratch, Visit visit)
@@ -176,6 +187,7 @@ class KeyBlocks {
 
   void uniform(int64_t first, int64_t last, bool lifted) {
     const int64_t size = block_size(last - first);
+    if constexpr (kCounts) return visit_(ceil_div(last - first, size));
     if (keys_.order == nullptr) {
       for (int64_t slot = first; slot < last; slot += size) {
         emit_range(slot, last - slot < size ? last - slot : size, 1, lifted);
@@ -195,6 +207,7 @@ class KeyBlocks {
     if (first >= last) return;
     const int64_t keys = ceil_div(last - first, step);
     const int64_t size = block_size(keys);
+    if constexpr (kCounts) return visit_(ceil_div(keys, size));
     for (int64_t key = 0; key < keys; key += size) {
       emit_range(first + key * step, keys - key < size ? keys - key : size, step, false);
     }

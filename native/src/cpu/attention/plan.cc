@@ -261,10 +261,9 @@ class AttentionPlan final : public Plan {
     for (int64_t tile = 0; tile < cut.tiles(); tile += stride) {
       place(cut, tile, &t);
       int64_t visited = 0;
-      const auto count = [&visited](const KeyBlock&) { ++visited; };
       // Nothing is gathered here: the blocks need no scratch.
-      KeyBlocks(t, rows_of(t, KeySet{}), KeySet{}, tiling_, nullptr, count).visit_all();
-      blocks += static_cast<double>(visited * stride);
+      KeyBlocks(t, rows_of(t, KeySet{}), KeySet{}, tiling_, nullptr, CountBlocks{&visited}).visit_all();
+      blocks += static_cast<double>(visited) * static_cast<double>(stride);
     }
     return blocks;
   }
