@@ -27,8 +27,6 @@
 // The order of summation is fixed: four vectors of partial sums, and the remainder in the second of them.
 #include "cpu/norm/norm.h"
 
-#include <type_traits>
-
 #include "cpu/math.h"
 #include "cpu/quantize.h"
 
@@ -256,14 +254,21 @@ HWY_INLINE void last_pass_of(F32 d, const float* h, const Scaling& by, const flo
 }
 
 template <bool kLayer, bool kPast, typename Y>
-HWY_INLINE void last_pass(F32 d, const NormRows& rows, const float* h, const Scaling& by, Y* out, int64_t from,
-                          int64_t to) {
+HWY_INLINE void last_pass_to(F32 d, const NormRows& rows, const float* h, const Scaling& by, Y* out, int64_t from, int64_t to) {
   if constexpr (kLayer) {
     if (rows.beta != nullptr) {
       return last_pass_of<kLayer, true, kPast>(d, h, by, rows.gamma, rows.beta, out, from, to);
     }
   }
   last_pass_of<kLayer, false, kPast>(d, h, by, rows.gamma, nullptr, out, from, to);
+}
+
+template <bool kLayer, typename Y>
+HWY_INLINE void last_pass(F32 d, const NormRows& rows, const float* h, const Scaling& by, Y* out, int64_t from, int64_t to) {
+  if constexpr (sizeof(Y) == sizeof(float)) {
+    if (rows.past_caches) return last_pass_to<kLayer, true>(d, rows, h, by, out, from, to);
+  }
+  last_pass_to<kLayer, false>(d, rows, h, by, out, from, to);
 }
 
 // The whole formula in double: squares of FP32 numbers stay in its range.
@@ -317,52 +322,49 @@ HWY_INLINE Scaling scaling_of(const Row<T>& row, float epsilon, int64_t n) {
 // a multiple of a page apart share few sets of the L1 cache.)
 constexpr int64_t kPiece = 128;  // a multiple of four vectors
 
-// Where the last pass writes.
-HWY_INLINE float* results_of(const NormRows&, float* out) { return out; }
-HWY_INLINE bf16* results_of(const NormRows&, bf16* out) { return out; }
-HWY_INLINE float* results_of(const NormRows& rows, uint8_t*) { return rows.unquantized; }
+template <bool kLayer, typename T>
+HWY_NOINLINE void open_first_row(const NormRows& rows, Row<T>* row) {
+  open_row<kLayer>(rows, 0, row);
+  first_pass<kLayer>(F32(), row, 0, rows.n);
+}
 
-template <bool kLayer, bool kPast, typename T, typename Y>
-void rows_of(const NormRows& rows) {
+// Y: what the last pass writes, FP32 for rows to be quantized.
+template <bool kLayer, typename T, typename Y>
+void norm_rows(const NormRows& rows) {
   const F32 d;
   const int64_t n = rows.n;
   Row<T> next;
-  open_row<kLayer>(rows, 0, &next);
-  first_pass<kLayer>(d, &next, 0, n);
+  open_first_row<kLayer>(rows, &next);
   for (int64_t r = 0; r < rows.rows; ++r) {
     const float* h = next.h;
     const Scaling by = scaling_of<kLayer>(next, rows.epsilon, n);
-    Y* result = static_cast<Y*>(rows.out) + r * rows.out_stride;
-    auto* out = results_of(rows, result);
+    Y* out = static_cast<Y*>(rows.out) + r * rows.out_stride;
+    if constexpr (sizeof(Y) == sizeof(float)) {
+      if (rows.unquantized != nullptr) out = rows.unquantized;
+    }
     const bool plain = by.factor != 0.0f, more = r + 1 < rows.rows;
     if (!plain) row_in_double<kLayer>(h, rows.gamma, rows.beta, rows.epsilon, out, n);
     // Its h may take the place of this row's: a piece is read by the last pass before the first one writes it.
     if (more) open_row<kLayer>(rows, r + 1, &next);
     for (int64_t from = 0; from < n; from += kPiece) {
       const int64_t to = from + kPiece < n ? from + kPiece : n;
-      if (plain) last_pass<kLayer, kPast>(d, rows, h, by, out, from, to);
+      if (plain) last_pass<kLayer>(d, rows, h, by, out, from, to);
       if (more) first_pass<kLayer>(d, &next, from, to);
     }
-    if constexpr (std::is_same_v<Y, uint8_t>) quantize_row(out, n, result, rows.scales + r, rows.zeros + r);
+    if (rows.unquantized != nullptr) {
+      uint8_t* quantized = static_cast<uint8_t*>(rows.out) + r * rows.out_stride;
+      quantize_row(rows.unquantized, n, quantized, rows.scales + r, rows.zeros + r);
+    }
   }
-  if constexpr (kPast) hwy::FlushStream();
-}
-
-template <bool kLayer, typename T, typename Y>
-void norm_rows(const NormRows& rows) {
-  if constexpr (sizeof(Y) == sizeof(float)) {
-    if (rows.past_caches) return rows_of<kLayer, true, T, Y>(rows);
-  }
-  rows_of<kLayer, false, T, Y>(rows);
+  if (rows.past_caches) hwy::FlushStream();
 }
 
 }  // namespace
 
 extern const NormKernels norm_kernels;
 const NormKernels norm_kernels = {
-    {{norm_rows<true, float, float>, norm_rows<true, float, bf16>, norm_rows<true, float, uint8_t>},
-     {norm_rows<true, bf16, float>, norm_rows<true, bf16, bf16>, norm_rows<true, bf16, uint8_t>}},
-    {{norm_rows<false, float, float>, norm_rows<false, float, bf16>, norm_rows<false, float, uint8_t>},
-     {norm_rows<false, bf16, float>, norm_rows<false, bf16, bf16>, norm_rows<false, bf16, uint8_t>}}};
+    {{norm_rows<true, float, float>, norm_rows<true, float, bf16>}, {norm_rows<true, bf16, float>, norm_rows<true, bf16, bf16>}},
+    {{norm_rows<false, float, float>, norm_rows<false, float, bf16>},
+     {norm_rows<false, bf16, float>, norm_rows<false, bf16, bf16>}}};
 
 }  // namespace gatun::cpu::GATUN_LEVEL

@@ -18,17 +18,17 @@ struct NormRows {
   int64_t rows, n;
   float epsilon;
   float* scratch;    // n floats, of this worker, where h has no other place
-  float* unquantized;  // n floats, of this worker, where out is quantized
+  float* unquantized;  // n floats, of this worker, where out is quantized; else null
   float* scales;       // of each row of a quantized out, and its zero point
   int32_t* zeros;
   bool past_caches;  // FP32 out begins rows on cache lines and is too large for the caches
 };
 
-// One level's kernels. Dtype indices: 0 is FP32, 1 is BF16, 2 is U8.
+// One level's kernels. Dtype indices: 0 is FP32, 1 is BF16; a quantized out is FP32 until it is quantized.
 struct NormKernels {
   using Rows = void (*)(const NormRows& rows);
-  Rows layer[2][3];  // [dtype of x][dtype of out]
-  Rows rms[2][3];
+  Rows layer[2][2];  // [dtype of x][dtype of out]
+  Rows rms[2][2];
 };
 
 gtn_status norm_plan(const Device& device, const gtn_norm_desc& desc, Plan** plan, gtn_plan_info* info,

@@ -14,7 +14,7 @@ namespace {
 
 NormKernels::Rows kernel_of(const NormKernels& kernels, const gtn_norm_desc& desc) {
   const auto& table = desc.kind == GTN_NORM_LAYER ? kernels.layer : kernels.rms;
-  return table[desc.x.dtype == GTN_BF16][desc.out.dtype == GTN_F32 ? 0 : desc.out.dtype == GTN_BF16 ? 1 : 2];
+  return table[desc.x.dtype == GTN_BF16][desc.out.dtype == GTN_BF16];
 }
 
 int64_t size_of(int32_t dtype) { return dtype == GTN_F32 ? 4 : dtype == GTN_BF16 ? 2 : 1; }
