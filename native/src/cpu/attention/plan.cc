@@ -158,11 +158,10 @@ class AttentionPlan final : public Plan {
     most.len_q = shape_.len_q;
     most.len_k = shape_.len_k;
     Workspace space(nullptr);
-    int64_t partial = 0;
     const Sequence longest = {0, at_most(shape_.len_q, kSplitRows / shape_.group), 0, shape_.len_k};
-    for (int64_t unit = 0; unit < shape_.units; ++unit) {
-      const int64_t parts = parts_of(longest, unit * shape_.group);
-      if (parts > 1) partial += parts * part_floats(longest);
+    int64_t partial = shape_.one_pattern ? times(shape_.units, partial_floats_of(longest, 0)) : 0;
+    for (int64_t unit = 0; !shape_.one_pattern && unit < shape_.units; ++unit) {
+      partial = at_most(partial + partial_floats_of(longest, unit), INT64_MAX / 2);
     }
     info->workspace_bytes =
         shape_.lay_out(&space, most, shape_.desc.max_blocks, worker_bytes(), times(most.sequences, partial), nullptr);
@@ -368,18 +367,23 @@ class AttentionPlan final : public Plan {
 
   // Floats of one part of a head's rows, those of global tokens included.
   int64_t part_floats(const Sequence& of) const {
-    return (of.len_q + (shape_.globals() ? shape_.desc.max_globals : 0)) * shape_.group * (dv_ + 2);
+    return times(times(of.len_q + (shape_.globals() ? shape_.desc.max_globals : 0), shape_.group), dv_ + 2);
   }
 
-  // The room for partial results. The arrays may not have been checked: what is no length counts as none.
+  // The room for partial results of one unit, at most what two of can be added.
+  int64_t partial_floats_of(const Sequence& of, int64_t unit) const {
+    const int64_t parts = parts_of(of, unit * shape_.group);
+    return parts > 1 ? at_most(times(parts, part_floats(of)), INT64_MAX / 2) : 0;
+  }
+
+  // The room for those of a run. The arrays may not have been checked: what is no length counts as none.
   int64_t partial_floats_of(const gtn_attention_args& a) const {
     int64_t floats = 0;
     for (int64_t s = 0; s < a.sequences; ++s) {
       const Sequence of = shape_.sequence(a, s);
       if (of.len_q <= 0 || of.len_q > a.len_q || of.len_k < 0 || of.len_k > a.len_k) continue;
       for (int64_t unit = 0; unit < shape_.units; ++unit) {
-        const int64_t parts = parts_of(of, unit * shape_.group);
-        if (parts > 1) floats += parts * part_floats(of);
+        floats = at_most(floats + partial_floats_of(of, unit), INT64_MAX / 2);
       }
     }
     return floats;
