@@ -268,7 +268,8 @@ inline void small_conv(Input& input, gtn_conv_desc& desc) {
   const auto count = [&](int64_t least, int64_t most) { return input.ConsumeIntegralInRange(least, most); };
   const auto flag = [&] { return input.ConsumeIntegralInRange(0, 1); };
   const int spatial = input.ConsumeIntegralInRange(1, GTN_CONV_MAX_RANK);
-  const int64_t batch = count(0, 2), groups = count(1, 2), largest = 8 - 2 * spatial;
+  // In three dimensions little is left of what a tensor may take.
+  const int64_t batch = count(0, spatial < 3 ? 2 : 1), groups = count(1, 2), largest = 8 - 2 * spatial;
   desc.size = sizeof desc;
   desc.format = any_float(input);
   desc.groups = groups;

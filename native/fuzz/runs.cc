@@ -405,7 +405,11 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t bytes) {
       default:
         status = run_rope(input, places, made.rope, plan, on.stream, right);
     }
-    MUST(!right || status == GTN_OK || choice == 1);
+    if (right && status != GTN_OK && choice != 1) {
+      gtn_stream_message(on.stream, &message);
+      std::fprintf(stderr, "operator %d: status %d, %s\n", made.op, status, message.text);
+      MUST(!"a right run succeeds");
+    }
     if (status == GTN_OK || status == GTN_STALE_HANDLE) continue;
     MUST(gtn_stream_message(on.stream, &message) == GTN_OK);
     check_failure(status, message);

@@ -1,52 +1,24 @@
 // exp, tanh, the sigmoid and erf of cpu/math.h at every level of this machine, against double precision.
+#include "cpu/built_levels.h"
 #include "device_test.h"
 #include "math_levels.h"
 
 namespace gatun::cpu {
-namespace scalar {
-extern const gatun::test::MathLevel math_level;
-}
-#if defined(__x86_64__) && !defined(GATUN_SCALAR_ALONE)
-namespace avx2 {
-extern const gatun::test::MathLevel math_level;
-}
-namespace avx512 {
-extern const gatun::test::MathLevel math_level;
-}
-namespace vnni {
-extern const gatun::test::MathLevel math_level;
-}
-namespace bf16 {
-extern const gatun::test::MathLevel math_level;
-}
-#elif defined(__aarch64__) && !defined(GATUN_SCALAR_ALONE)
-namespace neon {
-extern const gatun::test::MathLevel math_level;
-}
-namespace dotprod {
-extern const gatun::test::MathLevel math_level;
-}
-namespace i8mm {
-extern const gatun::test::MathLevel math_level;
-}
-#endif
+#define GATUN_DECLARE_LEVEL(level) \
+  namespace level {                \
+  extern const gatun::test::MathLevel math_level; \
+  }
+GATUN_BUILT_LEVELS(GATUN_DECLARE_LEVEL)
 }  // namespace gatun::cpu
 
 namespace gatun::test {
 namespace {
 
 const MathLevel* level_of(const std::string& device) {
-  if (device == "cpu:scalar") return &cpu::scalar::math_level;
-#if defined(__x86_64__) && !defined(GATUN_SCALAR_ALONE)
-  if (device == "cpu:avx2") return &cpu::avx2::math_level;
-  if (device == "cpu:avx512") return &cpu::avx512::math_level;
-  if (device == "cpu:vnni") return &cpu::vnni::math_level;
-  if (device == "cpu:bf16") return &cpu::bf16::math_level;
-#elif defined(__aarch64__) && !defined(GATUN_SCALAR_ALONE)
-  if (device == "cpu:neon") return &cpu::neon::math_level;
-  if (device == "cpu:dotprod") return &cpu::dotprod::math_level;
-  if (device == "cpu:i8mm") return &cpu::i8mm::math_level;
-#endif
+#define GATUN_IS_IT(level) \
+  if (device == "cpu:" #level) return &cpu::level::math_level;
+  GATUN_BUILT_LEVELS(GATUN_IS_IT)
+#undef GATUN_IS_IT
   return nullptr;
 }
 

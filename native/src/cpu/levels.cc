@@ -8,6 +8,7 @@
 #include <cstring>
 
 #include "core/message.h"
+#include "cpu/built_levels.h"
 
 namespace gatun::cpu {
 
@@ -35,21 +36,20 @@ namespace gatun::cpu {
                                           &level::conv_kernels, &level::pooling_kernels,                         \
                                           &level::limit_kernels};
 
-GATUN_DECLARE_LEVEL(scalar)
-#if defined(__x86_64__) && !defined(GATUN_SCALAR_ALONE)
-GATUN_DECLARE_LEVEL(avx2)
-GATUN_DECLARE_LEVEL(avx512)
-GATUN_DECLARE_LEVEL(vnni)
-GATUN_DECLARE_LEVEL(bf16)
-#elif defined(__aarch64__) && !defined(GATUN_SCALAR_ALONE)
-GATUN_DECLARE_LEVEL(neon)
-GATUN_DECLARE_LEVEL(dotprod)
-GATUN_DECLARE_LEVEL(i8mm)
-#endif
+GATUN_BUILT_LEVELS(GATUN_DECLARE_LEVEL)
 
 namespace {
 
-#if defined(__x86_64__) && !defined(GATUN_SCALAR_ALONE)
+// Null for a level that this build leaves out.
+const Kernels* kernels_of(const char* name) {
+#define GATUN_IS_IT(level) \
+  if (std::strcmp(name, #level) == 0) return &level##_kernels;
+  GATUN_BUILT_LEVELS(GATUN_IS_IT)
+#undef GATUN_IS_IT
+  return nullptr;
+}
+
+#if defined(__x86_64__)
 // __builtin_cpu_supports asks CPUID and, for every state beyond SSE, whether the operating system saves it (XGETBV).
 bool has_avx2() {
   return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("bmi") &&
@@ -67,16 +67,16 @@ bool has_vnni() { return has_avx512() && __builtin_cpu_supports("avx512vnni"); }
 bool has_bf16() { return has_vnni() && __builtin_cpu_supports("avx512bf16"); }
 
 const Level kLevels[] = {
-    {"scalar", &scalar_kernels, true, "x86-64"},
-    {"avx2", &avx2_kernels, has_avx2(), "AVX2, FMA, F16C, BMI1 and BMI2"},
-    {"avx512", &avx512_kernels, has_avx512(), "AVX-512 F, BW, DQ, VL and CD"},
-    {"vnni", &vnni_kernels, has_vnni(), "AVX-512 VNNI"},
-    {"bf16", &bf16_kernels, has_bf16(), "AVX-512 VNNI and BF16"},
+    {"scalar", kernels_of("scalar"), true, "x86-64"},
+    {"avx2", kernels_of("avx2"), has_avx2(), "AVX2, FMA, F16C, BMI1 and BMI2"},
+    {"avx512", kernels_of("avx512"), has_avx512(), "AVX-512 F, BW, DQ, VL and CD"},
+    {"vnni", kernels_of("vnni"), has_vnni(), "AVX-512 VNNI"},
+    {"bf16", kernels_of("bf16"), has_bf16(), "AVX-512 VNNI and BF16"},
     // The next has its place here and no kernels yet: it needs its flags in cmake/CpuLevels.cmake, and the operating
     // system's permission (arch_prctl ARCH_REQ_XCOMP_PERM) in its test of support.
     {"amx", nullptr, false, "AMX-TILE, AMX-INT8 and AMX-BF16"},
 };
-#elif defined(__aarch64__) && !defined(GATUN_SCALAR_ALONE)
+#elif defined(__aarch64__)
 // What Linux says that programs may use: bits of AT_HWCAP and of AT_HWCAP2, whose names are newer than some headers.
 constexpr int kAsimd = 1, kAtomics = 8, kAsimdDp = 20, kSve = 22;
 constexpr int kI8mm = 13, kBf16 = 14;
@@ -91,16 +91,16 @@ bool has_dotprod() { return has_neon() && has(AT_HWCAP, kAtomics) && has(AT_HWCA
 bool has_i8mm() { return has_dotprod() && has(AT_HWCAP2, kI8mm) && has(AT_HWCAP2, kBf16); }
 
 const Level kLevels[] = {
-    {"scalar", &scalar_kernels, true, "AArch64"},
-    {"neon", &neon_kernels, has_neon(), "Advanced SIMD"},
-    {"dotprod", &dotprod_kernels, has_dotprod(), "LSE atomics and dot product"},
-    {"i8mm", &i8mm_kernels, has_i8mm(), "dot product, I8MM and BF16"},
+    {"scalar", kernels_of("scalar"), true, "AArch64"},
+    {"neon", kernels_of("neon"), has_neon(), "Advanced SIMD"},
+    {"dotprod", kernels_of("dotprod"), has_dotprod(), "LSE atomics and dot product"},
+    {"i8mm", kernels_of("i8mm"), has_i8mm(), "dot product, I8MM and BF16"},
     // The next has its place here and no kernels yet: they keep vectors in arrays, and those of SVE have no size that the
     // compiler knows.
     {"sve", nullptr, has(AT_HWCAP, kSve), "SVE"},
 };
 #else
-const Level kLevels[] = {{"scalar", &scalar_kernels, true, "any processor"}};
+const Level kLevels[] = {{"scalar", kernels_of("scalar"), true, "any processor"}};
 #endif
 
 constexpr int kLevelCount = sizeof kLevels / sizeof kLevels[0];
@@ -112,7 +112,7 @@ const Level* levels() { return kLevels; }
 int level_count() { return kLevelCount; }
 
 const char* why_unavailable(const Level& level) {
-  if (level.kernels == nullptr) return "this version of Gatun has no kernels of this level";
+  if (level.kernels == nullptr) return "this build of Gatun has no kernels of this level";
   if (!level.supported) return "this processor or operating system lacks it";
   return nullptr;
 }

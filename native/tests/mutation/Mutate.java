@@ -252,22 +252,10 @@ final class Mutate {
             tree.put("native/src/cpu/mutation/" + file,
                     Files.readString(root.resolve("native/tests/mutation/" + file)));
         }
-        // Two levels are enough: the others are the same sources, and take the most time to compile.
-        edit(tree, "cmake/CpuLevels.cmake", "scalar avx2 avx512 vnni bf16", "scalar avx2");
-        edit(tree, "native/src/cpu/levels.cc",
-                "GATUN_DECLARE_LEVEL(avx512)\nGATUN_DECLARE_LEVEL(vnni)\nGATUN_DECLARE_LEVEL(bf16)\n", "");
-        edit(tree, "native/src/cpu/levels.cc", "&avx512_kernels, has_avx512()", "nullptr, false");
-        edit(tree, "native/src/cpu/levels.cc", "&vnni_kernels, has_vnni()", "nullptr, false");
-        edit(tree, "native/src/cpu/levels.cc", "&bf16_kernels, has_bf16()", "nullptr, false");
         for (String other : List.of("kernels-cu", "ascend-adapter", "bench/native/calls")) {
             edit(tree, "CMakeLists.txt", "add_subdirectory(" + other + ")\n", "");
         }
         edit(tree, "native/CMakeLists.txt", "src/cpu/threads.cc", "src/cpu/threads.cc src/cpu/mutation/state.cc");
-        for (String test : List.of("math", "half")) {
-            edit(tree, "native/tests/" + test + "_test.cc", "&cpu::avx512::" + test + "_level", "nullptr");
-            edit(tree, "native/tests/" + test + "_test.cc", "&cpu::vnni::" + test + "_level", "nullptr");
-            edit(tree, "native/tests/" + test + "_test.cc", "&cpu::bf16::" + test + "_level", "nullptr");
-        }
         for (String test : List.of("math_test", "half_test")) {
             edit(tree, "native/tests/CMakeLists.txt", test + " " + test + ".cc",
                     test + " " + test + ".cc ../src/cpu/mutation/state.cc");
