@@ -194,11 +194,13 @@ gtn_status device_count(int* count, gtn_message* message) {
   return check(error, "aclrtGetDeviceCount", message);
 }
 
+void device_selector(int index, char (&selector)[16]) { std::snprintf(selector, sizeof selector, "%d", index); }
+
 gtn_status device_properties(int index, Properties* properties, gtn_message* message) {
   if (const gtn_status status = open(message); status != GTN_OK) return status;
   if (const gtn_status status = use(index, message); status != GTN_OK) return status;
   *properties = {};
-  std::snprintf(properties->selector, sizeof properties->selector, "%d", index);
+  device_selector(index, properties->selector);
   int64_t vector_cores = 0, cube_cores = 0;
   GATUN_TRY(aclrtGetDeviceInfo, static_cast<uint32_t>(index), acl::kVectorCores, &vector_cores);
   GATUN_TRY(aclrtGetDeviceInfo, static_cast<uint32_t>(index), acl::kCubeCores, &cube_cores);

@@ -6,7 +6,6 @@
 //   GATUN_TWIN_MUTATE=SITE takes one of them away, given as there; GATUN_TWIN_WEAKEN=SITE lets it order nothing
 #include <stdlib.h>
 
-#include <chrono>
 #include <cstdio>
 #include <cstring>
 #include <mutex>
@@ -14,7 +13,7 @@
 #include <set>
 #include <string>
 
-#include "backend/runtime.h"
+#include "accelerator/inline_queue.h"
 #include "core/message.h"
 #include "kernels/entries.h"
 #include "twin/twin.h"
@@ -30,12 +29,6 @@ const char* const kBackendName = "ascend-twin";
 struct Kernel {
   const char* name;
   void (*entry)();
-};
-
-struct Queue {};
-
-struct Mark {
-  std::chrono::steady_clock::time_point reached;
 };
 
 namespace {
@@ -110,6 +103,8 @@ gtn_status device_count(int* count, gtn_message*) {
   return GTN_OK;
 }
 
+void device_selector(int, char (&selector)[16]) { *selector = '\0'; }
+
 gtn_status device_properties(int, Properties* properties, gtn_message*) {
   *properties = {};
   std::snprintf(properties->description, sizeof properties->description,
@@ -150,44 +145,6 @@ void release(int, void* memory) {
     free(block->base);
     delete block;
   }
-}
-
-gtn_status queue_create(int, Queue** queue, gtn_message* message) {
-  *queue = new (std::nothrow) Queue;
-  return *queue != nullptr ? GTN_OK : fail(message, GTN_OUT_OF_MEMORY, "no memory for a stream");
-}
-
-void queue_destroy(Queue* queue) { delete queue; }
-
-gtn_status queue_synchronize(Queue*, gtn_message*) { return GTN_OK; }
-
-gtn_status copy(Queue*, void* to, const void* from, int64_t bytes, int32_t, gtn_message*) {
-  if (bytes != 0) std::memmove(to, from, static_cast<size_t>(bytes));
-  return GTN_OK;
-}
-
-gtn_status mark_create(int, Mark** mark, gtn_message* message) {
-  *mark = new (std::nothrow) Mark{};
-  return *mark != nullptr ? GTN_OK : fail(message, GTN_OUT_OF_MEMORY, "no memory for an event");
-}
-
-void mark_destroy(Mark* mark) { delete mark; }
-
-gtn_status mark_record(Mark* mark, Queue*, gtn_message*) {
-  mark->reached = std::chrono::steady_clock::now();
-  return GTN_OK;
-}
-
-gtn_status mark_synchronize(Mark*, gtn_message*) { return GTN_OK; }
-
-gtn_status mark_query(Mark*, bool* reached, gtn_message*) {
-  *reached = true;
-  return GTN_OK;
-}
-
-gtn_status mark_elapsed(Mark* start, Mark* end, double* milliseconds, gtn_message*) {
-  *milliseconds = std::chrono::duration<double, std::milli>(end->reached - start->reached).count();
-  return GTN_OK;
 }
 
 gtn_status find_kernel(int, const char* name, const Kernel** kernel, gtn_message* message) {

@@ -2,7 +2,7 @@
 
 #include <cstdint>
 
-#include "gpu/runtime.h"
+#include "backend/runtime.h"
 
 namespace gatun::gpu {
 

@@ -130,11 +130,9 @@ class AttentionPlan final : public Plan {
                   static_cast<long long>(blocks), static_cast<long long>(kMostBlocksOfGrid));
     }
     if (a.parts > 1) {
-      const int64_t bytes = partial_bytes(a);
-      a.partial = static_cast<float*>(stream.scratch(bytes));
-      if (a.partial == nullptr) {
-        return fail(message, GTN_OUT_OF_MEMORY, "no memory for %lld bytes of workspace", static_cast<long long>(bytes));
-      }
+      void* partial = nullptr;
+      if (gtn_status status = stream.scratch(partial_bytes(a), &partial, message); status != GTN_OK) return status;
+      a.partial = static_cast<float*>(partial);
     }
     gtn_status status = launch(stream.queue, choice.kernel->attend, {blocks * a.parts}, kTileThreads, choice.shared_bytes, a, message);
     if (status == GTN_OK && a.parts > 1) {

@@ -1,13 +1,10 @@
-// The table of functions of a GPU backend: devices, memory, streams and events as the runtime has them, and the operators.
+// What a GPU backend serves.
 #include "backend/backend.h"
 
 #include <cstdio>
-#include <cstring>
-#include <new>
 
 #include "activation/plan.h"
 #include "attention/plan.h"
-#include "core/version.h"
 #include "gemm/plan.h"
 #include "limits/limits.h"
 #include "merge/plan.h"
@@ -20,192 +17,11 @@
 
 namespace gatun::gpu {
 
-void* Stream::scratch(int64_t bytes) {
-  if (bytes <= workspace_bytes) return workspace;
-  if (bytes > INT64_MAX / 2) return nullptr;
-  // Runs that still use the old one are in the queue.
-  if (workspace != nullptr) {
-    queue_synchronize(queue, nullptr);
-    release(device->index, workspace);
-  }
-  workspace = nullptr;
-  workspace_bytes = 0;
-  // A little more than asked for, so that growing batches do not reallocate on every step.
-  const int64_t grown = (bytes + bytes / 4 + 4095) & ~int64_t{4095};
-  if (allocate(device->index, grown, &workspace, nullptr) != GTN_OK) return workspace = nullptr;
-  workspace_bytes = grown;
-  return workspace;
-}
-
 void name_kernel(gtn_plan_info* info, const Device& device, const char* rest) {
   std::snprintf(info->kernel, sizeof info->kernel, "%s.%s.%s", kBackendName, device.properties.arch_name, rest);
 }
 
 namespace {
-
-void describe(const Properties& properties, gtn_device_info* info) {
-  std::snprintf(info->name, sizeof info->name, "%s:%s", kBackendName, properties.selector);
-  std::snprintf(info->description, sizeof info->description, "%s", properties.description);
-  info->threads = 0;
-  info->host_memory = 0;
-  info->memory_bytes = properties.memory_bytes;
-  info->status = GTN_OK;
-  if (properties.unusable[0] != '\0') {
-    info->status = GTN_NOT_AVAILABLE;
-    std::snprintf(info->reason, sizeof info->reason, "%s", properties.unusable);
-  }
-}
-
-gtn_status count_devices(int32_t* count, gtn_message* message) { return device_count(count, message); }
-
-gtn_status device_info(int32_t index, gtn_device_info* info, gtn_message* message) {
-  Properties properties;
-  const gtn_status status = device_properties(index, &properties, message);
-  if (status == GTN_OK) describe(properties, info);
-  return status;
-}
-
-gtn_status device_open(const char* selector, const gtn_device_options*, void** device, gtn_message* message) {
-  int count = 0;
-  if (gtn_status status = device_count(&count, message); status != GTN_OK) return status;
-  char there[128] = "";
-  gtn_device_info refused = {};
-  for (int i = 0; i < count; ++i) {
-    Properties properties;
-    if (gtn_status status = device_properties(i, &properties, message); status != GTN_OK) return status;
-    if (*selector != '\0' && std::strcmp(selector, properties.selector) != 0) {
-      const size_t used = std::strlen(there);
-      std::snprintf(there + used, sizeof there - used, "%s%s:%s", i == 0 ? "" : ", ", kBackendName, properties.selector);
-      continue;
-    }
-    gtn_device_info info = {};
-    describe(properties, &info);
-    if (info.status != GTN_OK) {
-      if (refused.status == GTN_OK) refused = info;  // where any device will do, another one may
-      continue;
-    }
-    Device* opened = new (std::nothrow) Device;
-    if (opened == nullptr) return fail(message, GTN_OUT_OF_MEMORY, "no memory for a device");
-    opened->index = i;
-    opened->properties = properties;
-    *device = opened;
-    return GTN_OK;
-  }
-  if (refused.status != GTN_OK) return fail(message, refused.status, "device '%s': %s", refused.name, refused.reason);
-  return fail(message, GTN_NOT_AVAILABLE, "there is no device '%s:%s', only %s", kBackendName, selector, there);
-}
-
-void device_close(void* device) { delete static_cast<Device*>(device); }
-
-gtn_status device_describe(void* device, gtn_device_info* info, gtn_message*) {
-  describe(static_cast<Device*>(device)->properties, info);
-  return GTN_OK;
-}
-
-gtn_status memory_alloc(void* device, int64_t bytes, int64_t alignment, void** memory, gtn_message* message) {
-  Device& self = *static_cast<Device*>(device);
-  if (alignment <= kAllocationAlignment) return allocate(self.index, bytes, memory, message);
-  if (bytes > INT64_MAX - alignment) {
-    return fail(message, GTN_OUT_OF_MEMORY, "there is no memory of %lld bytes", static_cast<long long>(bytes));
-  }
-  void* whole = nullptr;
-  if (gtn_status status = allocate(self.index, bytes + alignment, &whole, message); status != GTN_OK) return status;
-  const uintptr_t mask = static_cast<uintptr_t>(alignment) - 1;
-  void* aligned = reinterpret_cast<void*>((reinterpret_cast<uintptr_t>(whole) + mask) & ~mask);
-  const std::lock_guard<std::mutex> guard(self.lock);
-  self.aligned.emplace(aligned, whole);
-  *memory = aligned;
-  return GTN_OK;
-}
-
-void memory_free(void* device, void* memory, int64_t) {
-  Device& self = *static_cast<Device*>(device);
-  void* whole = memory;
-  {
-    const std::lock_guard<std::mutex> guard(self.lock);
-    if (auto found = self.aligned.find(memory); found != self.aligned.end()) {
-      whole = found->second;
-      self.aligned.erase(found);
-    }
-  }
-  release(self.index, whole);
-}
-
-gtn_status memory_copy(void* stream, void* destination, const void* source, int64_t bytes, int32_t direction,
-                       gtn_message* message) {
-  return copy(static_cast<Stream*>(stream)->queue, destination, source, bytes, direction, message);
-}
-
-gtn_status stream_create(void* device, void** stream, gtn_message* message) {
-  Device* self = static_cast<Device*>(device);
-  Queue* queue = nullptr;
-  if (gtn_status status = queue_create(self->index, &queue, message); status != GTN_OK) return status;
-  Stream* created = new (std::nothrow) Stream{self, queue};
-  if (created == nullptr) {
-    queue_destroy(queue);
-    return fail(message, GTN_OUT_OF_MEMORY, "no memory for a stream");
-  }
-  *stream = created;
-  return GTN_OK;
-}
-
-void stream_destroy(void* stream) {
-  Stream* self = static_cast<Stream*>(stream);
-  queue_destroy(self->queue);
-  if (self->workspace != nullptr) release(self->device->index, self->workspace);
-  delete self;
-}
-
-gtn_status stream_synchronize(void* stream, gtn_message* message) {
-  return queue_synchronize(static_cast<Stream*>(stream)->queue, message);
-}
-
-gtn_status event_create(void* device, void** event, gtn_message* message) {
-  Mark* mark = nullptr;
-  const gtn_status status = mark_create(static_cast<Device*>(device)->index, &mark, message);
-  *event = mark;
-  return status;
-}
-
-void event_destroy(void* event) { mark_destroy(static_cast<Mark*>(event)); }
-
-gtn_status event_record(void* event, void* stream, gtn_message* message) {
-  return mark_record(static_cast<Mark*>(event), static_cast<Stream*>(stream)->queue, message);
-}
-
-gtn_status event_synchronize(void* event, gtn_message* message) {
-  return mark_synchronize(static_cast<Mark*>(event), message);
-}
-
-gtn_status event_query(void* event, int32_t* done, gtn_message* message) {
-  bool reached = false;
-  const gtn_status status = mark_query(static_cast<Mark*>(event), &reached, message);
-  *done = reached ? 1 : 0;
-  return status;
-}
-
-gtn_status event_elapsed(void* start, void* end, double* milliseconds, gtn_message* message) {
-  return mark_elapsed(static_cast<Mark*>(start), static_cast<Mark*>(end), milliseconds, message);
-}
-
-gtn_status weights_pack(void* device, const gtn_weights_desc* desc, const void* source, void** weights,
-                        gtn_weights_info* info, gtn_message* message) {
-  return gemm_weights_pack(*static_cast<Device*>(device), *desc, source, weights, info, message);
-}
-
-void weights_destroy(void* weights) { gemm_weights_destroy(weights); }
-
-// An operator: how its plans are made, and what it serves.
-struct Operator {
-  int32_t op;
-  gtn_status (*plan)(Device& device, const void* desc, Plan** plan, gtn_plan_info* info, gtn_message* message);
-  bool (*serves)(const Device& device, int32_t dtype);
-};
-
-template <typename Desc, gtn_status (*kPlan)(Device&, const Desc&, Plan**, gtn_plan_info*, gtn_message*)>
-gtn_status plan_of(Device& device, const void* desc, Plan** plan, gtn_plan_info* info, gtn_message* message) {
-  return kPlan(device, *static_cast<const Desc*>(desc), plan, info, message);
-}
 
 constexpr Operator kOperators[] = {
     {GTN_OP_GEMM, plan_of<gtn_gemm_desc, gemm_plan>, gemm_serves},
@@ -221,59 +37,13 @@ constexpr Operator kOperators[] = {
     {GTN_OP_GLU, plan_of<gtn_glu_desc, glu_plan>, glu_serves},
 };
 
-const Operator* find(int32_t op) {
-  for (const Operator& candidate : kOperators) {
-    if (candidate.op == op) return &candidate;
-  }
-  return nullptr;
-}
-
-gtn_status plan_create(void* device, int32_t op, const void* desc, void** plan, gtn_plan_info* info, gtn_message* message) {
-  const Operator* found = find(op);
-  if (found == nullptr) return fail(message, GTN_UNSUPPORTED, "the %s backend has no operator %d", kBackendName, op);
-  Plan* created = nullptr;
-  const gtn_status status = found->plan(*static_cast<Device*>(device), desc, &created, info, message);
-  if (status == GTN_OK) {
-    info->op = op;
-    *plan = created;
-  }
-  return status;
-}
-
-void plan_destroy(void* plan) { delete static_cast<Plan*>(plan); }
-
-gtn_status run(void* plan, void* stream, const void* args, gtn_message* message) {
-  return static_cast<const Plan*>(plan)->run(*static_cast<Stream*>(stream), args, message);
-}
-
-gtn_status supports(void* device, int32_t op, int32_t dtype, int32_t* claimed, gtn_message*) {
-  const Operator* found = find(op);
-  *claimed = found != nullptr && found->serves(*static_cast<Device*>(device), dtype);
-  return GTN_OK;
-}
-
-gtn_status measure(void* device, int32_t limit, double* per_second, gtn_message* message) {
+gtn_status measure(Device& device, int32_t limit, double* per_second, gtn_message* message) {
   if (!kIsHardware) return fail(message, GTN_UNSUPPORTED, "times of a host model say nothing about a GPU");
-  return measure_limit(*static_cast<Device*>(device), limit, per_second, message);
+  return measure_limit(device, limit, per_second, message);
 }
-
-// The name is filled in when the entry is asked for: it is the runtime's.
-gtn_backend table = {
-    sizeof(gtn_backend), GTN_BACKEND_ABI_VERSION, nullptr, GATUN_VERSION,
-    count_devices, device_info, device_open, device_close, device_describe,
-    memory_alloc, memory_free, memory_copy,
-    stream_create, stream_destroy, stream_synchronize,
-    event_create, event_destroy, event_record, event_synchronize, event_query, event_elapsed,
-    weights_pack, weights_destroy,
-    plan_create, plan_destroy, run,
-    supports, measure,
-    nullptr, nullptr,  // no weights that come quantized, no convolutions
-};
 
 }  // namespace
-}  // namespace gatun::gpu
 
-extern "C" const gtn_backend* gtn_backend_entry(void) {
-  gatun::gpu::table.name = gatun::gpu::kBackendName;
-  return &gatun::gpu::table;
-}
+const Served kServed = {kOperators, gemm_weights_pack, gemm_weights_destroy, measure};
+
+}  // namespace gatun::gpu

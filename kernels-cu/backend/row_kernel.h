@@ -3,7 +3,7 @@
 
 #include <cstdint>
 
-#include "gpu/runtime.h"
+#include "backend/runtime.h"
 
 namespace gatun::gpu {
 

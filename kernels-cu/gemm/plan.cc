@@ -138,10 +138,9 @@ class GemmPlan final : public Plan {
     const bool as_it_is = in_place(args.a, args.rows);
     Choice choice = choose(args.rows < kPartRows ? args.rows : kPartRows);
     const Workspace workspace(*this, args.rows, as_it_is, choice);
-    char* scratch = workspace.bytes == 0 ? nullptr : static_cast<char*>(stream.scratch(workspace.bytes));
-    if (scratch == nullptr && workspace.bytes > 0) {
-      return fail(message, GTN_OUT_OF_MEMORY, "no memory for %lld bytes of workspace", static_cast<long long>(workspace.bytes));
-    }
+    void* memory = nullptr;
+    if (gtn_status status = stream.scratch(workspace.bytes, &memory, message); status != GTN_OK) return status;
+    char* scratch = static_cast<char*>(memory);
     const int64_t a_bytes = element_bytes(a_dtype_), out_bytes = element_bytes(out_dtype_);
     const bool vector_a = aligned(args.a, 4 * a_bytes) && (a_stride_ % 4 == 0 || (args.rows == 1 && !indexed_));
 

@@ -48,10 +48,9 @@ class RoutePlan final : public Plan {
   gtn_status run(Stream& stream, const void* arguments, gtn_message* message) const override {
     const gtn_route_args& args = *static_cast<const gtn_route_args*>(arguments);
     const Workspace space = workspace(args.tokens);
-    char* scratch = space.bytes == 0 ? nullptr : static_cast<char*>(stream.scratch(space.bytes));
-    if (scratch == nullptr && space.bytes > 0) {
-      return fail(message, GTN_OUT_OF_MEMORY, "no memory for %lld bytes of workspace", static_cast<long long>(space.bytes));
-    }
+    void* memory = nullptr;
+    if (gtn_status status = stream.scratch(space.bytes, &memory, message); status != GTN_OK) return status;
+    char* scratch = static_cast<char*>(memory);
     RouteSortArgs sort = {};
     sort.choices = reinterpret_cast<int32_t*>(scratch);
     sort.starts = reinterpret_cast<int32_t*>(scratch + space.starts_at);

@@ -96,10 +96,9 @@ class SelectPlan final : public Plan {
     const gtn_select_args& args = *static_cast<const gtn_select_args*>(arguments);
     SelectArgs a = args_;
     const int64_t bytes = lay_out(nullptr, args.sequences, &a);
-    char* scratch = bytes == 0 ? nullptr : static_cast<char*>(stream.scratch(bytes));
-    if (scratch == nullptr && bytes > 0) {
-      return fail(message, GTN_OUT_OF_MEMORY, "no memory for %lld bytes of workspace", static_cast<long long>(bytes));
-    }
+    void* memory = nullptr;
+    if (gtn_status status = stream.scratch(bytes, &memory, message); status != GTN_OK) return status;
+    char* scratch = static_cast<char*>(memory);
     lay_out(scratch, args.sequences, &a);
     const int64_t lists = times(times(args.sequences, a.heads), a.lists), heads = times(args.sequences, a.heads_q);
     const int64_t longest = std::max(a.most_q, a.most_k);

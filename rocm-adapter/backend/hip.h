@@ -79,7 +79,6 @@ using Function = FunctionTag*;
   _(StreamDestroy, int, (Stream stream))                                                                            \
   _(StreamSynchronize, int, (Stream stream))                                                                        \
   _(MemcpyAsync, int, (void* to, const void* from, size_t bytes, int kind, Stream stream))                          \
-  _(MemsetAsync, int, (void* memory, int value, size_t bytes, Stream stream))                                       \
   _(EventCreateWithFlags, int, (Event * event, unsigned flags))                                                     \
   _(EventDestroy, int, (Event event))                                                                               \
   _(EventRecord, int, (Event event, Stream stream))                                                                 \

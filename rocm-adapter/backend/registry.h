@@ -1,5 +1,5 @@
 // The kernels of the library: clang's host pass over a kernel file makes a variable for each kernel, whose address is what
-// `kernel_pointer` of gpu/runtime.h holds, and a constructor that says which name in which bundle of code objects it stands
+// `kernel_pointer` of backend/runtime.h holds, and a constructor that says which name in which bundle of code objects it stands
 // for.
 #pragma once
 

@@ -11,7 +11,7 @@
 #include "backend/hip.h"
 #include "backend/registry.h"
 #include "core/message.h"
-#include "gpu/runtime.h"
+#include "backend/runtime.h"
 
 namespace gatun::gpu {
 
@@ -184,13 +184,17 @@ gtn_status device_count(int* count, gtn_message* message) {
   return check(error, "hipGetDeviceCount", message);
 }
 
+void device_selector(int index, char (&selector)[16]) { std::snprintf(selector, sizeof selector, "%d", index); }
+
+gtn_status device_start(int, gtn_message*) { return GTN_OK; }
+
 gtn_status device_properties(int index, Properties* properties, gtn_message* message) {
   if (gtn_status status = check_runtime(message); status != GTN_OK) return status;
   hip::Properties found = {};
   GATUN_TRY(GetDevicePropertiesR0600, &found, index);
   const std::string arch(arch_of(found));
   *properties = {};
-  std::snprintf(properties->selector, sizeof properties->selector, "%d", index);
+  device_selector(index, properties->selector);
   std::snprintf(properties->description, sizeof properties->description, "%.100s, %.20s, %d multiprocessors, HIP %d.%d",
                 found.name, arch.c_str(), found.multiprocessors, major_of(runtime().version), minor_of(runtime().version));
   std::snprintf(properties->arch_name, sizeof properties->arch_name, "%.15s", arch.c_str());
@@ -251,10 +255,6 @@ gtn_status copy(Queue* queue, void* to, const void* from, int64_t bytes, int32_t
   GATUN_TRY(MemcpyAsync, to, from, static_cast<size_t>(bytes), kind, queue->stream);
   // The host's memory may be pinned: then only the wait says that it was read or filled.
   return kind == hip::kDeviceToDevice ? GTN_OK : queue_synchronize(queue, message);
-}
-
-gtn_status fill(Queue* queue, void* memory, int value, int64_t bytes, gtn_message* message) {
-  return check(api().MemsetAsync(memory, value, static_cast<size_t>(bytes), queue->stream), "hipMemsetAsync", message);
 }
 
 gtn_status mark_create(int device, Mark** mark, gtn_message* message) {

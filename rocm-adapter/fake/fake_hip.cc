@@ -316,17 +316,6 @@ int hipMemcpyAsync(void* to, const void* from, size_t bytes, int kind, hip::Stre
   return 0;
 }
 
-int hipMemsetAsync(void* memory, int value, size_t bytes, hip::Stream stream) {
-  FAKE_ENTER("hipMemsetAsync");
-  if (bytes == 0) return 0;
-  if (!is_memory(memory, bytes)) return answer(kInvalidValue);
-  stream->work.push_back([=] {
-    std::memset(memory, value, bytes);
-    return 0;
-  });
-  return 0;
-}
-
 int hipEventCreateWithFlags(hip::Event* event, unsigned) {
   FAKE_ENTER("hipEventCreateWithFlags");
   *event = new hip::EventTag{current_device};

@@ -43,7 +43,7 @@ class ActivationPlan final : public Plan {
 
 }  // namespace
 
-bool activation_serves(int32_t dtype) { return dtype == GTN_F32 || dtype == GTN_BF16; }
+bool activation_serves(const Device&, int32_t dtype) { return dtype == GTN_F32 || dtype == GTN_BF16; }
 
 gtn_status activation_plan(Device& device, const gtn_activation_desc& desc, Plan** plan, gtn_plan_info* info,
                            gtn_message* message) {

@@ -6,7 +6,7 @@ namespace gatun::ascend {
 
 gtn_status activation_plan(Device& device, const gtn_activation_desc& desc, Plan** plan, gtn_plan_info* info,
                            gtn_message* message);
-bool activation_serves(int32_t dtype);
+bool activation_serves(const Device&, int32_t dtype);
 
 // By GTN_ACT_*: as plans name them, and the operations of the formulas in functions.h on an element, 20 for an exponential.
 constexpr const char* kActivationNames[] = {"none", "gelu_erf", "gelu_tanh", "silu", "relu"};

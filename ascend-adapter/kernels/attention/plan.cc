@@ -86,7 +86,7 @@ int64_t row_stride(const gtn_tensor_desc& tensor) { return tensor.shape[1] > 1 ?
 
 }  // namespace
 
-bool attention_serves(int32_t dtype) { return dtype == GTN_BF16 || dtype == GTN_F16; }
+bool attention_serves(const Device&, int32_t dtype) { return dtype == GTN_BF16 || dtype == GTN_F16; }
 
 gtn_status attention_plan(Device& device, const gtn_attention_desc& desc, Plan** plan, gtn_plan_info* info,
                           gtn_message* message) {

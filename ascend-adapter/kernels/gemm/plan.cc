@@ -101,7 +101,7 @@ const char* missing(const gtn_gemm_desc& desc) {
 
 }  // namespace
 
-bool gemm_serves(int32_t dtype) { return dtype == GTN_BF16 || dtype == GTN_S8; }
+bool gemm_serves(const Device&, int32_t dtype) { return dtype == GTN_BF16 || dtype == GTN_S8; }
 
 gtn_status gemm_plan(Device& device, const gtn_gemm_desc& desc, Plan** plan, gtn_plan_info* info, gtn_message* message) {
   if (const char* why = missing(desc); why != nullptr) return fail(message, GTN_UNSUPPORTED, "%s", why);

@@ -5,7 +5,7 @@
 namespace gatun::ascend {
 
 gtn_status gemm_plan(Device& device, const gtn_gemm_desc& desc, Plan** plan, gtn_plan_info* info, gtn_message* message);
-bool gemm_serves(int32_t dtype);
+bool gemm_serves(const Device&, int32_t dtype);
 
 // Weights in the layout of the kernels: [n, k], BF16 or S8 with a scale and a sum for each column of the product.
 gtn_status gemm_weights_pack(Device& device, const gtn_weights_desc& desc, const void* source, void** weights,

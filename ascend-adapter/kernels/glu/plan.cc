@@ -43,7 +43,7 @@ class GluPlan final : public Plan {
 
 }  // namespace
 
-bool glu_serves(int32_t dtype) { return dtype == GTN_F32 || dtype == GTN_BF16 || dtype == GTN_F16; }
+bool glu_serves(const Device&, int32_t dtype) { return dtype == GTN_F32 || dtype == GTN_BF16 || dtype == GTN_F16; }
 
 gtn_status glu_plan(Device& device, const gtn_glu_desc& desc, Plan** plan, gtn_plan_info* info, gtn_message* message) {
   char name[48];

@@ -46,7 +46,7 @@ constexpr double kRowFlops = 30;
 
 }  // namespace
 
-bool merge_serves(int32_t dtype) { return dtype == GTN_F32 || dtype == GTN_BF16 || dtype == GTN_F16; }
+bool merge_serves(const Device&, int32_t dtype) { return dtype == GTN_F32 || dtype == GTN_BF16 || dtype == GTN_F16; }
 
 gtn_status merge_plan(Device& device, const gtn_merge_desc& desc, Plan** plan, gtn_plan_info* info, gtn_message* message) {
   if (desc.x.shape[0] > kMergeMaxParts) {

@@ -40,7 +40,7 @@ constexpr double kRmsFlops = 4;
 
 }  // namespace
 
-bool norm_serves(int32_t dtype) { return dtype == GTN_F32 || dtype == GTN_BF16; }
+bool norm_serves(const Device&, int32_t dtype) { return dtype == GTN_F32 || dtype == GTN_BF16; }
 
 gtn_status norm_plan(Device& device, const gtn_norm_desc& desc, Plan** plan, gtn_plan_info* info, gtn_message* message) {
   if (desc.out.dtype == GTN_U8) return fail(message, GTN_UNSUPPORTED, "out: is U8, this backend does not quantize it yet");

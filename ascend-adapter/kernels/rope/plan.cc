@@ -72,7 +72,7 @@ constexpr double kQuantizationFlops = 4;
 
 }  // namespace
 
-bool rope_serves(int32_t dtype) { return dtype == GTN_F32 || dtype == GTN_BF16 || dtype == GTN_F16; }
+bool rope_serves(const Device&, int32_t dtype) { return dtype == GTN_F32 || dtype == GTN_BF16 || dtype == GTN_F16; }
 
 gtn_status rope_plan(Device& device, const gtn_rope_desc& desc, Plan** plan, gtn_plan_info* info, gtn_message* message) {
   const Source sources[] = {{desc.has_q != 0, desc.q, desc.q_out, desc.rotary, false},

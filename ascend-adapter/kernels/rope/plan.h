@@ -5,6 +5,6 @@
 namespace gatun::ascend {
 
 gtn_status rope_plan(Device& device, const gtn_rope_desc& desc, Plan** plan, gtn_plan_info* info, gtn_message* message);
-bool rope_serves(int32_t dtype);
+bool rope_serves(const Device&, int32_t dtype);
 
 }  // namespace gatun::ascend

@@ -36,7 +36,7 @@ constexpr double kFlops = 24;
 
 }  // namespace
 
-bool softmax_serves(int32_t dtype) { return dtype == GTN_F32 || dtype == GTN_BF16; }
+bool softmax_serves(const Device&, int32_t dtype) { return dtype == GTN_F32 || dtype == GTN_BF16; }
 
 gtn_status softmax_plan(Device& device, const gtn_softmax_desc& desc, Plan** plan, gtn_plan_info* info, gtn_message* message) {
   char name[48];

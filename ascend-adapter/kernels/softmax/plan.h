@@ -5,6 +5,6 @@
 namespace gatun::ascend {
 
 gtn_status softmax_plan(Device& device, const gtn_softmax_desc& desc, Plan** plan, gtn_plan_info* info, gtn_message* message);
-bool softmax_serves(int32_t dtype);
+bool softmax_serves(const Device&, int32_t dtype);
 
 }  // namespace gatun::ascend

@@ -70,10 +70,10 @@ final class Mutate {
                     "(?<=\\+ (width|height|batch) )-(?= 1\\) / )", false, "one more task, which is empty"),
             new Exclusion("gemm/pack", "\\bhuge\\b|kHugePage|batch = ", true,
                     "the size of memory pages, and how much work is worth a task"),
-            new Exclusion("gemm/plan", "auto worth_halving|while \\(block_.*worth_halving|task_work = "
+            new Exclusion("gemm/(plan|grid)", "auto worth_halving|while \\(block_.*worth_halving|task_work = "
                     + "|bool spreads_rows|as_they_are_ = |batch = kPrepare", true,
                     "how much work is worth a task, and which rows are worth a copy: speed alone"),
-            new Exclusion("gemm/plan", "const int64_t unit = |static int64_t max_panels|int64_t most = "
+            new Exclusion("gemm/(plan|grid)", "const int64_t unit = |static int64_t max_panels|int64_t most = "
                     + "|if \\(most < block_rows\\)|if \\(rows_at_once > most\\)|same_type_ && rows < 4", true,
                     "how large a block is, and how many rows are prepared at once: the same sums in the same order"),
             new Exclusion("gemm/rows", "std::memset\\(to, 0|\\*zero = 0;", true,
@@ -89,7 +89,7 @@ final class Mutate {
                     "what a sequence without queries never reads"),
             new Exclusion("attention/blocks", "int64_t block_size\\(|const bool gather = ", true,
                     "how many keys are a block, and whether they are copied"),
-            new Exclusion("(activation|norm|softmax)/plan", "past_caches\\(|const bool past = ", true,
+            new Exclusion("(activation|norm|softmax)/(glu_)?plan", "past_caches\\(|const bool past = ", true,
                     "which outputs go past the caches: speed alone"),
             new Exclusion("gemm/(microkernels|kernels)", "\\bnext (\\+= |= |- )", true,
                     "what is prefetched: speed alone"),

@@ -6,7 +6,7 @@
 #include <new>
 
 #include "core/message.h"
-#include "gpu/runtime.h"
+#include "backend/runtime.h"
 
 namespace gatun::gpu {
 
@@ -105,13 +105,17 @@ gtn_status device_count(int* count, gtn_message* message) {
   return check(error, "cudaGetDeviceCount", message);
 }
 
+void device_selector(int index, char (&selector)[16]) { std::snprintf(selector, sizeof selector, "%d", index); }
+
+gtn_status device_start(int, gtn_message*) { return GTN_OK; }
+
 gtn_status device_properties(int index, Properties* properties, gtn_message* message) {
   int driver = 0;
   if (gtn_status status = check_driver(&driver, message); status != GTN_OK) return status;
   cudaDeviceProp found;
   GATUN_TRY(cudaGetDeviceProperties(&found, index), "cudaGetDeviceProperties");
   *properties = {};
-  std::snprintf(properties->selector, sizeof properties->selector, "%d", index);
+  device_selector(index, properties->selector);
   std::snprintf(properties->description, sizeof properties->description,
                 "%.100s, compute capability %d.%d, %d multiprocessors, driver for CUDA %d.%d", found.name, found.major,
                 found.minor, found.multiProcessorCount, driver / 1000, driver % 1000 / 10);
@@ -173,10 +177,6 @@ gtn_status copy(Queue* queue, void* to, const void* from, int64_t bytes, int32_t
   GATUN_TRY(cudaMemcpyAsync(to, from, static_cast<size_t>(bytes), kind, queue->stream), "cudaMemcpyAsync");
   // The host's memory may be pinned: then only the wait says that it was read or filled.
   return kind == cudaMemcpyDeviceToDevice ? GTN_OK : queue_synchronize(queue, message);
-}
-
-gtn_status fill(Queue* queue, void* memory, int value, int64_t bytes, gtn_message* message) {
-  return check(cudaMemsetAsync(memory, value, static_cast<size_t>(bytes), queue->stream), "cudaMemsetAsync", message);
 }
 
 gtn_status mark_create(int device, Mark** mark, gtn_message* message) {

@@ -1,24 +1,18 @@
 // The host's side of the layer over the host model of native/simt. A launch has ended when launch() returns, so queues
 // and marks hold nothing; an error of a kernel is the status of its launch, and the next one starts afresh.
+#include "accelerator/inline_queue.h"
 #include "core/message.h"
-#include "gpu/runtime.h"
 #include "simt/simt.h"
 
 #include <algorithm>
-#include <chrono>
 #include <cstdio>
 #include <cstring>
 #include <iterator>
-#include <new>
 
 namespace gatun::gpu {
 
 const char* const kBackendName = "simt";
 const bool kIsHardware = false;
-
-struct Queue {
-  int device;
-};
 
 // The devices that the kernels of this library are compiled for.
 #ifndef GATUN_SIMT_DEVICES
@@ -27,19 +21,19 @@ struct Queue {
 static constexpr auto& kDevices = simt::GATUN_SIMT_DEVICES;
 static_assert(kDevices[0].warp == kWarp);
 
-struct Mark {
-  std::chrono::steady_clock::time_point reached;
-};
-
 gtn_status device_count(int* count, gtn_message*) {
   *count = static_cast<int>(std::size(kDevices));
   return GTN_OK;
 }
 
+void device_selector(int index, char (&selector)[16]) { std::snprintf(selector, sizeof selector, "%s", kDevices[index].name); }
+
+gtn_status device_start(int, gtn_message*) { return GTN_OK; }
+
 gtn_status device_properties(int index, Properties* properties, gtn_message*) {
   const simt::Limits& device = kDevices[index];
   *properties = {};
-  std::snprintf(properties->selector, sizeof properties->selector, "%s", device.name);
+  device_selector(index, properties->selector);
   std::snprintf(properties->description, sizeof properties->description,
                 "host model with the limits of %s; it shows neither speed nor behaviour of hardware", device.name);
   properties->arch = device.arch;
@@ -60,49 +54,6 @@ gtn_status allocate(int device, int64_t bytes, void** memory, gtn_message* messa
 }
 
 void release(int, void* memory) { simt::release(memory); }
-
-gtn_status queue_create(int device, Queue** queue, gtn_message* message) {
-  *queue = new (std::nothrow) Queue{device};
-  return *queue != nullptr ? GTN_OK : fail(message, GTN_OUT_OF_MEMORY, "no memory for a stream");
-}
-
-void queue_destroy(Queue* queue) { delete queue; }
-
-gtn_status queue_synchronize(Queue*, gtn_message*) { return GTN_OK; }
-
-gtn_status copy(Queue*, void* to, const void* from, int64_t bytes, int32_t, gtn_message*) {
-  if (bytes != 0) std::memmove(to, from, static_cast<size_t>(bytes));
-  return GTN_OK;
-}
-
-gtn_status fill(Queue*, void* memory, int value, int64_t bytes, gtn_message*) {
-  if (bytes != 0) std::memset(memory, value, static_cast<size_t>(bytes));
-  return GTN_OK;
-}
-
-gtn_status mark_create(int, Mark** mark, gtn_message* message) {
-  *mark = new (std::nothrow) Mark{};
-  return *mark != nullptr ? GTN_OK : fail(message, GTN_OUT_OF_MEMORY, "no memory for an event");
-}
-
-void mark_destroy(Mark* mark) { delete mark; }
-
-gtn_status mark_record(Mark* mark, Queue*, gtn_message*) {
-  mark->reached = std::chrono::steady_clock::now();
-  return GTN_OK;
-}
-
-gtn_status mark_synchronize(Mark*, gtn_message*) { return GTN_OK; }
-
-gtn_status mark_query(Mark*, bool* reached, gtn_message*) {
-  *reached = true;
-  return GTN_OK;
-}
-
-gtn_status mark_elapsed(Mark* start, Mark* end, double* milliseconds, gtn_message*) {
-  *milliseconds = std::chrono::duration<double, std::milli>(end->reached - start->reached).count();
-  return GTN_OK;
-}
 
 gtn_status prepare(int device, KernelPointer, int shared_bytes, gtn_message* message) {
   if (shared_bytes <= kDevices[device].shared_bytes) return GTN_OK;
