@@ -74,6 +74,7 @@ struct Plan : Object {
     gtn_glu_desc glu;
     gtn_select_desc select;
     gtn_conv_desc conv;
+    gtn_pooling_desc pooling;
   };
   uint32_t masks;  // of attention's patterns, which are only there while the plan is made
 };
@@ -498,34 +499,51 @@ void check(const gtn_mix_desc& desc) {
   check_bytes(GTN_S32, {gates[0], gates[1]});
 }
 
-void check(const gtn_conv_desc& desc) {
-  MUST(desc.size >= sizeof desc);
-  MUST(desc.format == GTN_F32 || desc.format == GTN_BF16);
-  check_type(desc.x, {GTN_F32, GTN_BF16});
-  check_type(desc.out, {GTN_F32, GTN_BF16});
+// Windows over x, of a convolution or a pooling: kernels multiply and add their sizes, so all must stay within 63 bits.
+template <typename Desc>
+void check_windows(const Desc& desc) {
   MUST(desc.x.rank >= 3 && desc.x.rank <= 5);
   check(desc.x, desc.x.rank, false, false);
   check(desc.out, desc.x.rank, false, true);
-  MUST(desc.x.shape[0] == desc.out.shape[0] && desc.x.shape[1] >= 1 && desc.out.shape[1] >= 1);
-  MUST(desc.groups >= 1 && desc.x.shape[1] % desc.groups == 0 && desc.out.shape[1] % desc.groups == 0);
-  const int spatial = desc.x.rank - 2;
+  MUST(desc.x.shape[0] == desc.out.shape[0] && desc.x.shape[1] >= 1);
   for (int d = 0; d < GTN_CONV_MAX_RANK; ++d) {
-    if (d >= spatial) {
+    if (d >= desc.x.rank - 2) {
       MUST(desc.kernel[d] == 0 && desc.stride[d] == 0 && desc.dilation[d] == 0 && desc.pad_before[d] == 0 && desc.pad_after[d] == 0);
       continue;
     }
     MUST(desc.kernel[d] >= 1 && desc.stride[d] >= 1 && desc.dilation[d] >= 1 && desc.pad_before[d] >= 0 && desc.pad_after[d] >= 0);
-    // Kernels multiply and add these: all must stay within 63 bits.
     const __int128 padded = static_cast<__int128>(desc.x.shape[2 + d]) + desc.pad_before[d] + desc.pad_after[d];
     const __int128 reach = static_cast<__int128>(desc.kernel[d] - 1) * desc.dilation[d] + 1;
     MUST(padded <= INT64_MAX && reach <= INT64_MAX);
     MUST(desc.out.shape[2 + d] == (padded < reach ? 0 : (padded - reach) / desc.stride[d] + 1));
   }
+}
+
+void check(const gtn_conv_desc& desc) {
+  MUST(desc.size >= sizeof desc);
+  MUST(desc.format == GTN_F32 || desc.format == GTN_BF16);
+  check_type(desc.x, {GTN_F32, GTN_BF16});
+  check_type(desc.out, {GTN_F32, GTN_BF16});
+  check_windows(desc);
+  MUST(desc.out.shape[1] >= 1);
+  MUST(desc.groups >= 1 && desc.x.shape[1] % desc.groups == 0 && desc.out.shape[1] % desc.groups == 0);
   check_bytes(GTN_F32, {desc.out.shape[1], desc.x.shape[1] / desc.groups, desc.kernel[0], desc.kernel[1], desc.kernel[2]});
   check_activation(desc.activation);
   check_flag(desc.has_bias);
   check_flag(desc.has_residual);
   MUST(desc.residual_first == 0 || (desc.residual_first == 1 && desc.has_residual == 1));
+}
+
+void check(const gtn_pooling_desc& desc) {
+  MUST(desc.size >= sizeof desc);
+  MUST(desc.kind == GTN_POOLING_MAX || desc.kind == GTN_POOLING_AVERAGE);
+  check_type(desc.x, {GTN_F32, GTN_BF16, GTN_F16});
+  check_type(desc.out, {GTN_F32, GTN_BF16, GTN_F16});
+  check_windows(desc);
+  MUST(desc.x.shape[1] == desc.out.shape[1]);
+  check_bytes(GTN_F32, {desc.kernel[0], desc.kernel[1], desc.kernel[2]});
+  check_flag(desc.count_padding);
+  MUST(desc.count_padding == 0 || desc.kind == GTN_POOLING_AVERAGE);
 }
 
 // ---- Memory of a run
@@ -833,6 +851,15 @@ void check_run(const Plan& plan, const gtn_conv_args& args) {
   check_apart(out, x);
   check_apart(out, bias);
   check_apart_or_equal(out, residual);
+}
+
+void check_run(const Plan& plan, const gtn_pooling_args& args) {
+  const gtn_pooling_desc& desc = plan.pooling;
+  MUST(args.batch >= 1 && args.batch <= desc.x.shape[0]);
+  const Operand x = part(args.x, desc.x, args.batch), out = part(args.out, desc.out, args.batch);
+  MUST(!out.is_empty() && args.out != nullptr && (args.x != nullptr || x.is_empty()));
+  for (const Operand& operand : {x, out}) check_memory(*plan.device, operand);
+  check_apart(out, x);
 }
 
 void check_run(const Plan& plan, const gtn_merge_args& args) {
@@ -1207,6 +1234,8 @@ gtn_status plan_create(void* device, int32_t op, const void* desc, void** plan, 
       return keep(created->select, desc);
     case GTN_OP_CONV:
       return keep(created->conv, desc);
+    case GTN_OP_POOLING:
+      return keep(created->pooling, desc);
     default:
       MUST(!"an operator");
       return GTN_INTERNAL;
@@ -1253,6 +1282,9 @@ gtn_status run(void* plan, void* stream, const void* args, gtn_message* message)
       break;
     case GTN_OP_CONV:
       check_run(self, *static_cast<const gtn_conv_args*>(args));
+      break;
+    case GTN_OP_POOLING:
+      check_run(self, *static_cast<const gtn_pooling_args*>(args));
       break;
     default:
       check_run(self, *static_cast<const gtn_rope_args*>(args));

@@ -97,6 +97,7 @@ struct Description {
     gtn_glu_desc glu;
     gtn_select_desc select;
     gtn_conv_desc conv;
+    gtn_pooling_desc pooling;
   };
 
   size_t bytes() const {
@@ -123,6 +124,8 @@ struct Description {
         return sizeof select;
       case GTN_OP_CONV:
         return sizeof conv;
+      case GTN_OP_POOLING:
+        return sizeof pooling;
       default:
         return sizeof rope;
     }
@@ -153,6 +156,8 @@ inline gtn_status make_plan(gtn_device device, int32_t op, const void* desc, gtn
       return gtn_select_plan(device, static_cast<const gtn_select_desc*>(desc), plan, message);
     case GTN_OP_CONV:
       return gtn_conv_plan(device, static_cast<const gtn_conv_desc*>(desc), plan, message);
+    case GTN_OP_POOLING:
+      return gtn_pooling_plan(device, static_cast<const gtn_pooling_desc*>(desc), plan, message);
     default:
       return gtn_rope_plan(device, static_cast<const gtn_rope_desc*>(desc), plan, message);
   }
@@ -256,40 +261,57 @@ inline void small_attention(Input& input, Description& made) {
   desc.order_heads = input.ConsumeBool() ? some_heads() : 0;
 }
 
-// The size of what a convolution makes of `size` in spatial dimension d.
-inline int64_t conv_size(const gtn_conv_desc& desc, int d) {
+// The size of what windows make of x in spatial dimension d: Desc is that of a convolution, or of a pooling.
+template <typename Desc>
+int64_t size_of_windows(const Desc& desc, int d) {
   const __int128 padded = static_cast<__int128>(desc.x.shape[2 + d]) + desc.pad_before[d] + desc.pad_after[d];
   const __int128 reach = static_cast<__int128>(desc.dilation[d]) * (desc.kernel[d] - 1) + 1;
   return padded < reach ? 0 : static_cast<int64_t>(std::min<__int128>((padded - reach) / desc.stride[d] + 1, INT64_MAX));
 }
 
-// A convolution in one to three dimensions.
-inline void small_conv(Input& input, gtn_conv_desc& desc) {
+// Windows over x in one to three dimensions, x and out: all but the strides of those two.
+template <typename Desc>
+void small_windows(Input& input, Desc& desc, int32_t x_dtype, int32_t out_dtype, int64_t x_channels, int64_t out_channels) {
   const auto count = [&](int64_t least, int64_t most) { return input.ConsumeIntegralInRange(least, most); };
-  const auto flag = [&] { return input.ConsumeIntegralInRange(0, 1); };
   const int spatial = input.ConsumeIntegralInRange(1, GTN_CONV_MAX_RANK);
   // In three dimensions little is left of what a tensor may take.
-  const int64_t batch = count(0, spatial < 3 ? 2 : 1), groups = count(1, 2), largest = 8 - 2 * spatial;
-  desc.size = sizeof desc;
-  desc.format = any_float(input);
-  desc.groups = groups;
-  desc.x = {sizeof(gtn_tensor_desc), any_float(input), 2 + spatial, 0, {batch, groups * count(1, 2)}, {}};
-  std::vector<int64_t> out = {batch, groups * count(1, 2)};
+  const int64_t batch = count(0, spatial < 3 ? 2 : 1), largest = 8 - 2 * spatial;
+  std::vector<int64_t> x = {batch, x_channels}, out = {batch, out_channels};
   for (int d = 0; d < spatial; ++d) {
-    desc.x.shape[2 + d] = count(0, largest);
+    x.push_back(count(0, largest));
+    desc.x.shape[2 + d] = x.back();
     desc.kernel[d] = count(1, 3);
     desc.stride[d] = count(1, 3);
     desc.dilation[d] = count(1, 2);
-    desc.pad_before[d] = flag();
-    desc.pad_after[d] = flag();
-    out.push_back(conv_size(desc, d));
+    desc.pad_before[d] = count(0, 1);
+    desc.pad_after[d] = count(0, 1);
+    out.push_back(size_of_windows(desc, d));
   }
-  desc.x = image(input, desc.x.dtype, {desc.x.shape, desc.x.shape + desc.x.rank});
-  desc.out = image(input, any_float(input), out);
+  desc.x = image(input, x_dtype, x);
+  desc.out = image(input, out_dtype, out);
+}
+
+inline void small_conv(Input& input, gtn_conv_desc& desc) {
+  const auto flag = [&] { return input.ConsumeIntegralInRange(0, 1); };
+  desc.size = sizeof desc;
+  desc.format = any_float(input);
+  desc.groups = input.ConsumeIntegralInRange<int64_t>(1, 2);
+  const int64_t x_channels = desc.groups << flag(), out_channels = desc.groups << flag();
+  const int32_t from = any_float(input), to = any_float(input);
+  small_windows(input, desc, from, to, x_channels, out_channels);
   desc.activation = input.ConsumeIntegralInRange<int32_t>(GTN_ACT_NONE, GTN_ACT_RELU);
   desc.has_bias = flag();
   desc.has_residual = flag();
   desc.residual_first = desc.has_residual ? flag() : 0;
+}
+
+inline void small_pooling(Input& input, gtn_pooling_desc& desc) {
+  desc.size = sizeof desc;
+  desc.kind = one_of<int32_t>(input, {GTN_POOLING_MAX, GTN_POOLING_AVERAGE});
+  desc.count_padding = desc.kind == GTN_POOLING_AVERAGE ? input.ConsumeIntegralInRange(0, 1) : 0;
+  const int64_t channels = input.ConsumeIntegralInRange<int64_t>(1, 4);
+  const int32_t from = any_float_or_half(input), to = any_float_or_half(input);
+  small_windows(input, desc, from, to, channels, channels);
 }
 
 // The masks of all patterns.
@@ -302,7 +324,7 @@ inline uint32_t masks_of(const Description& made) {
 // A description that every check must let pass; the patterns of attention are not pointed to yet.
 inline Description small_description(Input& input) {
   Description made = {};
-  made.op = input.ConsumeIntegralInRange<int32_t>(GTN_OP_GEMM, GTN_OP_CONV);
+  made.op = input.ConsumeIntegralInRange<int32_t>(GTN_OP_GEMM, GTN_OP_POOLING);
   const auto flag = [&] { return input.ConsumeIntegralInRange(0, 1); };
   const int64_t rows = input.ConsumeIntegralInRange<int64_t>(0, 6), n = input.ConsumeIntegralInRange<int64_t>(0, 9);
   const int32_t from = any_float(input), to = any_float(input);
@@ -326,6 +348,9 @@ inline Description small_description(Input& input) {
       break;
     case GTN_OP_CONV:
       small_conv(input, made.conv);
+      break;
+    case GTN_OP_POOLING:
+      small_pooling(input, made.pooling);
       break;
     case GTN_OP_NORM: {
       const int32_t kind = one_of(input, {GTN_NORM_LAYER, GTN_NORM_RMS});
@@ -452,6 +477,23 @@ inline Description small_description(Input& input) {
   return made;
 }
 
+// A size of x, or one that says how windows go over it, and what follows from it for out.
+template <typename Desc>
+void enlarge_windows(Input& input, Desc& desc, int64_t large) {
+  const int d = input.ConsumeIntegralInRange(0, desc.x.rank - 3);
+  switch (input.ConsumeIntegralInRange(0, 2)) {
+    case 0:
+      desc.x.shape[0] = desc.out.shape[0] = large;
+      return;
+    case 1:
+      desc.x.shape[2 + d] = large;
+      break;
+    default:
+      one_of(input, {desc.kernel, desc.stride, desc.dilation, desc.pad_before, desc.pad_after})[d] = large;
+  }
+  desc.out.shape[2 + d] = size_of_windows(desc, d);
+}
+
 // Makes a dimension, the same in every tensor that has it, any number: so large, mostly, that no memory is described.
 inline void make_large(Input& input, Description& made) {
   const int64_t number = any_number(input), large = number > 0 ? number : 8;
@@ -542,23 +584,11 @@ inline void make_large(Input& input, Description& made) {
       if (both || input.ConsumeBool()) grow(desc.k, dimension);
       return;
     }
-    case GTN_OP_CONV: {
-      gtn_conv_desc& desc = made.conv;
-      const int spatial = input.ConsumeIntegralInRange(0, desc.x.rank - 3);
-      switch (input.ConsumeIntegralInRange(0, 3)) {
-        case 0:
-          return grow(desc.x, 0), grow(desc.out, 0);
-        case 1:
-          return grow(input.ConsumeBool() ? desc.x : desc.out, 1);
-        case 2:
-          desc.x.shape[2 + spatial] = large;
-          break;
-        default:
-          one_of(input, {desc.kernel, desc.stride, desc.dilation, desc.pad_before, desc.pad_after})[spatial] = large;
-      }
-      desc.out.shape[2 + spatial] = conv_size(desc, spatial);
-      return;
-    }
+    case GTN_OP_CONV:
+      if (input.ConsumeIntegralInRange(0, 3) == 0) return grow(input.ConsumeBool() ? made.conv.x : made.conv.out, 1);
+      return enlarge_windows(input, made.conv, large);
+    case GTN_OP_POOLING:
+      return enlarge_windows(input, made.pooling, large);
     default: {
       gtn_rope_desc& desc = made.rope;
       switch (input.ConsumeIntegralInRange(0, 4)) {

@@ -331,6 +331,11 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t bytes) {
         status = gtn_conv_run(plan, on.stream, weights, any_count(input, desc.x.shape[0], right), x, bias, residual, out);
         break;
       }
+      case GTN_OP_POOLING: {
+        void *x = places.any(), *out = places.any();
+        status = gtn_pooling_run(plan, on.stream, any_count(input, made.pooling.x.shape[0], right), x, out);
+        break;
+      }
       case GTN_OP_ATTENTION:
         status = run_attention(input, places, made, plan, on.stream, right);
         break;
