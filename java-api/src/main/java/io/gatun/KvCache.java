@@ -63,7 +63,8 @@ import org.jspecify.annotations.Nullable;
  * <p><b>Forks</b> share all pages. An append to a page that others have, or that can be found by its tokens, goes to a
  * copy of it.
  *
- * <p>Safe for use by several threads. When runs write and read is their callers' to order: who has a sequence before
+ * <p>Safe for use by several threads; none waits for what another one reads from a tier or writes to it, unless the tier
+ * may have too few blocks in memory for both. When runs write and read is their callers' to order: who has a sequence before
  * {@link Sequence#commit} alone reads its new tokens, and a sequence is closed after the last run that reads it, or in
  * the order of one stream. Calls allocate nothing on the Java heap but {@link #open}, {@link Sequence#fork} and
  * {@link #statistics}, unless a page is copied, read or written to a tier, or the list of a sequence's pages outgrows
@@ -143,7 +144,7 @@ public final class KvCache implements AutoCloseable {
         this.vScales = new Tensor[layers];
         this.tree = new PrefixTree((int) kSpec.size(0), pageSize);
         this.spilled = tier == null ? null : new SpilledPages(tier, tree, (int) kSpec.size(0), pageSize, blocks);
-        this.pages = new Pages((int) kSpec.size(0), tree, this::spill);
+        this.pages = new Pages((int) kSpec.size(0), tree, spilled == null ? page -> {} : spilled::leaves);
         boolean scaled = kSpec.dtype() == DType.S8;
         TensorSpec scales = TensorSpec.of(DType.F32, kSpec.size(0), kSpec.size(1), kSpec.size(2));
         try {
@@ -327,63 +328,103 @@ public final class KvCache implements AutoCloseable {
      * @return the sequence
      * @throws IllegalStateException if the cache is closed
      */
-    public synchronized Sequence open(int... tokens) {
-        checkOpen();
+    public Sequence open(int... tokens) {
         Path path = new Path();
-        Sequence sequence;
+        boolean more;
+        synchronized (this) {
+            checkOpen();
+            more = follow(path, tokens);
+            sequences++;
+        }
         try {
-            int parent = PrefixTree.NONE;
-            for (int at = 0; tokens.length - at >= pageSize; at += pageSize) {
-                path.reserve(path.count + 1);
-                int page = tree.child(parent, tokens, at);
-                if (page != PrefixTree.NONE) {
-                    pages.use(page);
-                } else {
-                    page = restore(parent, tokens, at);
-                }
-                if (page == PrefixTree.NONE) {
-                    break;
-                }
-                path.pages[path.count++] = page;
-                parent = page;
+            while (more) {
+                more = restore(path, tokens);
             }
-            path.length = path.count * pageSize;
-            path.committed = path.length;
-            sequence = new Sequence(this, path);
+            Sequence sequence = new Sequence(this, path);
+            synchronized (this) {
+                requestedTokens += tokens.length;
+                reusedTokens += path.length;
+            }
+            return sequence;
         } catch (RuntimeException | Error e) {
-            keep(path, 0);
+            release(path);
             throw e;
         }
-        sequences++;
-        requestedTokens += tokens.length;
-        reusedTokens += path.length;
-        return sequence;
     }
 
-    /** Takes a page for what the tier has of these tokens behind a parent. */
-    private int restore(int parent, int[] tokens, int at) {
-        if (spilled == null || pages.available() == 0) {
-            return PrefixTree.NONE;
-        }
-        int page;
-        try (SpillTier.@Nullable Pin found = spilled.find(parent, tokens, at)) {
-            if (found == null) {
-                return PrefixTree.NONE;
+    /** Goes on with what is in the tree, and says whether the tier may have more and there is a page for it. Has the lock. */
+    private boolean follow(Path path, int[] tokens) {
+        while (tokens.length - path.length >= pageSize) {
+            int page = tree.child(path.last(), tokens, path.length);
+            if (page == PrefixTree.NONE) {
+                return spilled != null && pages.available() > 0;
             }
-            page = pages.take(); // another may go to the tier for it, which keeps the one that is pinned
-            spilled.restore(found, page);
+            path.reserve(path.count + 1);
+            pages.use(page);
+            path.pages[path.count++] = page;
+            path.length += pageSize;
+            path.committed = path.length;
         }
-        for (int i = 0; i < pageSize; i++) {
-            tree.setToken(page * pageSize + i, tokens[at + i]);
-        }
-        tree.add(parent, page);
-        spilled.added(parent, page);
-        return page;
+        return false;
     }
 
+    /** Goes on with a page of the tier, if it has the next one. Others use the cache while that is read. */
+    private boolean restore(Path path, int[] tokens) {
+        if (!spilled.mayHave(path.last(), tokens, path.length)) {
+            return false;
+        }
+        int page = PrefixTree.NONE;
+        boolean restored = false;
+        spilled.begin(2); // what is found, and what leaves for it
+        try (SpillTier.@Nullable Pin found = spilled.find(path.last(), tokens, path.length)) {
+            if (found == null) {
+                return false;
+            }
+            synchronized (this) {
+                if (pages.available() == 0) {
+                    return false;
+                }
+                page = pages.take();
+            }
+            if (spilled.isLeaving(page)) {
+                spilled.spill(page); // the tier keeps the one that is pinned
+            }
+            spilled.restore(found, page);
+            restored = true;
+        } finally {
+            spilled.end(2);
+            if (page != PrefixTree.NONE && !restored) {
+                leave(page);
+            }
+        }
+        synchronized (this) {
+            int parent = path.last();
+            if (tree.child(parent, tokens, path.length) == PrefixTree.NONE) { // nobody else was faster
+                for (int i = 0; i < pageSize; i++) {
+                    tree.setToken(page * pageSize + i, tokens[path.length + i]);
+                }
+                tree.add(parent, page);
+                spilled.added(parent, page);
+            }
+            boolean more = follow(path, tokens);
+            pages.leave(page);
+            return more;
+        }
+    }
+
+    private synchronized void leave(int page) {
+        pages.leave(page);
+    }
+
+    /** Writes a page that was taken, and could be found until then, to the tier. Called without the lock. */
     private void spill(int page) {
-        if (spilled != null) {
-            spilled.spill(page);
+        if (spilled != null && spilled.isLeaving(page)) {
+            spilled.begin(1);
+            try {
+                spilled.spill(page);
+            } finally {
+                spilled.end(1);
+            }
         }
     }
 
@@ -425,7 +466,7 @@ public final class KvCache implements AutoCloseable {
         }
         for (int page = 0; spilled != null && page < pages.count(); page++) {
             if (tree.contains(page)) {
-                spill(page);
+                spilled.spill(page);
             }
         }
         free();
@@ -464,35 +505,54 @@ public final class KvCache implements AutoCloseable {
         }
     }
 
-    private synchronized void append(
+    private void append(
             Path path, Stream stream, int token, int @Nullable [] tokens, Tensor positions, Tensor slots, long at) {
-        checkOpen(path);
         int added = tokens == null ? 1 : tokens.length;
         if (stream == null) {
             throw new NullPointerException("stream");
         }
         checkRows("positions", positions, at, added);
         checkRows("slots", slots, at, added);
-        long end = (long) path.length + added;
-        int before = path.count;
-        long after = Math.ceilDiv(end, pageSize);
-        int rows = path.length % pageSize; // of a page that the tokens begin in the middle of
-        int partial = rows == 0 ? PrefixTree.NONE : path.pages[before - 1];
-        boolean kept = added > 0 && rows != 0 && (pages.isShared(partial) || tree.contains(partial));
-        long needed = after - before + (kept ? 1 : 0);
-        // With no page for a copy, one that no other sequence has is given up for reuse, and written in place.
-        boolean givenUp = kept && !pages.isShared(partial) && needed == pages.available() + 1L;
-        if (needed - (givenUp ? 1 : 0) > pages.available()) {
-            throw new GatunException("tokens: " + added + " of them behind " + path.length + " need " + needed
-                    + " pages of the " + this + ", which has " + pages.available() + " that no sequence has");
+        int before;
+        int after;
+        int rows; // of a page that the tokens begin in the middle of
+        int partial;
+        int copy = PrefixTree.NONE;
+        synchronized (this) {
+            checkOpen(path);
+            before = path.count;
+            long all = Math.ceilDiv((long) path.length + added, pageSize);
+            rows = path.length % pageSize;
+            partial = rows == 0 ? PrefixTree.NONE : path.last();
+            boolean kept = added > 0 && rows != 0 && (pages.isShared(partial) || tree.contains(partial));
+            long needed = all - before + (kept ? 1 : 0);
+            // With no page for a copy, one that no other sequence has is given up for reuse, and written in place.
+            boolean givenUp = kept && !pages.isShared(partial) && needed == pages.available() + 1L;
+            if (needed - (givenUp ? 1 : 0) > pages.available()) {
+                throw new GatunException("tokens: " + added + " of them behind " + path.length + " need " + needed
+                        + " pages of the " + this + ", which has " + pages.available() + " that no sequence has");
+            }
+            after = (int) all;
+            path.reserve(after);
+            for (int i = before; i < after; i++) {
+                path.pages[i] = pages.take();
+            }
+            if (givenUp) {
+                if (spilled != null) {
+                    spilled.leaves(partial);
+                }
+                tree.remove(partial); // its children, if any, were evicted to take the pages
+            } else if (kept) {
+                copy = pages.take();
+            }
         }
-        path.reserve((int) after);
-        for (int i = before; i < after; i++) {
-            path.pages[i] = pages.take();
-        }
-        int copy = kept && !givenUp ? pages.take() : PrefixTree.NONE;
         try {
+            // Others use the cache while pages are written to the tier or copied.
+            for (int i = Math.max(before - 1, 0); i < after; i++) {
+                spill(path.pages[i]);
+            }
             if (copy != PrefixTree.NONE) {
+                spill(copy);
                 copyRows(stream, partial, copy, rows);
                 path.pages[before - 1] = copy;
             }
@@ -501,28 +561,29 @@ public final class KvCache implements AutoCloseable {
                 set(slots, at + i, row(path, path.length + i));
             }
         } catch (RuntimeException | Error e) {
-            for (int i = (int) after - 1; i >= before; i--) {
-                pages.leave(path.pages[i]);
-            }
-            if (copy != PrefixTree.NONE) {
-                pages.leave(copy);
-                path.pages[before - 1] = partial;
+            synchronized (this) {
+                for (int i = after - 1; i >= before; i--) {
+                    pages.leave(path.pages[i]);
+                }
+                if (copy != PrefixTree.NONE) {
+                    pages.leave(copy);
+                    path.pages[before - 1] = partial;
+                }
             }
             throw e;
         }
-        if (copy != PrefixTree.NONE) {
-            tree.copyTokens(partial, copy, rows);
-            pages.leave(partial);
-            copiedPages++;
-        } else if (givenUp) {
-            spill(partial);
-            tree.remove(partial); // its children, if any, were evicted to take the pages
+        synchronized (this) {
+            if (copy != PrefixTree.NONE) {
+                tree.copyTokens(partial, copy, rows);
+                pages.leave(partial);
+                copiedPages++;
+            }
+            for (int i = 0; i < added; i++) {
+                tree.setToken(row(path, path.length + i), tokens == null ? token : tokens[i]);
+            }
+            path.count = after;
+            path.length += added;
         }
-        for (int i = 0; i < added; i++) {
-            tree.setToken(row(path, path.length + i), tokens == null ? token : tokens[i]);
-        }
-        path.count = (int) after;
-        path.length = (int) end;
     }
 
     private static void checkRows(String name, Tensor tensor, long at, int count) {
@@ -645,6 +706,10 @@ public final class KvCache implements AutoCloseable {
         int length; // in tokens
         int committed;
         boolean closed;
+
+        int last() {
+            return count == 0 ? PrefixTree.NONE : pages[count - 1];
+        }
 
         void reserve(int room) {
             if (room > pages.length) {

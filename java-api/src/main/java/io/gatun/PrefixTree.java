@@ -42,11 +42,6 @@ final class PrefixTree {
         return tokens[row];
     }
 
-    /** Returns the parent of a page in the tree, or {@link #NONE}. */
-    int parent(int page) {
-        return parents[page];
-    }
-
     void copyTokens(int from, int to, int count) {
         System.arraycopy(tokens, from * pageSize, tokens, to * pageSize, count);
     }

@@ -1123,6 +1123,11 @@ public final class SpillTier implements AutoCloseable {
         return blockBytes;
     }
 
+    /** Returns how many blocks may be in memory, if the domain has room for them. */
+    int mostResident() {
+        return mostResident;
+    }
+
     private void checkUnpinned() {
         if (pins > 0) {
             throw new IllegalStateException(

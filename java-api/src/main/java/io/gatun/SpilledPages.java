@@ -4,6 +4,8 @@ import java.io.UncheckedIOException;
 import java.lang.foreign.MemorySegment;
 import java.lang.foreign.ValueLayout;
 import java.util.List;
+import java.util.concurrent.Semaphore;
+import java.util.concurrent.atomic.AtomicLong;
 import org.jspecify.annotations.Nullable;
 
 /**
@@ -18,7 +20,10 @@ import org.jspecify.annotations.Nullable;
  *
  * under the hash of all tokens up to the end of the page. What is found under it is compared with what was looked for:
  * prefixes are taken for one another only if two hashes of 64 bits and the tokens of the last page are the same. What
- * the tier cannot do leaves a page out, which is computed again when it is needed. Not thread-safe.
+ * the tier cannot do leaves a page out, which is computed again when it is needed.
+ *
+ * <p>What may wait for the file, {@link #spill} and {@link #find}, is called without the cache's lock, between {@link #begin}
+ * and {@link #end}, and for pages that their caller alone takes or keeps. All else is for who has the lock.
  */
 final class SpilledPages {
     private static final ValueLayout.OfLong LONG = ValueLayout.JAVA_LONG;
@@ -31,19 +36,25 @@ final class SpilledPages {
     private final PrefixTree tree;
     private final int pageSize;
     private final List<Tensor> tensors;
-    private final long[] keys; // of the pages in the tree
+    private final long[] parentKeys; // of the pages that are in the tree, or were taken out of it to be spilled
+    private final long[] keys;
     private final long[] checks;
-    private long spilled;
-    private long restored;
-    private long failures;
+    private final boolean[] leaving; // pages that were taken out of the tree and not spilled yet
+    private final Semaphore room; // blocks that users of the tier here may have in memory at a time
+    private final AtomicLong spilled = new AtomicLong();
+    private final AtomicLong restored = new AtomicLong();
+    private final AtomicLong failures = new AtomicLong();
 
     SpilledPages(SpillTier tier, PrefixTree tree, int pages, int pageSize, List<Tensor> tensors) {
         this.tier = tier;
         this.tree = tree;
         this.pageSize = pageSize;
         this.tensors = tensors;
+        this.parentKeys = new long[pages];
         this.keys = new long[pages];
         this.checks = new long[pages];
+        this.leaving = new boolean[pages];
+        this.room = new Semaphore(Math.max(2, tier.mostResident()));
     }
 
     /** Returns the size of a block for pages of {@code bytes} bytes in all tensors. */
@@ -57,17 +68,17 @@ final class SpilledPages {
 
     /** How many pages were written to the tier. */
     long spilled() {
-        return spilled;
+        return spilled.get();
     }
 
     /** How many came back. */
     long restored() {
-        return restored;
+        return restored.get();
     }
 
     /** How many pages the tier could not take, or not give. */
     long failures() {
-        return failures;
+        return failures.get();
     }
 
     /** Computes the keys of a page that was added to the tree. */
@@ -79,8 +90,23 @@ final class SpilledPages {
             key = hash(key, token, KEY_STEP);
             check = hash(check, token, CHECK_STEP);
         }
+        parentKeys[page] = key(parent);
         keys[page] = key;
         checks[page] = check;
+    }
+
+    /** Notes that a page is about to be taken out of the tree, and is to be spilled before it is written to. */
+    void leaves(int page) {
+        leaving[page] = true;
+    }
+
+    /** Waits, without the lock, until the tier has room for so many blocks more that are found or spilled, 1 or 2. */
+    void begin(int blocks) {
+        room.acquireUninterruptibly(blocks);
+    }
+
+    void end(int blocks) {
+        room.release(blocks);
     }
 
     private long key(int parent) {
@@ -111,34 +137,46 @@ final class SpilledPages {
         return hash;
     }
 
-    /** Writes a page of the tree, if the tier does not have it. */
+    /** Says whether {@link #spill} is to be called before a page is written to. */
+    boolean isLeaving(int page) {
+        return leaving[page];
+    }
+
+    /** Writes a page that is or was in the tree, if the tier does not have it. */
     void spill(int page) {
+        leaving[page] = false;
         try (SpillTier.@Nullable Pin pin = tier.create(keys[page])) {
             if (pin == null) {
                 return;
             }
             MemorySegment block = pin.memory();
-            block.set(LONG, 0, key(tree.parent(page)));
+            block.set(LONG, 0, parentKeys[page]);
             block.set(LONG, 8, checks[page]);
             for (int i = 0; i < pageSize; i++) {
                 block.set(ValueLayout.JAVA_INT, TOKENS + (long) i * Integer.BYTES, tree.token(page * pageSize + i));
             }
             copy(block, page, false);
             pin.commit();
-            spilled++;
+            spilled.incrementAndGet();
         } catch (GatunException | UncheckedIOException | IllegalStateException e) {
-            failures++; // full, broken or closed: the page is not there then
+            failures.incrementAndGet(); // full, broken or closed: the page is not there then
         }
     }
 
-    /** Returns the page of these tokens behind a parent, or null if the tier does not have it. */
-    SpillTier.@Nullable Pin find(int parent, int[] tokens, int at) {
-        long key = key(parent, tokens, at);
+    /** Says whether the tier has something for these tokens behind a parent, and does not wait for the file. */
+    boolean mayHave(int parent, int[] tokens, int at) {
         try {
-            if (!tier.contains(key)) {
-                return null;
-            }
-            SpillTier.Pin pin = tier.pin(key);
+            return tier.contains(key(parent, tokens, at));
+        } catch (IllegalStateException e) {
+            failures.incrementAndGet(); // closed
+            return false;
+        }
+    }
+
+    /** Returns the page of these tokens behind a parent, or null if what the tier has is not that. */
+    SpillTier.@Nullable Pin find(int parent, int[] tokens, int at) {
+        try {
+            SpillTier.Pin pin = tier.pin(key(parent, tokens, at));
             if (pin != null && isThat(pin.memory(), parent, tokens, at)) {
                 return pin;
             }
@@ -148,14 +186,14 @@ final class SpilledPages {
         } catch (GatunException | UncheckedIOException | IllegalStateException e) {
             // as if it was damaged
         }
-        failures++;
+        failures.incrementAndGet();
         return null;
     }
 
     /** Copies what was found to a page of the cache. */
     void restore(SpillTier.Pin found, int page) {
         copy(found.memory(), page, true);
-        restored++;
+        restored.incrementAndGet();
     }
 
     private boolean isThat(MemorySegment block, int parent, int[] tokens, int at) {

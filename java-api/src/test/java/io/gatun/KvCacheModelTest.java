@@ -6,6 +6,7 @@ import static org.junit.jupiter.api.Assertions.assertTrue;
 
 import java.lang.foreign.Arena;
 import java.lang.foreign.ValueLayout;
+import java.nio.file.Path;
 import java.util.ArrayList;
 import java.util.Arrays;
 import java.util.HashMap;
@@ -18,6 +19,7 @@ import java.util.concurrent.Executors;
 import java.util.concurrent.Future;
 import org.junit.jupiter.api.AfterEach;
 import org.junit.jupiter.api.Test;
+import org.junit.jupiter.api.io.TempDir;
 import org.junit.jupiter.params.ParameterizedTest;
 import org.junit.jupiter.params.provider.CsvSource;
 import org.junit.jupiter.params.provider.ValueSource;
@@ -393,9 +395,33 @@ class KvCacheModelTest {
 
     @Test
     void threadsShareACache() throws Exception {
-        int pageSize = 4;
+        try (KvCache cache = cache(64, 4)) {
+            shareACache(cache, 4);
+        }
+    }
+
+    /** Threads that take pages while others wait for the file, and that look for what another one is reading. */
+    @Test
+    void threadsShareACacheOverATier(@TempDir Path folder) throws Exception {
+        TensorSpec k = TensorSpec.of(DType.F32, 44, 4, 1, 1);
+        TensorSpec v = TensorSpec.of(DType.F32, 44, 4, 1, 3);
+        Path file = folder.resolve("pages");
+        try (SpillTier tier = SpillTier.builder(
+                                pool, MemoryDomain.KV_CACHE, file, KvCache.blockBytes(LAYERS, k, v), 50_000)
+                        .residentBlocks(4)
+                        .open();
+                KvCache cache = KvCache.of(pool, LAYERS, k, v, tier)) {
+            shareACache(cache, 4);
+            KvCache.Statistics statistics = cache.statistics();
+            assertTrue(statistics.restoredPages() > 100 && statistics.spilledPages() > 100, statistics::toString);
+            assertEquals(0, statistics.tierFailures());
+            assertEquals(0, tier.statistics().pins());
+        }
+    }
+
+    private void shareACache(KvCache cache, int pageSize) throws Exception {
         ExecutorService threads = Executors.newFixedThreadPool(4);
-        try (KvCache cache = cache(64, pageSize)) {
+        try {
             List<Future<?>> results = new ArrayList<>();
             for (int thread = 0; thread < 4; thread++) {
                 int seed = thread;

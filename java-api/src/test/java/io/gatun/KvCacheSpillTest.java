@@ -1,6 +1,8 @@
 package io.gatun;
 
 import static org.junit.jupiter.api.Assertions.assertEquals;
+import static org.junit.jupiter.api.Assertions.assertFalse;
+import static org.junit.jupiter.api.Assertions.assertTimeoutPreemptively;
 import static org.junit.jupiter.api.Assertions.assertTrue;
 
 import java.io.IOException;
@@ -11,10 +13,17 @@ import java.nio.ByteBuffer;
 import java.nio.channels.FileChannel;
 import java.nio.file.Path;
 import java.nio.file.StandardOpenOption;
+import java.time.Duration;
 import java.util.ArrayList;
 import java.util.Arrays;
 import java.util.List;
 import java.util.Random;
+import java.util.concurrent.CountDownLatch;
+import java.util.concurrent.ExecutorService;
+import java.util.concurrent.Executors;
+import java.util.concurrent.Future;
+import java.util.concurrent.TimeUnit;
+import java.util.stream.IntStream;
 import org.junit.jupiter.api.AfterEach;
 import org.junit.jupiter.api.BeforeEach;
 import org.junit.jupiter.api.Test;
@@ -266,6 +275,66 @@ class KvCacheSpillTest {
             }
             assertEquals(0, converse(cache, prompt, 4), "it works again");
             assertEquals(failures, cache.statistics().tierFailures());
+        }
+    }
+
+    /** While a sequence waits for the file, others go on. */
+    @Test
+    void othersDoNotWaitForTheFile() throws Exception {
+        RecordedChannel channel = new RecordedChannel(file);
+        CountDownLatch reads = new CountDownLatch(1);
+        CountDownLatch writes = new CountDownLatch(1);
+        CountDownLatch go = new CountDownLatch(1);
+        int[] prompt = {1, 2, 3, 4, 5, 6, 7, 8};
+        int[] other = {9, 9, 9, 9, 8, 8, 8, 8};
+        try (SpillTier tier = tier(4, 500).open(new SpillFile(channel, file, blockBytes(4), 500));
+                KvCache cache = cache(12, 4, tier);
+                ExecutorService thread = Executors.newSingleThreadExecutor()) {
+            converse(cache, prompt, 4);
+            converse(cache, new int[48], 4); // all pages
+            converse(cache, other, 4);
+            tier.flush();
+            tier.evict(Long.MAX_VALUE);
+            channel.beforeRead = () -> await(reads, go);
+            Future<Integer> reader = thread.submit(() -> {
+                try (KvCache.Sequence sequence = cache.open(prompt)) {
+                    return sequence.length();
+                }
+            });
+            assertTrue(reads.await(20, TimeUnit.SECONDS));
+            assertTimeoutPreemptively(Duration.ofSeconds(20), () -> {
+                assertEquals(0, converse(cache, other, 4));
+                converse(cache, new int[] {7, 7, 7, 7, 7}, 4);
+                Expect.illegalState("1 sequence of it is open", cache::close);
+            });
+            assertFalse(reader.isDone());
+            go.countDown();
+            assertEquals(8, reader.get());
+
+            converse(cache, IntStream.range(100, 140).toArray(), 4); // what is to be written later
+            converse(cache, prompt, 4);
+            CountDownLatch then = new CountDownLatch(1);
+            channel.beforeRead = () -> {};
+            channel.beforeWrite = () -> await(writes, then);
+            Future<Integer> writer = thread.submit(() -> converse(cache, IntStream.range(200, 236).toArray(), 4));
+            assertTrue(writes.await(20, TimeUnit.SECONDS));
+            assertTimeoutPreemptively(Duration.ofSeconds(20), () -> {
+                try (KvCache.Sequence sequence = cache.open(prompt)) {
+                    assertEquals(8, sequence.length());
+                }
+            });
+            assertFalse(writer.isDone());
+            then.countDown();
+            writer.get();
+        }
+    }
+
+    private static void await(CountDownLatch here, CountDownLatch go) {
+        here.countDown();
+        try {
+            go.await();
+        } catch (InterruptedException e) {
+            throw new IllegalStateException(e);
         }
     }
 

@@ -25,6 +25,7 @@ final class RecordedChannel extends FileChannel {
     volatile long failBelow = Long.MIN_VALUE; // and those below this one
     volatile boolean failReads;
     volatile Runnable beforeWrite = () -> {};
+    volatile Runnable beforeRead = () -> {};
 
     RecordedChannel(Path path) throws IOException {
         file = FileChannel.open(path, StandardOpenOption.CREATE, StandardOpenOption.READ, StandardOpenOption.WRITE);
@@ -45,6 +46,7 @@ final class RecordedChannel extends FileChannel {
 
     @Override
     public int read(ByteBuffer target, long position) throws IOException {
+        beforeRead.run();
         if (failReads) {
             throw new IOException("no answer, says the test");
         }
