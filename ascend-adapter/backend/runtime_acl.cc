@@ -255,6 +255,18 @@ void release(int device, void* memory) {
   acl_functions.aclrtFree(memory);
 }
 
+gtn_status allocate_host(int device, int64_t bytes, void** memory, gtn_message* message) {
+  if (const gtn_status status = use(device, message); status != GTN_OK) return status;
+  const int error = acl_functions.aclrtMallocHost(memory, static_cast<size_t>(bytes));
+  if (status_of(error) != GTN_OUT_OF_MEMORY) return check(error, "aclrtMallocHost", message);
+  return fail(message, GTN_OUT_OF_MEMORY, "the system has no %lld bytes to pin", static_cast<long long>(bytes));
+}
+
+// Copies from and to it have ended when they returned.
+void release_host(int device, void* memory) {
+  if (use(device, nullptr) == GTN_OK) acl_functions.aclrtFreeHost(memory);
+}
+
 gtn_status queue_create(int device, Queue** queue, gtn_message* message) {
   if (const gtn_status status = use(device, message); status != GTN_OK) return status;
   Queue* created = new (std::nothrow) Queue{};

@@ -13,7 +13,7 @@
 #include <set>
 #include <string>
 
-#include "accelerator/inline_queue.h"
+#include "accelerator/inline_runtime.h"
 #include "core/message.h"
 #include "kernels/entries.h"
 #include "twin/twin.h"

@@ -149,6 +149,19 @@ void release(int device, void* memory) {
   cudaGetLastError();
 }
 
+gtn_status allocate_host(int device, int64_t bytes, void** memory, gtn_message* message) {
+  if (gtn_status status = use(device, message); status != GTN_OK) return status;
+  const cudaError_t error = cudaHostAlloc(memory, static_cast<size_t>(bytes), cudaHostAllocDefault);
+  if (error != cudaErrorMemoryAllocation) return check(error, "cudaHostAlloc", message);
+  cudaGetLastError();
+  return fail(message, GTN_OUT_OF_MEMORY, "the system has no %lld bytes to pin", static_cast<long long>(bytes));
+}
+
+void release_host(int device, void* memory) {
+  if (cudaSetDevice(device) == cudaSuccess) cudaFreeHost(memory);
+  cudaGetLastError();
+}
+
 gtn_status queue_create(int device, Queue** queue, gtn_message* message) {
   if (gtn_status status = use(device, message); status != GTN_OK) return status;
   cudaStream_t stream;

@@ -1,6 +1,6 @@
 // The host's side of the layer over the host model of native/simt. A launch has ended when launch() returns, so queues
 // and marks hold nothing; an error of a kernel is the status of its launch, and the next one starts afresh.
-#include "accelerator/inline_queue.h"
+#include "accelerator/inline_runtime.h"
 #include "core/message.h"
 #include "simt/simt.h"
 

@@ -1319,6 +1319,7 @@ const gtn_backend kTable = {
     supports, measure,
     weights_pack_quantized,
     conv_weights_pack,
+    memory_alloc, memory_free,  // of the host
 };
 
 }  // namespace

@@ -370,6 +370,15 @@ TEST_F(Core, MemoryIsFreedOnceAndByItsDevice) {
   EXPECT_EQ(this, memory);
 }
 
+TEST_F(Core, PinnedMemoryIsDeclinedWithoutASlot) {
+  void* memory = this;
+  Message message;
+  EXPECT_EQ(GTN_UNSUPPORTED, gtn_host_memory_alloc(device, 100, 64, &memory, &message));
+  EXPECT_NE(nullptr, std::strstr(message.text, "no memory of the host")) << message.text;
+  EXPECT_EQ(this, memory);
+  EXPECT_EQ(GTN_INVALID_ARGUMENT, gtn_host_memory_free(device, this, &message));
+}
+
 TEST_F(Core, AFailedRunLeavesItsMessageInTheStream) {
   order = 2;
   EXPECT_EQ(GTN_DEVICE_LOST, gtn_softmax_run(plan, stream, 1, order_memory(), inside_memory()));
@@ -1993,6 +2002,28 @@ TEST(Memory, CopiesInStreamOrder) {
   EXPECT_EQ(GTN_OK, gtn_memory_copy(cpu.stream, nullptr, nullptr, 0, GTN_HOST_TO_DEVICE, &message));
   EXPECT_EQ(GTN_OK, gtn_memory_free(cpu.device, memory, nullptr));
   EXPECT_EQ(GTN_OUT_OF_MEMORY, gtn_memory_alloc(cpu.device, INT64_MAX / 2, 64, &memory, &message));
+}
+
+TEST(Memory, OfTheHostIsFreedOnceAndAsSuch) {
+  OpenDevice cpu("cpu");
+  Message message;
+  void *host = nullptr, *memory = nullptr;
+  ASSERT_EQ(GTN_OK, gtn_host_memory_alloc(cpu.device, 5000, 4096, &host, &message)) << message.text;
+  ASSERT_EQ(GTN_OK, gtn_memory_alloc(cpu.device, 5000, 64, &memory, &message)) << message.text;
+  EXPECT_EQ(0u, reinterpret_cast<uintptr_t>(host) % 4096);
+  std::memset(host, 7, 5000);
+  EXPECT_EQ(GTN_OK, gtn_memory_copy(cpu.stream, memory, host, 5000, GTN_HOST_TO_DEVICE, &message));
+  EXPECT_EQ(0, std::memcmp(memory, host, 5000));
+  EXPECT_EQ(GTN_INVALID_ARGUMENT, gtn_memory_free(cpu.device, host, &message)) << "it is not of gtn_memory_alloc";
+  EXPECT_EQ(GTN_INVALID_ARGUMENT, gtn_host_memory_free(cpu.device, memory, &message));
+  EXPECT_EQ(GTN_OK, gtn_memory_free(cpu.device, memory, &message)) << message.text;
+  EXPECT_EQ(GTN_BUSY, gtn_device_close(cpu.device, &message)) << "its memory is open";
+  EXPECT_EQ(GTN_OK, gtn_host_memory_free(cpu.device, host, &message)) << message.text;
+  EXPECT_EQ(GTN_INVALID_ARGUMENT, gtn_host_memory_free(cpu.device, host, &message)) << "freed twice";
+  EXPECT_EQ(GTN_INVALID_ARGUMENT, gtn_host_memory_alloc(cpu.device, 0, 64, &host, &message));
+  EXPECT_EQ(GTN_INVALID_ARGUMENT, gtn_host_memory_alloc(cpu.device, 8, 48, &host, &message));
+  EXPECT_EQ(GTN_INVALID_ARGUMENT, gtn_host_memory_alloc(cpu.device, 8, 64, nullptr, &message));
+  EXPECT_EQ(GTN_OUT_OF_MEMORY, gtn_host_memory_alloc(cpu.device, INT64_MAX / 2, 64, &host, &message));
 }
 
 }  // namespace

@@ -28,6 +28,7 @@ enum Error : int {
 enum CopyKind : int { kHostToDevice = 1, kDeviceToHost = 2, kDeviceToDevice = 3 };
 constexpr unsigned kStreamNonBlocking = 1;
 constexpr unsigned kEventDefault = 0;
+constexpr unsigned kHostMallocDefault = 0;
 
 // Of hipModuleLaunchKernel's `extra`: arguments as one block of memory.
 inline void* const kLaunchBuffer = reinterpret_cast<void*>(1);
@@ -74,6 +75,8 @@ using Function = FunctionTag*;
   _(SetDevice, int, (int device))                                                                                   \
   _(Malloc, int, (void** memory, size_t bytes))                                                                     \
   _(Free, int, (void* memory))                                                                                      \
+  _(HostMalloc, int, (void** memory, size_t bytes, unsigned flags))                                                 \
+  _(HostFree, int, (void* memory))                                                                                  \
   _(MemGetInfo, int, (size_t* free, size_t* total))                                                                 \
   _(StreamCreateWithFlags, int, (Stream * stream, unsigned flags))                                                  \
   _(StreamDestroy, int, (Stream stream))                                                                            \

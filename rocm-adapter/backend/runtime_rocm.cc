@@ -228,6 +228,16 @@ gtn_status allocate(int device, int64_t bytes, void** memory, gtn_message* messa
 // An address says whose it is.
 void release(int, void* memory) { check(api().Free(memory), "hipFree", nullptr); }
 
+gtn_status allocate_host(int device, int64_t bytes, void** memory, gtn_message* message) {
+  if (gtn_status status = use(device, message); status != GTN_OK) return status;
+  const int error = api().HostMalloc(memory, static_cast<size_t>(bytes), hip::kHostMallocDefault);
+  if (error != hip::kOutOfMemory) return check(error, "hipHostMalloc", message);
+  api().GetLastError();
+  return fail(message, GTN_OUT_OF_MEMORY, "the system has no %lld bytes to pin", static_cast<long long>(bytes));
+}
+
+void release_host(int, void* memory) { check(api().HostFree(memory), "hipHostFree", nullptr); }
+
 gtn_status queue_create(int device, Queue** queue, gtn_message* message) {
   if (gtn_status status = use(device, message); status != GTN_OK) return status;
   hip::Stream stream = nullptr;

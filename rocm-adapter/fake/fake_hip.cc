@@ -62,6 +62,7 @@ struct State {
   int version = 60342131;
   std::map<std::string, const void*> kernels;  // of this library, by mangled name
   std::map<uintptr_t, size_t> memory;
+  std::set<void*> pinned;  // of the host
   std::set<hip::Stream> streams;
   std::set<hip::Event> events;
   std::map<std::string, int64_t> calls;
@@ -219,7 +220,7 @@ int64_t fake_hip_calls(const char* function) {
 }
 int64_t fake_hip_live(void) {
   const std::lock_guard<std::recursive_mutex> lock(mutex);
-  return static_cast<int64_t>(state().memory.size() + state().streams.size() + state().events.size());
+  return static_cast<int64_t>(state().memory.size() + state().pinned.size() + state().streams.size() + state().events.size());
 }
 
 int hipRuntimeGetVersion(int* version) {
@@ -273,6 +274,22 @@ int hipFree(void* memory) {
   finish_all();
   if (memory != nullptr && state().memory.erase(reinterpret_cast<uintptr_t>(memory)) == 0) return answer(kInvalidValue);
   simt::release(memory);
+  return 0;
+}
+
+int hipHostMalloc(void** memory, size_t bytes, unsigned) {
+  FAKE_ENTER("hipHostMalloc");
+  *memory = std::aligned_alloc(4096, (bytes + 4095) / 4096 * 4096);
+  if (*memory == nullptr) return answer(hip::kOutOfMemory);
+  state().pinned.insert(*memory);
+  return 0;
+}
+
+int hipHostFree(void* memory) {
+  FAKE_ENTER("hipHostFree", false);
+  finish_all();
+  if (state().pinned.erase(memory) == 0) return answer(kInvalidValue);
+  std::free(memory);
   return 0;
 }
 

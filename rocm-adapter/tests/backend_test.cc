@@ -8,6 +8,7 @@
 
 #include <cmath>
 #include <cstdlib>
+#include <cstring>
 #include <future>
 #include <string>
 #include <vector>
@@ -146,13 +147,15 @@ Outcome softmax(const std::vector<float>& x, const char* selector = "0", std::la
   desc.x.strides[0] = kColumns, desc.x.strides[1] = 1;
   desc.out = desc.x;
   const gtn_backend& b = backend();
-  void *device = nullptr, *stream = nullptr, *from = nullptr, *to = nullptr, *plan = nullptr, *start = nullptr, *end = nullptr;
+  void *device = nullptr, *stream = nullptr, *from = nullptr, *to = nullptr, *pinned = nullptr, *plan = nullptr;
+  void *start = nullptr, *end = nullptr;
   gtn_plan_info info = {};
   if (ok(b.device_open(selector, nullptr, &device, &message)) && ok(b.stream_create(device, &stream, &message)) &&
       ok(b.memory_alloc(device, kBytes, 256, &from, &message)) && ok(b.memory_alloc(device, kBytes, 4096, &to, &message)) &&
+      ok(b.host_memory_alloc(device, kBytes, 2 << 20, &pinned, &message)) &&
       ok(b.plan_create(device, GTN_OP_SOFTMAX, &desc, &plan, &info, &message)) &&
       ok(b.event_create(device, &start, &message)) && ok(b.event_create(device, &end, &message)) &&
-      ok(b.memory_copy(stream, from, x.data(), kBytes, GTN_HOST_TO_DEVICE, &message)) &&
+      ok(b.memory_copy(stream, from, std::memcpy(pinned, x.data(), kBytes), kBytes, GTN_HOST_TO_DEVICE, &message)) &&
       ok(b.event_record(start, stream, &message))) {
     // A copy on the device, which is only started, and the run after it.
     gtn_softmax_args args = {};
@@ -173,6 +176,7 @@ Outcome softmax(const std::vector<float>& x, const char* selector = "0", std::la
   if (end != nullptr) b.event_destroy(end);
   if (start != nullptr) b.event_destroy(start);
   if (plan != nullptr) b.plan_destroy(plan);
+  if (pinned != nullptr) b.host_memory_free(device, pinned, kBytes);
   if (to != nullptr) b.memory_free(device, to, kBytes);
   if (from != nullptr) b.memory_free(device, from, kBytes);
   if (stream != nullptr) b.stream_destroy(stream);
@@ -242,6 +246,8 @@ TEST(Backend, SaysWhichCallFailedAndLeavesNothing) {
       {"hipSetDevice", 101, GTN_NOT_AVAILABLE},
       {"hipMalloc", 2, GTN_OUT_OF_MEMORY},
       {"hipMalloc", 999, GTN_DEVICE_LOST},
+      {"hipHostMalloc", 2, GTN_OUT_OF_MEMORY},
+      {"hipHostMalloc", 999, GTN_DEVICE_LOST},
       {"hipStreamCreateWithFlags", 2, GTN_OUT_OF_MEMORY},
       {"hipStreamSynchronize", 719, GTN_DEVICE_LOST},
       {"hipMemcpyAsync", 1, GTN_INTERNAL},

@@ -207,6 +207,11 @@ typedef struct gtn_backend {
   gtn_status (*conv_weights_pack)(void* device, const gtn_conv_weights_desc* desc, const void* source, const float* gamma,
                                   const float* beta, const float* mean, const float* variance, void** weights,
                                   gtn_weights_info* info, gtn_message* message);
+
+  /* Optional, both or neither (NULL: GTN_UNSUPPORTED): memory of the host that the device reaches by itself, as
+   * gtn_host_memory_alloc describes it. memory_copy takes it as any host memory. */
+  gtn_status (*host_memory_alloc)(void* device, int64_t bytes, int64_t alignment, void** memory, gtn_message* message);
+  void (*host_memory_free)(void* device, void* memory, int64_t bytes);
 } gtn_backend;
 
 /* The one symbol that a backend exports; the table has static storage. */

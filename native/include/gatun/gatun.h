@@ -257,6 +257,16 @@ GTN_API gtn_status gtn_memory_alloc(gtn_device device, int64_t bytes, int64_t al
 /* `memory` must come from gtn_memory_alloc on the same device: any other pointer is GTN_INVALID_ARGUMENT. */
 GTN_API gtn_status gtn_memory_free(gtn_device device, void* memory, gtn_message* message);
 
+/* Memory of the host that the device reaches by itself (pinned): the driver copies between it and the device without a
+ * buffer of its own. The host uses it as any memory, runs take it only where the device computes on any host memory, and
+ * the system cannot give its pages to others. Its content is undefined; arguments are as in gtn_memory_alloc.
+ * GTN_UNSUPPORTED where the backend has none. */
+GTN_API gtn_status gtn_host_memory_alloc(gtn_device device, int64_t bytes, int64_t alignment, void** memory,
+                                         gtn_message* message);
+
+/* `memory` must come from gtn_host_memory_alloc on the same device: any other pointer is GTN_INVALID_ARGUMENT. */
+GTN_API gtn_status gtn_host_memory_free(gtn_device device, void* memory, gtn_message* message);
+
 enum { GTN_HOST_TO_DEVICE = 1, GTN_DEVICE_TO_HOST = 2, GTN_DEVICE_TO_DEVICE = 3 };
 
 /* Copies in stream order. The two ranges must not overlap. The host's memory is free for reuse on return. */

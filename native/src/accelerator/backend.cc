@@ -105,15 +105,17 @@ gtn_status device_describe(void* device, gtn_device_info* info, gtn_message*) {
   return GTN_OK;
 }
 
-gtn_status memory_alloc(void* device, int64_t bytes, int64_t alignment, void** memory, gtn_message* message) {
+// A block of the runtime's, or inside of a larger one where the alignment is above the runtime's own.
+gtn_status allocate_aligned(void* device, decltype(allocate)* from, int64_t bytes, int64_t alignment, void** memory,
+                            gtn_message* message) {
   Device& self = *static_cast<Device*>(device);
-  if (alignment <= kAllocationAlignment) return allocate(self.index, bytes, memory, message);
+  if (alignment <= kAllocationAlignment) return from(self.index, bytes, memory, message);
   if (bytes > INT64_MAX - alignment) {
     return fail(message, GTN_OUT_OF_MEMORY, "there is no memory of %lld bytes", static_cast<long long>(bytes));
   }
   AlignedBlock* block = new (std::nothrow) AlignedBlock{};
   if (block == nullptr) return fail(message, GTN_OUT_OF_MEMORY, "no memory for a block");
-  if (gtn_status status = allocate(self.index, bytes + alignment, &block->whole, message); status != GTN_OK) {
+  if (gtn_status status = from(self.index, bytes + alignment, &block->whole, message); status != GTN_OK) {
     delete block;
     return status;
   }
@@ -126,7 +128,7 @@ gtn_status memory_alloc(void* device, int64_t bytes, int64_t alignment, void** m
   return GTN_OK;
 }
 
-void memory_free(void* device, void* memory, int64_t) {
+void release_aligned(void* device, decltype(release)* to, void* memory) {
   Device& self = *static_cast<Device*>(device);
   void* whole = memory;
   {
@@ -139,8 +141,20 @@ void memory_free(void* device, void* memory, int64_t) {
       delete block;
     }
   }
-  release(self.index, whole);
+  to(self.index, whole);
 }
+
+gtn_status memory_alloc(void* device, int64_t bytes, int64_t alignment, void** memory, gtn_message* message) {
+  return allocate_aligned(device, allocate, bytes, alignment, memory, message);
+}
+
+void memory_free(void* device, void* memory, int64_t) { release_aligned(device, release, memory); }
+
+gtn_status host_memory_alloc(void* device, int64_t bytes, int64_t alignment, void** memory, gtn_message* message) {
+  return allocate_aligned(device, allocate_host, bytes, alignment, memory, message);
+}
+
+void host_memory_free(void* device, void* memory, int64_t) { release_aligned(device, release_host, memory); }
 
 gtn_status memory_copy(void* stream, void* destination, const void* source, int64_t bytes, int32_t direction,
                        gtn_message* message) {
@@ -252,6 +266,7 @@ gtn_backend table = {
     plan_create, plan_destroy, run,
     supports, measure,
     nullptr, nullptr,  // no weights that come quantized, no convolutions
+    host_memory_alloc, host_memory_free,
 };
 
 }  // namespace

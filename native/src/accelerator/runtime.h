@@ -38,6 +38,10 @@ gtn_status device_start(int index, gtn_message* message);
 gtn_status allocate(int device, int64_t bytes, void** memory, gtn_message* message);
 void release(int device, void* memory);
 
+// The same of the host's memory, which the device reaches by itself.
+gtn_status allocate_host(int device, int64_t bytes, void** memory, gtn_message* message);
+void release_host(int device, void* memory);
+
 // A queue of work, in order.
 struct Queue;
 gtn_status queue_create(int device, Queue** queue, gtn_message* message);

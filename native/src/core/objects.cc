@@ -424,7 +424,10 @@ gtn_status gtn_event_close(gtn_event event, gtn_message* message) {
 
 // ---- Memory
 
-gtn_status gtn_memory_alloc(gtn_device device, int64_t bytes, int64_t alignment, void** memory, gtn_message* message) {
+namespace {
+
+// Memory of the device or, by host_memory_alloc, of the host.
+gtn_status allocate(gtn_device device, bool of_host, int64_t bytes, int64_t alignment, void** memory, gtn_message* message) {
   if (memory == nullptr) return fail(message, GTN_INVALID_ARGUMENT, "memory: is null");
   if (bytes < 1) {
     return fail(message, GTN_INVALID_ARGUMENT, "bytes: is %lld, expected 1 or more", static_cast<long long>(bytes));
@@ -436,29 +439,54 @@ gtn_status gtn_memory_alloc(gtn_device device, int64_t bytes, int64_t alignment,
   Inside inside(devices, device);
   if (!inside) return stale(message, "device");
   Device& on = inside.object<Device>();
+  const auto from = of_host ? on.backend->host_memory_alloc : on.backend->memory_alloc;
+  if (from == nullptr) {
+    return fail(message, GTN_UNSUPPORTED, "the backend %s has no memory of the host that its devices reach by themselves",
+                on.backend->name);
+  }
   Reason reason(message);
   std::lock_guard<std::mutex> lock(on.memory_mutex);
-  if (!on.allocations.reserve()) return fail(message, GTN_OUT_OF_MEMORY, "no memory for a memory block's record");
+  Allocations& allocations = of_host ? on.host_allocations : on.allocations;
+  if (!allocations.reserve()) return fail(message, GTN_OUT_OF_MEMORY, "no memory for a memory block's record");
   void* given = nullptr;
-  GATUN_CHECK(reason.of(on.backend->memory_alloc(on.impl, bytes, alignment, &given, reason)));
-  on.allocations.add(given, bytes);
+  GATUN_CHECK(reason.of(from(on.impl, bytes, alignment, &given, reason)));
+  allocations.add(given, bytes);
   ++on.blocks;
   *memory = given;
   return GTN_OK;
 }
 
-gtn_status gtn_memory_free(gtn_device device, void* memory, gtn_message* message) {
+gtn_status release(gtn_device device, bool of_host, void* memory, gtn_message* message) {
   Inside inside(devices, device);
   if (!inside) return stale(message, "device");
   Device& on = inside.object<Device>();
   std::lock_guard<std::mutex> lock(on.memory_mutex);
-  const int64_t bytes = memory == nullptr ? -1 : on.allocations.take(memory);
+  const int64_t bytes = memory == nullptr ? -1 : (of_host ? on.host_allocations : on.allocations).take(memory);
   if (bytes < 0) {
-    return fail(message, GTN_INVALID_ARGUMENT, "memory: %p is no open block of this device's gtn_memory_alloc", memory);
+    return fail(message, GTN_INVALID_ARGUMENT, "memory: %p is no open block of this device's %s", memory,
+                of_host ? "gtn_host_memory_alloc" : "gtn_memory_alloc");
   }
-  on.backend->memory_free(on.impl, memory, bytes);
+  (of_host ? on.backend->host_memory_free : on.backend->memory_free)(on.impl, memory, bytes);
   --on.blocks;
   return GTN_OK;
+}
+
+}  // namespace
+
+gtn_status gtn_memory_alloc(gtn_device device, int64_t bytes, int64_t alignment, void** memory, gtn_message* message) {
+  return allocate(device, false, bytes, alignment, memory, message);
+}
+
+gtn_status gtn_memory_free(gtn_device device, void* memory, gtn_message* message) {
+  return release(device, false, memory, message);
+}
+
+gtn_status gtn_host_memory_alloc(gtn_device device, int64_t bytes, int64_t alignment, void** memory, gtn_message* message) {
+  return allocate(device, true, bytes, alignment, memory, message);
+}
+
+gtn_status gtn_host_memory_free(gtn_device device, void* memory, gtn_message* message) {
+  return release(device, true, memory, message);
 }
 
 gtn_status gtn_memory_copy(gtn_stream stream, void* destination, const void* source, int64_t bytes, int32_t direction,

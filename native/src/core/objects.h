@@ -11,7 +11,8 @@
 
 namespace gatun {
 
-// Addresses that gtn_memory_alloc gave out and their sizes: open addressing, growing by doubling. Guarded by its device.
+// Addresses that gtn_memory_alloc or gtn_host_memory_alloc gave out and their sizes: open addressing, growing by doubling.
+// Guarded by its device.
 class Allocations {
  public:
   ~Allocations() { delete[] slots_; }
@@ -38,7 +39,7 @@ struct Device {
   // What is open on the device; it cannot be closed before them.
   std::atomic<int64_t> streams{0}, events{0}, plans{0}, weights{0}, blocks{0};
   std::mutex memory_mutex;
-  Allocations allocations;
+  Allocations allocations, host_allocations;
 };
 
 struct Stream {

@@ -346,6 +346,7 @@ const gtn_backend kBackend = {
     supports, measure,
     weights_pack_quantized,
     pack_conv_weights,
+    memory_alloc, memory_free,  // a processor reaches all memory of the host
 };
 
 }  // namespace

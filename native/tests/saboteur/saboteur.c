@@ -938,6 +938,14 @@ static gtn_status supports(void* device, int32_t op, int32_t dtype, int32_t* cla
   return inner->supports(((struct device*)device)->inner, op, dtype, claimed, message);
 }
 
+static gtn_status host_memory_alloc(void* device, int64_t bytes, int64_t alignment, void** memory, gtn_message* message) {
+  return inner->host_memory_alloc(((struct device*)device)->inner, bytes, alignment, memory, message);
+}
+
+static void host_memory_free(void* device, void* memory, int64_t bytes) {
+  inner->host_memory_free(((struct device*)device)->inner, memory, bytes);
+}
+
 static gtn_status measure(void* device, int32_t limit, double* per_second, gtn_message* message) {
   return inner->measure(((struct device*)device)->inner, limit, per_second, message);
 }
@@ -1009,6 +1017,10 @@ static void load(void) {
   if (INNER_HAS(weights_pack_quantized)) table.weights_pack_quantized = weights_pack_quantized;
   if (INNER_HAS(conv_weights_pack)) table.conv_weights_pack = conv_weights_pack;
   if (INNER_HAS(supports)) table.supports = supports;
+  if (INNER_HAS(host_memory_alloc)) {
+    table.host_memory_alloc = host_memory_alloc;
+    table.host_memory_free = host_memory_free;
+  }
   if (INNER_HAS(measure)) table.measure = measure;
 }
 

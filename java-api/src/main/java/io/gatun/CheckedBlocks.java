@@ -63,9 +63,9 @@ final class CheckedBlocks {
     private long waitingBytes;
     private final List<String> reports = new ArrayList<>();
 
-    CheckedBlocks(Device device) {
+    CheckedBlocks(Device device, boolean hostMemory) {
         this.device = device;
-        this.hostMemory = device.info().hostMemory();
+        this.hostMemory = hostMemory;
     }
 
     /**

@@ -105,7 +105,7 @@ final class DomainHeap {
             for (long left = settings.coldStart(); left > 0; ) {
                 long bytes = settings.slabBytes() > 0 ? settings.slabBytes() : Math.min(left, LARGEST_SLAB);
                 Slab slab = add(up(bytes, Slab.GRANULE), false, true);
-                if (device.info().hostMemory()) {
+                if (reservation.isHostMemory()) {
                     touch(slab, Math.min(left, slab.bytes));
                 }
                 left -= bytes;

@@ -200,7 +200,7 @@ public final class KvCache implements AutoCloseable {
         if (tier == null) {
             throw new NullPointerException("tier");
         }
-        if (!pool.device().info().hostMemory()) {
+        if (!pool.isHostMemory()) {
             throw new UnsupportedOperationException("a KV cache of " + pool + " over " + tier
                     + ": expected memory of the host");
         }

@@ -37,8 +37,8 @@ import org.jspecify.annotations.Nullable;
  *
  * <p>The memory of a device that is not the host's ({@link DeviceInfo#hostMemory}) cannot be read or written by Java: any access
  * to its segments is an {@link IllegalStateException}, as if their arena were closed, and the accessors of its tensors throw
- * {@link UnsupportedOperationException}. {@link Stream#copyToDevice} and {@link Stream#copyToHost} move its content; such
- * segments can be sliced, and have their size and address.
+ * {@link UnsupportedOperationException}. {@link Stream#copyToDevice} and {@link Stream#copyToHost} move its content, from
+ * and to a pool with {@link Builder#staging} best; such segments can be sliced, and have their size and address.
  *
  * <p>{@link SpillTier} keeps more blocks than memory holds in a file, and those in use in a pool.
  *
@@ -144,13 +144,16 @@ public final class MemoryPool implements SegmentAllocator, AutoCloseable {
         private final Map<MemoryDomain, DomainSettings> domains;
         private final Duration trimAfter;
         private final @Nullable Path trace;
+        private final boolean staging;
 
         private Builder(
                 Device device,
                 Map<MemoryDomain, DomainSettings> domains,
                 Duration trimAfter,
-                @Nullable Path trace) {
+                @Nullable Path trace,
+                boolean staging) {
             this.device = device;
+            this.staging = staging;
             this.domains = domains;
             this.trimAfter = trimAfter;
             this.trace = trace;
@@ -167,7 +170,7 @@ public final class MemoryPool implements SegmentAllocator, AutoCloseable {
             Map<MemoryDomain, DomainSettings> changed = new EnumMap<>(MemoryDomain.class);
             changed.putAll(domains);
             changed.put(domain, settings);
-            return new Builder(device, changed, trimAfter, trace);
+            return new Builder(device, changed, trimAfter, trace, staging);
         }
 
         /**
@@ -245,7 +248,7 @@ public final class MemoryPool implements SegmentAllocator, AutoCloseable {
             if (time.isNegative() || time.isZero()) {
                 throw new IllegalArgumentException("time: " + time + ", expected more than 0");
             }
-            return new Builder(device, domains, time, trace);
+            return new Builder(device, domains, time, trace, staging);
         }
 
         /**
@@ -260,20 +263,33 @@ public final class MemoryPool implements SegmentAllocator, AutoCloseable {
             if (file == null) {
                 throw new NullPointerException("file");
             }
-            return new Builder(device, domains, trimAfter, file);
+            return new Builder(device, domains, trimAfter, file, staging);
+        }
+
+        /**
+         * Takes memory of the host that the device reaches by itself (pinned), from and to which
+         * {@link Stream#copyToDevice} and {@link Stream#copyToHost} are fastest. Java reads and writes it. Runs take it
+         * only on a device that computes on any host memory. The system cannot give its pages to others, so a limit is
+         * wise; pages inside of slabs do not go back to it.
+         *
+         * @return a builder with this
+         */
+        public Builder staging() {
+            return new Builder(device, domains, trimAfter, trace, true);
         }
 
         /**
          * Makes the pool.
          *
          * @return the pool, with what was declared for the start
+         * @throws UnsupportedOperationException if it is for {@link #staging}, and the device's backend has no such memory
          * @throws IllegalArgumentException if a domain starts with more than its limit
          * @throws IllegalStateException if the device is closed and something was declared
          * @throws GatunException if the device has not what was declared; nothing is taken from it then
          * @throws UncheckedIOException if a trace cannot be written
          */
         public MemoryPool build() {
-            long most = device.info().memoryBytes() < 0 ? Long.MAX_VALUE : device.info().memoryBytes();
+            long most = staging || device.info().memoryBytes() < 0 ? Long.MAX_VALUE : device.info().memoryBytes();
             long left = most;
             for (Map.Entry<MemoryDomain, DomainSettings> each : domains.entrySet()) {
                 DomainSettings settings = each.getValue();
@@ -290,6 +306,9 @@ public final class MemoryPool implements SegmentAllocator, AutoCloseable {
             }
             MemoryPool pool = new MemoryPool(this);
             try {
+                if (staging) {
+                    pool.reservation.probe();
+                }
                 for (DomainHeap heap : pool.heaps) {
                     heap.start();
                 }
@@ -305,15 +324,15 @@ public final class MemoryPool implements SegmentAllocator, AutoCloseable {
     private MemoryPool(Builder builder) {
         this.device = builder.device;
         this.trace = builder.trace == null ? null : new PoolTrace(builder.trace);
-        Reservation reservation = new Reservation(device);
+        Reservation reservation = new Reservation(device, builder.staging);
         this.reservation = reservation;
-        this.checked = Boolean.getBoolean("io.gatun.pool.check") ? new CheckedBlocks(device) : null;
+        this.checked = Boolean.getBoolean("io.gatun.pool.check") ? new CheckedBlocks(device, isHostMemory()) : null;
         this.heaps = Arrays.stream(MemoryDomain.values())
                 .map(domain -> new DomainHeap(
                         device, domain, builder.of(domain), reservation, table, arena, this::reclaim, this::trim))
                 .toArray(DomainHeap[]::new);
         // The scope is reachable from the pool and from each of its segments: all of them must be forgotten.
-        this.hidden = device.info().hostMemory() ? null : DeviceMemory.hidden(arena, device);
+        this.hidden = isHostMemory() ? null : DeviceMemory.hidden(arena, device);
         this.watch = Leaks.watch(arena.scope(), "the memory pool on " + device, reservation::close);
     }
 
@@ -353,11 +372,15 @@ public final class MemoryPool implements SegmentAllocator, AutoCloseable {
         if (device == null) {
             throw new NullPointerException("device");
         }
-        return new Builder(device, Map.of(), TRIM_AFTER, null);
+        return new Builder(device, Map.of(), TRIM_AFTER, null, false);
     }
 
     Device device() {
         return device;
+    }
+
+    boolean isHostMemory() {
+        return reservation.isHostMemory();
     }
 
     /**

@@ -52,7 +52,7 @@ public final class PoolArena implements Arena {
     }
 
     /**
-     * Hands out memory: zeros where the device computes on host memory, else of undefined content.
+     * Hands out memory: zeros where the memory is the host's, else of undefined content.
      *
      * @param bytes its size, 0 or more
      * @param alignment a power of two up to 2 MiB; the segment is aligned to 64 bytes at least
@@ -64,7 +64,7 @@ public final class PoolArena implements Arena {
     @Override
     public MemorySegment allocate(long bytes, long alignment) {
         MemorySegment segment = take(bytes, alignment);
-        return pool.device().info().hostMemory() ? segment.fill((byte) 0) : segment;
+        return pool.isHostMemory() ? segment.fill((byte) 0) : segment;
     }
 
     /**
@@ -121,8 +121,7 @@ public final class PoolArena implements Arena {
 
     /** What segments are sliced from where the host cannot reach the device's memory. */
     private @Nullable MemorySegment hide() {
-        Device device = pool.device();
-        return device.info().hostMemory() ? null : DeviceMemory.hidden(lifetime, device);
+        return pool.isHostMemory() ? null : DeviceMemory.hidden(lifetime, pool.device());
     }
 
     private Chunk newChunk(long bytes, long alignment) {

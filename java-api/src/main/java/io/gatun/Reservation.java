@@ -18,12 +18,29 @@ final class Reservation {
     private static final AtomicLong HOST_BYTES = new AtomicLong();
 
     private final Device device;
+    private final boolean staging;
     private final Map<Long, Long> bytesByAddress = new HashMap<>();
     private boolean closed;
 
-    Reservation(Device device) {
+    /** With {@code staging} its memory is the host's, which the device reaches by itself. */
+    Reservation(Device device, boolean staging) {
         this.device = device;
+        this.staging = staging;
         device.openPools.incrementAndGet();
+    }
+
+    /** Returns whether Java can read and write the memory. */
+    boolean isHostMemory() {
+        return staging || device.info().hostMemory();
+    }
+
+    /**
+     * Finds out whether there is any memory to take.
+     *
+     * @throws UnsupportedOperationException if the device has none that is the host's
+     */
+    void probe() {
+        release(reserve(Slab.GRANULE));
     }
 
     /**
@@ -36,13 +53,15 @@ final class Reservation {
         if (closed) {
             throw new IllegalStateException("the memory pool on " + device + " is closed");
         }
-        if (device.info().hostMemory()) {
+        if (isHostMemory()) {
             checkContainer(bytes, ContainerMemory.limit());
         }
         try (Arena arena = Arena.ofConfined()) {
             MemorySegment message = Status.message(arena);
             MemorySegment memory = arena.allocate(ValueLayout.ADDRESS);
-            int status = gatun_h.gtn_memory_alloc(device.handle, bytes, Slab.ALIGNMENT, memory, message);
+            int status = staging
+                    ? gatun_h.gtn_host_memory_alloc(device.handle, bytes, Slab.ALIGNMENT, memory, message)
+                    : gatun_h.gtn_memory_alloc(device.handle, bytes, Slab.ALIGNMENT, memory, message);
             Status.check(status, message, device.owned);
             long address = memory.get(ValueLayout.ADDRESS, 0).address();
             bytesByAddress.put(address, bytes);
@@ -65,7 +84,7 @@ final class Reservation {
     }
 
     private void count(long bytes) {
-        if (device.info().hostMemory()) {
+        if (isHostMemory()) {
             HOST_BYTES.addAndGet(bytes);
         }
     }
@@ -76,7 +95,7 @@ final class Reservation {
      * @return whether it did; a device may have memory that this cannot be done with
      */
     synchronized boolean discard(long address, long at, long bytes) {
-        if (closed || !device.info().hostMemory() || !DeviceMemory.discard(at, bytes)) {
+        if (closed || staging || !device.info().hostMemory() || !DeviceMemory.discard(at, bytes)) {
             return false;
         }
         bytesByAddress.merge(address, -bytes, Long::sum);
@@ -120,7 +139,10 @@ final class Reservation {
         try (Arena arena = Arena.ofConfined()) {
             MemorySegment message = Status.message(arena);
             MemorySegment memory = MemorySegment.ofAddress(address);
-            Status.check(gatun_h.gtn_memory_free(device.handle, memory, message), message, device.owned);
+            int status = staging
+                    ? gatun_h.gtn_host_memory_free(device.handle, memory, message)
+                    : gatun_h.gtn_memory_free(device.handle, memory, message);
+            Status.check(status, message, device.owned);
         }
     }
 }

@@ -185,7 +185,7 @@ public final class SpillTier implements AutoCloseable {
          *     something else
          */
         public SpillTier open() {
-            if (!pool.device().info().hostMemory()) {
+            if (!pool.isHostMemory()) {
                 throw new UnsupportedOperationException("a spill tier of " + pool
                         + ": expected memory of the host, from where streams copy to the device");
             }

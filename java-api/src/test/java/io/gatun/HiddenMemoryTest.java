@@ -9,6 +9,7 @@ import static org.junit.jupiter.api.Assertions.assertTrue;
 import java.lang.foreign.Arena;
 import java.lang.foreign.MemorySegment;
 import java.lang.foreign.ValueLayout;
+import java.nio.file.Files;
 import java.nio.file.Path;
 import java.util.function.Function;
 import org.junit.jupiter.api.AfterEach;
@@ -19,6 +20,9 @@ import org.junit.jupiter.api.io.TempDir;
 
 /** A device with memory of its own: the example of a vendor's backend, which says that the host does not reach its memory. */
 class HiddenMemoryTest {
+    private static final Path ROOT = Path.of("").toAbsolutePath().getParent();
+    private static final Path SAMPLE = ROOT.resolve("examples/vendor-backend");
+
     @TempDir
     static Path folder;
 
@@ -28,12 +32,14 @@ class HiddenMemoryTest {
 
     @BeforeAll
     static void load() throws Exception {
-        Path library = folder.resolve("libgatun_sample.so");
-        Path root = Path.of("").toAbsolutePath().getParent();
+        compile(SAMPLE.resolve("sample.c"), "sample");
+    }
+
+    private static void compile(Path source, String name) throws Exception {
+        Path library = folder.resolve("libgatun_" + name + ".so");
         Process compiler = new ProcessBuilder(
-                        "cc", "-std=c11", "-O1", "-fPIC", "-shared", "-I" + root.resolve("native/include"),
-                        root.resolve("examples/vendor-backend/sample.c").toString(), "-o", library.toString(), "-lm",
-                        "-lpthread")
+                        "cc", "-std=c11", "-O1", "-fPIC", "-shared", "-I" + ROOT.resolve("native/include"), "-I" + SAMPLE,
+                        source.toString(), "-o", library.toString(), "-lm", "-lpthread")
                 .inheritIO()
                 .start();
         assertEquals(0, compiler.waitFor());
@@ -68,6 +74,73 @@ class HiddenMemoryTest {
         assertThrows(IllegalStateException.class, () -> segment.asSlice(1).get(ValueLayout.JAVA_BYTE, 0));
         assertThrows(IllegalStateException.class, () -> segment.getString(0));
         assertEquals(segment.address() + 2, segment.asSlice(2, 1).address());
+    }
+
+    /** The same backend with memory of the host that its device reaches, at most 4 MiB at a time. */
+    private static final String PINNED = """
+            #define gtn_backend_entry sample_entry
+            #include "sample.c"
+            #undef gtn_backend_entry
+            static gtn_status pin(void* device, int64_t bytes, int64_t alignment, void** memory, gtn_message* message) {
+              if (bytes <= 4 << 20) return memory_alloc(device, bytes, alignment, memory, message);
+              snprintf(message->text, sizeof message->text, "there is no more to pin");
+              return GTN_OUT_OF_MEMORY;
+            }
+            static gtn_status named(int32_t index, gtn_device_info* info, gtn_message* message) {
+              gtn_status status = device_info(index, info, message);
+              snprintf(info->name, sizeof info->name, "pinned:0");
+              return status;
+            }
+            static gtn_status described(void* device, gtn_device_info* info, gtn_message* message) {
+              (void)device;
+              return named(0, info, message);
+            }
+            GTN_API const gtn_backend* gtn_backend_entry(void) {
+              static gtn_backend table;
+              table = *sample_entry();
+              table.name = "pinned";
+              table.device_info = named;
+              table.device_describe = described;
+              table.host_memory_alloc = pin;
+              table.host_memory_free = memory_free;
+              return &table;
+            }
+            """;
+
+    @Test
+    void stagingIsDeclined() {
+        assertThrows(UnsupportedOperationException.class, () -> MemoryPool.builder(device).staging().build());
+    }
+
+    @Test
+    void aStagingPoolIsTheHosts() throws Exception {
+        compile(Files.writeString(folder.resolve("pinned.c"), PINNED), "pinned");
+        try (Device pinned = Device.open("pinned:0");
+                MemoryPool staging = MemoryPool.builder(pinned).staging().coldStart(MemoryDomain.WORKSPACE, 10_000).build();
+                MemoryPool memory = MemoryPool.of(pinned);
+                Stream queue = pinned.newStream();
+                PoolArena request = staging.newArena(MemoryDomain.WORKSPACE)) {
+            assertFalse(pinned.info().hostMemory());
+            Tensor there = memory.tensor(DType.F32, 4, 25);
+            Tensor out = memory.tensor(DType.F32, 4, 25);
+            MemorySegment in = staging.allocate(400, 64).fill((byte) 3);
+            queue.copyToDevice(in, there.memory());
+            MemorySegment back = request.allocate(400, 64);
+            assertEquals(0, back.get(ValueLayout.JAVA_BYTE, 7));
+            queue.copyToHost(there.memory(), back);
+            assertEquals(-1, in.mismatch(back));
+            Expect.illegalArgument("memory of the host", () -> queue.copyToDevice(in, back));
+            try (Softmax.Plan plan = Softmax.of().plan(pinned, there.spec(), out.spec())) {
+                Tensor host = staging.tensor(DType.F32, 4, 25);
+                assertThrows(IllegalArgumentException.class, () -> plan.run(queue, host, out));
+                staging.free(host);
+            }
+            Expect.failure(GatunException.class, "no more to pin", () -> staging.allocate(5 << 20, 64));
+            staging.free(in);
+            Expect.illegalArgument("expected a block that this pool allocated", () -> staging.free(there));
+            assertTrue(staging.trim() > 0);
+            assertTrue(staging.statistics().reservedBytes() >= 10_000);
+        }
     }
 
     @Test

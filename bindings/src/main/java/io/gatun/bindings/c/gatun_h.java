@@ -2037,6 +2037,132 @@ public class gatun_h extends gatun_h$shared {
            throw new AssertionError("should not reach here", ex$);
         }
     }
+
+    private static class gtn_host_memory_alloc {
+        public static final FunctionDescriptor DESC = FunctionDescriptor.of(
+            gatun_h.C_INT,
+            gatun_h.C_LONG,
+            gatun_h.C_LONG,
+            gatun_h.C_LONG,
+            gatun_h.C_POINTER,
+            gatun_h.C_POINTER
+        );
+
+        public static final MemorySegment ADDR = SYMBOL_LOOKUP.findOrThrow("gtn_host_memory_alloc");
+
+        public static final MethodHandle HANDLE = Linker.nativeLinker().downcallHandle(ADDR, DESC);
+    }
+
+    /**
+     * Function descriptor for:
+     * {@snippet lang=c :
+     * gtn_status gtn_host_memory_alloc(gtn_device device, int64_t bytes, int64_t alignment, void **memory, gtn_message *message)
+     * }
+     */
+    public static FunctionDescriptor gtn_host_memory_alloc$descriptor() {
+        return gtn_host_memory_alloc.DESC;
+    }
+
+    /**
+     * Downcall method handle for:
+     * {@snippet lang=c :
+     * gtn_status gtn_host_memory_alloc(gtn_device device, int64_t bytes, int64_t alignment, void **memory, gtn_message *message)
+     * }
+     */
+    public static MethodHandle gtn_host_memory_alloc$handle() {
+        return gtn_host_memory_alloc.HANDLE;
+    }
+
+    /**
+     * Address for:
+     * {@snippet lang=c :
+     * gtn_status gtn_host_memory_alloc(gtn_device device, int64_t bytes, int64_t alignment, void **memory, gtn_message *message)
+     * }
+     */
+    public static MemorySegment gtn_host_memory_alloc$address() {
+        return gtn_host_memory_alloc.ADDR;
+    }
+
+    /**
+     * {@snippet lang=c :
+     * gtn_status gtn_host_memory_alloc(gtn_device device, int64_t bytes, int64_t alignment, void **memory, gtn_message *message)
+     * }
+     */
+    public static int gtn_host_memory_alloc(long device, long bytes, long alignment, MemorySegment memory, MemorySegment message) {
+        var mh$ = gtn_host_memory_alloc.HANDLE;
+        try {
+            if (TRACE_DOWNCALLS) {
+                traceDowncall("gtn_host_memory_alloc", device, bytes, alignment, memory, message);
+            }
+            return (int)mh$.invokeExact(device, bytes, alignment, memory, message);
+        } catch (Error | RuntimeException ex) {
+           throw ex;
+        } catch (Throwable ex$) {
+           throw new AssertionError("should not reach here", ex$);
+        }
+    }
+
+    private static class gtn_host_memory_free {
+        public static final FunctionDescriptor DESC = FunctionDescriptor.of(
+            gatun_h.C_INT,
+            gatun_h.C_LONG,
+            gatun_h.C_POINTER,
+            gatun_h.C_POINTER
+        );
+
+        public static final MemorySegment ADDR = SYMBOL_LOOKUP.findOrThrow("gtn_host_memory_free");
+
+        public static final MethodHandle HANDLE = Linker.nativeLinker().downcallHandle(ADDR, DESC);
+    }
+
+    /**
+     * Function descriptor for:
+     * {@snippet lang=c :
+     * gtn_status gtn_host_memory_free(gtn_device device, void *memory, gtn_message *message)
+     * }
+     */
+    public static FunctionDescriptor gtn_host_memory_free$descriptor() {
+        return gtn_host_memory_free.DESC;
+    }
+
+    /**
+     * Downcall method handle for:
+     * {@snippet lang=c :
+     * gtn_status gtn_host_memory_free(gtn_device device, void *memory, gtn_message *message)
+     * }
+     */
+    public static MethodHandle gtn_host_memory_free$handle() {
+        return gtn_host_memory_free.HANDLE;
+    }
+
+    /**
+     * Address for:
+     * {@snippet lang=c :
+     * gtn_status gtn_host_memory_free(gtn_device device, void *memory, gtn_message *message)
+     * }
+     */
+    public static MemorySegment gtn_host_memory_free$address() {
+        return gtn_host_memory_free.ADDR;
+    }
+
+    /**
+     * {@snippet lang=c :
+     * gtn_status gtn_host_memory_free(gtn_device device, void *memory, gtn_message *message)
+     * }
+     */
+    public static int gtn_host_memory_free(long device, MemorySegment memory, MemorySegment message) {
+        var mh$ = gtn_host_memory_free.HANDLE;
+        try {
+            if (TRACE_DOWNCALLS) {
+                traceDowncall("gtn_host_memory_free", device, memory, message);
+            }
+            return (int)mh$.invokeExact(device, memory, message);
+        } catch (Error | RuntimeException ex) {
+           throw ex;
+        } catch (Throwable ex$) {
+           throw new AssertionError("should not reach here", ex$);
+        }
+    }
     private static final int GTN_HOST_TO_DEVICE = (int)1L;
     /**
      * {@snippet lang=c :

@@ -1,6 +1,7 @@
-#include "accelerator/inline_queue.h"
+#include "accelerator/inline_runtime.h"
 
 #include <chrono>
+#include <cstdlib>
 #include <cstring>
 #include <new>
 
@@ -11,6 +12,15 @@ namespace gatun::GATUN_ACCELERATOR {
 struct Mark {
   std::chrono::steady_clock::time_point reached;
 };
+
+gtn_status allocate_host(int, int64_t bytes, void** memory, gtn_message* message) {
+  constexpr size_t kMask = kAllocationAlignment - 1;
+  const size_t whole = (static_cast<size_t>(bytes) + kMask) & ~kMask;
+  if ((*memory = std::aligned_alloc(kAllocationAlignment, whole)) != nullptr) return GTN_OK;
+  return fail(message, GTN_OUT_OF_MEMORY, "the system has no %lld bytes to give", static_cast<long long>(bytes));
+}
+
+void release_host(int, void* memory) { std::free(memory); }
 
 gtn_status queue_create(int device, Queue** queue, gtn_message* message) {
   *queue = new (std::nothrow) Queue{device};
