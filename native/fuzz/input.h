@@ -68,7 +68,9 @@ T one_of(Input& input, std::initializer_list<T> values) {
 inline int32_t any_float(Input& input) { return one_of(input, {GTN_F32, GTN_BF16}); }
 
 // Of packed weights.
-inline int32_t any_format(Input& input) { return one_of<int32_t>(input, {GTN_F32, GTN_BF16, GTN_F16, GTN_S8, GTN_U4, GTN_U8, GTN_F8E4M3, GTN_F8E5M2}); }
+inline int32_t any_format(Input& input) {
+  return one_of<int32_t>(input, {GTN_F32, GTN_BF16, GTN_F16, GTN_S8, GTN_U4, GTN_U8, GTN_F8E4M3, GTN_F8E5M2});
+}
 
 inline bool is_f8(int32_t format) { return format == GTN_F8E4M3 || format == GTN_F8E5M2; }
 

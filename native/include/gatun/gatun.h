@@ -853,9 +853,9 @@ GTN_API gtn_status gtn_conv_run(gtn_plan plan, gtn_stream stream, gtn_weights we
 /* Pooling: out[b, c, y] is the maximum or the mean of x[b, c, y * stride + t * dilation - pad_before] over the kernel positions t
  * that lie in x, in one to three spatial dimensions. Global pooling is a kernel as large as x, and an out of size 1.
  *
- * The maximum of a window with a NaN is NaN, of one that sees nothing of x -infinity; of zeros of both signs it is either. A mean is an
- * FP32 sum, in any order, divided by the number of those positions, or with count_padding by all of the kernel's; of a window
- * that sees nothing of x it is 0. out is rounded once. */
+ * The maximum of a window with a NaN is NaN, of one that sees nothing of x -infinity; of zeros of both signs it is either. A
+ * mean is an FP32 sum, in any order, divided by the number of those positions, or with count_padding by all of the kernel's; of
+ * a window that sees nothing of x it is 0. out is rounded once. */
 enum { GTN_POOLING_MAX = 1, GTN_POOLING_AVERAGE = 2 };
 
 typedef struct gtn_pooling_desc {

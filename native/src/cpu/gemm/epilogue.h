@@ -2,7 +2,7 @@
 // at a time, while its sums are in the L1 cache. In order, each operation rounded to FP32:
 //   S8 only:  x = float(sum - z * column sum) * (row scale * column scale), the difference exact in 32 bits
 //   FP8 only: x = sum * column scale
-//   x = x + low-rank product;  x = x + bias;  x = activation(x);  x = x + residual;  out = x, rounded once more if it has 16 bits
+//   x = x + low-rank product;  x = x + bias;  x = activation(x);  x = x + residual;  out = x, rounded if of 16 bits
 // No multiply-add is contracted here, so an S8 product without activation has the same bits at every level.
 #pragma once
 

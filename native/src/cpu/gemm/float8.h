@@ -33,7 +33,8 @@ HWY_INLINE VF widen(F32 d, const f8e4m3* from) {
   const hn::Rebind<int8_t, F32> d8;
   const hn::Rebind<int16_t, F32> s16;
   const hn::Rebind<uint16_t, F32> d16;
-  const auto shifted = hn::ShiftLeft<7>(hn::BitCast(d16, hn::PromoteTo(s16, hn::LoadU(d8, reinterpret_cast<const int8_t*>(from)))));
+  const auto wide = hn::BitCast(d16, hn::PromoteTo(s16, hn::LoadU(d8, reinterpret_cast<const int8_t*>(from))));
+  const auto shifted = hn::ShiftLeft<7>(wide);  // the sign, spread by the promotion, is in place too; the bit below it is not
   return hn::Mul(widen_halves(hn::And(shifted, hn::Set(d16, uint16_t{0xbf80}))), hn::Set(d, 256.0f));
 }
 

@@ -9,8 +9,8 @@
 // the L2 cache. Between depths the sums rest in the worker's scratch memory; they go on where they stopped, so cutting
 // k changes no bit. The epilogue is applied to each tile after its last depth.
 //
-// The parts: microkernels.h has the register tiles, quantized.h weights of 4 and 8 bits, float8.h those of FP8, rows.h prepares `a`, low_rank.h adds
-// a product of low rank, epilogue.h finishes. What a level with matrix instructions (AMX) replaces is the tile shapes and
+// The parts: microkernels.h has the register tiles, quantized.h weights of 4 and 8 bits, float8.h those of FP8, rows.h prepares
+// `a`, low_rank.h adds a product of low rank, epilogue.h finishes. What a level with matrix instructions (AMX) replaces is the tile shapes and
 // FormatS8 and FormatBf16 there, with layouts to match.
 //
 // Limits: k of S8 is at most 66311 (the core checks), where 255 * 127 * k still fits 32 bits. A row of S8 whose whole

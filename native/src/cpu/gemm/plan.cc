@@ -104,7 +104,8 @@ class GemmPlan final : public Plan {
     info->flops = 2 * m * n * k + 2 * m * rank * (k + n);
     info->bytes = rows_a * (k * a_bytes + (a_dtype_ == GTN_U8 ? 8 : 0)) + matrices * n * (k * weight_bytes + groups_k * 4) +
                   m * n * out_bytes * (desc.has_residual ? 2 : 1) + (desc.has_bias ? 4 * matrices * n : 0) +
-                  (format_ == GTN_S8 ? 8 * matrices * n : is_f8(format_) ? 4 * matrices * n : 0) + (groups_ > 0 ? 8 * (real(groups_) + 1) : 0) +
+                  (format_ == GTN_S8 ? 8 * matrices * n : is_f8(format_) ? 4 * matrices * n : 0) +
+                  (groups_ > 0 ? 8 * (real(groups_) + 1) : 0) +
                   (indexed_ ? 4 * m : 0) + rank * (k + n) * lora_bytes;
     info->workspace_bytes = Workspace(*this, m_).bytes;
   }

@@ -25,8 +25,8 @@ import org.jspecify.annotations.Nullable;
 
 /**
  * GEMM with its epilogue: {@code gemm int8 f32->bf16 m33 k129 n65 max48 strided wt wbf16 bias gelu_erf residual inplace
- * seed=7}. {@code wt} takes weights that lie transposed, {@code wbf16} and {@code wf16} weights in 16 bits; {@code inplace} writes over the
- * residual. {@code groups=3,0,9} multiplies so many rows by a matrix each, and leaves further rows alone;
+ * seed=7}. {@code wt} takes weights that lie transposed, {@code wbf16} and {@code wf16} weights in 16 bits;
+ * {@code inplace} writes over the residual. {@code groups=3,0,9} multiplies so many rows by a matrix each, and leaves further rows alone;
  * {@code int8 u8->f32} takes rows that were quantized before; {@code rowindex=5} takes the rows by number out of five;
  * {@code lora=16 loradtype=bf16} adds a product of rank 16. {@code u4 group=64 symmetric search} quantizes the weights in
  * groups of 64; with {@code ready} the case does, as it rounds weights to {@code f8e4m3} and {@code f8e5m2}.
@@ -47,8 +47,8 @@ record GemmCase(DType format, @Nullable Quantization quantization, boolean ready
     /** Rounds when it is applied. */
     private static final float LORA_SCALE = 0.7f;
 
-    private static final Map<DType, String> FORMATS = Map.of(DType.F32, "f32", DType.BF16, "bf16", DType.F16, "f16", DType.S8, "int8",
-            DType.F8E4M3, "f8e4m3", DType.F8E5M2, "f8e5m2");
+    private static final Map<DType, String> FORMATS = Map.of(DType.F32, "f32", DType.BF16, "bf16", DType.F16, "f16",
+            DType.S8, "int8", DType.F8E4M3, "f8e4m3", DType.F8E5M2, "f8e5m2");
 
     static GemmCase parse(Words words) {
         Quantization quantization = quantization(words);
