@@ -1,8 +1,10 @@
 package io.gatun;
 
+import java.lang.foreign.Arena;
 import java.lang.foreign.FunctionDescriptor;
 import java.lang.foreign.Linker;
 import java.lang.foreign.MemorySegment;
+import java.lang.foreign.SymbolLookup;
 import java.lang.foreign.ValueLayout;
 import java.lang.invoke.MethodHandle;
 import java.util.Arrays;
@@ -11,25 +13,47 @@ import java.util.concurrent.Executors;
 import java.util.concurrent.Future;
 
 /**
- * Prints how long an allocation and its free take: the pool against malloc and free of the C library, called as Java
- * can best. A program to look at, no test: the figures depend on what else the machine does.
+ * Prints how long an allocation and its free take: the pool against malloc and free of the C library, of jemalloc and of
+ * mimalloc where they are installed, called as Java can best. A program to look at, no test: the figures depend on what
+ * else the machine does. jemalloc needs {@code GLIBC_TUNABLES=glibc.rtld.optional_static_tls=16384}.
  */
 @SuppressWarnings("restricted") // malloc and free
 final class PoolSpeed {
     private static final int ROUNDS = 200;
     private static final int WARM_UP = 100;
     private static final long ROUND_NANOS = 1_000_000; // shorter than a time slice: some rounds are not interrupted
-    private static final MethodHandle MALLOC;
-    private static final MethodHandle FREE;
     private static volatile long sink;
 
-    static {
-        Linker linker = Linker.nativeLinker();
-        // Addresses as numbers: the cheapest call, and no segment is made.
-        MALLOC = linker.downcallHandle(linker.defaultLookup().findOrThrow("malloc"),
-                FunctionDescriptor.of(ValueLayout.JAVA_LONG, ValueLayout.JAVA_LONG));
-        FREE = linker.downcallHandle(linker.defaultLookup().findOrThrow("free"),
-                FunctionDescriptor.ofVoid(ValueLayout.JAVA_LONG));
+    /** Addresses as numbers: the cheapest call, and no segment is made. */
+    private record Library(String name, MethodHandle malloc, MethodHandle free) {
+        static Library of(String name, SymbolLookup symbols, String prefix) {
+            Linker linker = Linker.nativeLinker();
+            return new Library(name,
+                    linker.downcallHandle(symbols.findOrThrow(prefix + "malloc"),
+                            FunctionDescriptor.of(ValueLayout.JAVA_LONG, ValueLayout.JAVA_LONG)),
+                    linker.downcallHandle(symbols.findOrThrow(prefix + "free"),
+                            FunctionDescriptor.ofVoid(ValueLayout.JAVA_LONG)));
+        }
+    }
+
+    // Constants, as a method handle is called fastest where the compiler knows it.
+    private static final Library LIBC = Library.of("malloc", Linker.nativeLinker().defaultLookup(), "");
+    private static final Library JEMALLOC = find("jemalloc", "libjemalloc.so.2", "");
+    private static final Library MIMALLOC = find("mimalloc", "libmimalloc.so.2", "mi_");
+    private static final MethodHandle MALLOC = LIBC.malloc;
+    private static final MethodHandle FREE = LIBC.free;
+    private static final MethodHandle JE_MALLOC = JEMALLOC.malloc;
+    private static final MethodHandle JE_FREE = JEMALLOC.free;
+    private static final MethodHandle MI_MALLOC = MIMALLOC.malloc;
+    private static final MethodHandle MI_FREE = MIMALLOC.free;
+
+    private static Library find(String name, String file, String prefix) {
+        try {
+            return Library.of(name, SymbolLookup.libraryLookup(file, Arena.global()), prefix);
+        } catch (IllegalArgumentException e) {
+            System.out.println(name + " is not here: malloc in its place");
+            return LIBC;
+        }
     }
 
     private PoolSpeed() {}
@@ -43,6 +67,22 @@ final class PoolSpeed {
             long address = (long) MALLOC.invokeExact(bytes);
             sink = address;
             FREE.invokeExact(address);
+        }
+    }
+
+    private static void jemalloc(long bytes, int count) throws Throwable {
+        for (int i = 0; i < count; i++) {
+            long address = (long) JE_MALLOC.invokeExact(bytes);
+            sink = address;
+            JE_FREE.invokeExact(address);
+        }
+    }
+
+    private static void mimalloc(long bytes, int count) throws Throwable {
+        for (int i = 0; i < count; i++) {
+            long address = (long) MI_MALLOC.invokeExact(bytes);
+            sink = address;
+            MI_FREE.invokeExact(address);
         }
     }
 
@@ -67,6 +107,38 @@ final class PoolSpeed {
         for (long address : live) {
             if (address != 0) {
                 FREE.invokeExact(address);
+            }
+        }
+    }
+
+    private static void jemallocMany(long bytes, int count) throws Throwable {
+        long[] live = new long[16];
+        for (int i = 0; i < count; i++) {
+            int at = i * 7 & 15;
+            if (live[at] != 0) {
+                JE_FREE.invokeExact(live[at]);
+            }
+            live[at] = (long) JE_MALLOC.invokeExact(bytes + (i & 3) * 64);
+        }
+        for (long address : live) {
+            if (address != 0) {
+                JE_FREE.invokeExact(address);
+            }
+        }
+    }
+
+    private static void mimallocMany(long bytes, int count) throws Throwable {
+        long[] live = new long[16];
+        for (int i = 0; i < count; i++) {
+            int at = i * 7 & 15;
+            if (live[at] != 0) {
+                MI_FREE.invokeExact(live[at]);
+            }
+            live[at] = (long) MI_MALLOC.invokeExact(bytes + (i & 3) * 64);
+        }
+        for (long address : live) {
+            if (address != 0) {
+                MI_FREE.invokeExact(address);
             }
         }
     }
@@ -112,19 +184,22 @@ final class PoolSpeed {
         return fast;
     }
 
-    private static void print(String what, double[] malloc, double pool) {
-        System.out.printf("%-28s malloc+free %8.1f ns, pool %8.1f ns: the pool is %5.2f times as fast%n",
-                what, malloc[0], pool, malloc[0] / pool);
+    /** Nanoseconds of malloc, jemalloc, mimalloc and the pool. */
+    private static void print(String what, double[] times) {
+        System.out.printf("%-24s malloc %8.1f ns, jemalloc %8.1f, mimalloc %8.1f, pool %8.1f: %5.2f, %5.2f, %5.2f times as fast%n",
+                what, times[0], times[1], times[2], times[3], times[0] / times[3], times[1] / times[3],
+                times[2] / times[3]);
     }
 
     public static void main(String[] args) throws Throwable {
         try (Device device = Device.open("cpu", 1);
                 MemoryPool pool = MemoryPool.of(device)) {
             for (long bytes : new long[] {64, 256, 1 << 10, 4 << 10, 16 << 10, 64 << 10, 256 << 10, 1 << 20, 2 << 20}) {
-                double[] times = compare(count -> malloc(bytes, count), count -> pool(pool, bytes, count));
-                print(bytes + " bytes", times, times[1]);
-                times = compare(count -> mallocMany(bytes, count), count -> poolMany(pool, bytes, count));
-                print(bytes + " bytes, 16 in use", times, times[1]);
+                print(bytes + " bytes", compare(count -> malloc(bytes, count), count -> jemalloc(bytes, count),
+                        count -> mimalloc(bytes, count), count -> pool(pool, bytes, count)));
+                print(bytes + " bytes, 16 in use", compare(
+                        count -> mallocMany(bytes, count), count -> jemallocMany(bytes, count),
+                        count -> mimallocMany(bytes, count), count -> poolMany(pool, bytes, count)));
             }
             long bytes = 1 << 20;
             MemorySegment kept = pool.allocate(bytes, 64);
