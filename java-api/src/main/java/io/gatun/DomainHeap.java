@@ -10,6 +10,7 @@ import java.util.Set;
 import java.util.concurrent.TimeUnit;
 import java.util.concurrent.locks.Condition;
 import java.util.concurrent.locks.ReentrantLock;
+import java.util.function.Consumer;
 import org.jspecify.annotations.Nullable;
 
 /**
@@ -49,6 +50,7 @@ final class DomainHeap {
     private final Arena arena;
     private final Runnable reclaim;
     private final Runnable relieve;
+    private final Consumer<DomainHeap> grown;
 
     private final UsedBytes usedBytes = new UsedBytes();
     private final BlockNumbers numbers = new BlockNumbers();
@@ -60,6 +62,7 @@ final class DomainHeap {
     private final Set<Slab> slabs = new LinkedHashSet<>();
     private final FreeRanges free = new FreeRanges(this);
     private final @Nullable Run[] runs = new Run[SizeClasses.COUNT]; // those that have a free block
+    private long ownBytes; // of slabs of their own
     private long reserved;
     private long peakReserved;
     private long peakOccupied; // by blocks, those that stripes keep included, as far as it made the heap grow
@@ -73,6 +76,7 @@ final class DomainHeap {
      * @param arena the lifetime of the segments that are handed out
      * @param reclaim gives back what was freed after events that were reached; called without a lock
      * @param relieve gives back to the device what all domains can spare; called without a lock
+     * @param grown is told of this heap after it grew; called without a lock
      */
     DomainHeap(
             Device device,
@@ -82,7 +86,8 @@ final class DomainHeap {
             SlabTable table,
             Arena arena,
             Runnable reclaim,
-            Runnable relieve) {
+            Runnable relieve,
+            Consumer<DomainHeap> grown) {
         this.device = device;
         this.domain = domain;
         this.settings = settings;
@@ -91,6 +96,7 @@ final class DomainHeap {
         this.arena = arena;
         this.reclaim = reclaim;
         this.relieve = relieve;
+        this.grown = grown;
         int processors = Math.min(Runtime.getRuntime().availableProcessors(), MOST_STRIPES / 2);
         this.stripes = new Stripe[Integer.highestOneBit(2 * processors - 1) * 2];
         for (int i = 0; i < stripes.length; i++) {
@@ -228,15 +234,17 @@ final class DomainHeap {
         boolean relieved = false;
         while (true) {
             reclaim.run();
-            GatunException full;
+            Block block = null;
+            boolean hasGrown = false;
+            GatunException full = null;
             lock.lock();
             try {
                 checkOpen();
-                Block block = sizeClass >= 0 ? takeSmall(sizeClass) : takeLarge(blockBytes, alignment);
+                block = sizeClass >= 0 ? takeSmall(sizeClass) : takeLarge(blockBytes, alignment);
+                hasGrown = grew;
                 if (grew) {
                     settle();
                 }
-                return block;
             } catch (GatunException e) {
                 full = e;
                 relieved |= blockBytes > settings.limit() - reserved; // what others have does not help
@@ -247,6 +255,12 @@ final class DomainHeap {
                 }
             } finally {
                 lock.unlock();
+            }
+            if (block != null) {
+                if (hasGrown) {
+                    grown.accept(this);
+                }
+                return block;
             }
             if (!relieved) {
                 relieved = true;
@@ -412,11 +426,7 @@ final class DomainHeap {
     private void settle() {
         grew = false;
         if (surplus() > 0) {
-            long occupied = 0;
-            for (Slab slab : slabs) {
-                occupied += slab.own ? slab.bytes : (long) slab.usedGranules * Slab.GRANULE;
-            }
-            peakOccupied = Math.max(peakOccupied, occupied);
+            peakOccupied = Math.max(peakOccupied, occupied());
             discard(surplus());
         }
         peakReserved = Math.max(peakReserved, reserved);
@@ -424,13 +434,29 @@ final class DomainHeap {
 
     /** Returns how much more there is than should be, beside what is free of the start, which stays. */
     private long surplus() {
-        long surplus = reserved - peakOccupied - Math.max(peakOccupied / SPARE, SMALLEST_SLAB);
-        if (surplus > 0 && settings.coldStart() > 0) {
+        long surplus = reserved - withSpare(peakOccupied);
+        return surplus > 0 ? surplus - coldFree() : surplus;
+    }
+
+    /** Returns how much a heap may have for blocks that occupy {@code bytes}. */
+    private static long withSpare(long bytes) {
+        return bytes + Math.max(bytes / SPARE, SMALLEST_SLAB);
+    }
+
+    /** Returns what is free of the start. */
+    private long coldFree() {
+        long free = 0;
+        if (settings.coldStart() > 0) {
             for (Slab slab : slabs) {
-                surplus -= slab.cold ? slab.bytes - (long) slab.usedGranules * Slab.GRANULE : 0;
+                free += slab.cold ? slab.bytes - (long) slab.usedGranules * Slab.GRANULE : 0;
             }
         }
-        return surplus;
+        return free;
+    }
+
+    /** Returns what blocks occupy, those that stripes keep included. */
+    private long occupied() {
+        return free.takenBytes() + ownBytes;
     }
 
     /** Gives back up to {@code bytes} bytes, and less than a chunk more. Returns how many. */
@@ -593,7 +619,9 @@ final class DomainHeap {
         table.add(slab);
         reserved += bytes;
         grew = true;
-        if (!own) {
+        if (own) {
+            ownBytes += bytes;
+        } else {
             free.add(slab);
         }
         if (event.shouldCommit()) {
@@ -610,13 +638,56 @@ final class DomainHeap {
     }
 
     private void drop(Slab slab) {
-        if (!slab.own) {
+        if (slab.own) {
+            ownBytes -= slab.bytes;
+        } else {
             free.remove(slab);
         }
         slabs.remove(slab);
         table.remove(slab);
         reserved -= slab.present;
         reservation.release(slab.address);
+    }
+
+    /** What a heap has, what of it can go back at most, and what of that was declared for the start, and stays. */
+    record Balance(long reserved, long free, long cold) {}
+
+    Balance balance() {
+        lock.lock();
+        try {
+            long kept = 0;
+            for (Stripe stripe : stripes) {
+                kept += stripe.largeBytes();
+            }
+            return new Balance(reserved, reserved - occupied() + kept, coldFree());
+        } finally {
+            lock.unlock();
+        }
+    }
+
+    /** Gives back up to {@code bytes} bytes of what is free inside of slabs, or kept by stripes. Returns how many. */
+    long spare(long bytes) {
+        if (settings.slabBytes() > 0 || !reservation.hasPages()) {
+            return 0;
+        }
+        lock.lock();
+        try {
+            long given = discard(bytes);
+            if (given < bytes) {
+                for (Stripe stripe : stripes) {
+                    stripe.hold();
+                    try {
+                        stripe.drainLarge(this::release);
+                    } finally {
+                        stripe.release();
+                    }
+                }
+                given += discard(bytes - given);
+            }
+            return given;
+        } finally {
+            lock.unlock();
+        }
     }
 
     /** Gives back what is free, but for what was there from the start. Returns the bytes. */

@@ -30,6 +30,7 @@ final class FreeRanges {
             new TreeSet<>(Comparator.comparingInt(Range::count).thenComparingLong(Range::address));
 
     private final Slab nowhere;
+    private long taken; // granules
 
     FreeRanges(DomainHeap heap) {
         nowhere = new Slab(heap, 0, 0, Arena.global(), true, false);
@@ -55,6 +56,11 @@ final class FreeRanges {
         return smallest;
     }
 
+    /** Returns how many bytes are not free. */
+    long takenBytes() {
+        return taken * Slab.GRANULE;
+    }
+
     /** Returns all ranges, the largest first. */
     Iterable<Range> largestFirst() {
         return bySize.descendingSet();
@@ -65,6 +71,7 @@ final class FreeRanges {
         remove(range);
         Slab slab = range.slab;
         slab.usedGranules += count;
+        taken += count;
         add(slab, range.first, first - range.first);
         add(slab, first + count, range.first + range.count - (first + count));
     }
@@ -73,6 +80,7 @@ final class FreeRanges {
     void give(Slab slab, int first, int count) {
         slab.put(first, count, null);
         slab.usedGranules -= count;
+        taken -= count;
         if (slab.usedGranules == 0) {
             slab.freeSince = System.nanoTime();
         }

@@ -31,8 +31,9 @@ import org.jspecify.annotations.Nullable;
  * domain, or a whole number of blocks that are large for that; a block of more than 128 MiB has a slab of its own,
  * which goes back to the device with it. Slabs that nothing is in go back after a while, or by {@link #trim}. Where
  * memory is the host's, pages that are free inside of a slab go back as well, and the slab stays: when a domain grows
- * and has more than a 128th (or 1 MiB) beyond what its blocks ever occupied, when its limit leaves no room otherwise,
- * and with {@link #trim}, unless the size of slabs was chosen. All pools together take no more than a container allows
+ * and has more than a 128th (or 1 MiB) beyond what its blocks ever occupied, or another one grows and all have more than
+ * a 256th (or 1 MiB) beyond what all blocks ever occupied at a time, when its limit leaves no room otherwise, and with
+ * {@link #trim}, unless the size of slabs was chosen. All pools together take no more than a container allows
  * the process beside its heap (control groups 2, {@code memory.max}).
  *
  * <p>The memory of a device that is not the host's ({@link DeviceInfo#hostMemory}) cannot be read or written by Java: any access
@@ -54,6 +55,10 @@ import org.jspecify.annotations.Nullable;
 public final class MemoryPool implements SegmentAllocator, AutoCloseable {
     private static final Duration TRIM_AFTER = Duration.ofMinutes(1);
     private static final int MAP_CELLS = 64;
+
+    /** How much of the most that blocks occupied may be free beside it, of all domains together. */
+    private static final long SPARE = 256;
+
     private static final int RECENT_BITS = 10;
 
     private final Device device;
@@ -70,6 +75,12 @@ public final class MemoryPool implements SegmentAllocator, AutoCloseable {
     private final @Nullable Block[] recent = new Block[1 << RECENT_BITS];
     private final @Nullable MemorySegment hidden; // what segments are sliced from where the host cannot reach them
     private final Leaks.Watch watch;
+
+    // Guarded by settling, which is locked before a heap.
+    private final Object settling = new Object();
+    private long peakOccupied; // by the blocks of all domains, as far as it made the pool grow
+    private long peakReserved;
+
     private int arenas;
     private int tiers;
     private boolean closed;
@@ -85,7 +96,7 @@ public final class MemoryPool implements SegmentAllocator, AutoCloseable {
      * @param reservedBytes bytes taken from the device, without those that went back
      * @param peakUsedBytes the most that {@code usedBytes} has been, to within 64 KiB for each thread beyond the first;
      *     for a whole pool the sum over its domains
-     * @param peakReservedBytes the most that {@code reservedBytes} has been; for a whole pool the sum over its domains
+     * @param peakReservedBytes the most that {@code reservedBytes} has been
      * @param blocks the number of blocks that are handed out, an arena's chunks included
      * @param slabs the number of slabs taken from the device
      * @param requests the number of blocks that were ever handed out
@@ -128,6 +139,11 @@ public final class MemoryPool implements SegmentAllocator, AutoCloseable {
          */
         public double hitRate() {
             return requests == 0 ? 0 : (double) hits / requests;
+        }
+
+        private Statistics withPeakReserved(long bytes) {
+            return new Statistics(usedBytes, blockBytes, busySlabBytes, reservedBytes, peakUsedBytes, bytes, blocks, slabs,
+                    requests, hits);
         }
 
         private Statistics plus(Statistics other) {
@@ -312,6 +328,7 @@ public final class MemoryPool implements SegmentAllocator, AutoCloseable {
                 for (DomainHeap heap : pool.heaps) {
                     heap.start();
                 }
+                pool.settle(null);
             } catch (RuntimeException e) {
                 pool.close();
                 throw e;
@@ -329,7 +346,8 @@ public final class MemoryPool implements SegmentAllocator, AutoCloseable {
         this.checked = Boolean.getBoolean("io.gatun.pool.check") ? new CheckedBlocks(device, isHostMemory()) : null;
         this.heaps = Arrays.stream(MemoryDomain.values())
                 .map(domain -> new DomainHeap(
-                        device, domain, builder.of(domain), reservation, table, arena, this::reclaim, this::trim))
+                        device, domain, builder.of(domain), reservation, table, arena, this::reclaim, this::trim,
+                        this::settle))
                 .toArray(DomainHeap[]::new);
         // The scope is reachable from the pool and from each of its segments: all of them must be forgotten.
         this.hidden = isHostMemory() ? null : DeviceMemory.hidden(arena, device);
@@ -680,6 +698,36 @@ public final class MemoryPool implements SegmentAllocator, AutoCloseable {
         tiers--;
     }
 
+    /**
+     * After a domain grew, gives back what is free inside of slabs of the others, if the pool has more than the blocks of
+     * all domains ever occupied at a time: what one does not need any more makes room for another.
+     */
+    private void settle(@Nullable DomainHeap grown) {
+        synchronized (settling) {
+            long reserved = 0;
+            long free = 0;
+            long cold = 0;
+            for (DomainHeap heap : heaps) {
+                DomainHeap.Balance balance = heap.balance();
+                reserved += balance.reserved();
+                free += balance.free();
+                cold += balance.cold();
+            }
+            peakOccupied = Math.max(peakOccupied, reserved - free);
+            long surplus = reserved - cold - peakOccupied;
+            if (surplus > Math.max(peakOccupied / SPARE, DomainHeap.SMALLEST_SLAB)) {
+                for (DomainHeap heap : heaps) {
+                    if (heap != grown && surplus > 0) {
+                        long given = heap.spare(surplus);
+                        surplus -= given;
+                        reserved -= given;
+                    }
+                }
+            }
+            peakReserved = Math.max(peakReserved, reserved);
+        }
+    }
+
     /** Gives back what was freed and waited for something. */
     private void reclaim() {
         pending.reclaim();
@@ -697,6 +745,9 @@ public final class MemoryPool implements SegmentAllocator, AutoCloseable {
      */
     public long trim() {
         long bytes = 0;
+        synchronized (settling) {
+            peakOccupied = 0;
+        }
         for (DomainHeap heap : heaps) {
             bytes += heap.trim();
         }
@@ -722,7 +773,10 @@ public final class MemoryPool implements SegmentAllocator, AutoCloseable {
      * @return the statistics, which may disagree a little with each other while other threads are at work
      */
     public Statistics statistics() {
-        return Arrays.stream(heaps).map(DomainHeap::statistics).reduce(Statistics::plus).orElseThrow();
+        Statistics sum = Arrays.stream(heaps).map(DomainHeap::statistics).reduce(Statistics::plus).orElseThrow();
+        synchronized (settling) {
+            return sum.withPeakReserved(Math.max(peakReserved, sum.reservedBytes));
+        }
     }
 
     /**

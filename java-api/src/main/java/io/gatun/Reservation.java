@@ -34,6 +34,11 @@ final class Reservation {
         return staging || device.info().hostMemory();
     }
 
+    /** Returns whether pages can go back to the system one by one. */
+    boolean hasPages() {
+        return !staging && device.info().hostMemory();
+    }
+
     /**
      * Finds out whether there is any memory to take.
      *
@@ -95,7 +100,7 @@ final class Reservation {
      * @return whether it did; a device may have memory that this cannot be done with
      */
     synchronized boolean discard(long address, long at, long bytes) {
-        if (closed || staging || !device.info().hostMemory() || !DeviceMemory.discard(at, bytes)) {
+        if (closed || !hasPages() || !DeviceMemory.discard(at, bytes)) {
             return false;
         }
         bytesByAddress.merge(address, -bytes, Long::sum);

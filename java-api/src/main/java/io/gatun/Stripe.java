@@ -192,12 +192,26 @@ final class Stripe {
             }
             counts[sizeClass] = 0;
         }
+        drainLarge(to);
+    }
+
+    /** Gives up the large ones. */
+    void drainLarge(Consumer<Block> to) {
         for (int slot = 0; slot < LARGE_SLOTS; slot++) {
             if (largeBytes[slot] != 0) {
                 largeBytes[slot] = 0;
                 to.accept(numbers.get(large[slot]));
             }
         }
+    }
+
+    /** Returns the bytes of the large blocks that are kept. Needs no hold: it may be a little out of date. */
+    long largeBytes() {
+        long sum = 0;
+        for (long bytes : largeBytes) {
+            sum += bytes;
+        }
+        return sum;
     }
 
     /** Counts a block that this stripe hands out. */

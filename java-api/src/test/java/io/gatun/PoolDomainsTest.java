@@ -7,6 +7,7 @@ import static org.junit.jupiter.api.Assertions.assertTrue;
 
 import java.io.IOException;
 import java.lang.foreign.MemorySegment;
+import java.lang.foreign.ValueLayout;
 import java.nio.file.Files;
 import java.nio.file.Path;
 import java.time.Duration;
@@ -40,6 +41,35 @@ class PoolDomainsTest {
 
     private static long reserved(MemoryPool pool, MemoryDomain domain) {
         return pool.statistics(domain).reservedBytes();
+    }
+
+    /** Blocks of one domain between which another one's were: pages that are free there go back before the pool grows. */
+    @Test
+    void whatOneDomainFreedMakesRoomForAnother() {
+        try (MemoryPool pool = MemoryPool.of(device)) {
+            MemoryDomain[] turns = {MemoryDomain.ACTIVATIONS, MemoryDomain.GRADIENTS};
+            List<MemorySegment> kept = new ArrayList<>();
+            for (int turn = 0; turn < 6; turn++) {
+                List<MemorySegment> blocks = new ArrayList<>();
+                for (int i = 0; i < 64; i++) {
+                    blocks.add(pool.allocate(turns[turn % 2], MIB, 64).fill((byte) turn));
+                }
+                for (int i = 0; i < blocks.size(); i++) {
+                    if (i % 16 == 0) {
+                        kept.add(blocks.get(i));
+                    } else {
+                        pool.free(blocks.get(i));
+                    }
+                }
+            }
+            long most = (64 + 5 * 4) * MIB;
+            assertTrue(pool.statistics().peakReservedBytes() <= most + 5 * MIB, pool.statistics()::toString);
+            for (int i = 0; i < kept.size(); i++) {
+                MemorySegment block = kept.get(i);
+                assertEquals((byte) (i / 4), block.get(ValueLayout.JAVA_BYTE, 0));
+                assertEquals(-1, block.asSlice(1).mismatch(block.asSlice(0, MIB - 1)));
+            }
+        }
     }
 
     @Test

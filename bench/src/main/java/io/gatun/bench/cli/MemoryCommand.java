@@ -72,9 +72,9 @@ final class MemoryCommand implements Callable<Integer> {
         Replay.Peak shared = Replay.shared(trace, device);
         long activations = need.live().getOrDefault(MemoryDomain.ACTIVATIONS, 0L);
         out.printf("%s: %d events, %.1f MiB live at most%n", name, trace.events().size(), mib(need.allLive()));
-        out.printf("  reserved at peak: pool %.1f MiB, one malloc a tensor until its request ends %.1f MiB (%.0f %% less)%n",
-                mib(pool.reserved()), mib(need.untilRequestEnds()),
-                100 - 100.0 * pool.reserved() / need.untilRequestEnds());
+        out.printf("  reserved at peak: pool %.1f MiB, one malloc a tensor until its request ends %.1f MiB (%.0f %% less; what"
+                + " lives at a time is %.0f %% less)%n",
+                mib(pool.reserved()), mib(need.untilRequestEnds()), less(pool.reserved(), need), less(need.allLive(), need));
         out.printf("  activations at peak: reserved %.1f MiB, live %.1f MiB (%.1f %% more)%n",
                 mib(pool.activations()), mib(activations), 100.0 * pool.activations() / activations - 100);
         out.printf("  external fragmentation at peak: pool %.2f %%, one pool of slabs of 128 MiB %.2f %%%n",
@@ -84,6 +84,10 @@ final class MemoryCommand implements Callable<Integer> {
                     (allocator, nanos) -> out.printf("  %-18s %10.1f ns an event%n", allocator, nanos));
         }
         out.flush();
+    }
+
+    private static double less(long bytes, Replay.Need need) {
+        return 100 - 100.0 * bytes / need.untilRequestEnds();
     }
 
     private static double mib(long bytes) {

@@ -28,7 +28,7 @@ public final class Replay {
      *
      * @param reserved bytes it had taken from the device, at most
      * @param activations of these, the most that the domain of activations had
-     * @param external the part of the slabs in use that no block occupied when the blocks occupied most
+     * @param external the part of the slabs in use that no block occupied when most bytes lived
      */
     public record Peak(long reserved, long activations, double external) {}
 
@@ -101,16 +101,15 @@ public final class Replay {
 
     private static Peak replay(Trace trace, MemoryPool pool, boolean oneDomain) {
         MemorySegment[] blocks = new MemorySegment[trace.tensors()];
+        long most = need(trace).allLive();
         long live = 0;
-        long most = 0;
-        double external = 0;
+        double external = -1;
         for (Trace.Event event : trace.events()) {
             if (event instanceof Trace.Take take) {
                 MemoryDomain domain = oneDomain ? MemoryDomain.ACTIVATIONS : take.domain();
                 blocks[take.tensor()] = pool.allocate(domain, take.bytes(), take.alignment());
                 live += take.bytes();
-                if (live > most) {
-                    most = live;
+                if (live == most && external < 0) {
                     external = pool.statistics().externalFragmentation();
                 }
             } else if (event instanceof Trace.Give give) {
