@@ -31,7 +31,7 @@ import org.jspecify.annotations.Nullable;
  * domain, or a whole number of blocks that are large for that; a block of more than 128 MiB has a slab of its own,
  * which goes back to the device with it. Slabs that nothing is in go back after a while, or by {@link #trim}. Where
  * memory is the host's, pages that are free inside of a slab go back as well, and the slab stays: when a domain grows
- * and has more than a 128th (or 1 MiB) beyond what its blocks ever occupied, or another one grows and all have more than
+ * and has more than a 128th (or 1 MiB) beyond what its blocks ever occupied, or any grows and all have more than
  * a 256th (or 1 MiB) beyond what all blocks ever occupied at a time, when its limit leaves no room otherwise, and with
  * {@link #trim}, unless the size of slabs was chosen. All pools together take no more than a container allows
  * the process beside its heap (control groups 2, {@code memory.max}).
@@ -699,7 +699,7 @@ public final class MemoryPool implements SegmentAllocator, AutoCloseable {
     }
 
     /**
-     * After a domain grew, gives back what is free inside of slabs of the others, if the pool has more than the blocks of
+     * After a domain grew, gives back what is free inside of slabs, of the others first, if the pool has more than the blocks of
      * all domains ever occupied at a time: what one does not need any more makes room for another.
      */
     private void settle(@Nullable DomainHeap grown) {
@@ -716,13 +716,12 @@ public final class MemoryPool implements SegmentAllocator, AutoCloseable {
             peakOccupied = Math.max(peakOccupied, reserved - free);
             long surplus = reserved - cold - peakOccupied;
             if (surplus > Math.max(peakOccupied / SPARE, DomainHeap.SMALLEST_SLAB)) {
+                long given = 0;
                 for (DomainHeap heap : heaps) {
-                    if (heap != grown && surplus > 0) {
-                        long given = heap.spare(surplus);
-                        surplus -= given;
-                        reserved -= given;
-                    }
+                    given += heap != grown && given < surplus ? heap.spare(surplus - given) : 0;
                 }
+                given += grown != null && given < surplus ? grown.spare(surplus - given) : 0;
+                reserved -= given;
             }
             peakReserved = Math.max(peakReserved, reserved);
         }
