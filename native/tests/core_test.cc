@@ -107,6 +107,10 @@ TEST(Backends, AreListedWithWhyTheyCannotBeUsed) {
   EXPECT_EQ(9999u, listed("libgatun_wrongabi.so").abi_version);
   EXPECT_EQ(GTN_NOT_AVAILABLE, load("short", &message));
   EXPECT_NE(nullptr, std::strstr(message.text, "bytes")) << message.text;
+  EXPECT_EQ(GTN_NOT_AVAILABLE, load("allocs", &message));
+  EXPECT_NE(nullptr, std::strstr(message.text, "lacks 'host_memory_free'")) << message.text;
+  EXPECT_EQ(GTN_NOT_AVAILABLE, load("frees", &message));
+  EXPECT_NE(nullptr, std::strstr(message.text, "lacks 'host_memory_alloc'")) << message.text;
   EXPECT_EQ(GTN_NOT_AVAILABLE, load("nodriver", &message));
   EXPECT_NE(nullptr, std::strstr(message.text, "libfake.so.1 was not found")) << message.text;
   EXPECT_EQ(GTN_NOT_AVAILABLE, load("absent", &message));

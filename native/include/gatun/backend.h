@@ -20,8 +20,10 @@
 extern "C" {
 #endif
 
-/* Raised whenever a slot or an argument structure changes its meaning; slots are only ever added at the end. */
-#define GTN_BACKEND_ABI_VERSION 1
+/* Raised whenever a slot or an argument structure changes its meaning; slots are only ever added at the end. Operators, types
+ * and formats are added without that: a backend declines those that it does not know. Version 2: weights that come quantized
+ * may have no groups. */
+#define GTN_BACKEND_ABI_VERSION 2
 
 /* What a run gets besides the plan and the stream: exactly the arguments of the public run function, checked. `weights` is
  * the backend's own object. */

@@ -78,7 +78,8 @@ gtn_status device_open(const char* selector, const gtn_device_options*, void** d
   int count = 0;
   if (gtn_status status = device_count(&count, message); status != GTN_OK) return status;
   char there[128] = "";
-  gtn_status refused = GTN_OK;
+  gtn_message refused = {};  // of the first device, where any will do
+  refused.size = sizeof refused;
   for (int i = 0; i < count; ++i) {
     char own[sizeof Properties{}.selector];
     device_selector(i, own);
@@ -89,12 +90,11 @@ gtn_status device_open(const char* selector, const gtn_device_options*, void** d
       std::snprintf(there + used, sizeof there - used, "%s%s", i == 0 ? "" : ", ", name);
       continue;
     }
-    // Where any device will do, the message is that of the first.
-    const gtn_status status = open_device(i, device, refused == GTN_OK ? message : nullptr);
+    const gtn_status status = open_device(i, device, message);
     if (status != GTN_NOT_AVAILABLE) return status;
-    refused = status;
+    if (refused.text[0] == '\0') refused = *message;
   }
-  if (refused != GTN_OK) return refused;
+  if (refused.text[0] != '\0') return fail(message, GTN_NOT_AVAILABLE, "%s", refused.text);
   return fail(message, GTN_NOT_AVAILABLE, "there is no device '%s:%s', only %s", kBackendName, selector, there);
 }
 
@@ -105,11 +105,17 @@ gtn_status device_describe(void* device, gtn_device_info* info, gtn_message*) {
   return GTN_OK;
 }
 
-// A block of the runtime's, or inside of a larger one where the alignment is above the runtime's own.
-gtn_status allocate_aligned(void* device, decltype(allocate)* from, int64_t bytes, int64_t alignment, void** memory,
-                            gtn_message* message) {
+// A block of the runtime's, or, where that is not aligned as it must be, inside of a larger one.
+gtn_status allocate_aligned(void* device, decltype(allocate)* from, decltype(release)* to, int64_t bytes, int64_t alignment,
+                            void** memory, gtn_message* message) {
   Device& self = *static_cast<Device*>(device);
-  if (alignment <= kAllocationAlignment) return from(self.index, bytes, memory, message);
+  void* plain = nullptr;
+  if (gtn_status status = from(self.index, bytes, &plain, message); status != GTN_OK) return status;
+  if (reinterpret_cast<uintptr_t>(plain) % static_cast<uintptr_t>(alignment) == 0) {
+    *memory = plain;
+    return GTN_OK;
+  }
+  to(self.index, plain);
   if (bytes > INT64_MAX - alignment) {
     return fail(message, GTN_OUT_OF_MEMORY, "there is no memory of %lld bytes", static_cast<long long>(bytes));
   }
@@ -145,13 +151,13 @@ void release_aligned(void* device, decltype(release)* to, void* memory) {
 }
 
 gtn_status memory_alloc(void* device, int64_t bytes, int64_t alignment, void** memory, gtn_message* message) {
-  return allocate_aligned(device, allocate, bytes, alignment, memory, message);
+  return allocate_aligned(device, allocate, release, bytes, alignment, memory, message);
 }
 
 void memory_free(void* device, void* memory, int64_t) { release_aligned(device, release, memory); }
 
 gtn_status host_memory_alloc(void* device, int64_t bytes, int64_t alignment, void** memory, gtn_message* message) {
-  return allocate_aligned(device, allocate_host, bytes, alignment, memory, message);
+  return allocate_aligned(device, allocate_host, release_host, bytes, alignment, memory, message);
 }
 
 void host_memory_free(void* device, void* memory, int64_t) { release_aligned(device, release_host, memory); }

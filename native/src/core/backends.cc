@@ -90,6 +90,7 @@ const char* missing_slot(const gtn_backend& table) {
   }
   if ((table.weights_pack || table.conv_weights_pack) && !table.weights_destroy) return "weights_destroy";
   if (table.host_memory_alloc && !table.host_memory_free) return "host_memory_free";
+  if (table.host_memory_free && !table.host_memory_alloc) return "host_memory_alloc";
   if (!table.plan_create) return "plan_create";
   if (!table.plan_destroy) return "plan_destroy";
   if (!table.run) return "run";

@@ -1,9 +1,9 @@
 /* A backend for tests of the core: one device, and a softmax whose run reports that it is inside and waits to be let go, so
  * that tests of closing during a run need no timing. Attention, selections, merges and embeddings are planned, and run without
  * doing anything; what it is told of patterns, an attention plan says in its info. Built several times: FAKE_ABI and
- * FAKE_SIZE make it one that the core must refuse or that is older than the core, FAKE_NO_DRIVER one whose vendor's
- * driver is missing, and FAKE_CONSTRUCTOR and FAKE_DESTRUCTOR do something terrible when the library is opened, or when
- * its process ends. */
+ * FAKE_SIZE make it one that the core must refuse or that is older than the core, FAKE_HALF gives it one of two slots that go
+ * together, FAKE_NO_DRIVER makes it one whose vendor's driver is missing, and FAKE_CONSTRUCTOR and FAKE_DESTRUCTOR do
+ * something terrible when the library is opened, or when its process ends. */
 #include <gatun/backend.h>
 
 #include <signal.h>
@@ -164,6 +164,9 @@ const gtn_backend* gtn_backend_entry(void) {
       .plan_create = plan_create,
       .plan_destroy = close_object,
       .run = run,
+#ifdef FAKE_HALF
+      .FAKE_HALF = (void*)1,
+#endif
 #ifdef FAKE_BEYOND
       /* Past the end of an older table lies something else. */
       .supports = (void*)1,
