@@ -47,7 +47,7 @@ final class Mutate {
             new Exclusion("", "if \\(.*kAhead|for \\(.*kPanels; \\+\\+i\\) \\{\\s*__builtin_prefetch|prefetch", true,
                     "what is fetched ahead changes no result"),
             new Exclusion("softmax/kernels", "r \\+ 1 < rows \\? (from|to) \\+ \\w+ : \\w+", false, "the same"),
-            new Exclusion("", "\\bfail\\(|snprintf|name_kernel", true, "the text of messages and names"),
+            new Exclusion("", "\\bfail\\(|return wrong\\(|snprintf|name_kernel", true, "the text of messages and names"),
             new Exclusion("", "info->|\\bdescribe\\(|double (visible_pairs|window_pairs|sum_clamped|elements_of"
                     + "|head_pairs|count_blocks)\\(", true,
                     "what a plan says of its cost: the native tests compare it with figures of their own"),
@@ -68,7 +68,7 @@ final class Mutate {
                     "how much work is a task"),
             new Exclusion("(activation|norm|softmax)/plan|gemm/pack",
                     "(?<=\\+ (width|height|batch) )-(?= 1\\) / )", false, "one more task, which is empty"),
-            new Exclusion("gemm/pack", "\\bhuge\\b|kHugePage|batch = ", true,
+            new Exclusion("gemm/pack", "\\bhuge\\b|kHugePage|batch = |return panel_elements >= ", true,
                     "the size of memory pages, and how much work is worth a task"),
             new Exclusion("gemm/(plan|grid)", "auto worth_halving|while \\(block_.*worth_halving|task_work = "
                     + "|bool spreads_rows|as_they_are_ = |batch = kPrepare", true,
