@@ -363,8 +363,11 @@ TEST(AscendBackend, SurvivesEveryFailure) {
           SCOPED_TRACE(wish);
           setenv("GATUN_FAKE_ACL_FAIL", wish.c_str(), 1);
           const int64_t live_before = live();
+          const int64_t calls_before = calls(function.c_str());
           const Outcome outcome = Program().run();
           unsetenv("GATUN_FAKE_ACL_FAIL");
+          // Memory that happens to be aligned is not asked for again.
+          if (calls(function.c_str()) - calls_before < n) continue;
           ++injected;
           // What gives things back cannot report a failure, and leaves behind what it could not give back.
           if (function == "aclrtSetDevice" && outcome.status == GTN_OK) continue;
