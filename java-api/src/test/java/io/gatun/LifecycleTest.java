@@ -53,7 +53,7 @@ class LifecycleTest {
         assertTrue(cpu.available(), cpu::reason);
         assertEquals("", cpu.reason());
         assertEquals(Gatun.version(), cpu.version(), "the core and the backend were built from the same sources");
-        assertEquals(1, cpu.abiVersion());
+        assertEquals(2, cpu.abiVersion());
         assertTrue(cpu.devices().stream().anyMatch(info -> info.name().equals("cpu:scalar") && info.available()));
         for (Backend backend : Gatun.backends()) {
             assertEquals(backend.available(), backend.reason().isEmpty(), backend::toString);
@@ -64,10 +64,10 @@ class LifecycleTest {
     void devicesSayWhatTheyServe() {
         for (Operator operator : Operator.values()) {
             for (DType dtype : DType.values()) {
-                boolean half = operator == Operator.ATTENTION || operator == Operator.MERGE
-                        || operator == Operator.ROPE || operator == Operator.SELECT || operator == Operator.ROUTE
-                        || operator == Operator.MIX || operator == Operator.GLU;
-                boolean weights = dtype == DType.S8 || dtype == DType.U8;
+                boolean half = operator != Operator.NORM && operator != Operator.SOFTMAX
+                        && operator != Operator.ACTIVATION && operator != Operator.CONV;
+                boolean weights = dtype == DType.S8 || dtype == DType.U8 || dtype == DType.F8E4M3
+                        || dtype == DType.F8E5M2;
                 boolean served = dtype == DType.F32 || dtype == DType.BF16
                         || (weights && operator == Operator.GEMM) || (dtype == DType.F16 && half);
                 assertEquals(Optional.of(served), device.supports(operator, dtype), operator + " " + dtype);

@@ -289,7 +289,7 @@ class LoadingTest {
     void fromADirectory() throws Exception {
         Path lib = libraries("gatun", "gatun_cpu");
         Result result = run(with(classPath(), "-Dio.gatun.native.path=" + lib), "backends");
-        result.says("open: works", WORKS, "backend cpu true 1 " + lib.toRealPath().resolve("libgatun_cpu.so"));
+        result.says("open: works", WORKS, "backend cpu true 2 " + lib.toRealPath().resolve("libgatun_cpu.so"));
         assertFalse(Files.exists(folder.resolve("cache")));
     }
 
