@@ -22,13 +22,16 @@ struct Problem {
   int32_t kind = GTN_POOLING_MAX, x_dtype = GTN_F32, out_dtype = GTN_F32;
   int rank = 2;
   int64_t batch = 1, channels = 1;
-  Sizes size = {1, 1, 1}, kernel = {1, 1, 1}, stride = {1, 1, 1}, dilation = {1, 1, 1}, before = {0, 0, 0}, after = {0, 0, 0};
+  Sizes size = {1, 1, 1}, kernel = {1, 1, 1}, stride = {1, 1, 1}, dilation = {1, 1, 1};
+  Sizes before = {0, 0, 0}, after = {0, 0, 0};
   Layout x_layout = Layout::kChannelsFirst, out_layout = Layout::kChannelsFirst;
   bool count_padding = false;
 
   std::string text() const {
     char line[500];
-    const auto at = [](const Sizes& s) { return std::to_string(s[0]) + "," + std::to_string(s[1]) + "," + std::to_string(s[2]); };
+    const auto at = [](const Sizes& s) {
+      return std::to_string(s[0]) + "," + std::to_string(s[1]) + "," + std::to_string(s[2]);
+    };
     std::snprintf(line, sizeof line,
                   "pooling kind=%d x=%d out=%d rank=%d batch=%lld channels=%lld size=%s kernel=%s stride=%s dilation=%s "
                   "before=%s after=%s layouts=%d,%d%s",
@@ -143,7 +146,14 @@ Window window(const Problem& p, const gtn_tensor_desc& from, const Buffer& x, in
   return w;
 }
 
-// The sum of n numbers is within (n - 1) u sum|x| in any order (Higham, section 4.2), a division rounds once, and out once more.
+float rounded(int32_t dtype, double value) {
+  Buffer one(dtype, 1);
+  one.set(0, static_cast<float>(value));
+  return one.get(0);
+}
+
+// A maximum is one of the numbers of x, rounded to the type of out: the same bits, but for the sign of zero. The sum of n
+// numbers is within (n - 1) u sum|x| in any order (Higham, section 4.2), a division rounds once, and out once more.
 void check(const std::string& device, const Problem& p, const Data& data, const Buffer& out) {
   const double u = kUnitRoundoffF32;
   const double unit = p.out_dtype == GTN_F32 ? 0 : p.out_dtype == GTN_BF16 ? 0x1p-8 : 0x1p-11;
@@ -162,14 +172,15 @@ void check(const std::string& device, const Problem& p, const Data& data, const 
             const Window w = window(p, from, data.x, image, channel, y);
             double expected, error = 0;
             if (p.kind == GTN_POOLING_MAX) {
-              expected = w.nan ? std::numeric_limits<double>::quiet_NaN() : w.most;
+              expected = w.nan ? std::numeric_limits<double>::quiet_NaN() : static_cast<double>(rounded(p.out_dtype, w.most));
             } else {
-              const int64_t by = p.count_padding ? p.kernel[0] * p.kernel[1] * p.kernel[2] : std::max<int64_t>(w.inside, 1);
-              expected = w.sum / static_cast<double>(by);
-              error = static_cast<double>(w.inside) * u * w.magnitude / static_cast<double>(by) + u * std::fabs(expected) + 0x1p-149;
+              const int64_t all = p.kernel[0] * p.kernel[1] * p.kernel[2];
+              const double by = static_cast<double>(p.count_padding ? all : std::max<int64_t>(w.inside, 1));
+              expected = w.sum / by;
+              error = static_cast<double>(w.inside) * u * w.magnitude / by + u * std::fabs(expected) + 0x1p-149;
+              error += unit * (std::fabs(expected) + error) + least;
             }
             const double got = static_cast<double>(out.get(i));
-            error += unit * (std::fabs(expected) + error) + least;
             const bool same = std::isnan(expected)   ? std::isnan(got)
                               : std::isinf(expected) ? got == expected
                                                      : std::fabs(got - expected) <= error;
@@ -211,8 +222,8 @@ void check(const OpenDevice& on, const std::string& device, const Problem& p, ui
 
 class PoolingTest : public testing::TestWithParam<std::string> {};
 
-// One to three dimensions, all layouts and types, with windows that begin, end and lie in the padding, and lines and channels of
-// fewer and more elements than vectors of any level have.
+// One to three dimensions, all layouts and types, with windows that begin, end and lie in the padding, and lines and
+// channels of fewer and more elements than vectors of any level have.
 TEST_P(PoolingTest, Windows) {
   const OpenDevice on(GetParam());
   std::mt19937_64 random(1);
@@ -283,13 +294,114 @@ TEST_P(PoolingTest, SpecialValues) {
         data.x.set(at(x, 0, 2, {5, 20, 0}), kNan);
         data.x.set(at(x, 0, 3, {4, 11, 0}), kInf);
         data.x.set(at(x, 0, 4, {4, 30, 0}), -kInf);
+        const float least = dtype == GTN_F16 ? 0x1p-24f : 0x1p-133f;
         for (int64_t i = 0; i < 12 * 45; ++i) {
           data.x.set(at(x, 0, 5, {i / 45, i % 45, 0}), -kInf);
-          data.x.set(at(x, 0, 6, {i / 45, i % 45, 0}), (dtype == GTN_F16 ? 0x1p-24f : 0x1p-133f) * static_cast<float>(1 + i % 7));
+          data.x.set(at(x, 0, 6, {i / 45, i % 45, 0}), least * static_cast<float>(1 + i % 7));
         }
         for (int32_t kind : {GTN_POOLING_MAX, GTN_POOLING_AVERAGE}) {
           p.kind = kind;
           check(GetParam(), p, data, run(on, p, data));
+        }
+      }
+    }
+  }
+}
+
+// Maxima that F16 rounds to its largest number, and from 65520 on to infinity.
+TEST_P(PoolingTest, MaximaBeyondF16) {
+  const OpenDevice on(GetParam());
+  for (Layout layout : {Layout::kChannelsFirst, Layout::kChannelsLast, Layout::kSpread}) {
+    for (int32_t x_dtype : {GTN_F32, GTN_BF16}) {
+      for (int64_t kernel : {1, 2}) {
+        Problem p;
+        p.x_dtype = x_dtype;
+        p.out_dtype = GTN_F16;
+        p.channels = 19;
+        p.size = {7, 37, 1};
+        p.kernel = {kernel, kernel, 1};
+        p.x_layout = p.out_layout = layout;
+        Data data(p, 3);
+        const float edges[] = {65504.0f, 65519.996f, 65520.0f, 65536.0f, -65519.996f, -65520.0f, 3e38f, -3e38f};
+        for (int64_t i = 0; i < data.x.size(); ++i) data.x.set(i, i % 3 == 0 ? edges[i / 3 % 8] : data.x.get(i) * 4e4f);
+        check(GetParam(), p, data, run(on, p, data));
+      }
+    }
+  }
+}
+
+// Windows that see little of a line of x, of which they leave the rest alone.
+TEST_P(PoolingTest, FewOfALine) {
+  const OpenDevice on(GetParam());
+  uint64_t index = 0;
+  for (Layout layout : {Layout::kChannelsFirst, Layout::kSpread}) {
+    for (int32_t kind : {GTN_POOLING_MAX, GTN_POOLING_AVERAGE}) {
+      for (int32_t dtype : kTypes) {
+        Problem p;
+        p.kind = kind;
+        p.x_dtype = dtype;
+        p.out_dtype = kTypes[index++ % 3];
+        p.channels = 5;
+        p.x_layout = p.out_layout = layout;
+        p.size = {4, 5000, 1};
+        p.kernel = {2, 3, 1};
+        p.stride = {1, 400, 1};
+        p.dilation = {1, 2, 1};
+        p.before = {1, 900, 0};
+        p.after = {0, 401, 0};
+        check(on, GetParam(), p, index);
+        p.size = {2, 3, 301};
+        p.kernel = {2, 1, 1};
+        p.stride = p.dilation = {1, 1, 300};
+        p.before = p.after = {0, 0, 0};
+        p.rank = 3;
+        p.count_padding = kind == GTN_POOLING_AVERAGE;
+        check(on, GetParam(), p, index);
+      }
+    }
+  }
+}
+
+// A dilation or a stride of windows times a stride of x is more than 64 bits hold, but no element lies there.
+TEST_P(PoolingTest, PositionsFarBeyondX) {
+  constexpr int64_t kFar = int64_t{1} << 40, kApart = int64_t{1} << 23;
+  const OpenDevice on(GetParam());
+  std::vector<float> x(kApart + 2);  // [2 channels, 2 positions]
+  for (int64_t i = 0; i < 4; ++i) x[static_cast<size_t>(i % 2 + i / 2 * kApart)] = static_cast<float>(i + 1);
+  const struct {
+    int64_t kernel, stride, dilation, before, after;
+    bool second;  // whether the second window sees the second position, or nothing
+  } cases[] = {{2, 1, kFar, kFar, 0, true}, {2, 1, kFar, 0, kFar, true}, {1, kFar, 1, 0, kFar, false}};
+  for (const auto& c : cases) {
+    for (int d = 0; d < 3; ++d) {
+      for (bool channels_last : {true, false}) {
+        for (int32_t kind : {GTN_POOLING_MAX, GTN_POOLING_AVERAGE}) {
+          gtn_pooling_desc desc = {};
+          desc.size = sizeof desc;
+          desc.kind = kind;
+          desc.x = desc.out = tensor(GTN_F32, {1, 2, 1, 1, 1});
+          desc.x.strides[1] = 1;
+          desc.out.strides[1] = channels_last ? 1 : 2;
+          for (int i = 0; i < 3; ++i) desc.kernel[i] = desc.stride[i] = desc.dilation[i] = 1;
+          desc.x.shape[2 + d] = desc.out.shape[2 + d] = 2;
+          desc.x.strides[2 + d] = kApart;
+          desc.out.strides[2 + d] = channels_last ? 2 : 1;
+          desc.kernel[d] = c.kernel;
+          desc.stride[d] = c.stride;
+          desc.dilation[d] = c.dilation;
+          desc.pad_before[d] = c.before;
+          desc.pad_after[d] = c.after;
+          gtn_plan plan = 0;
+          Message message;
+          ASSERT_EQ(GTN_OK, gtn_pooling_plan(on.device, &desc, &plan, &message)) << message.text;
+          float out[4];
+          ASSERT_EQ(GTN_OK, gtn_pooling_run(plan, on.stream, 1, x.data(), out)) << on.message();
+          for (int64_t i = 0; i < 4; ++i) {
+            const float seen = i < 2 || c.second ? static_cast<float>(i + 1) : kind == GTN_POOLING_MAX ? -kInf : 0.0f;
+            EXPECT_EQ(seen, out[channels_last ? i : i % 2 * 2 + i / 2])
+                << GetParam() << " dimension " << d << ", position " << i / 2 << " of channel " << i % 2;
+          }
+          EXPECT_EQ(GTN_OK, gtn_plan_close(plan, &message));
         }
       }
     }
@@ -321,19 +433,23 @@ TEST_P(PoolingTest, Empty) {
 
 TEST_P(PoolingTest, ThreadsChangeNoBit) {
   for (Layout layout : {Layout::kChannelsFirst, Layout::kChannelsLast}) {
-    Problem p;
-    p.kind = GTN_POOLING_AVERAGE;
-    p.batch = 3;
-    p.channels = 300;
-    p.size = {30, 31, 1};
-    p.kernel = {3, 3, 1};
-    p.stride = {2, 2, 1};
-    p.before = {1, 1, 0};
-    p.x_layout = p.out_layout = layout;
-    const Data data(p, 1);
-    const Buffer one = run(OpenDevice(GetParam(), 1), p, data);
-    EXPECT_TRUE(one.same_bytes(run(OpenDevice(GetParam(), 2), p, data))) << GetParam();
-    EXPECT_TRUE(one.same_bytes(run(OpenDevice(GetParam(), 3), p, data))) << GetParam();
+    for (int32_t kind : {GTN_POOLING_MAX, GTN_POOLING_AVERAGE}) {
+      for (int64_t stride : {2, 29}) {
+        Problem p;
+        p.kind = kind;
+        p.batch = 3;
+        p.channels = 300;
+        p.size = {30, 61, 1};
+        p.kernel = {3, stride == 2 ? 3 : 1, 1};
+        p.stride = {2, stride, 1};
+        p.before = {1, 1, 0};
+        p.x_layout = p.out_layout = layout;
+        const Data data(p, 1);
+        const Buffer one = run(OpenDevice(GetParam(), 1), p, data);
+        EXPECT_TRUE(one.same_bytes(run(OpenDevice(GetParam(), 2), p, data))) << GetParam() << p.text();
+        EXPECT_TRUE(one.same_bytes(run(OpenDevice(GetParam(), 3), p, data))) << GetParam() << p.text();
+      }
+    }
   }
 }
 

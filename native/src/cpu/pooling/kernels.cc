@@ -6,7 +6,8 @@
 //
 // Channels side by side: a vector of them goes through the window and stays in its register. Positions side by side: windows
 // are products of ranges, so the lines of x that a line of out looks at become one first, element by element; windows then
-// move over that line alone, which turns kernel^3 operations into kernel^2 on vectors and kernel on what is left.
+// move over that line alone, which turns kernel^3 operations into kernel^2 on vectors and kernel on what is left. Where windows
+// lie so far apart that they see little of those lines, each goes over x itself.
 //
 // The maximum begins at -infinity and takes x where x is greater or NaN, so a NaN stays. Means are FP32 sums, divided once.
 #include "cpu/pooling/pooling.h"
@@ -84,12 +85,13 @@ HWY_INLINE void pool_channels(const PoolingRun& run, const X* x, const Range (&r
   const int64_t lanes = static_cast<int64_t>(hn::Lanes(d));
   VF acc[kVectors];
   for (int v = 0; v < kVectors; ++v) acc[v] = hn::Set(d, Join::kStart);
-  const int64_t step = run.dilation[2] * run.x_strides[4];
   for (int64_t i = 0; i < ranges[0].count; ++i) {
     const X* plane = x + (ranges[0].first + i * run.dilation[0]) * run.x_strides[2];
     for (int64_t j = 0; j < ranges[1].count; ++j) {
-      const X* at = plane + (ranges[1].first + j * run.dilation[1]) * run.x_strides[3] + ranges[2].first * run.x_strides[4];
-      for (int64_t k = 0; k < ranges[2].count; ++k, at += step) {
+      const X* line = plane + (ranges[1].first + j * run.dilation[1]) * run.x_strides[3];
+      for (int64_t k = 0; k < ranges[2].count; ++k) {
+        // Only positions in x: a dilation times a stride may be more than 64 bits hold.
+        const X* at = line + (ranges[2].first + k * run.dilation[2]) * run.x_strides[4];
         for (int v = 0; v < kVectors; ++v) acc[v] = Join::join(acc[v], load_up_to(d, at + v * lanes, channels));
       }
     }
@@ -132,7 +134,8 @@ void join_lines(const PoolingRun& run, const X* x, const Range& z, const Range& 
   const int64_t lanes = static_cast<int64_t>(hn::Lanes(d)), width = run.size[2], step = run.x_strides[4];
   for (int64_t i = 0; i < z.count; ++i) {
     for (int64_t j = 0; j < y.count; ++j) {
-      const X* from = x + (z.first + i * run.dilation[0]) * run.x_strides[2] + (y.first + j * run.dilation[1]) * run.x_strides[3];
+      const X* from =
+          x + (z.first + i * run.dilation[0]) * run.x_strides[2] + (y.first + j * run.dilation[1]) * run.x_strides[3];
       const bool begins = i == 0 && j == 0;
       int64_t k = 0;
       for (; step == 1 && k + lanes <= width; k += lanes) {
@@ -217,10 +220,41 @@ void lines_across(const PoolingRun& run, int64_t first, int64_t count, float* sc
   }
 }
 
+template <typename Join, typename X, typename Out>
+void lines_apart(const PoolingRun& run, int64_t first, int64_t count) {
+  for (int64_t index = first; index < first + count; ++index) {
+    const Line line(run, index);
+    const X* x = line.x<X>(run);
+    Out* out = line.out<Out>(run);
+    const Range z(run, 0, line.z), y(run, 1, line.y);
+    for (int64_t at = 0; at < run.out_size[2]; ++at) {
+      const Range range(run, 2, at);
+      float result = Join::kStart;
+      for (int64_t i = 0; i < z.count; ++i) {
+        const X* plane = x + (z.first + i * run.dilation[0]) * run.x_strides[2];
+        for (int64_t j = 0; j < y.count; ++j) {
+          const X* from = plane + (y.first + j * run.dilation[1]) * run.x_strides[3];
+          for (int64_t k = 0; k < range.count; ++k) {
+            result = Join::join(result, to_float(from[(range.first + k * run.dilation[2]) * run.x_strides[4]]));
+          }
+        }
+      }
+      if (run.average) result /= divisor(run, z.count * y.count * range.count);
+      from_float(result, &out[at * run.out_strides[4]]);
+    }
+  }
+}
+
 template <typename X, typename Out>
 void across(const PoolingRun& run, int64_t first, int64_t count, float* scratch) {
   if (run.average) return lines_across<Sum, X, Out>(run, first, count, scratch);
   lines_across<Maximum, X, Out>(run, first, count, scratch);
+}
+
+template <typename X, typename Out>
+void apart(const PoolingRun& run, int64_t first, int64_t count, float*) {
+  if (run.average) return lines_apart<Sum, X, Out>(run, first, count);
+  lines_apart<Maximum, X, Out>(run, first, count);
 }
 
 template <typename X, typename Out>
@@ -236,6 +270,9 @@ const PoolingKernels pooling_kernels = {
     {{across<float, float>, across<float, bf16>, across<float, f16>},
      {across<bf16, float>, across<bf16, bf16>, across<bf16, f16>},
      {across<f16, float>, across<f16, bf16>, across<f16, f16>}},
+    {{apart<float, float>, apart<float, bf16>, apart<float, f16>},
+     {apart<bf16, float>, apart<bf16, bf16>, apart<bf16, f16>},
+     {apart<f16, float>, apart<f16, bf16>, apart<f16, f16>}},
     {{within<float, float>, within<float, bf16>, within<float, f16>},
      {within<bf16, float>, within<bf16, bf16>, within<bf16, f16>},
      {within<f16, float>, within<f16, bf16>, within<f16, f16>}}};

@@ -1,4 +1,5 @@
 // Plans of pooling: which way windows go over x, and how lines of out become tasks.
+#include <cmath>
 #include <cstdio>
 #include <initializer_list>
 #include <new>
@@ -14,6 +15,10 @@ namespace {
 
 // Positions of windows of a task: some 10 us.
 constexpr int64_t kTaskWork = int64_t{1} << 16;
+
+// Windows that see less than this part of a line of x leave the rest of it alone: to join lines takes less for each element,
+// by a vector's width.
+constexpr int64_t kSeldom = 16;
 
 // Padding and dilation up to here, so that sums of positions fit.
 constexpr int64_t kMaxSize = int64_t{1} << 40;
@@ -56,8 +61,11 @@ class PoolingPlan final : public Plan {
     within_ = run_.channels > 1 && run_.x_strides[1] == 1 && run_.out_strides[1] == 1;
     run_.slice = within_ ? kPoolingSlice : 1;
     run_.slices = (run_.channels + run_.slice - 1) / run_.slice;
+    across_ = !within_ && run_.size[2] / kSeldom / run_.kernel[2] < run_.out_size[2];
     const PoolingKernels& kernels = *device.level->kernels->pooling;
-    lines_ = (within_ ? kernels.within : kernels.across)[index_of(desc.x.dtype)][index_of(desc.out.dtype)];
+    lines_ = (within_   ? kernels.within
+              : across_ ? kernels.across
+                        : kernels.apart)[index_of(desc.x.dtype)][index_of(desc.out.dtype)];
   }
 
   void describe(const gtn_pooling_desc& desc, gtn_plan_info* info) const {
@@ -82,7 +90,8 @@ class PoolingPlan final : public Plan {
     run.out = args.out;
     const int64_t lines = args.batch * run.slices * run.out_size[0] * run.out_size[1];
     const int64_t channels = run.channels < run.slice ? run.channels : run.slice;
-    const double work = static_cast<double>(channels) * static_cast<double>(run.out_size[2]) * static_cast<double>(positions_);
+    double work = static_cast<double>(channels) * static_cast<double>(run.out_size[2]) * static_cast<double>(positions_);
+    if (across_) work = std::fmax(work, static_cast<double>(run.kernel[0] * run.kernel[1]) * static_cast<double>(run.size[2]));
     const int64_t height = work < kTaskWork ? kTaskWork / (static_cast<int64_t>(work) + 1) + 1 : 1;
     parallel(device_.threads, (lines + height - 1) / height, [&](int64_t task, int worker) {
       const int64_t first = task * height;
@@ -95,7 +104,7 @@ class PoolingPlan final : public Plan {
  private:
   int64_t line_bytes() const {
     Workspace sizes(nullptr);
-    sizes.take<float>(within_ ? 0 : run_.size[2]);
+    sizes.take<float>(across_ ? run_.size[2] : 0);
     return sizes.used();
   }
 
@@ -105,6 +114,7 @@ class PoolingPlan final : public Plan {
   PoolingRun run_ = {};
   PoolingKernels::Lines lines_;
   bool within_;  // channels lie side by side
+  bool across_;  // lines of x are joined
   int64_t volume_, positions_, out_volume_;
 };
 

@@ -26,11 +26,12 @@ struct PoolingRun {
 constexpr int64_t kPoolingSlice = 256;
 
 struct PoolingKernels {
-  // Lines first to first + count - 1, counted by batch, slices of channels, and the first two spatial dimensions of out. Scratch
-  // memory holds a line of x in FP32, size[2] elements.
+  // Lines first to first + count - 1, counted by batch, slices of channels, and the first two spatial dimensions of out.
+  // Scratch memory holds a line of x in FP32, size[2] elements, for `across` alone.
   using Lines = void (*)(const PoolingRun& run, int64_t first, int64_t count, float* scratch);
 
   Lines across[3][3];  // one channel; by dtype of x and of out: FP32, BF16, F16
+  Lines apart[3][3];   // one channel whose windows see little of a line of x
   Lines within[3][3];  // a slice of channels
 };
 
