@@ -23,14 +23,6 @@ int64_t element_size(int32_t dtype) {
   }
 }
 
-const char* dtype_name(int32_t dtype) {
-  static const char* const names[] = {"none", "F32", "BF16", "F16", "S8", "U8", "S32", "S64"};
-  if (dtype == GTN_U4) return "U4";
-  if (dtype == GTN_F8E4M3) return "F8E4M3";
-  if (dtype == GTN_F8E5M2) return "F8E5M2";
-  return element_size(dtype) == 0 ? "no dtype" : names[dtype];
-}
-
 namespace {
 
 // "F32, BF16 or F16", of a mask of dtypes.
@@ -112,8 +104,9 @@ gtn_status check_tensor(gtn_message* message, const char* name, const gtn_tensor
     if (__builtin_mul_overflow(steps, tensor.strides[d], &reach) || __builtin_add_overflow(elements, reach, &elements) ||
         __builtin_mul_overflow(elements, element_size(tensor.dtype), &bytes) ||
         __builtin_mul_overflow(product, steps, &product)) {
-      return fail(message, GTN_INVALID_ARGUMENT, "%s: dimension %d of %lld elements with stride %lld makes it exceed 2^63 bytes",
-                  name, d, static_cast<long long>(tensor.shape[d]), static_cast<long long>(tensor.strides[d]));
+      return fail(message, GTN_INVALID_ARGUMENT,
+                  "%s: dimension %d of %lld elements with stride %lld makes it exceed 2^63 bytes", name, d,
+                  static_cast<long long>(tensor.shape[d]), static_cast<long long>(tensor.strides[d]));
     }
   }
   int64_t reach;
@@ -253,8 +246,8 @@ gtn_status check_format(gtn_message* message, int32_t format, int64_t group_size
       return fail(message, GTN_INVALID_ARGUMENT, "desc.group_size: is %lld, expected 32, 64 or 128 with %s",
                   static_cast<long long>(group_size), dtype_name(format));
     default:
-      return fail(message, GTN_INVALID_ARGUMENT, "desc.format: is %s (%d), expected F32, BF16, F16, S8, U4, U8, F8E4M3 or F8E5M2",
-                  dtype_name(format), format);
+      return fail(message, GTN_INVALID_ARGUMENT,
+                  "desc.format: is %s (%d), expected F32, BF16, F16, S8, U4, U8, F8E4M3 or F8E5M2", dtype_name(format), format);
   }
 }
 

@@ -10,6 +10,7 @@
 #include <cstring>
 #include <initializer_list>
 
+#include "core/dtype.h"
 #include "core/message.h"
 
 namespace gatun {
@@ -20,7 +21,6 @@ namespace gatun {
   } while (false)
 
 int64_t element_size(int32_t dtype);  // 0 when there is no such dtype
-const char* dtype_name(int32_t dtype);  // of the formats of weights too
 
 // A structure that the caller passes in: copies what the caller's size covers into `*copy`, the rest is zero. A size below
 // the structure's first version or, beyond what this library knows, anything but zero is refused.

@@ -12,22 +12,19 @@ namespace {
 
 // Of |value| up to the largest number.
 uint8_t to_f8(float value, int mantissa, int bias) {
-  uint32_t bits;
-  std::memcpy(&bits, &value, sizeof bits);
+  const uint32_t bits = bits_of_float(value);
   const uint32_t sign = bits >> 31 << 7;
   const int least = 1 - bias;
   int exponent = static_cast<int>(bits >> 23 & 0xff) - 127;
   if (exponent < least) exponent = least;
   // In steps of 2^(exponent - mantissa), by adding 1.5 * 2^23, which rounds.
-  const uint32_t per_step_bits = static_cast<uint32_t>(127 + mantissa - exponent) << 23;
-  float per_step;
-  std::memcpy(&per_step, &per_step_bits, sizeof per_step);
+  const float per_step = float_of_bits(static_cast<uint32_t>(127 + mantissa - exponent) << 23);
   const float steps = (std::fabs(value) * per_step + 12582912.0f) - 12582912.0f;
   return static_cast<uint8_t>(sign + (static_cast<uint32_t>(exponent - least) << mantissa) + static_cast<uint32_t>(steps));
 }
 
-// Packs panel by panel: `fill(matrix, first column, columns, to, scales)` a panel of zeros, false where it must not be. `complain`
-// has the message of the first that must not.
+// Packs panel by panel: `fill(matrix, first column, columns, to, scales)` a panel of zeros, false where it must not be.
+// `complain` has the message of the first that must not.
 template <typename Fill, typename Complain>
 gtn_status pack_panels(const Device& device, int32_t format, int64_t groups, int64_t k, int64_t n, void** weights,
                        gtn_weights_info* info, gtn_message* message, Fill fill, Complain complain) {

@@ -10,6 +10,7 @@
 #include <cstdlib>
 #include <new>
 
+#include "core/dtype.h"
 #include "core/message.h"
 #include "cpu/gemm/pack.h"
 #include "cpu/levels.h"
@@ -133,13 +134,9 @@ gtn_status not_finite(const gtn_weights_desc& desc, const void* source, gtn_mess
         if (is_finite(value)) continue;
         char which[40] = "";
         if (row > 0) std::snprintf(which, sizeof which, "group = %lld, ", static_cast<long long>(g));
-        return fail(message, GTN_INVALID_ARGUMENT, "source[%sk = %lld, n = %lld] is %g; weights of format GTN_%s must be finite",
-                    which, static_cast<long long>(p), static_cast<long long>(c), static_cast<double>(value),
-                    desc.format == GTN_S8   ? "S8"
-                    : desc.format == GTN_U4 ? "U4"
-                    : desc.format == GTN_U8 ? "U8"
-                    : desc.format == GTN_F8E4M3 ? "F8E4M3"
-                                                : "F8E5M2");
+        return fail(message, GTN_INVALID_ARGUMENT,
+                    "source[%sk = %lld, n = %lld] is %g; weights of format GTN_%s must be finite", which,
+                    static_cast<long long>(p), static_cast<long long>(c), static_cast<double>(value), dtype_name(desc.format));
       }
     }
   }

@@ -7,54 +7,11 @@
 
 #include "cpu/gemm/gemm.h"
 #include "cpu/gemm/grid.h"
+#include "cpu/halves.h"
 
 namespace gatun::cpu {
 
 inline bool is_finite(float value) { return std::fabs(value) <= 3.402823466e38f; }
-
-inline uint16_t to_bf16(float value) {
-  uint32_t bits;
-  std::memcpy(&bits, &value, sizeof bits);
-  if ((bits & 0x7fffffffu) > 0x7f800000u) return static_cast<uint16_t>((bits >> 16) | 0x40u);
-  return static_cast<uint16_t>((bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16);
-}
-
-inline float from_bf16(uint16_t value) {
-  const uint32_t bits = static_cast<uint32_t>(value) << 16;
-  float wide;
-  std::memcpy(&wide, &bits, sizeof wide);
-  return wide;
-}
-
-// Ties to even; from 65520 on to infinity.
-inline uint16_t to_f16(float value) {
-  uint32_t bits;
-  std::memcpy(&bits, &value, sizeof bits);
-  const uint32_t sign = (bits >> 16) & 0x8000u, magnitude = bits & 0x7fffffffu;
-  if (magnitude > 0x7f800000u) return static_cast<uint16_t>(sign | 0x7e00u | ((magnitude >> 13) & 0x1ffu));
-  if (magnitude >= 0x47800000u) return static_cast<uint16_t>(sign | 0x7c00u);
-  if (magnitude < 0x38800000u) {  // below 2^-14 a step is 2^-24, as it is of the floats from 1/2 on: the addition rounds
-    float sum;
-    std::memcpy(&sum, &magnitude, sizeof sum);
-    sum += 0.5f;
-    std::memcpy(&bits, &sum, sizeof bits);
-    return static_cast<uint16_t>(sign | (bits & 0xffffu));
-  }
-  const uint32_t rebiased = magnitude - (112u << 23);
-  return static_cast<uint16_t>(sign | ((rebiased + 0xfffu + ((rebiased >> 13) & 1u)) >> 13));
-}
-
-inline float from_f16(uint16_t value) {
-  const uint32_t sign = (value & 0x8000u) << 16, magnitude = value & 0x7fffu;
-  uint32_t bits = magnitude >= 0x7c00u ? 0x7f800000u | (magnitude << 13) : (magnitude << 13) + (112u << 23);
-  float wide;
-  std::memcpy(&wide, &bits, sizeof wide);
-  if (magnitude < 0x400u) wide = static_cast<float>(magnitude) * 0x1p-24f;
-  std::memcpy(&bits, &wide, sizeof bits);
-  bits |= sign;
-  std::memcpy(&wide, &bits, sizeof wide);
-  return wide;
-}
 
 // A source element as FP32, whatever its dtype and strides.
 struct Source {

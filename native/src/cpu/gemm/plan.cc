@@ -88,10 +88,11 @@ class GemmPlan final : public Plan {
     const double a_bytes = real(a_bytes_), out_bytes = out_dtype_ == GTN_F32 ? 4 : 2;
     // Of quantized weights with the scales, and without zero points, which only weights know to have.
     const double groups_k = real(is_quantized(format_) ? ceil_div(k_, desc.group_size) : 0);
-    const double weight_bytes = format_ == GTN_U4                               ? 0.5
-                                : format_ == GTN_F32                            ? 4
-                                : format_ == GTN_BF16 || format_ == GTN_F16     ? 2
-                                                                                : 1;
+    const double weight_bytes = format_ == GTN_U4                           ? 0.5
+                                : format_ == GTN_F32                        ? 4
+                                : format_ == GTN_BF16 || format_ == GTN_F16 ? 2
+                                                                            : 1;
+    const double column_bytes = format_ == GTN_S8 ? 8 : is_f8(format_) ? 4 : 0;  // scales, and sums of S8
     const double lora_bytes = lora_dtype_ == GTN_F32 ? 4 : 2;
     // A row reads one matrix and one row of `a`, so of more than there are rows some are not read.
     const double matrices = groups_ == 0 ? 1 : real(groups_ < m_ ? groups_ : m_);
@@ -102,11 +103,10 @@ class GemmPlan final : public Plan {
                   groups_ > 0 ? ".grouped" : rank_ > 0 ? ".lora" : "");
     name_kernel(info, device_, name);
     info->flops = 2 * m * n * k + 2 * m * rank * (k + n);
-    info->bytes = rows_a * (k * a_bytes + (a_dtype_ == GTN_U8 ? 8 : 0)) + matrices * n * (k * weight_bytes + groups_k * 4) +
+    info->bytes = rows_a * (k * a_bytes + (a_dtype_ == GTN_U8 ? 8 : 0)) +
+                  matrices * n * (k * weight_bytes + groups_k * 4 + column_bytes) +
                   m * n * out_bytes * (desc.has_residual ? 2 : 1) + (desc.has_bias ? 4 * matrices * n : 0) +
-                  (format_ == GTN_S8 ? 8 * matrices * n : is_f8(format_) ? 4 * matrices * n : 0) +
-                  (groups_ > 0 ? 8 * (real(groups_) + 1) : 0) +
-                  (indexed_ ? 4 * m : 0) + rank * (k + n) * lora_bytes;
+                  (groups_ > 0 ? 8 * (real(groups_) + 1) : 0) + (indexed_ ? 4 * m : 0) + rank * (k + n) * lora_bytes;
     info->workspace_bytes = Workspace(*this, m_).bytes;
   }
 

@@ -1,7 +1,7 @@
 // Packing of weights of 4 and 8 bits, from floating point or as they come quantized, a panel's column and group at a time.
 //
-// Of floating point, every candidate range costs a pass over the group, in FP64 and in the order that gatun.h states, so that the
-// same integers come out everywhere: once per matrix, so plain code.
+// Of floating point, every candidate range costs a pass over the group, in FP64 and in the order that gatun.h states, so that
+// the same integers come out everywhere: once per matrix, so plain code.
 #include <atomic>
 
 #include "core/message.h"
