@@ -209,7 +209,8 @@ float to_f8(int32_t format, float x) {
   const int mantissa = format == GTN_F8E4M3 ? 3 : 2, least = format == GTN_F8E4M3 ? -6 : -14;
   if (x == 0) return 0;
   const int exponent = std::max(std::ilogb(x), least);
-  return static_cast<float>(std::ldexp(std::nearbyint(std::ldexp(static_cast<double>(x), mantissa - exponent)), exponent - mantissa));
+  const double steps = std::nearbyint(std::ldexp(static_cast<double>(x), mantissa - exponent));
+  return static_cast<float>(std::ldexp(steps, exponent - mantissa));
 }
 
 struct Sums {
@@ -731,11 +732,22 @@ TEST_P(GemmTest, HalvesOfEveryMagnitude) {
   }
 }
 
-// Every number of either format, and its NaN and infinities, as they come from elsewhere; numbers are exact and so are sums of one.
+// What a code of FP8 stands for.
+float f8_number(int32_t format, int bits) {
+  const int mantissa = format == GTN_F8E4M3 ? 3 : 2, bias = format == GTN_F8E4M3 ? 7 : 15;
+  const int exponent = (bits & 127) >> mantissa, fraction = bits & ((1 << mantissa) - 1);
+  const int steps = exponent == 0 ? fraction : fraction + (1 << mantissa);
+  float number = std::ldexp(static_cast<float>(steps), std::max(exponent, 1) - bias - mantissa);
+  if (format == GTN_F8E5M2 && exponent == 31) number = fraction == 0 ? kInf : kNan;
+  if (format == GTN_F8E4M3 && (bits & 127) == 127) number = kNan;
+  return bits >= 128 ? -number : number;
+}
+
+// Every number of either format, and its NaN and infinities, as they come from elsewhere; numbers are exact and so are sums
+// of one.
 TEST_P(GemmTest, EveryNumberOfFp8) {
   const OpenDevice on(GetParam());
   for (int32_t format : {GTN_F8E4M3, GTN_F8E5M2}) {
-    const int mantissa = format == GTN_F8E4M3 ? 3 : 2, bias = format == GTN_F8E4M3 ? 7 : 15;
     std::vector<uint8_t> numbers(256);
     std::vector<float> scales(256, 0.5f);
     for (size_t i = 0; i < 256; ++i) numbers[i] = static_cast<uint8_t>(i);
@@ -754,15 +766,9 @@ TEST_P(GemmTest, EveryNumberOfFp8) {
       std::vector<float> out(static_cast<size_t>(rows * 256));
       ASSERT_EQ(GTN_OK, gtn_gemm_run(plan, on.stream, weights, rows, a.data(), nullptr, nullptr, out.data())) << on.message();
       for (int64_t i = 0; i < rows * 256; ++i) {
-        const int bits = static_cast<int>(i % 256), exponent = (bits & 127) >> mantissa, fraction = bits & ((1 << mantissa) - 1);
-        float expected = exponent == 0 ? std::ldexp(static_cast<float>(fraction), 1 - bias - mantissa)
-                                       : std::ldexp(static_cast<float>(fraction + (1 << mantissa)), exponent - bias - mantissa);
-        if (format == GTN_F8E5M2 && exponent == 31) expected = fraction == 0 ? kInf : kNan;
-        if (format == GTN_F8E4M3 && (bits & 127) == 127) expected = kNan;
-        if (bits >= 128) expected = -expected;
-        const float got = out[static_cast<size_t>(i)];
-        EXPECT_TRUE(std::isnan(expected) ? std::isnan(got) : got == expected) << GetParam() << " " << format << " " << bits << " is "
-                                                                              << got << ", expected " << expected;
+        const float expected = f8_number(format, static_cast<int>(i % 256)), got = out[static_cast<size_t>(i)];
+        EXPECT_TRUE(std::isnan(expected) ? std::isnan(got) : got == expected)
+            << GetParam() << " " << format << " " << i % 256 << " is " << got << ", expected " << expected;
       }
       EXPECT_EQ(GTN_OK, gtn_plan_close(plan, &message));
     }
@@ -802,17 +808,13 @@ TEST_P(GemmTest, ReadyFp8) {
     ASSERT_EQ(GTN_OK, gtn_gemm_run_with(plan, on.stream, weights, kRows, kRows, a.data(), nullptr, nullptr, out.data(), offsets,
                                         nullptr, nullptr, nullptr))
         << on.message();
-    const int mantissa = format == GTN_F8E4M3 ? 3 : 2, bias = format == GTN_F8E4M3 ? 7 : 15;
     for (int64_t r = 0; r < kRows; ++r) {
       for (int64_t j = 0; j < kN; ++j) {
         const int64_t column = (r < 4 ? 0 : kN) + j;
         double sum = 0, terms = 0;
         for (int64_t p = 0; p < kK; ++p) {
-          const int bits = numbers[static_cast<size_t>(column * kK + p)], exponent = (bits & 127) >> mantissa;
-          const int fraction = bits & ((1 << mantissa) - 1);
-          const double magnitude = exponent == 0 ? std::ldexp(fraction, 1 - bias - mantissa)
-                                                 : std::ldexp(fraction + (1 << mantissa), exponent - bias - mantissa);
-          const double term = static_cast<double>(a[static_cast<size_t>(r * kK + p)]) * (bits >= 128 ? -magnitude : magnitude);
+          const double number = static_cast<double>(f8_number(format, numbers[static_cast<size_t>(column * kK + p)]));
+          const double term = static_cast<double>(a[static_cast<size_t>(r * kK + p)]) * number;
           sum += term;
           terms += std::fabs(term);
         }
@@ -831,6 +833,64 @@ TEST_P(GemmTest, ReadyFp8) {
     EXPECT_EQ(GTN_INVALID_ARGUMENT, gtn_weights_pack_quantized(on.device, &ready, numbers.data(), scales.data(), numbers.data(),
                                                                &weights, &message));
     EXPECT_NE(nullptr, std::strstr(message.text, "zero_points: is not null")) << message.text;
+  }
+}
+
+// Weights are rounded to nearest, ties to even: every number, every midpoint and the floats beside both, in columns whose
+// largest is that of the format, so that the scale is 1. A column whose scale is 0 is zeros.
+TEST_P(GemmTest, RoundingToFp8) {
+  const OpenDevice on(GetParam());
+  for (int32_t format : {GTN_F8E4M3, GTN_F8E5M2}) {
+    const float most = most_of(format);
+    const int last = format == GTN_F8E4M3 ? 0x7e : 0x7b;
+    ASSERT_EQ(most, f8_number(format, last));
+    std::vector<float> values, expected;
+    const auto add = [&](float value, float rounded) {
+      values.insert(values.end(), {value, -value});
+      expected.insert(expected.end(), {rounded, -rounded});
+    };
+    for (int bits = 0; bits <= last; ++bits) {
+      const float number = f8_number(format, bits);
+      add(number, number);
+      if (bits > 0) add(std::nextafter(number, 0.0f), number);
+      if (bits == last) break;
+      const float next = f8_number(format, bits + 1), middle = number + (next - number) / 2;
+      add(std::nextafter(number, most), number);
+      add(std::nextafter(middle, 0.0f), number);
+      add(middle, bits % 2 == 0 ? number : next);
+      add(std::nextafter(middle, most), next);
+    }
+    for (int64_t rows : {1, 30}) {
+      Case c;
+      c.format = format;
+      c.m = rows;
+      c.k = 2;
+      c.n = static_cast<int64_t>(values.size()) + 3;
+      Operands x(c);
+      for (int64_t r = 0; r < rows; ++r) {
+        x.a.set(r * 2, 0.0f);
+        x.a.set(r * 2 + 1, 1.0f);
+      }
+      x.w.fill(0.0f);
+      for (int64_t j = 0; j < c.n - 3; ++j) {
+        x.w.set(j, most);
+        x.w.set(c.n + j, values[static_cast<size_t>(j)]);
+      }
+      // 2^-149 and half of `most` times it make a scale that rounds to 0, a step more one that does not.
+      const float small[] = {0x1p-149f, most / 2 * 0x1p-149f, (most / 2 + 1) * 0x1p-149f};
+      for (int64_t j = 0; j < 3; ++j) x.w.set(2 * c.n - 3 + j, small[j]);
+      const Buffer out = run(on, c, x);
+      for (int64_t i = 0; i < rows * c.n; ++i) {
+        const int64_t j = i % c.n;
+        const float got = out.get(kGuard + i);
+        if (j < c.n - 3) {
+          const size_t at = static_cast<size_t>(j);
+          EXPECT_EQ(expected[at], got) << GetParam() << " " << format << " " << values[at];
+        } else {
+          EXPECT_EQ(j < c.n - 1 ? 0.0f : most / 2 * 0x1p-149f, got) << GetParam() << " " << format << " column " << j;
+        }
+      }
+    }
   }
 }
 
@@ -932,18 +992,23 @@ TEST_P(GemmTest, ColumnScales) {
 
 TEST_P(GemmTest, WeightsThatAreNotFinite) {
   const OpenDevice on(GetParam());
-  for (float bad : {kNan, kInf, -kInf}) {
-    for (bool transposed : {false, true}) {
-      Case c = with_options(1, 40, 50, transposed ? static_cast<int32_t>(GTN_S8) : GTN_F8E4M3, 0);
-      c.transposed = transposed;
-      Operands x(c);
-      x.w.set(transposed ? 17 * c.k + 31 : 31 * c.n + 17, bad);
-      x.w.set(transposed ? 3 * c.k + 32 : 32 * c.n + 3, bad);  // a later k: not the one that is named
-      Message message;
-      EXPECT_EQ(0u, pack(on, c, x, &message, GTN_INVALID_ARGUMENT));
-      const std::string text = message.text;
-      EXPECT_NE(std::string::npos, text.find("k = 31, n = 17")) << text;
-      EXPECT_NE(std::string::npos, text.find(std::isnan(bad) ? "nan" : bad > 0 ? "is inf" : "is -inf")) << text;
+  const std::pair<int32_t, const char*> formats[] = {
+      {GTN_S8, "GTN_S8 "}, {GTN_F8E4M3, "GTN_F8E4M3 "}, {GTN_F8E5M2, "GTN_F8E5M2 "}};
+  for (const auto& [format, name] : formats) {
+    for (float bad : {kNan, kInf, -kInf}) {
+      for (bool transposed : {false, true}) {
+        Case c = with_options(1, 40, 50, format, 0);
+        c.transposed = transposed;
+        Operands x(c);
+        x.w.set(transposed ? 17 * c.k + 31 : 31 * c.n + 17, bad);
+        x.w.set(transposed ? 3 * c.k + 32 : 32 * c.n + 3, bad);  // a later k: not the one that is named
+        Message message;
+        EXPECT_EQ(0u, pack(on, c, x, &message, GTN_INVALID_ARGUMENT));
+        const std::string text = message.text;
+        EXPECT_NE(std::string::npos, text.find("k = 31, n = 17")) << text;
+        EXPECT_NE(std::string::npos, text.find(std::isnan(bad) ? "nan" : bad > 0 ? "is inf" : "is -inf")) << text;
+        EXPECT_NE(std::string::npos, text.find(name)) << text;
+      }
     }
   }
 }

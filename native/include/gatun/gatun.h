@@ -291,7 +291,7 @@ typedef struct gtn_weights_desc {
   uint32_t size;
   int32_t format;         /* GTN_F32; GTN_BF16; GTN_F16: from 65520 on weights become infinite; GTN_S8: one scale of amax/127 per
                              output channel, round to nearest even; GTN_F8E4M3 or GTN_F8E5M2: the same of amax/448 or
-                             amax/57344; GTN_U4 or GTN_U8 */
+                             amax/57344; where a scale rounds to 0, so do the weights of its channel; GTN_U4 or GTN_U8 */
   gtn_tensor_desc source; /* [k, n], or [groups, k, n] for grouped products, GTN_F32, GTN_BF16 or GTN_F16, any strides: a
                              transposed [n, k] matrix has strides {1, k} */
   int64_t group_size;     /* GTN_U4 and GTN_U8: 32, 64 or 128; else 0 */
