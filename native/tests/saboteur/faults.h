@@ -27,9 +27,13 @@
   F(ONE_WEIGHT,        "one-weight",        "fail", "gemm int8", "", "one quantized weight is one step too high")              \
   F(K_TAIL,            "k-tail",            "fail", "gemm", "", "the last product of an odd number is left out")               \
   F(INFINITE_WEIGHTS,  "infinite-weights",  "fail", "refuse gemm", "", "INT8 weights that are not finite are taken as 0")      \
+  F(HALF_SUBNORMALS,   "half-subnormals",   "fail", "gemm f16", "", "subnormal F16 weights are taken as 0")                    \
+  F(F8_PER_TENSOR,     "f8-per-tensor",     "fail", "gemm f8", "", "FP8 weights have one scale for all columns")               \
   F(GROUP_ZEROS,       "group-zeros",       "fail", "gemm u4", "", "zero points of quantized weights are taken as 8")          \
   F(BATCH_NORM,        "batch-norm",        "fail", "conv", "", "the mean of a batch normalisation is taken as 0")             \
   F(PADDING,           "padding",           "fail", "conv", "", "padding before and after are exchanged")                      \
+  F(POOLING_PADDING,   "pooling-padding",   "fail", "pooling", "", "padding before and after are exchanged")                   \
+  F(COUNT_PADDING,     "count-padding",     "fail", "pooling", "", "means do not count the padding that they should")          \
   F(GATE,              "gate",              "fail", "glu", "", "the gate and what it gates are exchanged")                     \
   /* Rows. */                                                                                                                  \
   F(SCALE,             "scale",             "fail", "attention|softmax", "", "the scale is off by one in 1000")                \

@@ -82,10 +82,17 @@ static const char* level(void) {
 
 /* ---- Elements ----------------------------------------------------------------------------------------------------- */
 
-static int64_t size_of(int32_t dtype) { return dtype == GTN_BF16 ? 2 : 4; }
+static int64_t size_of(int32_t dtype) { return dtype == GTN_F32 ? 4 : 2; }
+
+static float half(uint16_t bits) {
+  const int exponent = bits >> 10 & 31, fraction = bits & 1023;
+  const float finite = ldexpf((float)(exponent > 0 ? fraction + 1024 : fraction), (exponent > 0 ? exponent : 1) - 25);
+  return copysignf(exponent < 31 ? finite : fraction == 0 ? INFINITY : NAN, bits >> 15 != 0 ? -1.0f : 1.0f);
+}
 
 static float get(int32_t dtype, const void* at) {
   if (dtype == GTN_F32) return *(const float*)at;
+  if (dtype == GTN_F16) return half(*(const uint16_t*)at);
   const uint32_t bits = (uint32_t)*(const uint16_t*)at << 16;
   float value;
   memcpy(&value, &bits, sizeof value);
@@ -272,8 +279,8 @@ static bool is_plain(int32_t op, const void* asked) {
   if (op == GTN_OP_NORM) return ((const gtn_norm_desc*)asked)->out.dtype != GTN_U8;
   if (op == GTN_OP_GEMM) {
     const gtn_gemm_desc* gemm = asked;
-    return gemm->groups == 0 && !gemm->has_row_index && gemm->rank == 0 && gemm->a.dtype != GTN_U8 && gemm->a.dtype != GTN_F16 &&
-           gemm->out.dtype != GTN_F16;
+    return gemm->groups == 0 && !gemm->has_row_index && gemm->rank == 0 && gemm->a.dtype != GTN_U8 &&
+           gemm->a.dtype != GTN_F16 && gemm->out.dtype != GTN_F16;
   }
   if (op != GTN_OP_ATTENTION) return false;
   const gtn_attention_desc* desc = asked;
@@ -365,10 +372,14 @@ static gtn_status plan_create(void* device, int32_t op, const void* asked, void*
     memcpy(changed.pad_before, ((const gtn_conv_desc*)asked)->pad_after, sizeof changed.pad_before);
     memcpy(changed.pad_after, ((const gtn_conv_desc*)asked)->pad_before, sizeof changed.pad_after);
     status = inner->plan_create(self->inner, op, &changed, &plan->inner, info, message);
-  } else if (fault == PADDING && op == GTN_OP_POOLING) {
+  } else if ((fault == POOLING_PADDING || fault == COUNT_PADDING) && op == GTN_OP_POOLING) {
     gtn_pooling_desc changed = *(const gtn_pooling_desc*)asked;
-    memcpy(changed.pad_before, ((const gtn_pooling_desc*)asked)->pad_after, sizeof changed.pad_before);
-    memcpy(changed.pad_after, ((const gtn_pooling_desc*)asked)->pad_before, sizeof changed.pad_after);
+    if (fault == COUNT_PADDING) {
+      changed.count_padding = 0;
+    } else {
+      memcpy(changed.pad_before, ((const gtn_pooling_desc*)asked)->pad_after, sizeof changed.pad_before);
+      memcpy(changed.pad_after, ((const gtn_pooling_desc*)asked)->pad_before, sizeof changed.pad_after);
+    }
     status = inner->plan_create(self->inner, op, &changed, &plan->inner, info, message);
   } else if (plan->forwarded) {
     status = inner->plan_create(self->inner, op, asked, &plan->inner, info, message);
@@ -408,9 +419,25 @@ static float largest_of(const float* w, int64_t count, int64_t stride) {
   return largest;
 }
 
+/* The nearest number of an FP8 format, of |x| up to the largest. */
+static float round_to_f8(int32_t format, float x) {
+  const int mantissa = format == GTN_F8E4M3 ? 3 : 2, least = format == GTN_F8E4M3 ? -6 : -14;
+  int exponent; /* of a fraction from 1/2 to 1 */
+  frexpf(x, &exponent);
+  const float step = ldexpf(1, (exponent - 1 > least ? exponent - 1 : least) - mantissa);
+  return rintf(x / step) * step;
+}
+
 /* w is [k, n] without gaps. */
 static void change_weights(int32_t format, float* w, int64_t k, int64_t n) {
   if (fault == K_TAIL && k % 2 != 0) memset(w + (k - 1) * n, 0, (size_t)n * sizeof *w);
+  if (fault == HALF_SUBNORMALS && format == GTN_F16) {
+    for (int64_t i = 0; i < k * n; ++i) w[i] = fabsf(w[i]) < 0x1p-14f ? 0 : w[i];
+  }
+  if (fault == F8_PER_TENSOR && (format == GTN_F8E4M3 || format == GTN_F8E5M2)) {
+    const float scale = largest_of(w, k * n, 1) / (format == GTN_F8E4M3 ? 448 : 57344);
+    for (int64_t i = 0; i < k * n && scale > 0; ++i) w[i] = round_to_f8(format, w[i] / scale) * scale;
+  }
   if (format != GTN_S8) return;
   if (fault == PER_TENSOR) {
     const float scale = largest_of(w, k * n, 1) / 127;
@@ -435,13 +462,12 @@ static gtn_status weights_pack(void* device, const gtn_weights_desc* desc, const
   const int64_t groups = row > 0 ? desc->source.shape[0] : 1, k = desc->source.shape[row], n = desc->source.shape[row + 1];
   float* w = malloc((size_t)(groups * k * n) * sizeof *w + 1);
   gtn_status status = GTN_OUT_OF_MEMORY;
-  if (weights != NULL && w != NULL && desc->source.dtype == GTN_F16) {
-    status = inner->weights_pack(self->inner, desc, source, &weights->inner, info, message);
-  } else if (weights != NULL && w != NULL) {
+  if (weights != NULL && w != NULL) {
     const int64_t size = size_of(desc->source.dtype);
     const int64_t group_stride = row > 0 ? desc->source.strides[0] : 0;
     for (int64_t i = 0; i < groups * k * n; ++i) {
-      const int64_t at = i / (k * n) * group_stride + i / n % k * desc->source.strides[row] + i % n * desc->source.strides[row + 1];
+      const int64_t of_matrix = i / n % k * desc->source.strides[row] + i % n * desc->source.strides[row + 1];
+      const int64_t at = i / (k * n) * group_stride + of_matrix;
       w[i] = get(desc->source.dtype, (const char*)source + at * size);
     }
     for (int64_t g = 0; g < groups; ++g) change_weights(desc->format, w + g * k * n, k, n);
@@ -462,9 +488,9 @@ static gtn_status weights_pack(void* device, const gtn_weights_desc* desc, const
   return GTN_OK;
 }
 
-static gtn_status weights_pack_quantized(void* device, const gtn_quantized_desc* desc, const void* integers, const float* scales,
-                                         const uint8_t* zero_points, void** packed, gtn_weights_info* info,
-                                         gtn_message* message) {
+static gtn_status weights_pack_quantized(void* device, const gtn_quantized_desc* desc, const void* integers,
+                                         const float* scales, const uint8_t* zero_points, void** packed,
+                                         gtn_weights_info* info, gtn_message* message) {
   struct weights* weights = malloc(sizeof *weights);
   if (weights == NULL) return GTN_OUT_OF_MEMORY;
   if (fault == GROUP_ZEROS) zero_points = NULL;
