@@ -508,10 +508,12 @@ void check_windows(const Desc& desc) {
   MUST(desc.x.shape[0] == desc.out.shape[0] && desc.x.shape[1] >= 1);
   for (int d = 0; d < GTN_CONV_MAX_RANK; ++d) {
     if (d >= desc.x.rank - 2) {
-      MUST(desc.kernel[d] == 0 && desc.stride[d] == 0 && desc.dilation[d] == 0 && desc.pad_before[d] == 0 && desc.pad_after[d] == 0);
+      MUST(desc.kernel[d] == 0 && desc.stride[d] == 0 && desc.dilation[d] == 0);
+      MUST(desc.pad_before[d] == 0 && desc.pad_after[d] == 0);
       continue;
     }
-    MUST(desc.kernel[d] >= 1 && desc.stride[d] >= 1 && desc.dilation[d] >= 1 && desc.pad_before[d] >= 0 && desc.pad_after[d] >= 0);
+    MUST(desc.kernel[d] >= 1 && desc.stride[d] >= 1 && desc.dilation[d] >= 1);
+    MUST(desc.pad_before[d] >= 0 && desc.pad_after[d] >= 0);
     const __int128 padded = static_cast<__int128>(desc.x.shape[2 + d]) + desc.pad_before[d] + desc.pad_after[d];
     const __int128 reach = static_cast<__int128>(desc.kernel[d] - 1) * desc.dilation[d] + 1;
     MUST(padded <= INT64_MAX && reach <= INT64_MAX);
@@ -1166,8 +1168,8 @@ gtn_status weights_pack_quantized(void* device, const gtn_quantized_desc* desc, 
 }
 
 gtn_status conv_weights_pack(void* device, const gtn_conv_weights_desc* desc, const void* source, const float* gamma,
-                             const float* beta, const float* mean, const float* variance, void** weights, gtn_weights_info* info,
-                             gtn_message* message) {
+                             const float* beta, const float* mean, const float* variance, void** weights,
+                             gtn_weights_info* info, gtn_message* message) {
   check(message);
   MUST(desc->size >= sizeof *desc && info->size == sizeof *info);
   MUST(desc->format == GTN_F32 || desc->format == GTN_BF16);

@@ -339,9 +339,10 @@ inline Description small_description(Input& input) {
       const int64_t rows_a = indexed == 1 ? input.ConsumeIntegralInRange<int64_t>(0, 6) : rows;
       const int32_t format = any_format(input);
       made.gemm = {sizeof made.gemm, format, matrix(input, any_float_or_half(input), rows_a, k, false),
-                   matrix(input, any_float_or_half(input), rows, n, true), input.ConsumeIntegralInRange<int32_t>(GTN_ACT_NONE, GTN_ACT_RELU),
-                   flag(), flag(), indexed, groups, low_rank ? input.ConsumeIntegralInRange<int64_t>(1, 9) : 0,
-                   low_rank ? any_float_or_half(input) : 0, low_rank ? 0.5f : 0.0f, any_group_size(input, format)};
+                   matrix(input, any_float_or_half(input), rows, n, true),
+                   input.ConsumeIntegralInRange<int32_t>(GTN_ACT_NONE, GTN_ACT_RELU), flag(), flag(), indexed, groups,
+                   low_rank ? input.ConsumeIntegralInRange<int64_t>(1, 9) : 0, low_rank ? any_float_or_half(input) : 0,
+                   low_rank ? 0.5f : 0.0f, any_group_size(input, format)};
       if (format == GTN_S8 && !low_rank && input.ConsumeBool()) made.gemm.a.dtype = GTN_U8;
       break;
     }

@@ -233,7 +233,8 @@ gtn_weights pack(Input& input, gtn_device device, const gtn_conv_desc& planned, 
   gtn_weights weights = 0;
   gtn_message message = empty_message();
   const gtn_status status =
-      gtn_conv_weights_pack(device, &desc, source, norm, norm, norm, norm == nullptr ? nullptr : source + 512, &weights, &message);
+      gtn_conv_weights_pack(device, &desc, source, norm, norm, norm, norm == nullptr ? nullptr : source + 512, &weights,
+                            &message);
   MUST(!right || status == GTN_OK || desc.source.shape[0] > 64);
   return weights;
 }
@@ -258,8 +259,8 @@ gtn_weights pack(Input& input, gtn_device device, const gtn_gemm_desc& planned, 
   if (is_quantized(format) && input.ConsumeBool()) {
     const gtn_quantized_desc quantized = {sizeof quantized, format, groups, k, n, group_size};
     static const uint8_t integers[3 * 16 * 128] = {7, 200, 31};
-    status = gtn_weights_pack_quantized(device, &quantized, integers, source, input.ConsumeBool() ? integers : nullptr, &weights,
-                                        &message);
+    status = gtn_weights_pack_quantized(device, &quantized, integers, source, input.ConsumeBool() ? integers : nullptr,
+                                        &weights, &message);
   } else {
     status = gtn_weights_pack(device, &desc, source, &weights, &message);
   }

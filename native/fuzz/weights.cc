@@ -53,8 +53,8 @@ void pack_quantized(Input& input, gtn_device checking, gtn_device cpu) {
   gtn_message message = empty_message();
   gtn_weights weights = 42;
   const gtn_status status =
-      gtn_weights_pack_quantized(device, reinterpret_cast<const gtn_quantized_desc*>(description.data()), integers_at, scales_at,
-                                 !is_f8(format) && input.ConsumeBool() ? zeros.data() : nullptr, &weights, &message);
+      gtn_weights_pack_quantized(device, reinterpret_cast<const gtn_quantized_desc*>(description.data()), integers_at,
+                                 scales_at, !is_f8(format) && input.ConsumeBool() ? zeros.data() : nullptr, &weights, &message);
   if (status != GTN_OK) {
     MUST(wrong != 0 && (wrong != 2 || device == cpu));
     MUST(weights == 42);
@@ -87,7 +87,8 @@ void pack_conv(Input& input, gtn_device checking, gtn_device cpu) {
   const void* arrays[5];
   for (const void*& array : arrays) {
     array = &array == arrays || has_norm != 0 ? memory : nullptr;
-    if (wrong == 3 && input.ConsumeBool()) array = one_of<const void*>(input, {nullptr, memory, reinterpret_cast<char*>(memory) + 1});
+    if (wrong != 3 || !input.ConsumeBool()) continue;
+    array = one_of<const void*>(input, {nullptr, memory, reinterpret_cast<char*>(memory) + 1});
   }
   const gtn_device device = wrong != 1 && input.ConsumeBool() ? cpu : checking;
   Exact description(&desc, sizeof desc);
