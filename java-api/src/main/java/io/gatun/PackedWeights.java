@@ -44,9 +44,10 @@ public final class PackedWeights implements AutoCloseable {
      * Packs a matrix, or several for a grouped product. The source is free for reuse on return.
      *
      * @param device where it will be used
-     * @param format {@link DType#F32}; {@link DType#BF16} or {@link DType#F16}, rounded to nearest even; {@link DType#S8}, with
-     *     one scale of amax / 127 for each of the n output channels, rounded to nearest even; or {@link DType#F8E4M3} or
-     *     {@link DType#F8E5M2}, likewise with amax / 448 or amax / 57344
+     * @param format {@link DType#F32}; {@link DType#BF16} or {@link DType#F16}, rounded to nearest even, where F16 makes
+     *     infinity of what is beyond 65504, its largest number, after that; {@link DType#S8}, with one scale of amax / 127 for
+     *     each of the n output channels, rounded to nearest even; or {@link DType#F8E4M3} or {@link DType#F8E5M2}, likewise
+     *     with amax / 448 or amax / 57344. Where a scale rounds to 0, so do the weights of its channel
      * @param source the weights, F32, BF16 or F16 {@code [k, n]}, or {@code [groups, k, n]} with 1 group or more, with any
      *     strides: transpose an {@code [n, k]} matrix with {@link Tensor#transpose}
      * @return the packed weights

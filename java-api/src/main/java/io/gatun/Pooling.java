@@ -6,6 +6,7 @@ import java.lang.foreign.MemorySegment;
 import java.lang.foreign.SegmentAllocator;
 import java.lang.ref.Reference;
 import java.util.Arrays;
+import java.util.Objects;
 
 /**
  * Pooling in one to three spatial dimensions: {@code out[b, c, y]} is the maximum or the mean of
@@ -182,10 +183,12 @@ public final class Pooling {
      * @param size of {@code x} in it
      * @return {@code (size + padding - dilation * (kernel - 1) - 1) / stride + 1}, or 0 where the window reaches over
      *     more than there is; 1 where the pooling is global, or 0 where {@code x} is empty
-     * @throws IndexOutOfBoundsException if there is no such dimension
+     * @throws IndexOutOfBoundsException if the kernel has no such dimension, or the pooling is global and it is none of the
+     *     three that there may be
      * @throws ArithmeticException if it exceeds 2<sup>63</sup>
      */
     public long outSize(int dim, long size) {
+        Objects.checkIndex(dim, kernel.length == 0 ? gatun_h.GTN_CONV_MAX_RANK() : kernel.length);
         if (kernel.length == 0) {
             return size > 0 ? 1 : 0;
         }

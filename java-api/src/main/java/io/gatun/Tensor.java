@@ -183,7 +183,8 @@ public final class Tensor {
 
     /**
      * Sets an element from an FP32. BF16, F16, FP8 and integers are rounded to the nearest, ties to even; integers are
-     * limited to the range of their type.
+     * limited to the range of their type, and E4M3, which has no infinities, to 448. In E5M2 as in F16 what rounds to more
+     * than the largest number, from 61440 and from 65520 on, becomes infinity.
      *
      * @param value the value
      * @param index one index for each dimension

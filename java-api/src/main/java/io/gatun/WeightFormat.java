@@ -13,7 +13,8 @@ record WeightFormat(DType dtype, int bits, int groupSize) {
     static WeightFormat of(DType dtype) {
         return switch (dtype) {
             case F32, BF16, F16, S8, F8E4M3, F8E5M2 -> new WeightFormat(dtype, 0, 0);
-            default -> throw new IllegalArgumentException("format: " + dtype + ", expected F32, BF16, F16, S8, F8E4M3 or F8E5M2");
+            default -> throw new IllegalArgumentException(
+                    "format: " + dtype + ", expected F32, BF16, F16, S8, F8E4M3 or F8E5M2");
         };
     }
 
