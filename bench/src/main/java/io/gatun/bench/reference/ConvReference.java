@@ -66,7 +66,8 @@ public final class ConvReference {
             folded[i] = (float) (w[i] * norm.scale(i / (channels * positions)));
         }
         folded = bf16 ? Bf16.round(folded) : folded;
-        Expected expected = Expected.of(shape.batch * shape.columns * outVolume, (long) shape.batch * shape.columns * outVolume);
+        int elements = shape.batch * shape.columns * outVolume;
+        Expected expected = Expected.of(elements, elements);
         for (int i = 0; i < expected.value().length; i++) {
             int place = i % outVolume;
             int o = i / outVolume % shape.columns;

@@ -1,7 +1,6 @@
 package io.gatun.bench.reference;
 
 import io.gatun.DType;
-import java.util.Arrays;
 
 /** The FP8 formats E4M3 and E5M2, by tables of their numbers, and weights in them with a scale for each column. */
 public final class F8 {
@@ -15,30 +14,32 @@ public final class F8 {
         return dtype == DType.F8E4M3 || dtype == DType.F8E5M2;
     }
 
-    /** The numbers from 0 to the largest: that of index i has i in its lower seven bits. */
+    /** What is not negative: that of index i has i in its lower seven bits. Numbers rise up to the largest. */
     private static float[] numbers(int exponentBits, int mantissaBits, float largest) {
         float[] numbers = new float[128];
         int bias = (1 << exponentBits - 1) - 1;
-        int count = 0;
         for (int i = 0; i < 128; i++) {
             int exponent = i >> mantissaBits;
             double fraction = (i & (1 << mantissaBits) - 1) / (double) (1 << mantissaBits);
             double number = exponent == 0 ? fraction * Math.pow(2, 1 - bias) : (1 + fraction) * Math.pow(2, exponent - bias);
-            if (number <= largest) {
-                numbers[count++] = (float) number;
-            }
+            // Beyond the largest E4M3 has only a NaN, with all bits of the fraction.
+            numbers[i] = number <= largest ? (float) number : fraction == 0 ? Float.POSITIVE_INFINITY : Float.NaN;
         }
-        return Arrays.copyOf(numbers, count);
+        return numbers;
     }
 
     private static float[] numbers(DType dtype) {
         return dtype == DType.F8E4M3 ? E4M3 : E5M2;
     }
 
+    /** The bits of the largest number. */
+    private static int last(DType dtype) {
+        return dtype == DType.F8E4M3 ? 0x7e : 0x7b;
+    }
+
     /** The largest number. */
     public static float largest(DType dtype) {
-        float[] numbers = numbers(dtype);
-        return numbers[numbers.length - 1];
+        return numbers(dtype)[last(dtype)];
     }
 
     /** The bits of the nearest number, that with an even last bit of two; the largest for what is beyond, NaN excluded. */
@@ -46,7 +47,7 @@ public final class F8 {
         float[] numbers = numbers(dtype);
         double magnitude = Math.abs((double) value);
         int above = 0;
-        while (above < numbers.length - 1 && numbers[above] < magnitude) {
+        while (above < last(dtype) && numbers[above] < magnitude) {
             above++;
         }
         int nearest = above;
@@ -55,10 +56,10 @@ public final class F8 {
             double down = magnitude - numbers[above - 1];
             nearest = down < up || down == up && above % 2 != 0 ? above - 1 : above;
         }
-        return (byte) (nearest | (value < 0 ? 0x80 : 0));
+        return (byte) (nearest | (Math.copySign(1, value) < 0 ? 0x80 : 0));
     }
 
-    /** The number that has these bits, which are those of one. */
+    /** What these bits stand for: a number, infinity or NaN. */
     public static float value(DType dtype, byte bits) {
         float magnitude = numbers(dtype)[bits & 0x7f];
         return bits < 0 ? -magnitude : magnitude;
@@ -71,6 +72,16 @@ public final class F8 {
      * @param scales [n]
      */
     public record Weights(float[] numbers, float[] scales) {
+        /** Those that codes [n, k] stand for. */
+        public static Weights of(DType dtype, byte[] codes, float[] scales, int k) {
+            int n = scales.length;
+            float[] numbers = new float[codes.length];
+            for (int i = 0; i < codes.length; i++) {
+                numbers[i % k * n + i / k] = value(dtype, codes[i]);
+            }
+            return new Weights(numbers, scales);
+        }
+
         /** Rounds w, which is finite. */
         public static Weights of(DType dtype, float[] w, int k, int n) {
             float[] numbers = new float[w.length];

@@ -124,15 +124,28 @@ public final class GemmReference {
             case F32 -> gemm.floats(a, a, w, false);
             case BF16 -> gemm.floats(Bf16.round(a), Bf16.round(a), Bf16.round(w), true);
             case F16 -> gemm.floats(a, F16.round(a), F16.round(w), false);
-            case F8E4M3, F8E5M2 -> {
-                F8.Weights weights = F8.Weights.of(format, w, k, n);
-                gemm.scales = weights.scales();
-                gemm.floats(a, Bf16.round(a), weights.numbers(), false);
-            }
+            case F8E4M3, F8E5M2 -> gemm.float8(a, F8.Weights.of(format, w, k, n));
             case S8 -> gemm.integers(a, w);
             default -> throw new IllegalArgumentException("no GEMM has the format " + format);
         }
         return gemm.expected;
+    }
+
+    /**
+     * out[m, n], with weights that are in FP8 already, NaN and infinities among them.
+     *
+     * @param weights [k, n]
+     */
+    public static Expected compute(int m, int k, int n, float[] a, F8.Weights weights, float @Nullable [] bias,
+            Activation activation, float @Nullable [] residual) {
+        GemmReference gemm = new GemmReference(m, k, n, bias, activation, residual, null);
+        gemm.float8(a, weights);
+        return gemm.expected;
+    }
+
+    private void float8(float[] a, F8.Weights weights) {
+        scales = weights.scales();
+        floats(a, Bf16.round(a), weights.numbers(), false);
     }
 
     private static Added added(int m, int k, int n, float[] a, LowRank low) {
@@ -190,7 +203,9 @@ public final class GemmReference {
                 if (taken != x && !Float.isNaN(x)) {
                     double off = Math.abs((double) x - taken);
                     for (int j = 0; j < n; j++) {
-                        freedom[j] += Double.isInfinite(off) ? off : off * Math.abs(w[p * n + j]);
+                        float weight = Math.abs(w[p * n + j]);
+                        boolean same = Float.isInfinite(weight) && taken != 0; // infinite either way
+                        freedom[j] += Double.isInfinite(off) ? off : same ? 0 : off * weight;
                     }
                 }
                 if (small) {

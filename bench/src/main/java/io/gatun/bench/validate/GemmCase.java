@@ -26,10 +26,11 @@ import org.jspecify.annotations.Nullable;
 /**
  * GEMM with its epilogue: {@code gemm int8 f32->bf16 m33 k129 n65 max48 strided wt wbf16 bias gelu_erf residual inplace
  * seed=7}. {@code wt} takes weights that lie transposed, {@code wbf16} and {@code wf16} weights in 16 bits;
- * {@code inplace} writes over the residual. {@code groups=3,0,9} multiplies so many rows by a matrix each, and leaves further rows alone;
- * {@code int8 u8->f32} takes rows that were quantized before; {@code rowindex=5} takes the rows by number out of five;
- * {@code lora=16 loradtype=bf16} adds a product of rank 16. {@code u4 group=64 symmetric search} quantizes the weights in
- * groups of 64; with {@code ready} the case does, as it rounds weights to {@code f8e4m3} and {@code f8e5m2}.
+ * {@code inplace} writes over the residual. {@code groups=3,0,9} multiplies so many rows by a matrix each, and leaves
+ * further rows alone; {@code int8 u8->f32} takes rows that were quantized before; {@code rowindex=5} takes the rows by
+ * number out of five; {@code lora=16 loradtype=bf16} adds a product of rank 16. {@code u4 group=64 symmetric search}
+ * quantizes the weights in groups of 64; with {@code ready} the case does, as it rounds weights to {@code f8e4m3} and
+ * {@code f8e5m2}, or with {@code codes} takes any bytes.
  *
  * @param format of the packed weights: F32, BF16, F16, S8, F8E4M3, F8E5M2, or U8 where they are quantized in groups
  * @param quantization of those, else null
@@ -40,9 +41,9 @@ import org.jspecify.annotations.Nullable;
  * @param rank of the product that is added, or 0
  * @param loraDtype of its matrices
  */
-record GemmCase(DType format, @Nullable Quantization quantization, boolean ready, DType in, DType out, int m, int maxM, int k, int n, boolean strided, boolean transposed,
-        DType weights, boolean bias, Activation activation, boolean residual, boolean inplace,
-        @Nullable List<Integer> groups, int rowsA, int rank, DType loraDtype, Values values, long seed)
+record GemmCase(DType format, @Nullable Quantization quantization, boolean ready, DType in, DType out, int m, int maxM,
+        int k, int n, boolean strided, boolean transposed, DType weights, boolean bias, Activation activation, boolean residual,
+        boolean inplace, @Nullable List<Integer> groups, int rowsA, int rank, DType loraDtype, Values values, long seed)
         implements OperatorCase {
     /** Rounds when it is applied. */
     private static final float LORA_SCALE = 0.7f;
@@ -57,12 +58,13 @@ record GemmCase(DType format, @Nullable Quantization quantization, boolean ready
                 : FORMATS.keySet().stream()
                         .filter(f -> words.flag(FORMATS.get(f)))
                         .findFirst()
-                        .orElseThrow(() -> words.wrong("the format, f32, bf16, f16, int8, f8e4m3, f8e5m2, u4 or u8, is missing"));
+                        .orElseThrow(() ->
+                                words.wrong("the format, f32, bf16, f16, int8, f8e4m3, f8e5m2, u4 or u8, is missing"));
         boolean ready = (quantization != null || F8.is(format)) && words.flag("ready");
         DType[] types = words.gemmTypes();
         int m = words.count("m");
-        GemmCase gemm = new GemmCase(format, quantization, ready, types[0], types[1], m, words.count("max", m), words.count("k"),
-                words.count("n"), words.flag("strided"), words.flag("wt"), weightType(words),
+        GemmCase gemm = new GemmCase(format, quantization, ready, types[0], types[1], m, words.count("max", m),
+                words.count("k"), words.count("n"), words.flag("strided"), words.flag("wt"), weightType(words),
                 words.flag("bias"), words.oneOf(Activation.class, Activation.NONE), words.flag("residual"),
                 words.flag("inplace"), words.list("groups"), words.integer("rowindex", 0), words.integer("lora", 0),
                 words.type("loradtype", DType.F32, List.of(DType.F32, DType.BF16, DType.F16)),
@@ -79,6 +81,10 @@ record GemmCase(DType format, @Nullable Quantization quantization, boolean ready
         }
         if (gemm.groups != null && (gemm.covered() > m || gemm.groups.stream().anyMatch(rows -> rows < 0))) {
             throw words.wrong("groups have " + m + " rows at most");
+        }
+        if (gemm.values == Values.CODES
+                && (!ready || !F8.is(format) || gemm.groups != null || gemm.rowsA > 0 || gemm.rank > 0)) {
+            throw words.wrong("'codes' are those of one matrix of FP8 that is ready, of rows in order");
         }
         if (gemm.inplace && !gemm.residual) {
             throw words.wrong("'inplace' writes over the residual, and there is none");
@@ -216,10 +222,47 @@ record GemmCase(DType format, @Nullable Quantization quantization, boolean ready
             System.arraycopy(quantized.get(g).weights(), 0, multiplied, g * k * n, k * n);
         }
         DType as = quantization == null ? format : DType.F32;
-        Expected expected = groups == null && index == null
-                ? GemmReference.compute(as, m, k, n, a, multiplied, low, b, activation, r)
-                : GemmReference.grouped(as, m, k, n, offsets(), index, a, multiplied, b, activation, r);
-        return trial -> run(trial, a, w, quantized, b, r, index, low, expected);
+        Float8 float8 = !ready || quantization != null ? null : values == Values.CODES ? codes(random) : rounded(w);
+        Expected expected = values == Values.CODES && float8 != null
+                ? GemmReference.compute(m, k, n, a, F8.Weights.of(format, float8.codes, float8.scales, k), b, activation, r)
+                : groups == null && index == null
+                        ? GemmReference.compute(as, m, k, n, a, multiplied, low, b, activation, r)
+                        : GemmReference.grouped(as, m, k, n, offsets(), index, a, multiplied, b, activation, r);
+        return trial -> run(trial, a, w, quantized, float8, b, r, index, low, expected);
+    }
+
+    /**
+     * Weights in FP8 as they come from elsewhere.
+     *
+     * @param codes [matrices, n, k]
+     * @param scales [matrices, n]
+     */
+    private record Float8(byte[] codes, float[] scales) {}
+
+    private Float8 rounded(float[] w) {
+        Float8 made = new Float8(new byte[matrices() * n * k], new float[matrices() * n]);
+        for (int g = 0; g < matrices(); g++) {
+            F8.Weights one = F8.Weights.of(format, Arrays.copyOfRange(w, g * k * n, (g + 1) * k * n), k, n);
+            for (int i = 0; i < k * n; i++) {
+                made.codes[(g * n + i % n) * k + i / n] = F8.bits(format, one.numbers()[i]);
+            }
+            System.arraycopy(one.scales(), 0, made.scales, g * n, n);
+        }
+        return made;
+    }
+
+    private Float8 codes(RandomGenerator random) {
+        Float8 made = new Float8(new byte[n * k], new float[n]);
+        random.nextBytes(made.codes);
+        for (int j = 0; j < n; j++) {
+            made.scales[j] = (float) ((0.5 + random.nextDouble()) / F8.largest(format));
+            for (int p = j * k; p < (j + 1) * k; p++) {
+                while (!Values.special(j) && !Float.isFinite(F8.value(format, made.codes[p]))) {
+                    made.codes[p] = (byte) random.nextInt();
+                }
+            }
+        }
+        return made;
     }
 
     private List<WeightQuantizer> quantize(Quantization how, float[] w) {
@@ -228,8 +271,8 @@ record GemmCase(DType format, @Nullable Quantization quantization, boolean ready
                 .toList();
     }
 
-    private void run(Trial trial, float[] a, float[] w, List<WeightQuantizer> quantized, float @Nullable [] b,
-            float @Nullable [] r, int @Nullable [] index, @Nullable LowRank low, Expected expected) {
+    private void run(Trial trial, float[] a, float[] w, List<WeightQuantizer> quantized, @Nullable Float8 float8,
+            float @Nullable [] b, float @Nullable [] r, int @Nullable [] index, @Nullable LowRank low, Expected expected) {
         int slack = maxM - m;
         int sources = rowsA > 0 ? rowsA : m;
         Rows rows = new Rows(sources, sources + slack, k, strided);
@@ -238,9 +281,11 @@ record GemmCase(DType format, @Nullable Quantization quantization, boolean ready
         Operand source = rows.input(trial, "a", in, given == null ? a : given.values);
         Operand steps = given == null ? null : trial.input("scales", DType.F32, given.scales, sources);
         Operand middles = given == null ? null : trial.input("zero_points", given.zeros, sources);
-        Supplier<PackedWeights> weights = !ready
-                ? pack(trial, weights(trial, w))
-                : quantization == null ? packReadyFloat8(trial, w) : packReady(trial, quantization, quantized);
+        Supplier<PackedWeights> weights = float8 != null
+                ? packReady(trial, float8)
+                : ready && quantization != null
+                        ? packReady(trial, quantization, quantized)
+                        : pack(trial, weights(trial, w));
         Operand shift = b == null
                 ? null
                 : trial.input("bias", DType.F32, b, groups == null ? new long[] {n} : new long[] {matrices(), n});
@@ -322,18 +367,9 @@ record GemmCase(DType format, @Nullable Quantization quantization, boolean ready
                 points == null ? null : points.hostTensor());
     }
 
-    private Supplier<PackedWeights> packReadyFloat8(Trial trial, float[] w) {
-        float[] numbers = new float[matrices() * n * k];
-        float[] scales = new float[matrices() * n];
-        for (int g = 0; g < matrices(); g++) {
-            F8.Weights one = F8.Weights.of(format, Arrays.copyOfRange(w, g * k * n, (g + 1) * k * n), k, n);
-            for (int i = 0; i < k * n; i++) {
-                numbers[(g * n + i % n) * k + i / n] = one.numbers()[i];
-            }
-            System.arraycopy(one.scales(), 0, scales, g * n, n);
-        }
-        Operand bytes = trial.input("numbers", format, numbers, shape(n, k));
-        Operand factors = trial.input("scales", DType.F32, scales, shape(n));
+    private Supplier<PackedWeights> packReady(Trial trial, Float8 float8) {
+        Operand bytes = trial.input("numbers", format, float8.codes, shape(n, k));
+        Operand factors = trial.input("scales", DType.F32, float8.scales, shape(n));
         return () -> PackedWeights.ofFloat8(trial.device(), bytes.hostTensor(), factors.hostTensor());
     }
 
@@ -394,8 +430,13 @@ record GemmCase(DType format, @Nullable Quantization quantization, boolean ready
 
     private float activation(float value, int p, RandomGenerator random) {
         return switch (values) {
-            // BF16 may flush denormals, so there every second value is a normal number.
-            case DENORMAL -> format == DType.F16 ? value * 1e3f : format == DType.BF16 && p % 2 == 0 ? value : value * 1e-39f;
+            case DENORMAL -> switch (format) {
+                case F16 -> value * 1e3f;
+                case F8E4M3, F8E5M2 -> p == 0 ? 0 : value;
+                // BF16 may flush denormals, so there every second value is a normal number.
+                case BF16 -> p % 2 == 0 ? value : value * 1e-39f;
+                default -> value * 1e-39f;
+            };
             case OFFSET -> value + 10;
             case LARGE -> format == DType.F16 ? value * 1e4f : value * 1e18f;
             // A scale of exactly 1, and values halfway between steps.
@@ -410,10 +451,15 @@ record GemmCase(DType format, @Nullable Quantization quantization, boolean ready
             deviation *= values == Values.LARGE ? 1e4 : values == Values.DENORMAL ? 1e-5 : 1;
         } else if (values == Values.LARGE) {
             deviation *= 1e18;
+        } else if (values == Values.DENORMAL && F8.is(format)) { // of a scale of 1, with the largest in the first row
+            deviation = format == DType.F8E4M3 ? 0x1p-7 : 0x1p-15;
         } else if (values == Values.DENORMAL && format != DType.BF16) {
             deviation *= 2e37;
         }
         float[] w = Values.normal(random, weights, k * n, deviation);
+        if (values == Values.DENORMAL && F8.is(format) && k > 0) {
+            Arrays.fill(w, 0, n, F8.largest(format));
+        }
         for (int j = 0; values == Values.ZEROW && j < n; j++) {
             for (int p = 0; p < k && Values.special(j); p++) {
                 w[p * n + j] = 0;

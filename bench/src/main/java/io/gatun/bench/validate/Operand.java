@@ -227,7 +227,7 @@ final class Operand {
         }
     }
 
-    /** Writes all of a U8 operand without gaps. */
+    /** Writes all of an operand of one byte each without gaps. */
     void fill(byte[] values) {
         for (int i = 0; i < values.length; i++) {
             memory.setAtIndex(ValueLayout.JAVA_BYTE, base + i, values[i]);

@@ -9,8 +9,8 @@ import java.util.random.RandomGenerator;
  * results.
  */
 sealed interface OperatorCase extends Case
-        permits GemmCase, ConvCase, PoolingCase, AttentionCase, MergeCase, RopeCase, SelectCase, SparseCase, RouteCase, MixCase, NormCase,
-                SoftmaxCase, ActivationCase, GluCase {
+        permits GemmCase, ConvCase, PoolingCase, AttentionCase, MergeCase, RopeCase, SelectCase, SparseCase, RouteCase,
+                MixCase, NormCase, SoftmaxCase, ActivationCase, GluCase {
     @Override
     DType dtype();
 

@@ -119,19 +119,28 @@ record RefusalCase(DType type, Mistake mistake, long seed) implements Case {
         words.flag(CHECK);
         String operator = words.first();
         boolean gemm = operator.equals("gemm");
-        DType type = gemm && words.flag("int8") ? DType.S8 : gemm && words.flag("u4") ? DType.U8 : words.type();
+        DType type = gemm ? format(words) : words.type();
         Mistake mistake = Arrays.stream(Mistake.values())
                 .filter(one -> words.flag(Words.word(one)))
                 .findFirst()
                 .orElseThrow(() -> words.wrong("the mistake, such as long_length, is missing"));
         boolean quantized = mistake == Mistake.NAN_WEIGHT || mistake == Mistake.INFINITE_WEIGHT;
-        if (!mistake.operator.equals(operator) || quantized && type != DType.S8 && type != DType.U8
-                || gemm && type == DType.F16 || !quantized && type == DType.U8) {
+        boolean keepsAll = type == DType.F32 || type == DType.BF16; // of weights, NaN and infinities too
+        if (!mistake.operator.equals(operator)
+                || gemm && (quantized ? keepsAll || type == DType.F16 : !keepsAll && type != DType.S8)) {
             throw words.wrong("there is no such mistake of " + operator);
         }
         RefusalCase refusal = new RefusalCase(type, mistake, words.seed());
         words.end();
         return refusal;
+    }
+
+    private static DType format(Words words) {
+        return words.flag("int8") ? DType.S8
+                : words.flag("u4") ? DType.U8
+                : words.flag("f8e4m3") ? DType.F8E4M3
+                : words.flag("f8e5m2") ? DType.F8E5M2
+                : words.type();
     }
 
     @Override
@@ -354,9 +363,9 @@ record RefusalCase(DType type, Mistake mistake, long seed) implements Case {
         values[random().nextInt(values.length)] =
                 mistake == Mistake.NAN_WEIGHT ? Float.NaN : Float.NEGATIVE_INFINITY;
         Operand matrix = trial.input("w", DType.F32, values, 9, 5);
-        try (PackedWeights packed = type == DType.S8
-                ? PackedWeights.pack(trial.device(), DType.S8, matrix.hostTensor())
-                : PackedWeights.quantize(trial.device(), Quantization.int4(32), matrix.hostTensor())) {
+        try (PackedWeights packed = type == DType.U8
+                ? PackedWeights.quantize(trial.device(), Quantization.int4(32), matrix.hostTensor())
+                : PackedWeights.pack(trial.device(), type, matrix.hostTensor())) {
             trial.fail(packed + " were made, expected IllegalArgumentException");
         } catch (IllegalArgumentException e) {
             // as it should be

@@ -119,7 +119,12 @@ final class Trial implements AutoCloseable {
 
     /** An input of bytes, U8, without gaps. */
     Operand input(String name, byte[] values, long... shape) {
-        Operand operand = allocate(name, DType.U8, shape, Operand.rowMajor(shape));
+        return input(name, DType.U8, values, shape);
+    }
+
+    /** An input of a type of one byte, without gaps. */
+    Operand input(String name, DType dtype, byte[] values, long... shape) {
+        Operand operand = allocate(name, dtype, shape, Operand.rowMajor(shape));
         operand.fill(values);
         inputs.add(operand);
         return operand;

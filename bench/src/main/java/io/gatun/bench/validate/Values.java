@@ -23,7 +23,10 @@ enum Values {
     NANV,
     /** Keys, values and biases that no query sees are NaN. */
     HIDDEN,
-    /** Numbers below 2<sup>-126</sup>, scaled back by the other operand where there is one. */
+    /**
+     * Numbers below 2<sup>-126</sup>, scaled back by the other operand where there is one; in a product with weights of F16 or
+     * FP8, weights that are subnormal there.
+     */
     DENORMAL,
     /** A mean far from zero. */
     OFFSET,
@@ -35,6 +38,8 @@ enum Values {
     TIES,
     /** Every row holds one value throughout. */
     CONSTANT,
+    /** Weights of every code of FP8: all of them in every fourth column, those of numbers in the others. */
+    CODES,
     /** A ramp over the range in which an activation bends. */
     SWEEP;
 

@@ -18,6 +18,25 @@ class F8Test {
     }
 
     @Test
+    void everyCodeStandsForSomething() {
+        for (int code = 0; code < 256; code++) {
+            int magnitude = code & 0x7f;
+            float e4m3 = F8.value(DType.F8E4M3, (byte) code);
+            float e5m2 = F8.value(DType.F8E5M2, (byte) code);
+            assertEquals(magnitude == 0x7f, Float.isNaN(e4m3));
+            assertEquals(magnitude > 0x7c, Float.isNaN(e5m2));
+            assertEquals(magnitude == 0x7c, Float.isInfinite(e5m2));
+            if (magnitude < 0x7f) {
+                assertEquals((byte) code, F8.bits(DType.F8E4M3, e4m3));
+            }
+            if (magnitude < 0x7c) {
+                assertEquals((byte) code, F8.bits(DType.F8E5M2, e5m2));
+            }
+        }
+        assertEquals(Float.NEGATIVE_INFINITY, F8.value(DType.F8E5M2, (byte) 0xfc));
+    }
+
+    @Test
     void theNearestIsTakenAndTiesGoToEven() {
         assertEquals(0x38, F8.bits(DType.F8E4M3, 1.0625f)); // halfway from 1 to 1.125
         assertEquals(0x3a, F8.bits(DType.F8E4M3, 1.1875f)); // halfway from 1.125 to 1.25
