@@ -1,5 +1,5 @@
-// BF16 and F16 as bits, to and from FP32: for plain code and, one element at a time, for kernels. Files that are compiled
-// once per level include this too, so everything is static and always inline: no level shares a copy with another.
+// BF16 and F16 as bits, to and from FP32, for code that is compiled once for all levels: packing of weights. Kernels have the
+// same in simd.h, static and in each level's namespace, since no level may share a function with another.
 #pragma once
 
 #include <cstdint>
@@ -7,22 +7,22 @@
 
 namespace gatun::cpu {
 
-[[gnu::always_inline]] static inline float float_of_bits(uint32_t bits) {
+inline float float_of_bits(uint32_t bits) {
   float value;
   std::memcpy(&value, &bits, sizeof value);
   return value;
 }
 
-[[gnu::always_inline]] static inline uint32_t bits_of_float(float value) {
+inline uint32_t bits_of_float(float value) {
   uint32_t bits;
   std::memcpy(&bits, &value, sizeof bits);
   return bits;
 }
 
-[[gnu::always_inline]] static inline float from_bf16(uint16_t half) { return float_of_bits(static_cast<uint32_t>(half) << 16); }
+inline float from_bf16(uint16_t half) { return float_of_bits(static_cast<uint32_t>(half) << 16); }
 
 // NaN becomes quiet, as F16C makes it.
-[[gnu::always_inline]] static inline float from_f16(uint16_t half) {
+inline float from_f16(uint16_t half) {
   const uint32_t sign = static_cast<uint32_t>(half & 0x8000u) << 16;
   const uint32_t magnitude = half & 0x7fffu;
   if (magnitude >= 0x7c00u) {
@@ -33,13 +33,13 @@ namespace gatun::cpu {
 }
 
 // Round to nearest, ties to even; NaN stays a (quiet) NaN.
-[[gnu::always_inline]] static inline uint16_t to_bf16(float value) {
+inline uint16_t to_bf16(float value) {
   const uint32_t bits = bits_of_float(value);
   if ((bits & 0x7fffffffu) > 0x7f800000u) return static_cast<uint16_t>((bits >> 16) | 0x40u);
   return static_cast<uint16_t>((bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16);
 }
 
-[[gnu::always_inline]] static inline uint16_t to_f16(float value) {
+inline uint16_t to_f16(float value) {
   const uint32_t bits = bits_of_float(value);
   const uint32_t sign = (bits >> 16) & 0x8000u;
   const uint32_t magnitude = bits & 0x7fffffffu;

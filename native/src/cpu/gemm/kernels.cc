@@ -9,9 +9,9 @@
 // the L2 cache. Between depths the sums rest in the worker's scratch memory; they go on where they stopped, so cutting
 // k changes no bit. The epilogue is applied to each tile after its last depth.
 //
-// The parts: microkernels.h has the register tiles, quantized.h weights of 4 and 8 bits, float8.h those of FP8, rows.h prepares
-// `a`, low_rank.h adds a product of low rank, epilogue.h finishes. What a level with matrix instructions (AMX) replaces is the tile shapes and
-// FormatS8 and FormatBf16 there, with layouts to match.
+// The parts: microkernels.h has the register tiles, quantized.h weights of 4 and 8 bits, float8.h those of FP8, rows.h
+// prepares `a`, low_rank.h adds a product of low rank, epilogue.h finishes. What a level with matrix instructions (AMX)
+// replaces is the tile shapes and FormatS8 and FormatBf16 there, with layouts to match.
 //
 // Limits: k of S8 is at most 66311 (the core checks), where 255 * 127 * k still fits 32 bits. A row of S8 whose whole
 // range is a few hundred denormals may have z > 255 and wrap for k > 44266, an error below 1e-35 * column scale.
@@ -93,7 +93,8 @@ struct Blocking {
 // The panels of lora_b that one step takes, in front of the sums.
 int64_t low_rank_elements(int64_t rank) { return rank * kPanel * panels_at_once(1); }
 
-// The slice of a panel of quantized weights that a step of more than a tile unpacks, behind lora_b; such a step takes one panel.
+// The slice of a panel of quantized weights that a step of more than a tile unpacks, behind lora_b; such a step takes one
+// panel.
 template <typename Format>
 int64_t unpacked_elements(int64_t rows) {
   return kQuantized<Format> && rows > kRowTile ? kQuantizedDepth * kPanel : 0;

@@ -17,7 +17,8 @@ namespace {
 using U32 = hn::Rebind<uint32_t, F32>;
 using VU = hn::Vec<U32>;
 
-// Elements of k that are unpacked at once for many rows: whole groups, and a panel's slice of them takes a third of an L1 cache.
+// Elements of k that are unpacked at once for many rows: whole groups, and a panel's slice of them takes a third of an L1
+// cache.
 constexpr int64_t kQuantizedDepth = kMaxQuantizedGroup;
 
 // Panels that a tile of `rows` rows takes at once: their scales and zero points live in registers too.
