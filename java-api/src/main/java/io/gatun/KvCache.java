@@ -2,6 +2,7 @@ package io.gatun;
 
 import java.lang.foreign.MemorySegment;
 import java.lang.foreign.ValueLayout;
+import java.lang.ref.Reference;
 import java.util.ArrayList;
 import java.util.Arrays;
 import java.util.List;
@@ -63,8 +64,8 @@ import org.jspecify.annotations.Nullable;
  * <p><b>Forks</b> share all pages. An append to a page that others have, or that can be found by its tokens, goes to a
  * copy of it.
  *
- * <p>Safe for use by several threads; none waits for what another one reads from a tier or writes to it, unless the tier
- * may have too few blocks in memory for both. When runs write and read is their callers' to order: who has a sequence before
+ * <p>Safe for use by several threads; none waits for what another one reads from a tier or writes to it, unless it opens a
+ * sequence that goes on with that very page, or the tier may have too few blocks in memory for both. When runs write and read is their callers' to order: who has a sequence before
  * {@link Sequence#commit} alone reads its new tokens, and a sequence is closed after the last run that reads it, or in
  * the order of one stream. Calls allocate nothing on the Java heap but {@link #open}, {@link Sequence#fork} and
  * {@link #statistics}, unless a page is copied, read or written to a tier, or the list of a sequence's pages outgrows
@@ -174,6 +175,7 @@ public final class KvCache implements AutoCloseable {
      * @return the cache
      * @throws IllegalArgumentException if a spec or a number is none of these
      * @throws IllegalStateException if the pool or its device is closed
+     * @throws UnsupportedOperationException if the pool is for staging, and its device does not compute on that
      * @throws GatunException if the device has no more memory
      */
     public static KvCache of(MemoryPool pool, int layers, TensorSpec k, @Nullable TensorSpec v) {
@@ -184,15 +186,15 @@ public final class KvCache implements AutoCloseable {
     /**
      * Makes a cache over a tier, where pages go that have to leave it and from where they come back.
      *
-     * @param pool whose memory it is, that of the host
+     * @param pool whose memory it is, of a device that computes on memory of the host
      * @param layers as in {@link #of(MemoryPool, int, TensorSpec, TensorSpec)}
      * @param k the same
      * @param v the same
-     * @param tier of blocks of {@link #blockBytes}, of which at least two may be in memory; to be closed after the cache
+     * @param tier of blocks of {@link #blockBytes}; to be closed after the cache
      * @return the cache
      * @throws IllegalArgumentException if a spec or a number is none of these, or the tier has other blocks
      * @throws IllegalStateException if the pool or its device is closed
-     * @throws UnsupportedOperationException if the pool's memory is not the host's
+     * @throws UnsupportedOperationException if the pool's device does not compute on memory of the host
      * @throws GatunException if the device has no more memory
      */
     public static KvCache of(MemoryPool pool, int layers, TensorSpec k, @Nullable TensorSpec v, SpillTier tier) {
@@ -200,9 +202,9 @@ public final class KvCache implements AutoCloseable {
         if (tier == null) {
             throw new NullPointerException("tier");
         }
-        if (!pool.isHostMemory()) {
+        if (!pool.device().info().hostMemory()) {
             throw new UnsupportedOperationException("a KV cache of " + pool + " over " + tier
-                    + ": expected memory of the host");
+                    + ": expected a device that computes on memory of the host");
         }
         long bytes = blockBytes(layers, k, v);
         if (tier.blockBytes() != bytes) {
@@ -234,6 +236,10 @@ public final class KvCache implements AutoCloseable {
             throw new NullPointerException("pool");
         }
         check(layers, k, v);
+        if (pool.isHostMemory() && !pool.device().info().hostMemory()) {
+            throw new UnsupportedOperationException(
+                    "a KV cache of " + pool + ", which is for staging: expected memory that the device computes on");
+        }
     }
 
     private static void check(int layers, TensorSpec k, @Nullable TensorSpec v) {
@@ -330,15 +336,15 @@ public final class KvCache implements AutoCloseable {
      */
     public Sequence open(int... tokens) {
         Path path = new Path();
-        boolean more;
         synchronized (this) {
             checkOpen();
-            more = follow(path, tokens);
             sequences++;
         }
         try {
-            while (more) {
-                more = restore(path, tokens);
+            for (int page = follow(path, tokens); page != PrefixTree.NONE; page = follow(path, tokens)) {
+                if (!restore(path, tokens, page)) {
+                    break;
+                }
             }
             Sequence sequence = new Sequence(this, path);
             synchronized (this) {
@@ -352,79 +358,99 @@ public final class KvCache implements AutoCloseable {
         }
     }
 
-    /** Goes on with what is in the tree, and says whether the tier may have more and there is a page for it. Has the lock. */
-    private boolean follow(Path path, int[] tokens) {
+    /**
+     * Goes on with what is in the tree, also after what others are moving at the moment. Returns a page to restore the next
+     * one to, whose key is moving then, if the tier may have it and a page can be taken; else {@link PrefixTree#NONE}.
+     */
+    private synchronized int follow(Path path, int[] tokens) {
         while (tokens.length - path.length >= pageSize) {
-            int page = tree.child(path.last(), tokens, path.length);
-            if (page == PrefixTree.NONE) {
-                return spilled != null && pages.available() > 0;
-            }
             path.reserve(path.count + 1);
-            pages.use(page);
-            path.pages[path.count++] = page;
-            path.length += pageSize;
-            path.committed = path.length;
+            int page = tree.child(path.last(), tokens, path.length);
+            if (page != PrefixTree.NONE) {
+                pages.use(page);
+                extend(path, page);
+                continue;
+            }
+            if (spilled == null) {
+                return PrefixTree.NONE;
+            }
+            long key = spilled.key(path.last(), tokens, path.length);
+            if (spilled.isMoving(key)) {
+                awaitMoved(key);
+            } else if (pages.available() == 0 || !spilled.mayHave(key)) {
+                return PrefixTree.NONE;
+            } else {
+                spilled.moves(key);
+                return pages.take();
+            }
         }
-        return false;
+        return PrefixTree.NONE;
     }
 
-    /** Goes on with a page of the tier, if it has the next one. Others use the cache while that is read. */
-    private boolean restore(Path path, int[] tokens) {
-        if (!spilled.mayHave(path.last(), tokens, path.length)) {
-            return false;
+    /** Goes on with a page that is in the tree, and that the path has. Has the lock. */
+    private void extend(Path path, int page) {
+        path.pages[path.count++] = page;
+        path.length += pageSize;
+        path.committed = path.length;
+    }
+
+    /** Has the lock, but not while it waits. Who moves a page waits for the tier alone, so that it ends. */
+    private void awaitMoved(long key) {
+        boolean interrupted = false;
+        while (spilled.isMoving(key)) {
+            try {
+                wait();
+            } catch (InterruptedException e) {
+                interrupted = true;
+            }
         }
-        int page = PrefixTree.NONE;
+        if (interrupted) {
+            Thread.currentThread().interrupt();
+        }
+    }
+
+    /** Goes on with the next page, if the tier has it, in one that was taken for it. Others use the cache while that is read. */
+    private boolean restore(Path path, int[] tokens, int page) {
+        int parent = path.last();
+        long key = spilled.key(parent, tokens, path.length);
         boolean restored = false;
-        spilled.begin(2); // what is found, and what leaves for it
-        try (SpillTier.@Nullable Pin found = spilled.find(path.last(), tokens, path.length)) {
-            if (found == null) {
-                return false;
-            }
-            synchronized (this) {
-                if (pages.available() == 0) {
-                    return false;
-                }
-                page = pages.take();
-            }
-            if (spilled.isLeaving(page)) {
-                spilled.spill(page); // the tier keeps the one that is pinned
-            }
-            spilled.restore(found, page);
-            restored = true;
+        try {
+            spill(page);
+            restored = spilled.restore(page, parent, tokens, path.length);
         } finally {
-            spilled.end(2);
-            if (page != PrefixTree.NONE && !restored) {
-                leave(page);
-            }
-        }
-        synchronized (this) {
-            int parent = path.last();
-            if (tree.child(parent, tokens, path.length) == PrefixTree.NONE) { // nobody else was faster
-                for (int i = 0; i < pageSize; i++) {
-                    tree.setToken(page * pageSize + i, tokens[path.length + i]);
+            synchronized (this) {
+                if (restored && tree.child(parent, tokens, path.length) == PrefixTree.NONE) {
+                    for (int i = 0; i < pageSize; i++) {
+                        tree.setToken(page * pageSize + i, tokens[path.length + i]);
+                    }
+                    tree.add(parent, page);
+                    spilled.added(parent, page);
+                    extend(path, page);
+                } else {
+                    pages.leave(page); // it is not there, or who computed it was faster
                 }
-                tree.add(parent, page);
-                spilled.added(parent, page);
+                spilled.moved(key);
+                notifyAll();
             }
-            boolean more = follow(path, tokens);
-            pages.leave(page);
-            return more;
         }
-    }
-
-    private synchronized void leave(int page) {
-        pages.leave(page);
+        return restored;
     }
 
     /** Writes a page that was taken, and could be found until then, to the tier. Called without the lock. */
     private void spill(int page) {
         if (spilled != null && spilled.isLeaving(page)) {
-            spilled.begin(1);
             try {
                 spilled.spill(page);
             } finally {
-                spilled.end(1);
+                left(page);
             }
+        }
+    }
+
+    private synchronized void left(int page) {
+        if (spilled != null) {
+            spilled.left(page);
+            notifyAll();
         }
     }
 
@@ -492,9 +518,24 @@ public final class KvCache implements AutoCloseable {
 
     private synchronized void release(Path path) {
         if (!path.closed) {
-            keep(path, 0);
             path.closed = true;
-            sequences--;
+            if (!path.busy) {
+                end(path);
+            }
+        }
+    }
+
+    /** Gives back the pages of a path that is closed. Has the lock. */
+    private void end(Path path) {
+        keep(path, 0);
+        sequences--;
+    }
+
+    /** What was done without the lock is done. If the path was closed meanwhile, that ends it. Has the lock. */
+    private void endBusy(Path path) {
+        path.busy = false;
+        if (path.closed) {
+            end(path);
         }
     }
 
@@ -545,6 +586,7 @@ public final class KvCache implements AutoCloseable {
             } else if (kept) {
                 copy = pages.take();
             }
+            path.busy = true;
         }
         try {
             // Others use the cache while pages are written to the tier or copied.
@@ -563,12 +605,15 @@ public final class KvCache implements AutoCloseable {
         } catch (RuntimeException | Error e) {
             synchronized (this) {
                 for (int i = after - 1; i >= before; i--) {
+                    left(path.pages[i]);
                     pages.leave(path.pages[i]);
                 }
                 if (copy != PrefixTree.NONE) {
+                    left(copy);
                     pages.leave(copy);
                     path.pages[before - 1] = partial;
                 }
+                endBusy(path);
             }
             throw e;
         }
@@ -583,6 +628,8 @@ public final class KvCache implements AutoCloseable {
             }
             path.count = after;
             path.length += added;
+            endBusy(path);
+            checkOpen(path);
         }
     }
 
@@ -705,6 +752,7 @@ public final class KvCache implements AutoCloseable {
         int count;
         int length; // in tokens
         int committed;
+        boolean busy; // an append is at work without the lock, and has the pages until its end
         boolean closed;
 
         int last() {
@@ -753,15 +801,19 @@ public final class KvCache implements AutoCloseable {
          * @param slots the same: gets the rows {@code page * page size + offset} of the pages
          * @param at the index of {@code positions} and {@code slots} that the first token goes to
          * @throws IllegalArgumentException if a tensor or number is none of these, or there are too few indices
-         * @throws IllegalStateException if the sequence, or a tensor's memory, is closed, or a page is to be copied
-         *     and another thread is using the stream
+         * @throws IllegalStateException if the sequence, or a tensor's memory, is closed, be it meanwhile, or a page is to
+         *     be copied and another thread is using the stream
          * @throws GatunException if other sequences have the pages that this needs
          */
         public void append(Stream stream, int[] tokens, Tensor positions, Tensor slots, long at) {
             if (tokens == null) {
                 throw new NullPointerException("tokens");
             }
-            cache.append(path, stream, 0, tokens, positions, slots, at);
+            try {
+                cache.append(path, stream, 0, tokens, positions, slots, at);
+            } finally {
+                Reference.reachabilityFence(this); // what is forgotten is released
+            }
         }
 
         /**
@@ -774,7 +826,11 @@ public final class KvCache implements AutoCloseable {
          * @param at the index of {@code positions} and {@code slots} that it goes to
          */
         public void append(Stream stream, int token, Tensor positions, Tensor slots, long at) {
-            cache.append(path, stream, token, null, positions, slots, at);
+            try {
+                cache.append(path, stream, token, null, positions, slots, at);
+            } finally {
+                Reference.reachabilityFence(this);
+            }
         }
 
         /**

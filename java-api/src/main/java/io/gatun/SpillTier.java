@@ -665,6 +665,23 @@ public final class SpillTier implements AutoCloseable {
         }
     }
 
+    /** The same, and what is there is the last to leave memory or the tier, as if it had been pinned. */
+    boolean touch(long key) {
+        lock.lock();
+        try {
+            boolean there = contains(key);
+            Block block = blocks.get(key);
+            for (LinkedHashSet<Block> each : List.of(spilled, resident)) {
+                if (there && each.remove(block)) {
+                    each.add(block);
+                }
+            }
+            return there;
+        } finally {
+            lock.unlock();
+        }
+    }
+
     /**
      * Has blocks read to memory that will be pinned soon, one after the other, and returns at once. Those that were not
      * pinned for longest leave it; what finds no room or is damaged is passed over.

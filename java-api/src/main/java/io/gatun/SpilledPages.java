@@ -3,7 +3,9 @@ package io.gatun;
 import java.io.UncheckedIOException;
 import java.lang.foreign.MemorySegment;
 import java.lang.foreign.ValueLayout;
+import java.util.HashMap;
 import java.util.List;
+import java.util.Map;
 import java.util.concurrent.Semaphore;
 import java.util.concurrent.atomic.AtomicLong;
 import org.jspecify.annotations.Nullable;
@@ -22,8 +24,9 @@ import org.jspecify.annotations.Nullable;
  * prefixes are taken for one another only if two hashes of 64 bits and the tokens of the last page are the same. What
  * the tier cannot do leaves a page out, which is computed again when it is needed.
  *
- * <p>What may wait for the file, {@link #spill} and {@link #find}, is called without the cache's lock, between {@link #begin}
- * and {@link #end}, and for pages that their caller alone takes or keeps. All else is for who has the lock.
+ * <p>What may wait for the file, {@link #spill} and {@link #restore}, is called without the cache's lock, and for pages that
+ * their caller alone has. Each has one block of the tier at a time, so that none waits for what another one keeps. All else
+ * is for who has the lock.
  */
 final class SpilledPages {
     private static final ValueLayout.OfLong LONG = ValueLayout.JAVA_LONG;
@@ -40,6 +43,7 @@ final class SpilledPages {
     private final long[] keys;
     private final long[] checks;
     private final boolean[] leaving; // pages that were taken out of the tree and not spilled yet
+    private final Map<Long, Integer> moving = new HashMap<>(); // keys that are being spilled or restored, by how many
     private final Semaphore room; // blocks that users of the tier here may have in memory at a time
     private final AtomicLong spilled = new AtomicLong();
     private final AtomicLong restored = new AtomicLong();
@@ -54,7 +58,7 @@ final class SpilledPages {
         this.keys = new long[pages];
         this.checks = new long[pages];
         this.leaving = new boolean[pages];
-        this.room = new Semaphore(Math.max(2, tier.mostResident()));
+        this.room = new Semaphore(tier.mostResident());
     }
 
     /** Returns the size of a block for pages of {@code bytes} bytes in all tensors. */
@@ -98,15 +102,33 @@ final class SpilledPages {
     /** Notes that a page is about to be taken out of the tree, and is to be spilled before it is written to. */
     void leaves(int page) {
         leaving[page] = true;
+        moves(keys[page]);
     }
 
-    /** Waits, without the lock, until the tier has room for so many blocks more that are found or spilled, 1 or 2. */
-    void begin(int blocks) {
-        room.acquireUninterruptibly(blocks);
+    /** Says whether {@link #spill} is to be called before a page is written to; for who took it, also without the lock. */
+    boolean isLeaving(int page) {
+        return leaving[page];
     }
 
-    void end(int blocks) {
-        room.release(blocks);
+    /** Notes that a page was spilled, or will not be. */
+    void left(int page) {
+        if (leaving[page]) {
+            leaving[page] = false;
+            moved(keys[page]);
+        }
+    }
+
+    /** Notes that the page of a key is on its way to the tier or from there, until {@link #moved} is called as often. */
+    void moves(long key) {
+        moving.merge(key, 1, Integer::sum);
+    }
+
+    void moved(long key) {
+        moving.computeIfPresent(key, (same, count) -> count == 1 ? null : count - 1);
+    }
+
+    boolean isMoving(long key) {
+        return moving.containsKey(key);
     }
 
     private long key(int parent) {
@@ -137,14 +159,9 @@ final class SpilledPages {
         return hash;
     }
 
-    /** Says whether {@link #spill} is to be called before a page is written to. */
-    boolean isLeaving(int page) {
-        return leaving[page];
-    }
-
     /** Writes a page that is or was in the tree, if the tier does not have it. */
     void spill(int page) {
-        leaving[page] = false;
+        room.acquireUninterruptibly();
         try (SpillTier.@Nullable Pin pin = tier.create(keys[page])) {
             if (pin == null) {
                 return;
@@ -160,40 +177,43 @@ final class SpilledPages {
             spilled.incrementAndGet();
         } catch (GatunException | UncheckedIOException | IllegalStateException e) {
             failures.incrementAndGet(); // full, broken or closed: the page is not there then
+        } finally {
+            room.release();
         }
     }
 
-    /** Says whether the tier has something for these tokens behind a parent, and does not wait for the file. */
-    boolean mayHave(int parent, int[] tokens, int at) {
+    /** Says whether the tier has something under a key, which it drops last then, and does not wait for the file. */
+    boolean mayHave(long key) {
         try {
-            return tier.contains(key(parent, tokens, at));
+            return tier.touch(key);
         } catch (IllegalStateException e) {
             failures.incrementAndGet(); // closed
             return false;
         }
     }
 
-    /** Returns the page of these tokens behind a parent, or null if what the tier has is not that. */
-    SpillTier.@Nullable Pin find(int parent, int[] tokens, int at) {
+    /** Copies the page of these tokens behind a parent to a page of the cache, or returns false if the tier has not that. */
+    boolean restore(int page, int parent, int[] tokens, int at) {
+        long key = key(parent, tokens, at);
+        room.acquireUninterruptibly();
         try {
-            SpillTier.Pin pin = tier.pin(key(parent, tokens, at));
-            if (pin != null && isThat(pin.memory(), parent, tokens, at)) {
-                return pin;
+            if (!tier.contains(key)) {
+                return false; // what was spilled last took its place
             }
-            if (pin != null) {
-                pin.close();
+            try (SpillTier.@Nullable Pin pin = tier.pin(key)) {
+                if (pin != null && isThat(pin.memory(), parent, tokens, at)) {
+                    copy(pin.memory(), page, true);
+                    restored.incrementAndGet();
+                    return true;
+                }
             }
         } catch (GatunException | UncheckedIOException | IllegalStateException e) {
             // as if it was damaged
+        } finally {
+            room.release();
         }
         failures.incrementAndGet();
-        return null;
-    }
-
-    /** Copies what was found to a page of the cache. */
-    void restore(SpillTier.Pin found, int page) {
-        copy(found.memory(), page, true);
-        restored.incrementAndGet();
+        return false;
     }
 
     private boolean isThat(MemorySegment block, int parent, int[] tokens, int at) {

@@ -33,6 +33,7 @@ class HiddenMemoryTest {
     @BeforeAll
     static void load() throws Exception {
         compile(SAMPLE.resolve("sample.c"), "sample");
+        compile(Files.writeString(folder.resolve("pinned.c"), PINNED), "pinned");
     }
 
     private static void compile(Path source, String name) throws Exception {
@@ -113,8 +114,7 @@ class HiddenMemoryTest {
     }
 
     @Test
-    void aStagingPoolIsTheHosts() throws Exception {
-        compile(Files.writeString(folder.resolve("pinned.c"), PINNED), "pinned");
+    void aStagingPoolIsTheHosts() {
         try (Device pinned = Device.open("pinned:0");
                 MemoryPool staging = MemoryPool.builder(pinned).staging().coldStart(MemoryDomain.WORKSPACE, 10_000).build();
                 MemoryPool memory = MemoryPool.of(pinned);
@@ -140,6 +140,22 @@ class HiddenMemoryTest {
             Expect.illegalArgument("expected a block that this pool allocated", () -> staging.free(there));
             assertTrue(staging.trim() > 0);
             assertTrue(staging.statistics().reservedBytes() >= 10_000);
+        }
+    }
+
+    /** Plans on the device could not run on its pages. */
+    @Test
+    void aStagingPoolHasNoKvCache() {
+        TensorSpec pages = TensorSpec.of(DType.F32, 2, 4, 1, 4);
+        long bytes = KvCache.blockBytes(1, pages, pages);
+        try (Device pinned = Device.open("pinned:0");
+                MemoryPool staging = MemoryPool.builder(pinned).staging().build();
+                MemoryPool memory = MemoryPool.of(pinned);
+                SpillTier tier = SpillTier.builder(staging, MemoryDomain.KV_CACHE, folder.resolve("tier"), bytes, 4).open()) {
+            KvCache.of(memory, 1, pages, pages).close();
+            assertThrows(UnsupportedOperationException.class, () -> KvCache.of(staging, 1, pages, pages));
+            assertThrows(UnsupportedOperationException.class, () -> KvCache.of(staging, 1, pages, pages, tier));
+            assertThrows(UnsupportedOperationException.class, () -> KvCache.of(memory, 1, pages, pages, tier));
         }
     }
 

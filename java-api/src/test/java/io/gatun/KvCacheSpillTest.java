@@ -2,6 +2,7 @@ package io.gatun;
 
 import static org.junit.jupiter.api.Assertions.assertEquals;
 import static org.junit.jupiter.api.Assertions.assertFalse;
+import static org.junit.jupiter.api.Assertions.assertThrows;
 import static org.junit.jupiter.api.Assertions.assertTimeoutPreemptively;
 import static org.junit.jupiter.api.Assertions.assertTrue;
 
@@ -19,6 +20,7 @@ import java.util.Arrays;
 import java.util.List;
 import java.util.Random;
 import java.util.concurrent.CountDownLatch;
+import java.util.concurrent.ExecutionException;
 import java.util.concurrent.ExecutorService;
 import java.util.concurrent.Executors;
 import java.util.concurrent.Future;
@@ -278,6 +280,16 @@ class KvCacheSpillTest {
         }
     }
 
+    /** A cache that reads and writes page after page has one of the tier's blocks in memory at a time. */
+    @Test
+    void oneBlockInMemoryIsEnough() {
+        try (SpillTier tier = tier(4, 2000).residentBlocks(1).open(); KvCache cache = cache(12, 4, tier)) {
+            converse(cache, new Random(9), 150, 12, 4, true);
+            assertTrue(cache.statistics().restoredPages() > 20, cache.statistics()::toString);
+            assertEquals(0, cache.statistics().tierFailures());
+        }
+    }
+
     /** While a sequence waits for the file, others go on. */
     @Test
     void othersDoNotWaitForTheFile() throws Exception {
@@ -285,54 +297,162 @@ class KvCacheSpillTest {
         CountDownLatch reads = new CountDownLatch(1);
         CountDownLatch writes = new CountDownLatch(1);
         CountDownLatch go = new CountDownLatch(1);
+        CountDownLatch then = new CountDownLatch(1);
         int[] prompt = {1, 2, 3, 4, 5, 6, 7, 8};
         int[] other = {9, 9, 9, 9, 8, 8, 8, 8};
         try (SpillTier tier = tier(4, 500).open(new SpillFile(channel, file, blockBytes(4), 500));
                 KvCache cache = cache(12, 4, tier);
                 ExecutorService thread = Executors.newSingleThreadExecutor()) {
-            converse(cache, prompt, 4);
-            converse(cache, new int[48], 4); // all pages
-            converse(cache, other, 4);
-            tier.flush();
-            tier.evict(Long.MAX_VALUE);
-            channel.beforeRead = () -> await(reads, go);
-            Future<Integer> reader = thread.submit(() -> {
-                try (KvCache.Sequence sequence = cache.open(prompt)) {
-                    return sequence.length();
-                }
-            });
-            assertTrue(reads.await(20, TimeUnit.SECONDS));
-            assertTimeoutPreemptively(Duration.ofSeconds(20), () -> {
-                assertEquals(0, converse(cache, other, 4));
-                converse(cache, new int[] {7, 7, 7, 7, 7}, 4);
-                Expect.illegalState("1 sequence of it is open", cache::close);
-            });
-            assertFalse(reader.isDone());
-            go.countDown();
-            assertEquals(8, reader.get());
+            try {
+                converse(cache, prompt, 4);
+                converse(cache, new int[48], 4); // all pages
+                converse(cache, other, 4);
+                tier.flush();
+                tier.evict(Long.MAX_VALUE);
+                channel.beforeRead = () -> await(reads, go);
+                Future<Integer> reader = thread.submit(() -> lengthOf(cache, prompt));
+                assertTrue(reads.await(20, TimeUnit.SECONDS));
+                assertTimeoutPreemptively(Duration.ofSeconds(20), () -> {
+                    assertEquals(0, converse(cache, other, 4));
+                    converse(cache, new int[] {7, 7, 7, 7, 7}, 4);
+                    Expect.illegalState("1 sequence of it is open", cache::close);
+                });
+                assertFalse(reader.isDone());
+                go.countDown();
+                assertEquals(8, reader.get(20, TimeUnit.SECONDS));
 
-            converse(cache, IntStream.range(100, 140).toArray(), 4); // what is to be written later
-            converse(cache, prompt, 4);
-            CountDownLatch then = new CountDownLatch(1);
-            channel.beforeRead = () -> {};
-            channel.beforeWrite = () -> await(writes, then);
-            Future<Integer> writer = thread.submit(() -> converse(cache, IntStream.range(200, 236).toArray(), 4));
-            assertTrue(writes.await(20, TimeUnit.SECONDS));
-            assertTimeoutPreemptively(Duration.ofSeconds(20), () -> {
-                try (KvCache.Sequence sequence = cache.open(prompt)) {
-                    assertEquals(8, sequence.length());
+                converse(cache, IntStream.range(100, 140).toArray(), 4); // what is to be written later
+                converse(cache, prompt, 4);
+                channel.beforeRead = () -> {};
+                channel.beforeWrite = () -> await(writes, then);
+                Future<Integer> writer = thread.submit(() -> converse(cache, IntStream.range(200, 236).toArray(), 4));
+                assertTrue(writes.await(20, TimeUnit.SECONDS));
+                assertTimeoutPreemptively(Duration.ofSeconds(20), () -> assertEquals(8, lengthOf(cache, prompt)));
+                assertFalse(writer.isDone());
+                then.countDown();
+                writer.get(20, TimeUnit.SECONDS);
+            } finally {
+                go.countDown();
+                then.countDown();
+            }
+        }
+    }
+
+    private static int lengthOf(KvCache cache, int[] tokens) {
+        try (KvCache.Sequence sequence = cache.open(tokens)) {
+            return sequence.length();
+        }
+    }
+
+    /** Two that open the same share the pages that one of them has read, and need no more than these. */
+    @Test
+    void twoThatOpenTheSameFindAllOfIt() throws Exception {
+        RecordedChannel channel = new RecordedChannel(file);
+        CountDownLatch reads = new CountDownLatch(1);
+        CountDownLatch go = new CountDownLatch(1);
+        int[] prompt = {1, 2, 3, 4, 5, 6, 7, 8};
+        try (SpillTier tier = tier(4, 500).open(new SpillFile(channel, file, blockBytes(4), 500));
+                KvCache cache = cache(2, 4, tier);
+                ExecutorService threads = Executors.newFixedThreadPool(2)) {
+            try {
+                converse(cache, prompt, 4);
+                converse(cache, new int[8], 4);
+                tier.flush();
+                tier.evict(Long.MAX_VALUE);
+                channel.beforeRead = () -> await(reads, go);
+                Future<KvCache.Sequence> one = threads.submit(() -> cache.open(prompt));
+                assertTrue(reads.await(20, TimeUnit.SECONDS));
+                Future<KvCache.Sequence> two = threads.submit(() -> cache.open(prompt));
+                assertFalse(isDoneSoon(two));
+                assertEquals(1, cache.statistics().usedPages());
+                go.countDown();
+                try (KvCache.Sequence first = one.get(20, TimeUnit.SECONDS);
+                        KvCache.Sequence second = two.get(20, TimeUnit.SECONDS)) {
+                    assertEquals(8, first.length());
+                    assertEquals(8, second.length());
+                    check(cache, second, prompt, 4);
+                    assertEquals(2, cache.statistics().sharedPages());
+                    assertEquals(2, cache.statistics().restoredPages());
                 }
-            });
-            assertFalse(writer.isDone());
-            then.countDown();
-            writer.get();
+            } finally {
+                go.countDown();
+            }
+        }
+    }
+
+    private static boolean isDoneSoon(Future<?> future) throws Exception {
+        for (int i = 0; i < 20 && !future.isDone(); i++) {
+            Thread.sleep(5);
+        }
+        return future.isDone();
+    }
+
+    /** What is on its way to the tier is waited for. */
+    @Test
+    void whatIsBeingWrittenIsFound() throws Exception {
+        RecordedChannel channel = new RecordedChannel(file);
+        CountDownLatch writes = new CountDownLatch(1);
+        CountDownLatch go = new CountDownLatch(1);
+        int[] prompt = {1, 2, 3, 4, 5, 6, 7, 8};
+        try (SpillTier tier = tier(4, 500).residentBlocks(1).open(new SpillFile(channel, file, blockBytes(4), 500));
+                KvCache cache = cache(4, 4, tier);
+                ExecutorService threads = Executors.newFixedThreadPool(2)) {
+            try {
+                converse(cache, prompt, 4);
+                converse(cache, new int[8], 4);
+                channel.beforeWrite = () -> await(writes, go);
+                // The second page of the prompt leaves first, and is written; the first one waits for its memory.
+                Future<Integer> writer = threads.submit(() -> converse(cache, new int[] {9, 9, 9, 9, 9, 9, 9, 9}, 4));
+                assertTrue(writes.await(20, TimeUnit.SECONDS));
+                Future<Integer> reader = threads.submit(() -> lengthOf(cache, prompt));
+                assertFalse(isDoneSoon(reader));
+                go.countDown();
+                assertEquals(8, reader.get(20, TimeUnit.SECONDS));
+                writer.get(20, TimeUnit.SECONDS);
+            } finally {
+                go.countDown();
+            }
+        }
+    }
+
+    /** A sequence that is closed while it waits for the tier gives all pages back once. */
+    @Test
+    void aSequenceIsClosedDuringAnAppend() throws Exception {
+        RecordedChannel channel = new RecordedChannel(file);
+        CountDownLatch writes = new CountDownLatch(1);
+        CountDownLatch go = new CountDownLatch(1);
+        try (SpillTier tier = tier(4, 500).residentBlocks(1).open(new SpillFile(channel, file, blockBytes(4), 500));
+                KvCache cache = cache(12, 4, tier);
+                ExecutorService thread = Executors.newSingleThreadExecutor()) {
+            try {
+                int[] all = IntStream.range(0, 48).toArray();
+                converse(cache, all, 4);
+                KvCache.Sequence sequence = cache.open(Arrays.copyOf(all, 8));
+                channel.beforeWrite = () -> await(writes, go);
+                Future<?> append = thread.submit(() -> sequence.append(stream, new int[33], positions, slots, 0));
+                assertTrue(writes.await(20, TimeUnit.SECONDS));
+                sequence.close();
+                assertFalse(isDoneSoon(append));
+                assertEquals(11, cache.statistics().usedPages());
+                go.countDown();
+                ExecutionException failed =
+                        assertThrows(ExecutionException.class, () -> append.get(20, TimeUnit.SECONDS));
+                Expect.illegalState("is closed", () -> {
+                    throw failed.getCause();
+                });
+                assertEquals(0, cache.statistics().sequences());
+                assertEquals(0, cache.statistics().usedPages());
+                assertEquals(0, converse(cache, all, 4));
+            } finally {
+                go.countDown();
+            }
         }
     }
 
     private static void await(CountDownLatch here, CountDownLatch go) {
         here.countDown();
         try {
-            go.await();
+            assertTrue(go.await(60, TimeUnit.SECONDS));
         } catch (InterruptedException e) {
             throw new IllegalStateException(e);
         }
