@@ -8,9 +8,11 @@ import java.lang.foreign.SymbolLookup;
 import java.lang.foreign.ValueLayout;
 import java.lang.invoke.MethodHandle;
 import java.util.Arrays;
+import java.util.NoSuchElementException;
 import java.util.concurrent.ExecutorService;
 import java.util.concurrent.Executors;
 import java.util.concurrent.Future;
+import org.jspecify.annotations.Nullable;
 
 /**
  * Prints how long an allocation and its free take: the pool against malloc and free of the C library, of jemalloc and of
@@ -25,7 +27,7 @@ final class PoolSpeed {
     private static volatile long sink;
 
     /** Addresses as numbers: the cheapest call, and no segment is made. */
-    private record Library(String name, MethodHandle malloc, MethodHandle free) {
+    private record Library(String name, @Nullable MethodHandle malloc, @Nullable MethodHandle free) {
         static Library of(String name, SymbolLookup symbols, String prefix) {
             Linker linker = Linker.nativeLinker();
             return new Library(name,
@@ -42,17 +44,17 @@ final class PoolSpeed {
     private static final Library MIMALLOC = find("mimalloc", "libmimalloc.so.2", "mi_");
     private static final MethodHandle MALLOC = LIBC.malloc;
     private static final MethodHandle FREE = LIBC.free;
-    private static final MethodHandle JE_MALLOC = JEMALLOC.malloc;
-    private static final MethodHandle JE_FREE = JEMALLOC.free;
-    private static final MethodHandle MI_MALLOC = MIMALLOC.malloc;
-    private static final MethodHandle MI_FREE = MIMALLOC.free;
+    private static final @Nullable MethodHandle JE_MALLOC = JEMALLOC.malloc;
+    private static final @Nullable MethodHandle JE_FREE = JEMALLOC.free;
+    private static final @Nullable MethodHandle MI_MALLOC = MIMALLOC.malloc;
+    private static final @Nullable MethodHandle MI_FREE = MIMALLOC.free;
 
     private static Library find(String name, String file, String prefix) {
         try {
             return Library.of(name, SymbolLookup.libraryLookup(file, Arena.global()), prefix);
-        } catch (IllegalArgumentException e) {
-            System.out.println(name + " is not here: malloc in its place");
-            return LIBC;
+        } catch (IllegalArgumentException | NoSuchElementException e) {
+            System.out.println(name + " is not here");
+            return new Library(name, null, null);
         }
     }
 
@@ -159,13 +161,20 @@ final class PoolSpeed {
         }
     }
 
-    /** Returns the nanoseconds of one of each: of interleaved rounds one of the fastest, a tenth being faster. */
-    private static double[] compare(Work... works) throws Throwable {
+    /**
+     * Returns the nanoseconds of one of each: of interleaved rounds one of the fastest, a tenth being faster. NaN for what is
+     * null, as its library is not here.
+     */
+    private static double[] compare(@Nullable Work... works) throws Throwable {
         double[][] times = new double[works.length][ROUNDS];
         int[] counts = new int[works.length];
         Arrays.fill(counts, 1000);
         for (int round = -WARM_UP; round < ROUNDS; round++) {
             for (int w = 0; w < works.length; w++) {
+                if (works[w] == null) {
+                    times[w][Math.max(round, 0)] = Double.NaN;
+                    continue;
+                }
                 long start = System.nanoTime();
                 works[w].run(counts[w]);
                 double each = (double) (System.nanoTime() - start) / counts[w];
@@ -186,20 +195,30 @@ final class PoolSpeed {
 
     /** Nanoseconds of malloc, jemalloc, mimalloc and the pool. */
     private static void print(String what, double[] times) {
-        System.out.printf("%-24s malloc %8.1f ns, jemalloc %8.1f, mimalloc %8.1f, pool %8.1f: %5.2f, %5.2f, %5.2f times as fast%n",
-                what, times[0], times[1], times[2], times[3], times[0] / times[3], times[1] / times[3],
-                times[2] / times[3]);
+        System.out.printf("%-24s malloc %s ns, jemalloc %s, mimalloc %s, pool %s: %s, %s, %s times as fast%n", what,
+                figure("%8.1f", times[0]), figure("%8.1f", times[1]), figure("%8.1f", times[2]), figure("%8.1f", times[3]),
+                figure("%5.2f", times[0] / times[3]), figure("%5.2f", times[1] / times[3]),
+                figure("%5.2f", times[2] / times[3]));
+    }
+
+    private static String figure(String format, double value) {
+        return Double.isNaN(value) ? "-" : String.format(format, value);
+    }
+
+    private static @Nullable Work ifHere(Library library, Work work) {
+        return library.malloc == null ? null : work;
     }
 
     public static void main(String[] args) throws Throwable {
         try (Device device = Device.open("cpu", 1);
                 MemoryPool pool = MemoryPool.of(device)) {
             for (long bytes : new long[] {64, 256, 1 << 10, 4 << 10, 16 << 10, 64 << 10, 256 << 10, 1 << 20, 2 << 20}) {
-                print(bytes + " bytes", compare(count -> malloc(bytes, count), count -> jemalloc(bytes, count),
-                        count -> mimalloc(bytes, count), count -> pool(pool, bytes, count)));
+                print(bytes + " bytes", compare(
+                        count -> malloc(bytes, count), ifHere(JEMALLOC, count -> jemalloc(bytes, count)),
+                        ifHere(MIMALLOC, count -> mimalloc(bytes, count)), count -> pool(pool, bytes, count)));
                 print(bytes + " bytes, 16 in use", compare(
-                        count -> mallocMany(bytes, count), count -> jemallocMany(bytes, count),
-                        count -> mimallocMany(bytes, count), count -> poolMany(pool, bytes, count)));
+                        count -> mallocMany(bytes, count), ifHere(JEMALLOC, count -> jemallocMany(bytes, count)),
+                        ifHere(MIMALLOC, count -> mimallocMany(bytes, count)), count -> poolMany(pool, bytes, count)));
             }
             long bytes = 1 << 20;
             MemorySegment kept = pool.allocate(bytes, 64);
