@@ -467,8 +467,8 @@ final class DomainHeap {
         }
         for (FreeRanges.Range range : free.largestFirst()) {
             Slab slab = range.slab();
-            int first = Slab.chunk(range.first() + Slab.CHUNK / Slab.GRANULE - 1);
-            int end = Slab.chunk(range.first() + range.count());
+            int first = range.firstChunk();
+            int end = range.endChunk();
             while (given < bytes && end > first && !slab.cold) {
                 end = slab.absent.previousClearBit(end - 1) + 1;
                 long left = (bytes - given + Slab.CHUNK - 1) / Slab.CHUNK;
@@ -649,8 +649,8 @@ final class DomainHeap {
         reservation.release(slab.address);
     }
 
-    /** What a heap has, what of it can go back at most, and what of that was declared for the start, and stays. */
-    record Balance(long reserved, long free, long cold) {}
+    /** What a heap has, and what of it no block occupies, large ones that stripes keep apart. */
+    record Balance(long reserved, long free) {}
 
     Balance balance() {
         lock.lock();
@@ -659,15 +659,46 @@ final class DomainHeap {
             for (Stripe stripe : stripes) {
                 kept += stripe.largeBytes();
             }
-            return new Balance(reserved, reserved - occupied() + kept, coldFree());
+            return new Balance(reserved, reserved - occupied() + kept);
         } finally {
             lock.unlock();
         }
     }
 
+    /**
+     * Returns how much of what is free cannot go back by {@link #spare}: what is less than a chunk, what was declared for the
+     * start, and all where the size of slabs was chosen.
+     */
+    long kept() {
+        lock.lock();
+        try {
+            long kept = reserved - occupied();
+            if (!hasSpare()) {
+                for (Stripe stripe : stripes) {
+                    kept += stripe.largeBytes();
+                }
+                return kept;
+            }
+            for (FreeRanges.Range range : free.largestFirst()) {
+                if (range.count() < Slab.CHUNK / Slab.GRANULE) {
+                    break;
+                }
+                kept -= range.slab().cold ? 0 : range.chunkBytes();
+            }
+            return kept;
+        } finally {
+            lock.unlock();
+        }
+    }
+
+    /** Whether what is free inside of slabs can go back, and no size was chosen. */
+    private boolean hasSpare() {
+        return settings.slabBytes() == 0 && reservation.hasPages();
+    }
+
     /** Gives back up to {@code bytes} bytes of what is free inside of slabs, or kept by stripes. Returns how many. */
     long spare(long bytes) {
-        if (settings.slabBytes() > 0 || !reservation.hasPages()) {
+        if (!hasSpare()) {
             return 0;
         }
         lock.lock();

@@ -22,6 +22,23 @@ final class FreeRanges {
             int skipped = (int) ((-address() & alignment - 1) / Slab.GRANULE);
             return skipped + (long) count <= this.count ? first + skipped : -1;
         }
+
+        /** Returns the first chunk that is free as a whole, if one is. */
+        int firstChunk() {
+            return Slab.chunk(first + Slab.CHUNK / Slab.GRANULE - 1);
+        }
+
+        /** Returns the chunk after the last one that is free as a whole, if one is. */
+        int endChunk() {
+            return Slab.chunk(first + count);
+        }
+
+        /** Returns the bytes of whole chunks that did not go back. */
+        long chunkBytes() {
+            int unit = Slab.CHUNK / Slab.GRANULE;
+            int chunks = endChunk() - firstChunk();
+            return chunks <= 0 ? 0 : (long) chunks * Slab.CHUNK - slab.absentBytes(firstChunk() * unit, chunks * unit);
+        }
     }
 
     private static final int LOOKS = 32;

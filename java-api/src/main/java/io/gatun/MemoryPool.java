@@ -33,7 +33,7 @@ import org.jspecify.annotations.Nullable;
  * memory is the host's, pages that are free inside of a slab go back as well, and the slab stays: when a domain grows
  * and has more than a 128th (or 1 MiB) beyond what its blocks ever occupied, or any grows and all have more than
  * a 256th (or 1 MiB) beyond what all blocks ever occupied at a time, when its limit leaves no room otherwise, and with
- * {@link #trim}, unless the size of slabs was chosen. All pools together take no more than a container allows
+ * {@link #trim}, unless the size of slabs was chosen or the pool is for {@link Builder#staging}. All pools together take no more than a container allows
  * the process beside its heap (control groups 2, {@code memory.max}).
  *
  * <p>The memory of a device that is not the host's ({@link DeviceInfo#hostMemory}) cannot be read or written by Java: any access
@@ -300,8 +300,9 @@ public final class MemoryPool implements SegmentAllocator, AutoCloseable {
          * @return the pool, with what was declared for the start
          * @throws UnsupportedOperationException if it is for {@link #staging}, and the device's backend has no such memory
          * @throws IllegalArgumentException if a domain starts with more than its limit
-         * @throws IllegalStateException if the device is closed and something was declared
-         * @throws GatunException if the device has not what was declared; nothing is taken from it then
+         * @throws IllegalStateException if the device is closed and something was declared, or it is for staging
+         * @throws GatunException if the device has not what was declared, or, for staging, no such memory left at all; nothing
+         *     is taken from it then
          * @throws UncheckedIOException if a trace cannot be written
          */
         public MemoryPool build() {
@@ -658,8 +659,8 @@ public final class MemoryPool implements SegmentAllocator, AutoCloseable {
     }
 
     /**
-     * Opens an arena in this pool. Its segments are zeros at first where the device computes on host memory, aligned to
-     * 64 bytes at least, and can be used by any thread, and so can the arena. Closing it gives their memory back to the
+     * Opens an arena in this pool. Its segments are zeros at first where the memory is the host's, for staging too, aligned
+     * to 64 bytes at least, and can be used by any thread, and so can the arena. Closing it gives their memory back to the
      * pool; that is an {@link IllegalStateException}, and closes nothing, while a run uses one of them.
      *
      * @param domain what it is for
@@ -706,16 +707,18 @@ public final class MemoryPool implements SegmentAllocator, AutoCloseable {
         synchronized (settling) {
             long reserved = 0;
             long free = 0;
-            long cold = 0;
             for (DomainHeap heap : heaps) {
                 DomainHeap.Balance balance = heap.balance();
                 reserved += balance.reserved();
                 free += balance.free();
-                cold += balance.cold();
             }
             peakOccupied = Math.max(peakOccupied, reserved - free);
-            long surplus = reserved - cold - peakOccupied;
-            if (surplus > Math.max(peakOccupied / SPARE, DomainHeap.SMALLEST_SLAB)) {
+            long surplus = reserved - peakOccupied;
+            long most = Math.max(peakOccupied / SPARE, DomainHeap.SMALLEST_SLAB);
+            for (int i = 0; i < heaps.length && surplus > most; i++) {
+                surplus -= heaps[i].kept(); // which others cannot make up for
+            }
+            if (surplus > most) {
                 long given = 0;
                 for (DomainHeap heap : heaps) {
                     given += heap != grown && given < surplus ? heap.spare(surplus - given) : 0;
@@ -737,7 +740,7 @@ public final class MemoryPool implements SegmentAllocator, AutoCloseable {
 
     /**
      * Gives the slabs back to the device that nothing is in, and of the host's memory the pages that are free inside of
-     * others, but for what was declared for the start and slabs of a chosen size. Blocks that are kept for the next
+     * others, but for what was declared for the start, slabs of a chosen size and those for staging. Blocks that are kept for the next
      * request do not count.
      *
      * @return how many bytes went back

@@ -72,6 +72,25 @@ class PoolDomainsTest {
         }
     }
 
+    /** What cannot go back in one domain, here the rest of a slab of a chosen size, is not taken from another one. */
+    @Test
+    void othersDoNotPayForWhatStays() {
+        try (MemoryPool pool = MemoryPool.builder(device).slabBytes(MemoryDomain.WEIGHTS, 128 * MIB).build()) {
+            pool.allocate(MemoryDomain.WEIGHTS, 64, 64);
+            List<MemorySegment> blocks = new ArrayList<>();
+            for (int i = 0; i < 64; i++) {
+                blocks.add(pool.allocate(MIB, 64));
+            }
+            long before = reserved(pool, MemoryDomain.ACTIVATIONS);
+            for (int i = 0; i < 64; i += 2) {
+                pool.free(blocks.get(i));
+            }
+            pool.allocate(MemoryDomain.GRADIENTS, 16 * MIB, 64);
+            long given = before - reserved(pool, MemoryDomain.ACTIVATIONS);
+            assertTrue(given >= 12 * MIB && given <= 20 * MIB, given + " bytes for 16 MiB that another one took");
+        }
+    }
+
     @Test
     void domainsShareNoSlab() {
         try (MemoryPool pool = MemoryPool.builder(device).build()) {
