@@ -64,11 +64,11 @@ public final class Catalogue {
     /** The cases that a catalogue's text stands for. */
     static List<Case> expand(String text, long seed) {
         List<Case> cases = new ArrayList<>();
-        List<String> lines = text.lines().toList();
-        for (int number = 0; number < lines.size(); number++) {
-            String line = lines.get(number).replaceFirst("#.*", "").strip();
+        for (String whole : text.lines().toList()) {
+            String line = whole.replaceFirst("#.*", "").strip();
             if (!line.isEmpty()) {
-                for (String name : new Line(seed * 1_000_003 + number).expand(line)) {
+                // By its text alone, so that a new line changes no other one's deals.
+                for (String name : new Line(seed * 1_000_003 + line.hashCode()).expand(line)) {
                     cases.add(Case.parse(name.contains("seed=") ? name : name + " seed=" + seed));
                 }
             }
