@@ -110,7 +110,7 @@ final class DomainHeap {
         try {
             for (long left = settings.coldStart(); left > 0; ) {
                 long bytes = settings.slabBytes() > 0 ? settings.slabBytes() : Math.min(left, LARGEST_SLAB);
-                Slab slab = add(up(bytes, Slab.GRANULE), false, true);
+                Slab slab = add(up(bytes, Slab.GRANULE), false, true, 0);
                 if (reservation.isHostMemory()) {
                     touch(slab, Math.min(left, slab.bytes));
                 }
@@ -394,6 +394,7 @@ final class DomainHeap {
             return;
         }
         try {
+            makeWayInside(bytes, 0);
             makeRoom(bytes);
             checkLimit(bytes);
             int last = Slab.chunk(first + granules - 1);
@@ -403,10 +404,9 @@ final class DomainHeap {
                 reservation.restore(slab.address, slab.address + (long) at * Slab.CHUNK, restored);
                 slab.absent.clear(at, end);
                 slab.present += restored;
-                reserved += restored;
+                count(restored);
                 at = slab.absent.nextSetBit(end);
             }
-            grew = true;
         } catch (GatunException e) {
             free.give(slab, first, granules);
             throw e;
@@ -429,7 +429,23 @@ final class DomainHeap {
             peakOccupied = Math.max(peakOccupied, occupied());
             discard(surplus());
         }
+    }
+
+    /**
+     * Does the same before the heap grows by {@code bytes}, of which blocks will occupy {@code more}, so that it never has
+     * both. Returns how much there will be too much nevertheless.
+     */
+    private long makeWayInside(long bytes, long more) {
+        long most = withSpare(Math.max(peakOccupied, occupied() + more));
+        long surplus = reserved + bytes - most;
+        surplus -= surplus > 0 ? coldFree() : 0;
+        return surplus > 0 ? surplus - discard(surplus) : 0;
+    }
+
+    private void count(long bytes) {
+        reserved += bytes;
         peakReserved = Math.max(peakReserved, reserved);
+        grew = true;
     }
 
     /** Returns how much more there is than should be, beside what is free of the start, which stays. */
@@ -565,8 +581,9 @@ final class DomainHeap {
     private Slab grow(long bytes, boolean own) {
         long chosen = own ? bytes : settings.slabBytes() > 0 ? settings.slabBytes() : slabBytes(bytes);
         makeWay(chosen);
+        long surplus = Math.min(makeWayInside(chosen, bytes), chosen - bytes);
         try {
-            return add(chosen, own, false);
+            return add(chosen, own, false, hasSpare() ? surplus : 0);
         } catch (GatunException e) {
             long least = own || settings.slabBytes() > 0 ? chosen : bytes;
             boolean limited = chosen > settings.limit() - reserved;
@@ -581,7 +598,7 @@ final class DomainHeap {
             if (!gave && least == chosen) {
                 throw e;
             }
-            return add(least, own, false);
+            return add(least, own, false, 0);
         }
     }
 
@@ -610,22 +627,28 @@ final class DomainHeap {
         return bytes > chosen / 8 ? chosen / bytes * bytes : chosen;
     }
 
-    private Slab add(long bytes, boolean own, boolean cold) {
+    /** Adds a slab, of which up to {@code surplus} bytes at the end are as if they had gone back. */
+    private Slab add(long bytes, boolean own, boolean cold, long surplus) {
         checkLimit(bytes);
         PoolEvents.Growth event = new PoolEvents.Growth();
         event.begin();
-        Slab slab = new Slab(this, reservation.reserve(bytes), bytes, arena, own, cold);
+        int end = (int) (bytes / Slab.CHUNK);
+        int from = end - (int) (surplus / Slab.CHUNK);
+        long absent = (long) (end - from) * Slab.CHUNK;
+        long address = reservation.reserve(bytes, (long) from * Slab.CHUNK, absent);
+        Slab slab = new Slab(this, address, bytes, arena, own, cold);
+        slab.absent.set(from, end);
+        slab.present -= absent;
         slabs.add(slab);
         table.add(slab);
-        reserved += bytes;
-        grew = true;
+        count(slab.present);
         if (own) {
             ownBytes += bytes;
         } else {
             free.add(slab);
         }
         if (event.shouldCommit()) {
-            event.of(device, domain, bytes, reserved);
+            event.of(device, domain, slab.present, reserved);
             event.commit();
         }
         return slab;

@@ -79,7 +79,6 @@ public final class MemoryPool implements SegmentAllocator, AutoCloseable {
     // Guarded by settling, which is locked before a heap.
     private final Object settling = new Object();
     private long peakOccupied; // by the blocks of all domains, as far as it made the pool grow
-    private long peakReserved;
 
     private int arenas;
     private int tiers;
@@ -723,10 +722,10 @@ public final class MemoryPool implements SegmentAllocator, AutoCloseable {
                 for (DomainHeap heap : heaps) {
                     given += heap != grown && given < surplus ? heap.spare(surplus - given) : 0;
                 }
-                given += grown != null && given < surplus ? grown.spare(surplus - given) : 0;
-                reserved -= given;
+                if (grown != null && given < surplus) {
+                    grown.spare(surplus - given);
+                }
             }
-            peakReserved = Math.max(peakReserved, reserved);
         }
     }
 
@@ -776,9 +775,7 @@ public final class MemoryPool implements SegmentAllocator, AutoCloseable {
      */
     public Statistics statistics() {
         Statistics sum = Arrays.stream(heaps).map(DomainHeap::statistics).reduce(Statistics::plus).orElseThrow();
-        synchronized (settling) {
-            return sum.withPeakReserved(Math.max(peakReserved, sum.reservedBytes));
-        }
+        return sum.withPeakReserved(reservation.peak());
     }
 
     /**

@@ -20,6 +20,8 @@ final class Reservation {
     private final Device device;
     private final boolean staging;
     private final Map<Long, Long> bytesByAddress = new HashMap<>();
+    private long reserved;
+    private long peak;
     private boolean closed;
 
     /** With {@code staging} its memory is the host's, which the device reaches by itself. */
@@ -45,21 +47,23 @@ final class Reservation {
      * @throws UnsupportedOperationException if the device has none that is the host's
      */
     void probe() {
-        release(reserve(Slab.GRANULE));
+        release(reserve(Slab.GRANULE, 0, 0));
     }
 
     /**
      * Takes memory from the device, aligned to {@link Slab#ALIGNMENT}.
      *
+     * @param at where pages begin that are given back at once, as {@link #discard} does
+     * @param absent their bytes; 0 unless {@link #hasPages}
      * @throws GatunException if the device, or the container that this process is in, has not so much
      * @throws IllegalStateException if the device is closed, or this
      */
-    synchronized long reserve(long bytes) {
+    synchronized long reserve(long bytes, long at, long absent) {
         if (closed) {
             throw new IllegalStateException("the memory pool on " + device + " is closed");
         }
         if (isHostMemory()) {
-            checkContainer(bytes, ContainerMemory.limit());
+            checkContainer(bytes - absent, ContainerMemory.limit());
         }
         try (Arena arena = Arena.ofConfined()) {
             MemorySegment message = Status.message(arena);
@@ -69,8 +73,11 @@ final class Reservation {
                     : gatun_h.gtn_memory_alloc(device.handle, bytes, Slab.ALIGNMENT, memory, message);
             Status.check(status, message, device.owned);
             long address = memory.get(ValueLayout.ADDRESS, 0).address();
-            bytesByAddress.put(address, bytes);
-            count(bytes);
+            if (absent > 0) {
+                DeviceMemory.discard(address + at, absent);
+            }
+            bytesByAddress.put(address, bytes - absent);
+            count(bytes - absent);
             return address;
         }
     }
@@ -88,7 +95,14 @@ final class Reservation {
         }
     }
 
+    /** Returns the most that the pool ever had. */
+    synchronized long peak() {
+        return peak;
+    }
+
     private void count(long bytes) {
+        reserved += bytes;
+        peak = Math.max(peak, reserved);
         if (isHostMemory()) {
             HOST_BYTES.addAndGet(bytes);
         }
