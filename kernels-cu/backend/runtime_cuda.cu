@@ -5,8 +5,8 @@
 #include <cstdio>
 #include <new>
 
-#include "core/message.h"
 #include "backend/runtime.h"
+#include "core/message.h"
 
 namespace gatun::gpu {
 

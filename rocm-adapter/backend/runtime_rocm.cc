@@ -10,8 +10,8 @@
 
 #include "backend/hip.h"
 #include "backend/registry.h"
-#include "core/message.h"
 #include "backend/runtime.h"
+#include "core/message.h"
 
 namespace gatun::gpu {
 
