@@ -16,7 +16,8 @@ import org.jspecify.annotations.Nullable;
  * residual padded inplace slack hidden seed=1}.
  *
  * @param in type of x
- * @param rows rows of x that are taken by number, some of them several times and some parts none; -1: parts as they are
+ * @param rows rows of x that are taken by number, some of them several times, and none by some parts but the first;
+ *     -1: parts as they are
  * @param shared whether one gate serves all tokens and heads of a part
  * @param padded whether there are gaps between rows
  * @param inplace whether the output takes the place of the residual
@@ -110,7 +111,7 @@ record MixCase(DType in, DType out, Gate gate, int parts, int tokens, int heads,
         }
         int[] index = new int[tokens * parts];
         for (int i = 0; i < index.length; i++) {
-            index[i] = rows <= 0 || random.nextInt(6) == 0 ? -1 : random.nextInt(rows);
+            index[i] = rows <= 0 || i > 0 && random.nextInt(6) == 0 ? -1 : random.nextInt(rows);
         }
         float[] gates = gates(random); // [tokens, parts, heads]
         if (values == Values.HIDDEN && !indexed()) {

@@ -238,6 +238,9 @@ record SelectCase(DType in, Kind kind, int batch, int lengthQ, int lengthK, int 
         double size = values == Values.LARGE ? 8 : 1;
         double[][][] q = rows(random, headsQ, queries, dk, values == Values.ZEROS ? 0 : size, row -> row);
         double[][][] k = rows(random, headsK, keys, dk, size, ofKeys);
+        if (kind == Kind.RETRIEVAL && queries > 0) {
+            resemble(random, k, q);
+        }
         int[][][] qLabels = new int[headsQ][layers][];
         int[][][] kLabels = new int[headsQ][layers][];
         List<Listed> lists = new ArrayList<>();
@@ -268,6 +271,16 @@ record SelectCase(DType in, Kind kind, int batch, int lengthQ, int lengthK, int 
         data.kLabels.add(kLabels);
         data.lists.add(lists);
         return true;
+    }
+
+    /** Gives every fourth key the direction of a query: without likeness, long hash codes find nothing. */
+    private static void resemble(RandomGenerator random, double[][][] k, double[][][] q) {
+        for (int head = 0; head < k.length; head++) {
+            for (int j = 0; j < k[head].length; j += 4) {
+                double[] query = q[head * q.length / k.length][random.nextInt(q[0].length)];
+                Arrays.setAll(k[head][j], d -> 4 * query[d]);
+            }
+        }
     }
 
     double[][][] rows(RandomGenerator random, int heads, int length, int size, double deviation,
