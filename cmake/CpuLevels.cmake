@@ -1,7 +1,10 @@
-# gatun_cpu_levels(<target> SOURCES <files...>)
+# gatun_cpu_levels(<target> SOURCES <files...> [VECTOR_SOURCES <files...>])
 #
 # Compiles each file once per instruction-set level of the target architecture, with that level's flags and GATUN_LEVEL set
 # to its name, and links the objects into <target>. The table of levels is native/src/cpu/levels.cc.
+#
+# What some levels add to the one before serves products of matrices alone. They take VECTOR_SOURCES, to which it makes no
+# difference, from that one, GATUN_CPU_VECTORS_<level>: one copy less of each to compile and to carry.
 #
 # Highway compiles for one target, that of the flags: each level defines HWY_COMPILE_ONLY_SCALAR or
 # HWY_COMPILE_ONLY_STATIC, never both.
@@ -14,12 +17,16 @@ if(CMAKE_SYSTEM_PROCESSOR MATCHES "^(x86_64|AMD64)$")
   set(GATUN_CPU_FLAGS_avx512 ${_avx512})
   set(GATUN_CPU_FLAGS_vnni ${_avx512} -mavx512vnni)
   set(GATUN_CPU_FLAGS_bf16 ${_avx512} -mavx512vnni -mavx512bf16)
+  set(GATUN_CPU_VECTORS_vnni avx512)
+  set(GATUN_CPU_VECTORS_bf16 avx512)
 elseif(CMAKE_SYSTEM_PROCESSOR STREQUAL "aarch64")
   # Highway's functions for NEON are inlined only where crypto is, of which the compiler uses nothing unasked.
   set(_levels scalar neon dotprod i8mm)
   set(GATUN_CPU_FLAGS_neon -DHWY_COMPILE_ONLY_STATIC -march=armv8-a+crypto)
   set(GATUN_CPU_FLAGS_dotprod -DHWY_COMPILE_ONLY_STATIC -march=armv8.2-a+crypto+dotprod)
   set(GATUN_CPU_FLAGS_i8mm -DHWY_COMPILE_ONLY_STATIC -march=armv8.2-a+crypto+dotprod+i8mm+bf16)
+  set(GATUN_CPU_VECTORS_dotprod neon)
+  set(GATUN_CPU_VECTORS_i8mm neon)
 else()
   set(_levels scalar)
 endif()
@@ -35,16 +42,36 @@ if(GATUN_CPU_LEVELS)
 endif()
 set(GATUN_CPU_LEVELS ${_levels})
 
-# The list for sources: a macro of a macro, which is applied to each level.
-list(TRANSFORM _levels REPLACE "(.+)" " X(\\1)")
-list(JOIN _levels "" _levels)
-file(CONFIGURE OUTPUT ${GATUN_GENERATED}/cpu/built_levels.h CONTENT "#pragma once\n#define GATUN_BUILT_LEVELS(X)${_levels}\n")
+# The list for sources: a macro of a macro, which is applied to each level and the one that it takes vectors from.
+set(_list)
+set(GATUN_CPU_VECTORS)
+foreach(level IN LISTS GATUN_CPU_LEVELS)
+  if(NOT GATUN_CPU_VECTORS_${level})
+    set(GATUN_CPU_VECTORS_${level} ${level})
+  endif()
+  list(APPEND GATUN_CPU_VECTORS ${GATUN_CPU_VECTORS_${level}})
+  string(APPEND _list " X(${level}, ${GATUN_CPU_VECTORS_${level}})")
+endforeach()
+list(REMOVE_DUPLICATES GATUN_CPU_VECTORS)
+file(CONFIGURE OUTPUT ${GATUN_GENERATED}/cpu/built_levels.h CONTENT "#pragma once\n#define GATUN_BUILT_LEVELS(X)${_list}\n")
 
 function(gatun_cpu_levels target)
-  cmake_parse_arguments(PARSE_ARGV 1 arg "" "" "SOURCES")
-  foreach(level IN LISTS GATUN_CPU_LEVELS)
+  cmake_parse_arguments(PARSE_ARGV 1 arg "" "" "SOURCES;VECTOR_SOURCES")
+  set(levels ${GATUN_CPU_LEVELS} ${GATUN_CPU_VECTORS})
+  list(REMOVE_DUPLICATES levels)
+  foreach(level IN LISTS levels)
+    set(sources)
+    if(level IN_LIST GATUN_CPU_LEVELS)
+      list(APPEND sources ${arg_SOURCES})
+    endif()
+    if(level IN_LIST GATUN_CPU_VECTORS)
+      list(APPEND sources ${arg_VECTOR_SOURCES})
+    endif()
+    if(NOT sources)
+      continue()
+    endif()
     set(objects ${target}_${level})
-    add_library(${objects} OBJECT ${arg_SOURCES})
+    add_library(${objects} OBJECT ${sources})
     target_compile_definitions(${objects} PRIVATE GATUN_LEVEL=${level} GATUN_LEVEL_${level}=1 HWY_DISABLE_PCLMUL_AES)
     target_compile_options(${objects} PRIVATE ${GATUN_CPU_FLAGS_${level}})
     if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU")

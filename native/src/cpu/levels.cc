@@ -12,29 +12,31 @@
 
 namespace gatun::cpu {
 
-#define GATUN_DECLARE_LEVEL(level)                                                                               \
-  namespace level {                                                                                              \
-  extern const GemmKernels gemm_kernels;                                                                         \
-  extern const AttentionKernels attention_kernels;                                                               \
-  extern const NormKernels norm_kernels;                                                                         \
-  extern const SoftmaxKernels softmax_kernels;                                                                   \
-  extern const ActivationKernels activation_kernels;                                                             \
-  extern const MergeKernels merge_kernels;                                                                       \
-  extern const RopeKernels rope_kernels;                                                                         \
-  extern const SelectKernels select_kernels;                                                                     \
-  extern const RouteKernels route_kernels;                                                                       \
-  extern const MixKernels mix_kernels;                                                                           \
-  extern const GluKernels glu_kernels;                                                                           \
-  extern const ConvKernels conv_kernels;                                                                         \
-  extern const PoolingKernels pooling_kernels;                                                                   \
-  extern const LimitKernels limit_kernels;                                                                       \
-  }                                                                                                              \
-  static const Kernels level##_kernels = {&level::gemm_kernels, &level::attention_kernels, &level::norm_kernels, \
-                                          &level::softmax_kernels, &level::activation_kernels,                   \
-                                          &level::merge_kernels, &level::rope_kernels, &level::select_kernels,   \
-                                          &level::route_kernels, &level::mix_kernels, &level::glu_kernels,       \
-                                          &level::conv_kernels, &level::pooling_kernels,                         \
-                                          &level::limit_kernels};
+#define GATUN_DECLARE_LEVEL(level, vectors)                                                                     \
+  namespace level {                                                                                             \
+  extern const GemmKernels gemm_kernels;                                                                        \
+  extern const ConvKernels conv_kernels;                                                                        \
+  extern const LimitKernels limit_kernels;                                                                      \
+  }                                                                                                             \
+  namespace vectors {                                                                                           \
+  extern const AttentionKernels attention_kernels;                                                              \
+  extern const NormKernels norm_kernels;                                                                        \
+  extern const SoftmaxKernels softmax_kernels;                                                                  \
+  extern const ActivationKernels activation_kernels;                                                            \
+  extern const MergeKernels merge_kernels;                                                                      \
+  extern const RopeKernels rope_kernels;                                                                        \
+  extern const SelectKernels select_kernels;                                                                    \
+  extern const RouteKernels route_kernels;                                                                      \
+  extern const MixKernels mix_kernels;                                                                          \
+  extern const GluKernels glu_kernels;                                                                          \
+  extern const PoolingKernels pooling_kernels;                                                                  \
+  }                                                                                                             \
+  static const Kernels level##_kernels = {                                                                      \
+      &level::gemm_kernels,      &vectors::attention_kernels,  &vectors::norm_kernels,                          \
+      &vectors::softmax_kernels, &vectors::activation_kernels, &vectors::merge_kernels,                         \
+      &vectors::rope_kernels,    &vectors::select_kernels,     &vectors::route_kernels,                         \
+      &vectors::mix_kernels,     &vectors::glu_kernels,        &level::conv_kernels,                            \
+      &vectors::pooling_kernels, &level::limit_kernels};
 
 GATUN_BUILT_LEVELS(GATUN_DECLARE_LEVEL)
 
@@ -42,7 +44,7 @@ namespace {
 
 // Null for a level that this build leaves out.
 const Kernels* kernels_of(const char* name) {
-#define GATUN_IS_IT(level) \
+#define GATUN_IS_IT(level, vectors) \
   if (std::strcmp(name, #level) == 0) return &level##_kernels;
   GATUN_BUILT_LEVELS(GATUN_IS_IT)
 #undef GATUN_IS_IT

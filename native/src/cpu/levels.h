@@ -17,9 +17,10 @@
 
 namespace gatun::cpu {
 
-// One level's kernels, a table per operator family. Files named in GATUN_CPU_KERNEL_SOURCES (native/CMakeLists.txt) are
-// compiled once per level, with that level's flags and GATUN_LEVEL set to its name; each defines its family's table inside
-// namespace gatun::cpu::GATUN_LEVEL.
+// One level's kernels, a table per operator family. Kernel sources (native/CMakeLists.txt) are compiled once per level, with
+// that level's flags and GATUN_LEVEL set to its name; each defines its family's table inside namespace
+// gatun::cpu::GATUN_LEVEL. A level whose instructions are for products of matrices alone has the other families' tables of
+// the level before (cmake/CpuLevels.cmake).
 struct Kernels {
   const GemmKernels* gemm;
   const AttentionKernels* attention;

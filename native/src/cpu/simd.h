@@ -4,7 +4,7 @@
 #pragma once
 
 #if !defined(GATUN_LEVEL)
-#error "simd.h is for files that are compiled once per level (GATUN_CPU_KERNEL_SOURCES)"
+#error "simd.h is for files that are compiled once per level (cmake/CpuLevels.cmake)"
 #endif
 
 #include <hwy/cache_control.h>
