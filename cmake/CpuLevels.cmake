@@ -9,16 +9,24 @@
 # Highway compiles for one target, that of the flags: each level defines HWY_COMPILE_ONLY_SCALAR or
 # HWY_COMPILE_ONLY_STATIC, never both.
 set(GATUN_CPU_LEVELS "" CACHE STRING "Levels to compile, as scalar;avx2, those of other architectures ignored; all where it is empty")
+option(GATUN_AMX_MODEL "For tests alone: level amx on vectors of AVX2 and a model of its tiles" OFF)
 if(CMAKE_SYSTEM_PROCESSOR MATCHES "^(x86_64|AMD64)$")
-  set(_levels scalar avx2 avx512 vnni bf16)
+  set(_levels scalar avx2 avx512 vnni bf16 amx)
   set(_avx2 -DHWY_COMPILE_ONLY_STATIC -mavx2 -mfma -mf16c -mbmi -mbmi2 -mlzcnt -mmovbe)
   set(_avx512 ${_avx2} -mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx512cd -mprefer-vector-width=512)
   set(GATUN_CPU_FLAGS_avx2 ${_avx2})
   set(GATUN_CPU_FLAGS_avx512 ${_avx512})
   set(GATUN_CPU_FLAGS_vnni ${_avx512} -mavx512vnni)
   set(GATUN_CPU_FLAGS_bf16 ${_avx512} -mavx512vnni -mavx512bf16)
+  set(GATUN_CPU_FLAGS_amx ${GATUN_CPU_FLAGS_bf16}) # tiles are written in assembly
   set(GATUN_CPU_VECTORS_vnni avx512)
   set(GATUN_CPU_VECTORS_bf16 avx512)
+  set(GATUN_CPU_VECTORS_amx avx512)
+  if(GATUN_AMX_MODEL)
+    set(GATUN_CPU_FLAGS_amx ${_avx2} -DGATUN_AMX_MODEL)
+    set(GATUN_CPU_VECTORS_amx avx2)
+    set_source_files_properties(src/cpu/levels.cc PROPERTIES COMPILE_DEFINITIONS GATUN_AMX_MODEL)
+  endif()
 elseif(CMAKE_SYSTEM_PROCESSOR STREQUAL "aarch64")
   # Highway's functions for NEON are inlined only where crypto is, of which the compiler uses nothing unasked.
   set(_levels scalar neon dotprod i8mm)

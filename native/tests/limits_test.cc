@@ -51,14 +51,16 @@ TEST(Limits, AreWithinWhatOneThreadCanDo) {
     const double lanes = name == "cpu:scalar" || arm ? 4 : name == "cpu:avx2" ? 8 : 16;
     const double products = name == "cpu:scalar" ? 1 : sums_four ? 4 * lanes : 2 * lanes;
     const double units = arm ? 4 : 2;
+    // A product of two tiles is 16 by 16 by 64 bytes, and takes 16 cycles.
+    const double tiles = name == "cpu:amx" ? 2.0 * 16 * 16 * 64 / 16 : 0;
     // Operations in a cycle: two units of vectors, four on Arm, and the scalar level's multiplications and additions apart;
     // up to four for integers. A quarter more, for a clock that changes.
     const struct {
       int32_t limit;
       double most;
     } expected[] = {{GTN_LIMIT_F32, 1.25 * 2 * units * lanes},
-                    {GTN_LIMIT_BF16, 1.25 * (sums_two ? 4 : 2) * units * lanes},
-                    {GTN_LIMIT_S8, 1.25 * 8 * products}};
+                    {GTN_LIMIT_BF16, 1.25 * (tiles > 0 ? tiles / 2 : (sums_two ? 4 : 2) * units * lanes)},
+                    {GTN_LIMIT_S8, 1.25 * (tiles > 0 ? tiles : 8 * products)}};
     for (const auto& [limit, most] : expected) {
       const double before = clock_rate();
       const double measured = measure(device, limit);

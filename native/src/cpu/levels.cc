@@ -2,6 +2,10 @@
 
 #if defined(__aarch64__)
 #include <sys/auxv.h>
+#elif defined(__x86_64__)
+#include <cpuid.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 #endif
 
 #include <cstdlib>
@@ -68,15 +72,32 @@ bool has_vnni() { return has_avx512() && __builtin_cpu_supports("avx512vnni"); }
 
 bool has_bf16() { return has_vnni() && __builtin_cpu_supports("avx512bf16"); }
 
+#if defined(GATUN_AMX_MODEL)
+
+bool has_amx() { return has_avx2(); }
+constexpr const char* kAmxNeeds = "a model of AMX, and AVX2";
+
+#else
+
+// Linux lets a process use tiles that asks for them (arch_prctl ARCH_REQ_XCOMP_PERM, since 5.16), its threads to come included.
+bool has_amx() {
+  constexpr unsigned kBf16 = 1u << 22, kTile = 1u << 24, kInt8 = 1u << 25, kNeeded = kBf16 | kTile | kInt8;  // of EDX
+  constexpr int kRequestPermission = 0x1023, kTileData = 18;
+  unsigned a = 0, b = 0, c = 0, d = 0;
+  return has_bf16() && __get_cpuid_count(7, 0, &a, &b, &c, &d) != 0 && (d & kNeeded) == kNeeded &&
+         syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
+}
+constexpr const char* kAmxNeeds = "AMX-TILE, AMX-INT8 and AMX-BF16";
+
+#endif
+
 const Level kLevels[] = {
     {"scalar", kernels_of("scalar"), true, "x86-64"},
     {"avx2", kernels_of("avx2"), has_avx2(), "AVX2, FMA, F16C, BMI1 and BMI2"},
     {"avx512", kernels_of("avx512"), has_avx512(), "AVX-512 F, BW, DQ, VL and CD"},
     {"vnni", kernels_of("vnni"), has_vnni(), "AVX-512 VNNI"},
     {"bf16", kernels_of("bf16"), has_bf16(), "AVX-512 VNNI and BF16"},
-    // The next has its place here and no kernels yet: it needs its flags in cmake/CpuLevels.cmake, and the operating
-    // system's permission (arch_prctl ARCH_REQ_XCOMP_PERM) in its test of support.
-    {"amx", nullptr, false, "AMX-TILE, AMX-INT8 and AMX-BF16"},
+    {"amx", kernels_of("amx"), has_amx(), kAmxNeeds},
 };
 #elif defined(__aarch64__)
 // What Linux says that programs may use: bits of AT_HWCAP and of AT_HWCAP2, whose names are newer than some headers.

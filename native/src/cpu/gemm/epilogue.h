@@ -8,13 +8,13 @@
 
 #include "cpu/gemm/activate.h"
 #include "cpu/gemm/gemm.h"
-#include "cpu/gemm/microkernels.h"
+#include "cpu/gemm/tiled.h"
 #include "cpu/simd.h"
 
 namespace gatun::cpu::GATUN_LEVEL {
 namespace {
 
-// `rows` rows, at most kRowTile, from `row` on of the panel whose first column is `column`; `sums` as Product has them, and
+// `rows` rows, at most kMostRows, from `row` on of the panel whose first column is `column`; `sums` as Product has them, and
 // `low_rank`, which may be null, likewise.
 using Finish = void (*)(const GemmRun& run, const void* sums, const float* low_rank, int64_t row, int64_t rows,
                         int64_t column);
@@ -33,7 +33,7 @@ void finish(const GemmRun& run, const void* sums, const float* low_rank, int64_t
   const Out* residual = static_cast<const Out*>(run.residual);
   Out* out = static_cast<Out*>(run.out);
   const bool active = run.activation != GTN_ACT_NONE;
-  HWY_ALIGN float tile[kRowTile * kPanel];
+  HWY_ALIGN float tile[kMostRows * kPanel];
 
   auto write = [&](VF x, int64_t r, int64_t v) __attribute__((always_inline)) {
     const int64_t at = (row + r) * run.out_stride + column + v * lanes;

@@ -11,7 +11,7 @@
 // one grid: groups of a row or two cost no more than their weights do.
 //
 // Every element of `out` is one chain of multiply-adds over k in index order (of pairs, where one instruction sums two
-// and rounds between them), whatever the block, the register tile or the thread it falls into: results do not depend
+// and rounds between them; tiles of AMX sum even and odd elements of 32 apart), whatever the block, the register tile or the thread it falls into: results do not depend
 // on the number of rows, nor of threads, and those of a group are those of a product with its matrix alone.
 #pragma once
 
@@ -34,6 +34,7 @@ struct GemmLayout {
   int64_t int8_group;      // elements of k
   int64_t row_tile;        // rows of the largest register tile
   int64_t block_rows;      // rows of the largest block; a multiple of row_tile
+  int64_t tiled_row_tile, tiled_block_rows;  // the same of products that tiles multiply, of BF16 and INT8; 0: there are none
   int64_t int8_row_bytes;  // of one quantized element of a
   int64_t bf16_row_bytes;  // of one rounded to BF16, which is widened where there are four
   bool int8_rows_are_u8;   // quantized elements are bytes without sign, as quantized rows of a run are

@@ -10,8 +10,8 @@
 // k changes no bit. The epilogue is applied to each tile after its last depth.
 //
 // The parts: microkernels.h has the register tiles, quantized.h weights of 4 and 8 bits, float8.h those of FP8, rows.h
-// prepares `a`, low_rank.h adds a product of low rank, epilogue.h finishes. What a level with matrix instructions (AMX)
-// replaces is the tile shapes and FormatS8 and FormatBf16 there, with layouts to match.
+// prepares `a`, low_rank.h adds a product of low rank, epilogue.h finishes. tiled.h has what AMX multiplies, from the same
+// packed weights.
 //
 // Limits: k of S8 is at most 66311 (the core checks), where 255 * 127 * k still fits 32 bits. A row of S8 whose whole
 // range is a few hundred denormals may have z > 255 and wrap for k > 44266, an error below 1e-35 * column scale.
@@ -26,6 +26,7 @@
 #include "cpu/gemm/microkernels.h"
 #include "cpu/gemm/quantized.h"
 #include "cpu/gemm/rows.h"
+#include "cpu/gemm/tiled.h"
 #include "cpu/simd.h"
 
 namespace gatun::cpu::GATUN_LEVEL {
@@ -34,7 +35,12 @@ namespace {
 // The slice of a panel that row tiles pass over in turn, as a part of the L2 cache. It need not fit the L1 cache: it is
 // read in order, and 11 bytes a cycle from L2 keep two multiply-add units busy. It should leave most of the L2 cache to
 // the rows. Measured on Zen 3 and Zen 5, 12 to 96 KB differ by less than the noise.
-int64_t slice_bytes() { return caches().l2 / 8; }
+//
+// Tiles of AMX read 64 bytes a cycle at their best, half of them weights: those come from the L1 cache, and rows from L2.
+template <typename Format>
+int64_t slice_bytes() {
+  return kTiled<Format> ? caches().l1 * 2 / 3 : caches().l2 / 8;
+}
 
 // A block's rows, over all of k, that are taken to stay in L2 while panels stream through it. Then a panel is finished
 // before the next begins; else k is the outer loop, at the price of the whole block's sums in scratch.
@@ -42,6 +48,17 @@ int64_t resident_row_bytes() { return caches().l2 / 2; }
 
 // Rows of a block: with AVX-512 more, because its panels come faster from L3 than they can, and L2 is larger there.
 constexpr int64_t kBlockRows = kRowTile >= 12 ? 96 : 48;
+
+// Tiles ask L3 for 2 KB of weights in 64 cycles for each 32 rows of a block: with 128, for 8 bytes a cycle.
+constexpr int64_t kTiledBlockRows = 128;
+
+template <typename Format>
+constexpr int64_t kRowsAtOnce = kTiled<Format> ? kMostRows : kRowTile;
+
+template <typename Format>
+HWY_INLINE constexpr int panels_for(int64_t rows) {
+  return kTiled<Format> ? (rows <= kMostRows / 2 ? 2 : 1) : panels_at_once(rows);
+}
 
 // Quantized weights are unpacked for FormatF32.
 template <typename Format>
@@ -83,10 +100,11 @@ struct Blocking {
 
  private:
   void cut(int64_t k) {
-    int64_t most = slice_bytes() / (kPanel * Format::kElementBytes) / kRowPadding * kRowPadding;
-    if (most < kRowPadding) most = kRowPadding;
+    constexpr int64_t kUnit = kTiled<Format> ? 64 / Format::kElementBytes : kRowPadding;
+    int64_t most = slice_bytes<Format>() / (kPanel * Format::kElementBytes) / kUnit * kUnit;
+    if (most < kUnit) most = kUnit;
     depths = k <= most ? 1 : (k + most - 1) / most;
-    depth = ((k + depths - 1) / depths + kRowPadding - 1) / kRowPadding * kRowPadding;
+    depth = ((k + depths - 1) / depths + kUnit - 1) / kUnit * kUnit;
   }
 };
 
@@ -120,13 +138,15 @@ void compute_block(const GemmRun& run, const GemmBlock& block, void* memory) {
   if (block.rows <= 0) return;
   const Finish finish_tile = find_finish(run);
   const Blocking<Format> blocking(run.k, block.rows);
-  const int64_t width = panels_at_once(block.rows);
+  const int64_t width = panels_for<Format>(block.rows);
   float* low_rank = static_cast<float*>(memory);
   float* unpacked = low_rank + low_rank_elements(run.rank);
   auto* scratch = reinterpret_cast<typename Format::Sum*>(unpacked + unpacked_elements<Format>(block.rows));
-  // Row tiles that differ by at most one row: a last tile of one row would leave the multiply-add units waiting.
-  const int64_t tiles = (block.rows + kRowTile - 1) / kRowTile;
+  // Row tiles that differ by at most one row: a last tile of one row would leave the multiply-add units waiting. Tiles of AMX
+  // take as long however few of their rows are there.
+  const int64_t tiles = (block.rows + kRowsAtOnce<Format> - 1) / kRowsAtOnce<Format>;
   const int64_t tile_rows = block.rows / tiles, longer = block.rows % tiles;
+  TileUse use;
   const int64_t panel_stride = run.panel_bytes / static_cast<int64_t>(sizeof(Weight));
   const Row* rows = static_cast<const Row*>(run.rows) + block.row * run.row_stride;
 
@@ -158,16 +178,17 @@ void compute_block(const GemmRun& run, const GemmBlock& block, void* memory) {
     product.next_bytes = kPanel * Format::kGroup * weight_bits<Format> / 8 / tiles;
     int64_t row = 0;
     for (int64_t tile = 0; tile < tiles; ++tile) {
-      const int64_t count = tile_rows + (tile < longer ? 1 : 0);
+      int64_t count = tile_rows + (tile < longer ? 1 : 0);
+      if constexpr (kTiled<Format>) count = block.rows - row < kMostRows ? block.rows - row : kMostRows;
       product.next = next + tile * product.next_bytes * product.steps;
       if (last) prefetch_out(run, block.row + row, count, (block.panel + panel) * kPanel, panels * kPanel);
       product.rows = rows + row * run.row_stride + p;
       product.sums = scratch + (blocking.depths == 1 ? 0 : row * kPanel) +
                      (blocking.panel_by_panel ? 0 : panel * product.sums_stride);
-      multiply<MultipliedAs<Format>>(count, panels, product);
+      multiply<MultipliedAs<Format>>(use, count, panels, product);
       if (last) {
         for (int64_t i = 0; i < panels; ++i) {
-          HWY_ALIGN float added[kRowTile * kPanel];
+          HWY_ALIGN float added[kMostRows * kPanel];
           if (adds) multiply_low_rank(run, block.row + row, count, low_rank + i * run.rank * kPanel, added);
           finish_tile(run, product.sums + i * product.sums_stride, adds ? added : nullptr, block.row + row, count,
                       (block.panel + panel + i) * kPanel);
@@ -198,6 +219,7 @@ void compute_block(const GemmRun& run, const GemmBlock& block, void* memory) {
       panel += here;
     }
   }
+  use.end();
 }
 
 // Up to a tile of rows by quantized weights: one pass over each panel.
@@ -240,11 +262,11 @@ void compute(const GemmRun& run, const GemmBlock& block, void* scratch) {
   if (run.format == GTN_F32) {
     compute_block<FormatF32>(run, block, scratch);
   } else if (run.format == GTN_BF16) {
-    compute_block<FormatBf16>(run, block, scratch);
+    compute_block<GemmBf16>(run, block, scratch);
   } else if (run.format == GTN_F16) {
     compute_block<FormatF16>(run, block, scratch);
   } else if (run.format == GTN_S8) {
-    compute_block<FormatS8>(run, block, scratch);
+    compute_block<GemmS8>(run, block, scratch);
   } else if (run.format == GTN_U4) {
     compute_quantized<4>(run, block, scratch);
   } else if (run.format == GTN_U8) {
@@ -264,9 +286,9 @@ int64_t sums_bytes(int64_t k, int64_t rows, int64_t panels) {
 
 int64_t scratch_bytes(int32_t format, int64_t k, int64_t rows, int64_t panels, int64_t rank) {
   const int64_t bytes = format == GTN_F32    ? sums_bytes<FormatF32>(k, rows, panels)
-                        : format == GTN_BF16 ? sums_bytes<FormatBf16>(k, rows, panels)
+                        : format == GTN_BF16 ? sums_bytes<GemmBf16>(k, rows, panels)
                         : format == GTN_F16  ? sums_bytes<FormatF16>(k, rows, panels)
-                        : format == GTN_S8   ? sums_bytes<FormatS8>(k, rows, panels)
+                        : format == GTN_S8   ? sums_bytes<GemmS8>(k, rows, panels)
                         : is_f8(format)      ? sums_bytes<FormatF8<f8e4m3>>(k, rows, panels)
                                              : sums_bytes<FormatQuantized<4>>(k, rows, panels);
   const int64_t finishing = bytes + low_rank_elements(rank) * static_cast<int64_t>(sizeof(float));
@@ -278,8 +300,8 @@ int64_t scratch_bytes(int32_t format, int64_t k, int64_t rows, int64_t panels, i
 
 extern const GemmKernels gemm_kernels;
 const GemmKernels gemm_kernels = {
-    {kPanel, FormatS8::kGroup, kRowTile, kBlockRows, sizeof(FormatS8::Row), sizeof(FormatBf16::Row),
-     std::is_same_v<FormatS8::Row, uint8_t>},
+    {kPanel, GemmS8::kGroup, kRowTile, kBlockRows, kTiled<GemmS8> ? kMostRows : 0, kTiled<GemmS8> ? kTiledBlockRows : 0,
+     sizeof(GemmS8::Row), sizeof(GemmBf16::Row), std::is_same_v<GemmS8::Row, uint8_t>},
     prepare, project, scratch_bytes, compute};
 
 }  // namespace gatun::cpu::GATUN_LEVEL

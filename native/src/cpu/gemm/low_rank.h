@@ -93,7 +93,10 @@ HWY_NOINLINE void multiply_low_rank(const GemmRun& run, int64_t row, int64_t cou
   for (int64_t j = 0; j < run.rank; j += kPanel) {
     const float* rows = run.projected + j / kPanel * run.projected_stride + row * kPanel;
     const int64_t steps = run.rank - j < kPanel ? run.rank - j : kPanel;
-    multiply<FormatF32>(count, 1, {steps, rows, kPanel, panel + j * kPanel, 0, tile, 0, j > 0, nullptr, 0});
+    for (int64_t r = 0; r < count; r += kRowTile) {
+      const int64_t here = count - r < kRowTile ? count - r : kRowTile;
+      multiply<FormatF32>(here, 1, {steps, rows + r * kPanel, kPanel, panel + j * kPanel, 0, tile + r * kPanel, 0, j > 0, nullptr, 0});
+    }
   }
 }
 

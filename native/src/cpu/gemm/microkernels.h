@@ -26,6 +26,9 @@ using VI = hn::Vec<I32>;
 #if HWY_TARGET == HWY_SCALAR
 constexpr int kVectors = 4;  // of a panel
 constexpr int kRowTile = 3;
+#elif defined(GATUN_AMX_MODEL)
+constexpr int kVectors = 4;  // columns of a panel as AVX-512 has them
+constexpr int kRowTile = 3;
 #elif HWY_MAX_BYTES >= 64
 constexpr int kVectors = 2;
 constexpr int kRowTile = 12;
@@ -41,6 +44,10 @@ constexpr int64_t kPanel = kVectors * static_cast<int64_t>(HWY_LANES(float));
 // Panels that a tile of `rows` rows takes at once: as many as leave registers for their weights.
 constexpr int kTwoPanelRows = HWY_ARCH_ARM_A64 && HWY_TARGET != HWY_SCALAR ? 2 : 3;
 HWY_INLINE constexpr int panels_at_once(int64_t rows) { return rows == 1 ? 4 : rows <= kTwoPanelRows ? 2 : 1; }
+
+// Whether tiles of AMX multiply a format (tiled.h).
+template <typename Format>
+constexpr bool kTiled = false;
 
 // How far ahead of the multiply-adds weights are fetched, over all panels taken at once: enough to cover the latency of
 // memory. What is fetched past a panel's end is the start of the next.
@@ -155,7 +162,11 @@ struct FormatBf16 {
 #endif
   }
 #else
+#if defined(GATUN_AMX_MODEL)
+  using Row = bf16;  // as of the level that the model stands in for
+#else
   using Row = float;
+#endif
   static constexpr int kParts = 2;
 
   template <int kPart>
@@ -165,8 +176,8 @@ struct FormatBf16 {
     return hn::BitCast(F32(), kPart == 0 ? hn::ShiftLeft<16>(pair) : hn::And(pair, hn::Set(d32, 0xffff0000u)));
   }
   template <int kPart>
-  static HWY_INLINE V load_row(const float* from) {
-    return hn::Set(F32(), from[kPart]);
+  static HWY_INLINE V load_row(const Row* from) {
+    return hn::Set(F32(), to_float(from[kPart]));
   }
   static HWY_INLINE V multiply_add(V row, V weights, V sum) { return hn::MulAdd(row, weights, sum); }
 #endif

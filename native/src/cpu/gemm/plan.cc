@@ -51,8 +51,12 @@ struct Segment {
 
 class GemmPlan final : public Plan {
  public:
-  GemmPlan(const Device& device, const gtn_gemm_desc& desc) : device_(device), kernels_(*device.level->kernels->gemm) {
+  GemmPlan(const Device& device, const gtn_gemm_desc& desc) : device_(device), kernels_(*device.level->kernels->gemm), layout_(kernels_.layout) {
     format_ = desc.format;
+    if (layout_.tiled_row_tile > 0 && (format_ == GTN_BF16 || format_ == GTN_S8)) {
+      layout_.row_tile = layout_.tiled_row_tile;
+      layout_.block_rows = layout_.tiled_block_rows;
+    }
     a_dtype_ = desc.a.dtype;
     a_bytes_ = a_dtype_ == GTN_F32 ? 4 : a_dtype_ == GTN_U8 ? 1 : 2;
     out_dtype_ = desc.out.dtype;
@@ -240,7 +244,7 @@ class GemmPlan final : public Plan {
         segment.rows = (offsets[g + 1] < first + here ? offsets[g + 1] - first : here) - segment.row;
         if (segment.rows > 0) {
           segment.first_task = tasks;
-          segment.grid = Grid(kernels_.layout, format_, segment.rows, weights.panels, k_,
+          segment.grid = Grid(layout_, format_, segment.rows, weights.panels, k_,
                               ceil_div(kTasks * segment.rows, here));
           tasks += segment.grid.row_blocks * segment.grid.panel_blocks;
           ++count;
@@ -326,7 +330,7 @@ class GemmPlan final : public Plan {
     int64_t worker_bytes, bytes;
 
     Workspace(const GemmPlan& plan, int64_t rows) {
-      const GemmLayout& layout = plan.kernels_.layout;
+      const GemmLayout& layout = plan.layout_;
       const int64_t block_rows = layout.block_rows;
       const bool in_place = plan.as_they_are(rows);
       const int64_t row_bytes = in_place ? 0 : plan.stride_ * plan.element_;
@@ -352,6 +356,7 @@ class GemmPlan final : public Plan {
 
   const Device& device_;
   const GemmKernels& kernels_;
+  GemmLayout layout_;  // the level's, with the rows of this format's tiles and blocks
   int32_t format_, a_dtype_, out_dtype_, activation_, lora_dtype_;
   int64_t m_, m_a_, k_, n_, a_bytes_, a_stride_, out_stride_;
   int64_t groups_, rank_;     // 0: none

@@ -2,7 +2,7 @@
 #pragma once
 
 #include "cpu/gemm/gemm.h"
-#include "cpu/gemm/microkernels.h"
+#include "cpu/gemm/tiled.h"
 #include "cpu/quantize.h"
 #include "cpu/simd.h"
 
@@ -47,8 +47,8 @@ void convert_row(const A* a, int64_t k, Row* to) {
 }
 
 // Rows that were quantized before, with scales and zero points of their own.
-void copy_row(const uint8_t* a, int64_t k, FormatS8::Row* to) {
-  for (int64_t i = 0; i < k; ++i) to[i] = static_cast<FormatS8::Row>(a[i] - FormatS8::kRowOffset);
+void copy_row(const uint8_t* a, int64_t k, GemmS8::Row* to) {
+  for (int64_t i = 0; i < k; ++i) to[i] = static_cast<GemmS8::Row>(a[i] - GemmS8::kRowOffset);
   fill_up(to, k);
 }
 
@@ -57,11 +57,11 @@ void prepare_rows(const GemmRows& rows, int64_t first, int64_t count) {
   for (int64_t r = first; r < first + count; ++r) {
     const A* a = static_cast<const A*>(rows.a) + (rows.index == nullptr ? r : rows.index[r]) * rows.a_stride;
     if (rows.format == GTN_S8) {
-      FormatS8::Row* to = static_cast<FormatS8::Row*>(rows.prepared) + r * rows.prepared_stride;
+      GemmS8::Row* to = static_cast<GemmS8::Row*>(rows.prepared) + r * rows.prepared_stride;
       quantize_row(a, rows.k, to, rows.scales + r, rows.zeros + r);
       fill_up(to, rows.k);
     } else if (rows.format == GTN_BF16) {
-      using Row = FormatBf16::Row;  // whose stores round already where it is no FP32
+      using Row = GemmBf16::Row;  // whose stores round already where it is no FP32
       convert_row<A, sizeof(Row) == 4>(a, rows.k, static_cast<Row*>(rows.prepared) + r * rows.prepared_stride);
     } else {
       convert_row<A, false>(a, rows.k, static_cast<float*>(rows.prepared) + r * rows.prepared_stride);
@@ -72,10 +72,10 @@ void prepare_rows(const GemmRows& rows, int64_t first, int64_t count) {
 void prepare_quantized_rows(const GemmRows& rows, int64_t first, int64_t count) {
   for (int64_t r = first; r < first + count; ++r) {
     const int64_t from = rows.index == nullptr ? r : rows.index[r];
-    FormatS8::Row* to = static_cast<FormatS8::Row*>(rows.prepared) + r * rows.prepared_stride;
+    GemmS8::Row* to = static_cast<GemmS8::Row*>(rows.prepared) + r * rows.prepared_stride;
     copy_row(static_cast<const uint8_t*>(rows.a) + from * rows.a_stride, rows.k, to);
     rows.scales[r] = rows.a_scales[from];
-    rows.zeros[r] = rows.a_zeros[from] - FormatS8::kRowOffset;
+    rows.zeros[r] = rows.a_zeros[from] - GemmS8::kRowOffset;
   }
 }
 

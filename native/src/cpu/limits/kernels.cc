@@ -6,7 +6,8 @@
 // multiplication and an addition at the scalar level, four lanes of each, which the compiler makes of the scalar
 // kernels too). BF16 is vdpbf16ps or bfdot, which sum two products; else pairs of weights, widened to FP32 and
 // multiplied. INT8 is vpdpbusd, usdot or sdot, which sum four products, or vpmaddwd, which sums two and takes an addition
-// more, or smlal, which sums one, of weights that are 16 bits already; the scalar level does one by one.
+// more, or smlal, which sums one, of weights that are 16 bits already; the scalar level does one by one. Tiles of AMX: two of
+// rows and two of weights, loaded from the L1 cache for four products.
 //
 // Reading: four streams a quarter of the range apart, as hardware prefetchers follow several; one addition for each vector,
 // so the memory binds, or the L2 cache's queue of misses when few threads read. Copying: the same four streams, with stores
@@ -19,6 +20,7 @@
 
 #include "cpu/math.h"
 #include "cpu/simd.h"
+#include "cpu/tiles.h"
 
 #if HWY_ARCH_ARM_A64 && HWY_TARGET != HWY_SCALAR
 #include <arm_neon.h>
@@ -267,6 +269,60 @@ constexpr LimitKernels::Compute kComputeS8 = kCompute<UnitS8>;
 
 #endif
 
+#if defined(GATUN_LEVEL_amx)
+
+template <int kSums, int kRowTile, int kColumnTile, bool kIntegers>
+HWY_INLINE void multiply_tile() {
+  if constexpr (kIntegers) {
+    multiply_u8s8<kSums, kRowTile, kColumnTile>();
+  } else {
+    multiply_bf16<kSums, kRowTile, kColumnTile>();
+  }
+}
+
+template <bool kIntegers>
+uint32_t run_tiles(int64_t rounds) {
+  constexpr int kBytes = kTileRows * kTileBytes, kTilesOf = 8;  // of rows and of weights, each
+  alignas(64) uint32_t rows[kTilesOf * kBytes / 4], weights[kTilesOf * kBytes / 4];
+  for (uint32_t& row : rows) row = kIntegers ? 0x01020304u : 0x3f003f00u;
+  for (uint32_t& weight : weights) weight = kIntegers ? 0x05060708u : 0x35803580u;
+  TileShapes shapes;
+  for (uint8_t& count : shapes.rows) count = kTileRows;
+  set_tiles(shapes);
+  zero_tile<0>();
+  zero_tile<1>();
+  zero_tile<2>();
+  zero_tile<3>();
+  for (int64_t r = 0; r < rounds; ++r) {
+    for (int p = 0; p < kSteps; ++p) {
+      const int at = p * 2 % kTilesOf * kBytes / 4;
+      load_tile<4>(rows + at, kTileBytes);
+      load_tile<6>(weights + at, kTileBytes);
+      multiply_tile<0, 4, 6, kIntegers>();
+      load_tile<7>(weights + at + kBytes / 4, kTileBytes);
+      multiply_tile<1, 4, 7, kIntegers>();
+      load_tile<5>(rows + at + kBytes / 4, kTileBytes);
+      multiply_tile<2, 5, 6, kIntegers>();
+      multiply_tile<3, 5, 7, kIntegers>();
+    }
+  }
+  store_tile<0>(rows, kTileBytes);
+  release_tiles();
+  return rows[0];
+}
+
+template <bool kIntegers>
+constexpr LimitKernels::Compute kTiles = {int64_t{2} * 4 * kTileRows * kTileRows * (kTileBytes / (kIntegers ? 1 : 2)) * kSteps,
+                                          run_tiles<kIntegers>};
+
+constexpr LimitKernels::Compute kComputeBf16 = kTiles<false>, kComputeInt8 = kTiles<true>;
+
+#else
+
+constexpr LimitKernels::Compute kComputeBf16 = kCompute<UnitBf16>, kComputeInt8 = kComputeS8;
+
+#endif
+
 uint32_t run_exp(int64_t rounds) {
   const F32 d;
   VF a = hn::Set(d, -0.5f), b = hn::Set(d, -1.5f), c = hn::Set(d, -2.5f), e = hn::Set(d, -3.5f);
@@ -325,8 +381,8 @@ void copy(const void* from, void* to, int64_t bytes) {
 
 extern const LimitKernels limit_kernels;
 const LimitKernels limit_kernels = {kCompute<UnitF32>,
-                                    kCompute<UnitBf16>,
-                                    kComputeS8,
+                                    kComputeBf16,
+                                    kComputeInt8,
                                     {4 * static_cast<int64_t>(HWY_LANES(float)), run_exp},
                                     read,
                                     copy};
