@@ -1,10 +1,11 @@
-# gatun_cpu_levels(<target> SOURCES <files...> [VECTOR_SOURCES <files...>])
+# gatun_cpu_levels(<target> SOURCES <files...> [TILE_SOURCES <files...>] [VECTOR_SOURCES <files...>])
 #
 # Compiles each file once per instruction-set level of the target architecture, with that level's flags and GATUN_LEVEL set
 # to its name, and links the objects into <target>. The table of levels is native/src/cpu/levels.cc.
 #
 # What some levels add to the one before serves products of matrices alone. They take VECTOR_SOURCES, to which it makes no
-# difference, from that one, GATUN_CPU_VECTORS_<level>: one copy less of each to compile and to carry.
+# difference, from that one, GATUN_CPU_VECTORS_<level>: one copy less of each to compile and to carry. And TILE_SOURCES, but for
+# levels in GATUN_CPU_TILES.
 #
 # Highway compiles for one target, that of the flags: each level defines HWY_COMPILE_ONLY_SCALAR or
 # HWY_COMPILE_ONLY_STATIC, never both.
@@ -22,6 +23,7 @@ if(CMAKE_SYSTEM_PROCESSOR MATCHES "^(x86_64|AMD64)$")
   set(GATUN_CPU_VECTORS_vnni avx512)
   set(GATUN_CPU_VECTORS_bf16 avx512)
   set(GATUN_CPU_VECTORS_amx avx512)
+  set(GATUN_CPU_TILES amx)
   if(GATUN_AMX_MODEL)
     set(GATUN_CPU_FLAGS_amx ${_avx2} -DGATUN_AMX_MODEL)
     set(GATUN_CPU_VECTORS_amx avx2)
@@ -50,7 +52,8 @@ if(GATUN_CPU_LEVELS)
 endif()
 set(GATUN_CPU_LEVELS ${_levels})
 
-# The list for sources: a macro of a macro, which is applied to each level and the one that it takes vectors from.
+# The list for sources: a macro of a macro, which is applied to each level and those that it takes what vectors and what tiles do
+# from.
 set(_list)
 set(GATUN_CPU_VECTORS)
 foreach(level IN LISTS GATUN_CPU_LEVELS)
@@ -58,13 +61,17 @@ foreach(level IN LISTS GATUN_CPU_LEVELS)
     set(GATUN_CPU_VECTORS_${level} ${level})
   endif()
   list(APPEND GATUN_CPU_VECTORS ${GATUN_CPU_VECTORS_${level}})
-  string(APPEND _list " X(${level}, ${GATUN_CPU_VECTORS_${level}})")
+  if(level IN_LIST GATUN_CPU_TILES)
+    string(APPEND _list " X(${level}, ${GATUN_CPU_VECTORS_${level}}, ${level})")
+  else()
+    string(APPEND _list " X(${level}, ${GATUN_CPU_VECTORS_${level}}, ${GATUN_CPU_VECTORS_${level}})")
+  endif()
 endforeach()
 list(REMOVE_DUPLICATES GATUN_CPU_VECTORS)
 file(CONFIGURE OUTPUT ${GATUN_GENERATED}/cpu/built_levels.h CONTENT "#pragma once\n#define GATUN_BUILT_LEVELS(X)${_list}\n")
 
 function(gatun_cpu_levels target)
-  cmake_parse_arguments(PARSE_ARGV 1 arg "" "" "SOURCES;VECTOR_SOURCES")
+  cmake_parse_arguments(PARSE_ARGV 1 arg "" "" "SOURCES;TILE_SOURCES;VECTOR_SOURCES")
   set(levels ${GATUN_CPU_LEVELS} ${GATUN_CPU_VECTORS})
   list(REMOVE_DUPLICATES levels)
   foreach(level IN LISTS levels)
@@ -73,7 +80,9 @@ function(gatun_cpu_levels target)
       list(APPEND sources ${arg_SOURCES})
     endif()
     if(level IN_LIST GATUN_CPU_VECTORS)
-      list(APPEND sources ${arg_VECTOR_SOURCES})
+      list(APPEND sources ${arg_TILE_SOURCES} ${arg_VECTOR_SOURCES})
+    elseif(level IN_LIST GATUN_CPU_TILES)
+      list(APPEND sources ${arg_TILE_SOURCES})
     endif()
     if(NOT sources)
       continue()
@@ -81,7 +90,7 @@ function(gatun_cpu_levels target)
     set(objects ${target}_${level})
     add_library(${objects} OBJECT ${sources})
     target_compile_definitions(${objects} PRIVATE GATUN_LEVEL=${level} GATUN_LEVEL_${level}=1 HWY_DISABLE_PCLMUL_AES)
-    target_compile_options(${objects} PRIVATE ${GATUN_CPU_FLAGS_${level}})
+    target_compile_options(${objects} PRIVATE ${GATUN_CPU_FLAGS_${level}} -fno-exceptions -fno-rtti)
     if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
       # GCC 12's own AVX-512 headers trip these two; clang builds the same files with them on.
       target_compile_options(${objects} PRIVATE -Wno-uninitialized -Wno-maybe-uninitialized)

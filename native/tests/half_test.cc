@@ -8,7 +8,7 @@
 #include "device_test.h"
 
 namespace gatun::cpu {
-#define GATUN_DECLARE_LEVEL(level, vectors) \
+#define GATUN_DECLARE_LEVEL(level, vectors, tiles) \
   namespace level {                \
   extern const gatun::test::HalfLevel half_level; \
   }
@@ -19,7 +19,7 @@ namespace gatun::test {
 namespace {
 
 const HalfLevel* level_of(const std::string& device) {
-#define GATUN_IS_IT(level, vectors) \
+#define GATUN_IS_IT(level, vectors, tiles) \
   if (device == "cpu:" #level) return &cpu::level::half_level;
   GATUN_BUILT_LEVELS(GATUN_IS_IT)
 #undef GATUN_IS_IT

@@ -4,7 +4,7 @@
 #include "math_levels.h"
 
 namespace gatun::cpu {
-#define GATUN_DECLARE_LEVEL(level, vectors) \
+#define GATUN_DECLARE_LEVEL(level, vectors, tiles) \
   namespace level {                \
   extern const gatun::test::MathLevel math_level; \
   }
@@ -15,7 +15,7 @@ namespace gatun::test {
 namespace {
 
 const MathLevel* level_of(const std::string& device) {
-#define GATUN_IS_IT(level, vectors) \
+#define GATUN_IS_IT(level, vectors, tiles) \
   if (device == "cpu:" #level) return &cpu::level::math_level;
   GATUN_BUILT_LEVELS(GATUN_IS_IT)
 #undef GATUN_IS_IT

@@ -16,14 +16,16 @@
 
 namespace gatun::cpu {
 
-#define GATUN_DECLARE_LEVEL(level, vectors)                                                                     \
+#define GATUN_DECLARE_LEVEL(level, vectors, tiles)                                                              \
   namespace level {                                                                                             \
   extern const GemmKernels gemm_kernels;                                                                        \
   extern const ConvKernels conv_kernels;                                                                        \
   extern const LimitKernels limit_kernels;                                                                      \
   }                                                                                                             \
-  namespace vectors {                                                                                           \
+  namespace tiles {                                                                                             \
   extern const AttentionKernels attention_kernels;                                                              \
+  }                                                                                                             \
+  namespace vectors {                                                                                           \
   extern const NormKernels norm_kernels;                                                                        \
   extern const SoftmaxKernels softmax_kernels;                                                                  \
   extern const ActivationKernels activation_kernels;                                                            \
@@ -36,7 +38,7 @@ namespace gatun::cpu {
   extern const PoolingKernels pooling_kernels;                                                                  \
   }                                                                                                             \
   static const Kernels level##_kernels = {                                                                      \
-      &level::gemm_kernels,      &vectors::attention_kernels,  &vectors::norm_kernels,                          \
+      &level::gemm_kernels,      &tiles::attention_kernels,    &vectors::norm_kernels,                          \
       &vectors::softmax_kernels, &vectors::activation_kernels, &vectors::merge_kernels,                         \
       &vectors::rope_kernels,    &vectors::select_kernels,     &vectors::route_kernels,                         \
       &vectors::mix_kernels,     &vectors::glu_kernels,        &level::conv_kernels,                            \
@@ -48,7 +50,7 @@ namespace {
 
 // Null for a level that this build leaves out.
 const Kernels* kernels_of(const char* name) {
-#define GATUN_IS_IT(level, vectors) \
+#define GATUN_IS_IT(level, vectors, tiles) \
   if (std::strcmp(name, #level) == 0) return &level##_kernels;
   GATUN_BUILT_LEVELS(GATUN_IS_IT)
 #undef GATUN_IS_IT

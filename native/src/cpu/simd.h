@@ -123,17 +123,26 @@ HWY_INLINE VF load(F32 d, const f16* from) {
 
 HWY_INLINE void store(F32 d, VF value, float* to) { hn::StoreU(value, d, to); }
 
-HWY_INLINE void store(F32, VF value, bf16* to) {
-  const hn::Rebind<uint16_t, F32> d16;
+// Rounded to BF16, ties to even, which the upper 16 bits of each lane then are; what the lower hold is of no meaning.
+HWY_INLINE hn::Vec<hn::Rebind<uint32_t, F32>> bf16_bits(VF value) {
   const hn::Rebind<uint32_t, F32> d32;
-  const hn::Rebind<int32_t, F32> s32;
   const auto bits = hn::BitCast(d32, value);
   const auto odd = hn::And(hn::ShiftRight<16>(bits), hn::Set(d32, 1u));
   const auto rounded = hn::Add(bits, hn::Add(odd, hn::Set(d32, 0x7fffu)));
   const auto quiet = hn::Or(bits, hn::Set(d32, 0x400000u));
-  const auto result = hn::ShiftRight<16>(hn::IfThenElse(hn::RebindMask(d32, hn::IsNaN(value)), quiet, rounded));
+  return hn::IfThenElse(hn::RebindMask(d32, hn::IsNaN(value)), quiet, rounded);
+}
+
+HWY_INLINE VF round_to_bf16(F32 d, VF value) {
+  const hn::Rebind<uint32_t, F32> d32;
+  return hn::BitCast(d, hn::And(bf16_bits(value), hn::Set(d32, 0xffff0000u)));
+}
+
+HWY_INLINE void store(F32, VF value, bf16* to) {
+  const hn::Rebind<uint16_t, F32> d16;
+  const hn::Rebind<int32_t, F32> s32;
   // 0 to 65535 in signed 32 bits: the demotion saturates nothing.
-  hn::StoreU(hn::DemoteTo(d16, hn::BitCast(s32, result)), d16, &to->bits);
+  hn::StoreU(hn::DemoteTo(d16, hn::BitCast(s32, hn::ShiftRight<16>(bf16_bits(value)))), d16, &to->bits);
 }
 
 HWY_INLINE void store(F32, VF value, f16* to) {

@@ -24,6 +24,8 @@
 // V once per tile of up to kMostTileRows rows. So panels are bound by the FMA units, fed from L1, and rows by the
 // bandwidth to K and V.
 //
+//   tiles    With AMX, what panels do where everything is BF16: see tiled.h.
+//
 // Between the products come softcap, ALiBi and what is added: a matrix of biases with -inf where a row does not see a
 // key, made element by element and only for the blocks that need it.
 //
@@ -41,6 +43,7 @@
 #include <math.h>
 #include <string.h>
 
+#include "cpu/attention/tiled.h"
 #include "cpu/math.h"
 #include "cpu/simd.h"
 
@@ -51,7 +54,11 @@ constexpr int kLanes = HWY_LANES(float);
 constexpr bool kManyRegisters = kLanes >= 16;  // 32 vector registers rather than 16
 
 // Rows of a panel, in vectors: two, or one for the rest of a tile that fits one.
+#if defined(GATUN_AMX_MODEL)
+constexpr int kPanelVectors = 4;  // rows as AVX-512 has them
+#else
 constexpr int kPanelVectors = 2;
+#endif
 constexpr int kPanelRows = kPanelVectors * kLanes;
 
 // Microkernel shapes. Scores: keys by vectors of rows. Weighing: rows by vectors of values, at most.
@@ -62,12 +69,24 @@ constexpr int kWeighVectors = 3;
 constexpr int kDirectRows = 4;
 
 // A block of K and V in FP32 takes at most this much of the L2 cache, and the panels of a tile (Q and O) as much again.
+#if defined(GATUN_LEVEL_amx)
+constexpr bool kHasTiles = true;
+constexpr int64_t kKeyStep = 32;  // a step of tiles
+constexpr int64_t kLeastBlockKeys = 32, kMostBlockKeys = 192;
+#else
+constexpr bool kHasTiles = false;
 constexpr int64_t kKeyStep = 12;  // a multiple of the heights of the score microkernel, 6 and 12
-constexpr int64_t kMostBlockKeys = 132;
+constexpr int64_t kLeastBlockKeys = 24, kMostBlockKeys = 132;
+#endif
 constexpr int64_t kBlockFloats = kMostBlockKeys * 256;
 constexpr int64_t kMostTileRows = 256;
 
 constexpr float kInfinity = __builtin_huge_valf();
+
+// Of scratch that tiles need beyond what panels do: weights of two terms, by pairs of keys, and values twice, transposed.
+constexpr int64_t tiled_floats(int64_t block_keys, int64_t dv_padded) {
+  return 2 * (block_keys / 2 + 1) * kPanelRows + 2 * (block_keys / 2 + 16) * dv_padded;
+}
 
 constexpr int64_t round_up(int64_t n, int64_t step) { return (n + step - 1) / step * step; }
 constexpr int64_t min_of(int64_t a, int64_t b) { return a < b ? a : b; }
@@ -77,7 +96,7 @@ constexpr int64_t max_of(int64_t a, int64_t b) { return a > b ? a : b; }
 struct Layout {
   int64_t tile_rows, block_keys;
   int64_t dk_padded, dv_padded;  // whole vectors
-  int64_t queries, outputs, maxima, sums, scores, added, keys, values, end;
+  int64_t queries, outputs, maxima, sums, scores, added, keys, values, tiled, end;
 };
 
 Layout layout_of(int64_t dk, int64_t dv) {
@@ -85,7 +104,7 @@ Layout layout_of(int64_t dk, int64_t dv) {
   l.dk_padded = round_up(dk, kLanes);
   l.dv_padded = round_up(dv, kLanes);
   const int64_t width = max_of(l.dk_padded + l.dv_padded, 1);
-  l.block_keys = max_of(min_of(kBlockFloats / width / kKeyStep * kKeyStep, kMostBlockKeys), 24);
+  l.block_keys = max_of(min_of(kBlockFloats / width / kKeyStep * kKeyStep, kMostBlockKeys), kLeastBlockKeys);
   l.tile_rows = max_of(min_of(kBlockFloats / width / 32 * 32, kMostTileRows), 32);
   int64_t next = 0;
   const auto take = [&next](int64_t floats) {
@@ -101,6 +120,7 @@ Layout layout_of(int64_t dk, int64_t dv) {
   l.added = take(max_of(kPanelRows, kDirectRows) * round_up(l.block_keys, kLanes));
   l.keys = take(l.block_keys * l.dk_padded);
   l.values = take(l.block_keys * l.dv_padded);
+  l.tiled = take(kHasTiles ? tiled_floats(l.block_keys, l.dv_padded) : 0);
   l.end = next;
   return l;
 }
@@ -644,10 +664,52 @@ void finish_scores(const AttentionTile& t, const KeyBlock& block, int64_t first,
   }
 }
 
-// One panel against one block of keys whose rows lie at k and v. `s` and `added` are scratch for the scores.
+// The products of a panel of NV vectors of rows and a block of keys and values in FP32, by vectors.
 template <int NV>
-void panel_block(const AttentionTile& t, const KeyBlock& block, const Panel& panel, const float* k, int64_t k_row,
-                 const float* v, int64_t v_row, float* s, float* added, int64_t dv_padded) {
+struct VectorProducts {
+  const AttentionTile& t;
+  const float *k, *v;
+  int64_t k_row, v_row, dv_padded;
+
+  // s[key][row] = scale * k q, of the `keys` keys from `first` on, and the maximum of each row.
+  void score(const Panel& panel, int64_t first, int64_t keys, float* s, VF* maximum) const {
+    constexpr int kRows = NV * kLanes;
+    constexpr int kKeys = NV == 1 ? 12 : kScoreKeys;
+    const float* from = k + first * k_row;
+    int64_t j = 0;
+    for (; j + kKeys <= keys; j += kKeys) {
+      score_keys<kKeys, NV>(from + j * k_row, k_row, panel.q, t.dk, t.scale, s + j * kRows, maximum);
+    }
+    if constexpr (kKeys > 6) {
+      if (j + 6 <= keys) {
+        score_keys<6, NV>(from + j * k_row, k_row, panel.q, t.dk, t.scale, s + j * kRows, maximum);
+        j += 6;
+      }
+    }
+    from += j * k_row;
+    s += j * kRows;
+    switch (keys - j) {
+      case 5: return score_keys<5, NV>(from, k_row, panel.q, t.dk, t.scale, s, maximum);
+      case 4: return score_keys<4, NV>(from, k_row, panel.q, t.dk, t.scale, s, maximum);
+      case 3: return score_keys<3, NV>(from, k_row, panel.q, t.dk, t.scale, s, maximum);
+      case 2: return score_keys<2, NV>(from, k_row, panel.q, t.dk, t.scale, s, maximum);
+      case 1: return score_keys<1, NV>(from, k_row, panel.q, t.dk, t.scale, s, maximum);
+      default: return;
+    }
+  }
+
+  // o = o * alpha + p v. `used` as weigh_used() takes it.
+  void weigh(const Panel& panel, const uint8_t* used, int64_t first, int64_t keys, const float* p, float* alpha) const {
+    constexpr int kRows = NV * kLanes;
+    constexpr int kGroup = kRows < kWeighRows ? kRows : kWeighRows;
+    weigh_used<true, kGroup, kWeighVectors>(used, p, kRows, v + first * v_row, v_row, keys, alpha, kRows, panel.o, dv_padded,
+                                            panel.rows, dv_padded / kLanes);
+  }
+};
+
+// One panel against one block of keys. `s` and `added` are scratch for the scores.
+template <int NV, typename Products>
+void panel_block(const AttentionTile& t, const KeyBlock& block, const Panel& panel, Products& products, float* s, float* added) {
   const F32 d;
   constexpr int kRows = NV * kLanes;
   int64_t first = 0, keys = block.count;
@@ -673,30 +735,10 @@ void panel_block(const AttentionTile& t, const KeyBlock& block, const Panel& pan
       to[r] = static_cast<float>(its.last - first);
     }
   }
-  k += first * k_row;
-  v += first * v_row;
 
   VF maximum[NV];
   for (int c = 0; c < NV; ++c) maximum[c] = hn::Set(d, -kInfinity);
-  constexpr int kKeys = NV == 1 ? 12 : kScoreKeys;
-  int64_t j = 0;
-  for (; j + kKeys <= keys; j += kKeys) {
-    score_keys<kKeys, NV>(k + j * k_row, k_row, panel.q, t.dk, t.scale, s + j * kRows, maximum);
-  }
-  if constexpr (kKeys > 6) {
-    if (j + 6 <= keys) {
-      score_keys<6, NV>(k + j * k_row, k_row, panel.q, t.dk, t.scale, s + j * kRows, maximum);
-      j += 6;
-    }
-  }
-  switch (keys - j) {
-    case 5: score_keys<5, NV>(k + j * k_row, k_row, panel.q, t.dk, t.scale, s + j * kRows, maximum); break;
-    case 4: score_keys<4, NV>(k + j * k_row, k_row, panel.q, t.dk, t.scale, s + j * kRows, maximum); break;
-    case 3: score_keys<3, NV>(k + j * k_row, k_row, panel.q, t.dk, t.scale, s + j * kRows, maximum); break;
-    case 2: score_keys<2, NV>(k + j * k_row, k_row, panel.q, t.dk, t.scale, s + j * kRows, maximum); break;
-    case 1: score_keys<1, NV>(k + j * k_row, k_row, panel.q, t.dk, t.scale, s + j * kRows, maximum); break;
-    default: break;
-  }
+  products.score(panel, first, keys, s, maximum);
   const bool adds = needs_added(t, block);
   uint8_t used[kMostBlockKeys];
   if (adds && adds_by_panel(t, block)) {
@@ -739,9 +781,7 @@ void panel_block(const AttentionTile& t, const KeyBlock& block, const Panel& pan
     hn::Store(hn::MulAdd(hn::Load(d, l), hn::Load(d, alpha + c * kLanes), sum[c]), d, l);
   }
 
-  constexpr int kGroup = kRows < kWeighRows ? kRows : kWeighRows;
-  weigh_used<true, kGroup, kWeighVectors>(adds ? used : nullptr, s, kRows, v, v_row, keys, alpha, kRows, panel.o,
-                                          dv_padded, panel.rows, dv_padded / kLanes);
+  products.weigh(panel, adds ? used : nullptr, first, keys, s, alpha);
 }
 
 HWY_INLINE int64_t panels_of(const AttentionTile& t) { return (t.rows + kPanelRows - 1) / kPanelRows; }
@@ -792,12 +832,167 @@ void panels(const AttentionTile& t, const KeyBlock& block, const Layout& layout,
     float* s = scratch + layout.scores;
     float* added = scratch + layout.added;
     if (is_narrow(t, p)) {
-      panel_block<1>(t, block, panel, k, k_row, v, v_row, s, added, layout.dv_padded);
+      VectorProducts<1> products = {t, k, v, k_row, v_row, layout.dv_padded};
+      panel_block<1>(t, block, panel, products, s, added);
     } else {
-      panel_block<kPanelVectors>(t, block, panel, k, k_row, v, v_row, s, added, layout.dv_padded);
+      VectorProducts<kPanelVectors> products = {t, k, v, k_row, v_row, layout.dv_padded};
+      panel_block<kPanelVectors>(t, block, panel, products, s, added);
     }
   }
 }
+
+// ---- Panels of tiles -----------------------------------------------------------------------------------------------
+
+#if defined(GATUN_LEVEL_amx)
+
+static_assert(kPanelRows == kPanel, "a panel of queries is one of weights");
+
+// By the way through a tile and by types alone, so that no result depends on what else is in the batch.
+HWY_INLINE bool is_tiled(const AttentionTile& t) {
+  return t.row_block > kDirectRows && t.q_dtype == GTN_BF16 && t.k.dtype == GTN_BF16 && t.v.dtype == GTN_BF16 &&
+         t.out_dtype == GTN_BF16;
+}
+
+HWY_INLINE const bf16* row_at(const AttentionTile& t, const KeySource& source, int64_t token) {
+  return reinterpret_cast<const bf16*>(source.data) + place_of(t, source, token).element;
+}
+
+// The products of panels and a block of keys.
+class TiledProducts {
+ public:
+  TiledProducts(const AttentionTile& tile, const KeyBlock& block, const Layout& layout, float* scratch)
+      : t(tile), values(reinterpret_cast<bf16*>(scratch + layout.values)), stride(round_up(block.count, kTiledKeys)) {
+    const int64_t terms = (layout.block_keys / 2 + 1) * kPanel, copy = (layout.block_keys / 2 + 16) * layout.dv_padded;
+    high = reinterpret_cast<uint32_t*>(scratch + layout.tiled);
+    low = high + terms;
+    masked = reinterpret_cast<bf16*>(low + terms);
+    masked_low = masked + 2 * copy;
+    const int64_t even = even_stride(t, t.k, block);
+    if (even > 0 && even <= 2 * t.dk && t.dk % 2 == 0) {
+      k = row_at(t, t.k, block.first);
+      k_row = even;
+    } else {
+      bf16* copied = reinterpret_cast<bf16*>(scratch + layout.keys);
+      k = copied;
+      k_row = round_up(t.dk, 2);
+      for (int64_t j = 0; j < block.count; ++j) {
+        if (j + kAhead < block.count) prefetch_row(row_at(t, t.k, token_of(block, j + kAhead)), t.dk);
+        memcpy(copied + j * k_row, row_at(t, t.k, token_of(block, j)), static_cast<size_t>(t.dk) * sizeof(bf16));
+        if (t.dk % 2 != 0) copied[j * k_row + t.dk] = bf16{0};
+      }
+    }
+    finite = transpose_values([&](int64_t key) { return row_at(t, t.v, token_of(block, key)); }, block.count, t.dv, values, stride);
+  }
+  TiledProducts(const TiledProducts&) = delete;
+  TiledProducts& operator=(const TiledProducts&) = delete;
+  void end() const { use.end(); }
+
+  void score(const Panel& panel, int64_t first, int64_t keys, float* s, VF* maximum) {
+    const F32 d;
+    ProductOf<TiledBf16> product = {(t.dk + 1) / 2, nullptr, k_row, reinterpret_cast<const bf16*>(panel.q), 0, nullptr, 0, false, nullptr, 0};
+    for (int64_t j = 0; j < keys; j += kTiledRows) {
+      product.rows = k + (first + j) * k_row;
+      product.sums = s + j * kPanel;
+      multiply<TiledBf16>(use, min_of(keys - j, kTiledRows), 1, product);
+    }
+    const VF factor = hn::Set(d, t.scale);
+    for (int64_t j = 0; j < keys; ++j) {
+      for (int c = 0; c < kPanelVectors; ++c) {
+        float* at = s + j * kPanel + c * kLanes;
+        const VF score = hn::Mul(hn::Load(d, at), factor);
+        hn::Store(score, d, at);
+        maximum[c] = hn::Max(maximum[c], score);
+      }
+    }
+  }
+
+  void weigh(const Panel& panel, const uint8_t* used, int64_t first, int64_t keys, const float* p, const float* alpha) {
+    scale(panel.o, alpha);
+    split_weights(p, keys, high, low);
+    const bf16 *of_high = values + first, *of_low = of_high;
+    if (!finite) {
+      for (int64_t i = 0; i < t.dv; ++i) {
+        for (int64_t key = 0; key < round_up(keys, 2); ++key) {
+          const bool seen = key < keys && (used == nullptr || used[key] != 0);
+          const bf16 value = seen ? values[i * stride + first + key] : bf16{0};
+          masked[i * stride + key] = value;
+          masked_low[i * stride + key] = is_finite(value) ? value : bf16{0};
+        }
+      }
+      of_high = masked;
+      of_low = masked_low;
+    }
+    weigh_tiles(use, t.dv, of_high, of_low, stride, high, low, (keys + 1) / 2, panel.o);
+  }
+
+ private:
+  void scale(float* o, const float* alpha) const {
+    const F32 d;
+    const VF one = hn::Set(d, 1.0f);
+    VF factors[kPanelVectors];
+    bool all_one = true;
+    for (int c = 0; c < kPanelVectors; ++c) {
+      factors[c] = hn::Load(d, alpha + c * kLanes);
+      all_one = all_one && hn::AllTrue(d, hn::Eq(factors[c], one));
+    }
+    for (int64_t i = 0; !all_one && i < t.dv; ++i) {
+      for (int c = 0; c < kPanelVectors; ++c) {
+        float* at = o + i * kPanel + c * kLanes;
+        hn::Store(hn::Mul(hn::Load(d, at), factors[c]), d, at);
+      }
+    }
+  }
+
+  const AttentionTile& t;
+  const bf16* k;
+  int64_t k_row;
+  bf16* values;    // [dv][stride]
+  int64_t stride;  // whole steps of the second product
+  bool finite;     // all values
+  uint32_t *high, *low;
+  bf16 *masked, *masked_low;
+  TileUse use;
+};
+
+void begin_tiled(const AttentionTile& t, const Layout& layout, float* scratch) {
+  const F32 d;
+  for (int64_t first = 0; first < panels_of(t) * kPanelRows; first += kPanelRows) {
+    const bf16* rows[kPanel];
+    for (int64_t r = 0; r < kPanel; ++r) {
+      rows[r] = first + r < t.rows ? reinterpret_cast<const bf16*>(query_at(t, first + r)) : nullptr;
+    }
+    pack_pairs(rows, t.dk, reinterpret_cast<uint32_t*>(scratch + layout.queries + first * layout.dk_padded));
+    for (int64_t r = first; r < first + kPanelRows; r += kLanes) {
+      hn::Store(hn::Set(d, -kInfinity), d, scratch + layout.maxima + r);
+      hn::Store(hn::Zero(d), d, scratch + layout.sums + r);
+    }
+  }
+  memset(scratch + layout.outputs, 0, static_cast<size_t>(panels_of(t) * kPanelRows * layout.dv_padded) * sizeof(float));
+}
+
+void tiled_panels(const AttentionTile& t, const KeyBlock& block, const Layout& layout, float* scratch) {
+  TiledProducts products(t, block, layout, scratch);
+  for (int64_t first = 0; first < t.rows; first += kPanelRows) {
+    const Panel panel = {first,
+                         min_of(t.rows - first, kPanelRows),
+                         scratch + layout.queries + first * layout.dk_padded,
+                         scratch + layout.outputs + first * layout.dv_padded,
+                         scratch + layout.maxima + first,
+                         scratch + layout.sums + first};
+    panel_block<kPanelVectors>(t, block, panel, products, scratch + layout.scores, scratch + layout.added);
+  }
+  products.end();
+}
+
+// A row of what panels of tiles have transposed, in the place of values, which are done with.
+const float* tiled_row(const AttentionTile& t, int64_t row, const Layout& layout, float* scratch) {
+  const float* from = scratch + layout.outputs + row / kPanelRows * kPanelRows * layout.dv_padded + row % kPanelRows;
+  float* to = scratch + layout.values;
+  for (int64_t i = 0; i < t.dv; ++i) to[i] = from[i * kPanelRows];
+  return to;
+}
+
+#endif
 
 // ---- Few rows ------------------------------------------------------------------------------------------------------
 
@@ -836,7 +1031,7 @@ void row_block(const AttentionTile& t, const KeyBlock& block, const T* k, int64_
                const Layout& layout, float* scratch) {
   const F32 d;
   constexpr int kKeys = ROWS <= 2 ? 4 : 2;
-  constexpr int kVectors = ROWS == 1 ? 8 : (ROWS == 2 ? 4 : 3);
+  constexpr int kStrip = ROWS == 1 ? 8 : (ROWS == 2 ? 4 : 3);
   const float* q = scratch + layout.queries;
   float* s = scratch + layout.scores;
   float* added = scratch + layout.added;
@@ -923,7 +1118,7 @@ void row_block(const AttentionTile& t, const KeyBlock& block, const T* k, int64_
   if (block.tokens == nullptr && t.block_table == nullptr) {
     for (int64_t a = keys; a < keys + ahead; ++a) prefetch_row(k + a * k_row, layout.dk_padded);
   }
-  weigh_used<false, ROWS, kVectors>(adds ? used : nullptr, s, padded, v, v_row, keys, alpha, ROWS,
+  weigh_used<false, ROWS, kStrip>(adds ? used : nullptr, s, padded, v, v_row, keys, alpha, ROWS,
                                     scratch + layout.outputs, layout.dv_padded, ROWS, layout.dv_padded / kLanes);
 }
 
@@ -977,6 +1172,9 @@ void begin(const AttentionTile& t, float* scratch) {
 
 void begin_tile(const AttentionTile& t, void* memory) {
   float* scratch = static_cast<float*>(memory);
+#if defined(GATUN_LEVEL_amx)
+  if (is_tiled(t)) return begin_tiled(t, layout_of(t.dk, t.dv), scratch);
+#endif
   switch (t.q_dtype) {
     case GTN_F32: return begin<float>(t, scratch);
     case GTN_BF16: return begin<bf16>(t, scratch);
@@ -987,6 +1185,9 @@ void begin_tile(const AttentionTile& t, void* memory) {
 void block_of_tile(const AttentionTile& t, const KeyBlock& block, void* memory) {
   const Layout layout = layout_of(t.dk, t.dv);
   float* scratch = static_cast<float*>(memory);
+#if defined(GATUN_LEVEL_amx)
+  if (is_tiled(t)) return tiled_panels(t, block, layout, scratch);
+#endif
   if (!are_few(t)) return panels(t, block, layout, scratch);
   switch (t.rows) {
     case 1: return rows<1>(t, block, layout, scratch);
@@ -998,9 +1199,12 @@ void block_of_tile(const AttentionTile& t, const KeyBlock& block, void* memory) 
 
 void finish_tile(const AttentionTile& t, void* memory) {
   const Layout layout = layout_of(t.dk, t.dv);
-  const float* scratch = static_cast<const float*>(memory);
+  float* scratch = static_cast<float*>(memory);
   for (int64_t r = 0; r < t.rows; ++r) {
     const float* o = scratch + layout.outputs + r * layout.dv_padded;
+#if defined(GATUN_LEVEL_amx)
+    if (is_tiled(t)) o = tiled_row(t, r, layout, scratch);
+#endif
     const float maximum = scratch[layout.maxima + r], sum = scratch[layout.sums + r];
     if (t.partial != nullptr) {
       float* to = t.partial + r * (t.dv + 2);

@@ -12,16 +12,6 @@ namespace {
 // Rows are filled up with zeros to a multiple of this many elements, the largest step of k.
 constexpr int64_t kRowPadding = 4;
 
-HWY_INLINE VF round_to_bf16(F32 d, VF value) {
-  const hn::Rebind<uint32_t, F32> u32;
-  const auto bits = hn::BitCast(u32, value);
-  const auto odd = hn::And(hn::ShiftRight<16>(bits), hn::Set(u32, 1u));
-  const auto rounded = hn::Add(bits, hn::Add(odd, hn::Set(u32, 0x7fffu)));
-  const auto quiet = hn::Or(bits, hn::Set(u32, 0x400000u));
-  const auto result = hn::IfThenElse(hn::RebindMask(u32, hn::IsNaN(value)), quiet, rounded);
-  return hn::BitCast(d, hn::And(result, hn::Set(u32, 0xffff0000u)));
-}
-
 // Where the elements of a row of k end and the filling starts.
 template <typename T>
 HWY_INLINE void fill_up(T* row, int64_t k) {

@@ -1,0 +1,182 @@
+// Attention of BF16 by the tiles of AMX (cpu/tiles.h): the products of a panel, 32 rows of queries, and a block of keys.
+//
+//   s^T [keys][32] = k q^T    K is the tiles' rows as it lies, or copied; the queries are packed once by pairs of dk, as
+//                             weights of a GEMM are.
+//   o^T [dv][32] += v^T p^T   Weights p come from s^T lane by lane, by pairs of keys; V is transposed once per block, for all
+//                             panels of a tile: 16 operations of vectors for 32 of its elements, against some 32 cycles of
+//                             products of the 256 rows of a tile.
+//
+// A weight rounded to BF16 alone would err by 2^-9 of itself. So it is a sum of two terms, the second the rounding of what the
+// first left, which takes half of the time of the second product again: 3/2 of the products' time in all. An output of BF16 hides
+// what is lost beyond; others go through panels of FP32.
+//
+// Values that are not finite: 0 * inf would be NaN, so keys that no row of a panel sees get values of 0, and second terms, which
+// may be 0 for a weight that is not, meet 0 in the place of what is not finite.
+#pragma once
+
+#if defined(GATUN_LEVEL_amx)
+
+#include "cpu/gemm/tiled.h"
+
+namespace gatun::cpu::GATUN_LEVEL {
+namespace {
+
+constexpr int64_t kTiledKeys = 32;  // of a step of the second product
+
+// Pairs of the elements of 32 rows: to[i][r]. Rows that are null are zeros.
+inline void pack_pairs(const bf16* const (&rows)[kPanel], int64_t size, uint32_t* to) {
+  for (int64_t r = 0; r < kPanel; ++r) {
+    for (int64_t i = 0; i < size; i += 2) {
+      uint32_t pair = 0;
+      if (rows[r] != nullptr) std::memcpy(&pair, rows[r] + i, i + 1 < size ? 4 : 2);
+      to[i / 2 * kPanel + r] = pair;
+    }
+  }
+}
+
+inline bool is_finite(bf16 value) { return (value.bits & 0x7f80) != 0x7f80; }
+
+// to[i * stride + key] = row_of(key)[i], with zeros behind the last key up to a whole pair. Says whether all are finite.
+template <typename RowOf>
+bool transpose_values(RowOf row_of, int64_t keys, int64_t size, bf16* to, int64_t stride) {
+  const hn::Full128<uint16_t> d16;
+  const hn::Full128<uint32_t> d32;
+  const hn::Full128<uint64_t> d64;
+  const auto exponent = hn::Set(d16, uint16_t{0x7f80});
+  auto odd = hn::Zero(d16);
+  bool finite = true;
+  int64_t key = 0;
+  for (; key + 8 <= keys; key += 8) {
+    const bf16* rows[8];
+    for (int64_t j = 0; j < 8; ++j) rows[j] = row_of(key + j);
+    int64_t i = 0;
+    for (; i + 8 <= size; i += 8) {
+      hn::Vec<hn::Full128<uint32_t>> low[4], high[4];  // pairs of keys, of elements i to i + 3, and the next four
+      for (int p = 0; p < 4; ++p) {
+        const auto a = hn::LoadU(d16, &rows[2 * p][i].bits), b = hn::LoadU(d16, &rows[2 * p + 1][i].bits);
+        odd = hn::Or(odd, hn::Or(hn::VecFromMask(d16, hn::Eq(hn::And(a, exponent), exponent)),
+                                 hn::VecFromMask(d16, hn::Eq(hn::And(b, exponent), exponent))));
+        low[p] = hn::BitCast(d32, hn::InterleaveLower(d16, a, b));
+        high[p] = hn::BitCast(d32, hn::InterleaveUpper(d16, a, b));
+      }
+      for (int half = 0; half < 2; ++half) {
+        const auto& x = half == 0 ? low : high;
+        const auto ab_low = hn::BitCast(d64, hn::InterleaveLower(d32, x[0], x[1]));
+        const auto ab_high = hn::BitCast(d64, hn::InterleaveUpper(d32, x[0], x[1]));
+        const auto ce_low = hn::BitCast(d64, hn::InterleaveLower(d32, x[2], x[3]));
+        const auto ce_high = hn::BitCast(d64, hn::InterleaveUpper(d32, x[2], x[3]));
+        bf16* target = to + (i + 4 * half) * stride + key;
+        hn::StoreU(hn::BitCast(d16, hn::InterleaveLower(d64, ab_low, ce_low)), d16, &target->bits);
+        hn::StoreU(hn::BitCast(d16, hn::InterleaveUpper(d64, ab_low, ce_low)), d16, &target[stride].bits);
+        hn::StoreU(hn::BitCast(d16, hn::InterleaveLower(d64, ab_high, ce_high)), d16, &target[2 * stride].bits);
+        hn::StoreU(hn::BitCast(d16, hn::InterleaveUpper(d64, ab_high, ce_high)), d16, &target[3 * stride].bits);
+      }
+    }
+    for (; i < size; ++i) {
+      for (int64_t j = 0; j < 8; ++j) {
+        to[i * stride + key + j] = rows[j][i];
+        finite = finite && is_finite(rows[j][i]);
+      }
+    }
+  }
+  for (; key < keys; ++key) {
+    const bf16* row = row_of(key);
+    for (int64_t i = 0; i < size; ++i) {
+      to[i * stride + key] = row[i];
+      finite = finite && is_finite(row[i]);
+    }
+  }
+  if (keys % 2 != 0) {
+    for (int64_t i = 0; i < size; ++i) to[i * stride + keys] = bf16{0};
+  }
+  return finite && hn::AllTrue(d16, hn::Eq(odd, hn::Zero(d16)));
+}
+
+// Weights p [keys][32] as two terms, each by pairs of keys; zeros complete the last pair.
+inline void split_weights(const float* p, int64_t keys, uint32_t* high, uint32_t* low) {
+  const F32 d;
+  const hn::Rebind<uint32_t, F32> d32;
+  const auto upper = hn::Set(d32, 0xffff0000u);
+  const int64_t lanes = static_cast<int64_t>(hn::Lanes(d));
+  for (int64_t key = 0; key < keys; key += 2, p += 2 * kPanel, high += kPanel, low += kPanel) {
+    for (int64_t r = 0; r < kPanel; r += lanes) {
+      const VF a = hn::Load(d, p + r), b = key + 1 < keys ? hn::Load(d, p + kPanel + r) : hn::Zero(d);
+      const VF high_a = round_to_bf16(d, a), high_b = round_to_bf16(d, b);
+      hn::Store(hn::Or(hn::ShiftRight<16>(hn::BitCast(d32, high_a)), hn::BitCast(d32, high_b)), d32, high + r);
+      const auto low_a = bf16_bits(hn::Sub(a, high_a)), low_b = bf16_bits(hn::Sub(b, high_b));
+      hn::Store(hn::Or(hn::ShiftRight<16>(low_a), hn::And(low_b, upper)), d32, low + r);
+    }
+  }
+}
+
+// Adds rows of weights times the rows of values that tiles 4 and, if kTall, 5 hold.
+template <bool kTall>
+HWY_INLINE void weigh_term(const unsigned char* weights) {
+  load_tile<6>(weights, kPanel * 4);
+  multiply_bf16<0, 4, 6>();
+  if constexpr (kTall) multiply_bf16<2, 5, 6>();
+  load_tile<7>(weights + kTileBytes, kPanel * 4);
+  multiply_bf16<1, 4, 7>();
+  if constexpr (kTall) multiply_bf16<3, 5, 7>();
+}
+
+template <bool kTall>
+HWY_INLINE void load_values(const unsigned char* values, int64_t stride) {
+  load_tile<4>(values, stride);
+  if constexpr (kTall) load_tile<5>(values + kTileRows * stride, stride);
+}
+
+// o [rows][32] += v^T p^T for up to 32 rows of transposed values, `stride` bytes apart, and `pairs` of keys. `low_values` are
+// those that the second terms meet.
+template <bool kTall>
+HWY_NOINLINE void weigh_rows(int64_t rows, const bf16* values, const bf16* low_values, int64_t stride, const uint32_t* high,
+                             const uint32_t* low, int64_t pairs, float* o) {
+  constexpr int64_t kStepBytes = kTileSteps * kPanel * 4;
+  begin_sums<0>(o, true);
+  if constexpr (kTall) begin_sums<2>(o + kTileRows * kPanel, true);
+  const auto* v = reinterpret_cast<const unsigned char*>(values);
+  const auto* second = reinterpret_cast<const unsigned char*>(low_values);
+  const auto* p = reinterpret_cast<const unsigned char*>(high);
+  const auto* q = reinterpret_cast<const unsigned char*>(low);
+  int64_t left = pairs;
+  for (; left >= kTileSteps; left -= kTileSteps, v += kTileBytes, second += kTileBytes, p += kStepBytes, q += kStepBytes) {
+    load_values<kTall>(v, stride);
+    weigh_term<kTall>(p);
+    if (second != v) load_values<kTall>(second, stride);
+    weigh_term<kTall>(q);
+  }
+  if (left > 0) {
+    alignas(64) unsigned char row_bytes[2 * kTileRows * kTileBytes], weight_bytes[kStepBytes];
+    const auto fill = [&](const unsigned char* from, const unsigned char* weights) {
+      copy_groups(from, stride, rows, left * 4, row_bytes, kTileBytes);
+      std::memcpy(weight_bytes, weights, static_cast<size_t>(left * kPanel * 4));
+      std::memset(weight_bytes + left * kPanel * 4, 0, static_cast<size_t>((kTileSteps - left) * kPanel * 4));
+      load_values<kTall>(row_bytes, kTileBytes);
+      weigh_term<kTall>(weight_bytes);
+    };
+    fill(v, p);
+    fill(second, q);
+  }
+  end_sums<0>(o);
+  if constexpr (kTall) end_sums<2>(o + kTileRows * kPanel);
+}
+
+// The same for all `size` rows.
+inline void weigh_tiles(TileUse& use, int64_t size, const bf16* values, const bf16* low_values, int64_t stride,
+                        const uint32_t* high, const uint32_t* low, int64_t pairs, float* o) {
+  const int64_t bytes = stride * static_cast<int64_t>(sizeof(bf16));
+  for (int64_t i = 0; i < size; i += kTiledRows) {
+    const int64_t rows = size - i < kTiledRows ? size - i : kTiledRows;
+    use.shape(rows);
+    if (rows > kTileRows) {
+      weigh_rows<true>(rows, values + i * stride, low_values + i * stride, bytes, high, low, pairs, o + i * kPanel);
+    } else {
+      weigh_rows<false>(rows, values + i * stride, low_values + i * stride, bytes, high, low, pairs, o + i * kPanel);
+    }
+  }
+}
+
+}  // namespace
+}  // namespace gatun::cpu::GATUN_LEVEL
+
+#endif
