@@ -26,7 +26,8 @@ struct ConvRun {
   ConvShape shape;
   int32_t format, out_dtype, activation;
   bool residual_first;
-  const void* x;             // of this part of the batch; BF16: as GemmLayout says
+  const void* x;             // of this part of the batch; BF16: as GemmLayout says; depthwise: of x_dtype
+  int32_t x_dtype;           // depthwise
   int64_t x_strides[4];      // elements: batch, spatial
   int64_t pitch;             // elements from each position to the next where a kernel of one position reads x in place; else 0
   int64_t batch;             // of this part
@@ -39,7 +40,7 @@ struct ConvRun {
   int64_t out_strides[5];    // elements: batch, channels, spatial
 };
 
-// Positions of out, counted through the batch, by panels of one group. Depthwise: panels of all channels.
+// Positions of out, counted through the batch, by panels of one group.
 struct ConvBlock {
   int64_t group;
   int64_t row, rows;
@@ -61,7 +62,9 @@ struct ConvKernels {
   // Bytes of a worker's scratch memory; a multiple of 64.
   int64_t (*scratch_bytes)(int32_t format, int64_t k, int64_t rows, int64_t panels);
   void (*compute)(const ConvRun& run, const ConvBlock& block, void* scratch);
-  void (*depthwise)(const ConvRun& run, const ConvBlock& block, void* scratch);
+  int64_t (*depthwise_scratch_bytes)(const ConvShape& shape);
+  // Positions `first` to first + count - 1 of out, counted through the batch, in all channels.
+  void (*depthwise)(const ConvRun& run, int64_t first, int64_t count, void* scratch);
 };
 
 struct ConvNorm {

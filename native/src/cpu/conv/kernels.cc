@@ -1,4 +1,4 @@
-// Convolution as an implicit product of matrices, and depthwise convolution. Compiled once per level.
+// Convolution as an implicit product of matrices. Compiled once per level, with depthwise convolution (depthwise.h).
 //
 //   out[row, o] = sum over kernel positions t and channels c of x[place(row, t), c] * w[t * channels + c, o]
 //
@@ -9,8 +9,6 @@
 // cache while all panels of weights pass over them. A kernel of one position with a stride of 1 gathers nothing: its rows
 // are those of x.
 //
-// Depthwise: 2 FLOPs for each 4-byte load, so the load units bind; weights are loaded once for a few positions of a line.
-//
 // x with channels first is rewritten with channels last before (prepare), a read and a write of x, since gathering single
 // elements would cost more than their products; out with channels first is written from tiles of sums in the L1 cache.
 #include "cpu/conv/conv.h"
@@ -18,7 +16,8 @@
 #include <type_traits>
 
 #include "cpu/caches.h"
-#include "cpu/gemm/activate.h"
+#include "cpu/conv/depthwise.h"
+#include "cpu/conv/finish.h"
 #include "cpu/gemm/microkernels.h"
 #include "cpu/simd.h"
 
@@ -29,13 +28,6 @@ namespace {
 int64_t slice_bytes() { return caches().l2 / 3; }
 
 constexpr int64_t kStep = 16;  // slices of K are multiples of it
-
-// Where a row of a block comes from and goes to. Positions may lie outside of x.
-struct Place {
-  int64_t from;   // element of x at which its image starts
-  int64_t at[3];  // of the kernel's first position
-  int64_t to;     // element of out, in its first channel
-};
 
 // How a block takes K.
 struct Slices {
@@ -76,8 +68,6 @@ void find_places(const ConvRun& run, const ConvBlock& block, Place* places) {
     }
   }
 }
-
-HWY_INLINE bool inside(int64_t at, int64_t size) { return at >= 0 && at < size; }
 
 template <typename T>
 HWY_INLINE void zero(T* to, int64_t count) {
@@ -145,92 +135,6 @@ void gather_row(const ConvRun& run, const Row* x, const Place& place, int64_t fi
     }
     if (i < stop) zero(row + i, stop - i);
   }
-}
-
-// Sums of a panel to out: shift, bias, activation, residual, in the order of gatun.h, each rounded to FP32. `channel` is the
-// panel's first, of out; with `shift`, which is filled up.
-template <typename Out>
-void finish(const ConvRun& run, float* sums, const Place* places, int64_t rows, int64_t channel, int64_t columns,
-            const float* shift) {
-  const F32 d;
-  const int64_t lanes = static_cast<int64_t>(hn::Lanes(d));
-  const int64_t vectors = (columns + lanes - 1) / lanes;
-  const int64_t step = run.out_strides[1];
-  const Out* residual = static_cast<const Out*>(run.residual);
-  Out* out = static_cast<Out*>(run.out);
-  const bool side_by_side = step == 1 || columns == 1;
-  const bool before = residual != nullptr && run.residual_first, after = residual != nullptr && !before;
-  const bool relu = run.activation == GTN_ACT_RELU, active = !relu && run.activation != GTN_ACT_NONE;
-
-  // Channels that lie apart: the residual goes into the tile first, a column at a time, and the tile to out likewise.
-  const auto add_columns = [&]() {
-    for (int64_t c = 0; c < columns; ++c) {
-      const Out* from = residual + (channel + c) * step;
-      for (int64_t r = 0; r < rows; ++r) sums[r * kPanel + c] += to_float(from[places[r].to]);
-    }
-  };
-  const auto write = [&](VF x, int64_t r, int64_t v) __attribute__((always_inline)) {
-    const int64_t to = places[r].to + (channel + v * lanes) * step, left = columns - v * lanes;
-    if (left >= lanes) {
-      store(d, x, out + to);
-    } else {
-      store_some(d, x, out + to, static_cast<size_t>(left));
-    }
-  };
-  const auto with_residual = [&](VF x, int64_t r, int64_t v) __attribute__((always_inline)) {
-    const int64_t from = places[r].to + (channel + v * lanes) * step, left = columns - v * lanes;
-    return hn::Add(x, load_up_to(d, residual + from, left));
-  };
-
-  const bool at_once = side_by_side && !active;
-  for (int64_t v = 0; v < vectors; ++v) {
-    const int64_t left = columns - v * lanes;
-    const VF moved = hn::LoadU(d, shift + v * lanes);
-    VF bias = hn::Zero(d);
-    if (run.bias != nullptr) {
-      const float* from = run.bias + channel + v * lanes;
-      bias = load_up_to(d, from, left);
-    }
-    for (int64_t r = 0; r < rows; ++r) {
-      float* at = sums + r * kPanel + v * lanes;
-      VF x = hn::Add(hn::LoadU(d, at), moved);
-      if (run.bias != nullptr) x = hn::Add(x, bias);
-      if (before && side_by_side) x = with_residual(x, r, v);
-      if (relu && (side_by_side || !before)) x = activate<GTN_ACT_RELU>(d, x);
-      if (!at_once) {
-        hn::StoreU(x, d, at);
-        continue;
-      }
-      if (after) x = with_residual(x, r, v);
-      write(x, r, v);
-    }
-  }
-  if (at_once) return;
-  if (before && !side_by_side) add_columns();
-  if (active || (relu && before)) activate_tile(run.activation, sums, rows, vectors);
-  if (side_by_side) {
-    for (int64_t r = 0; r < rows; ++r) {
-      for (int64_t v = 0; v < vectors; ++v) {
-        VF x = hn::LoadU(d, sums + r * kPanel + v * lanes);
-        if (after) x = with_residual(x, r, v);
-        write(x, r, v);
-      }
-    }
-    return;
-  }
-  if (after) add_columns();
-  for (int64_t c = 0; c < columns; ++c) {
-    Out* to = out + (channel + c) * step;
-    for (int64_t r = 0; r < rows; ++r) from_float(sums[r * kPanel + c], &to[places[r].to]);
-  }
-}
-
-void finish(const ConvRun& run, float* sums, const Place* places, int64_t rows, int64_t group, int64_t panel) {
-  const int64_t left = run.shape.columns - panel * kPanel;
-  const int64_t channel = group * run.shape.columns + panel * kPanel;
-  const float* shift = run.shift + (group * run.group_panels + panel) * kPanel;
-  const auto of_dtype = run.out_dtype == GTN_F32 ? finish<float> : finish<bf16>;
-  of_dtype(run, sums, places, rows, channel, left < kPanel ? left : kPanel, shift);
 }
 
 // A worker's scratch memory: places, a gathered slice, sums.
@@ -313,90 +217,6 @@ int64_t scratch_bytes(int32_t format, int64_t k, int64_t rows, int64_t panels) {
   return places_bytes(rows) + (gathered + 63) / 64 * 64 + (sums + 63) / 64 * 64;
 }
 
-// ---- Depthwise
-
-constexpr int64_t kPixels = 4;  // positions of a line that share a load of weights
-
-// kCount positions, one after the other in a line of out, by one vector of channels from `x`, whose `count` first are there.
-template <int kCount, typename X>
-HWY_INLINE void sum_vector(const ConvRun& run, const Place* places, const X* x, int64_t count, const float* weights,
-                           float* sums) {
-  const F32 d;
-  const ConvShape& s = run.shape;
-  const Place& first = places[0];
-  VF acc[kCount];
-#pragma GCC unroll 8
-  for (int p = 0; p < kCount; ++p) acc[p] = hn::Zero(d);
-  const int64_t reach = (s.kernel[2] - 1) * s.dilation[2], last = first.at[2] + (kCount - 1) * s.stride[2];
-  const bool whole = first.at[2] >= 0 && last + reach < s.size[2];
-  const int64_t apart = s.stride[2] * run.x_strides[3];
-  for (int64_t t0 = 0; t0 < s.kernel[0]; ++t0) {
-    const int64_t depth = first.at[0] + t0 * s.dilation[0];
-    if (!inside(depth, s.size[0])) continue;
-    for (int64_t t1 = 0; t1 < s.kernel[1]; ++t1) {
-      const int64_t height = first.at[1] + t1 * s.dilation[1];
-      if (!inside(height, s.size[1])) continue;
-      const X* line = x + first.from + depth * run.x_strides[1] + height * run.x_strides[2];
-      const float* w = weights + (t0 * s.kernel[1] + t1) * s.kernel[2] * kPanel;
-      for (int64_t t2 = 0; t2 < s.kernel[2]; ++t2, w += kPanel) {
-        const VF weight = hn::LoadU(d, w);
-        const int64_t at = first.at[2] + t2 * s.dilation[2];
-        const X* from = line + at * run.x_strides[3];
-        if (HWY_LIKELY(whole)) {
-#pragma GCC unroll 8
-          for (int p = 0; p < kCount; ++p) acc[p] = hn::MulAdd(load_up_to(d, from + p * apart, count), weight, acc[p]);
-        } else {
-#pragma GCC unroll 8
-          for (int p = 0; p < kCount; ++p) {
-            if (!inside(at + p * s.stride[2], s.size[2])) continue;
-            acc[p] = hn::MulAdd(load_up_to(d, from + p * apart, count), weight, acc[p]);
-          }
-        }
-      }
-    }
-  }
-#pragma GCC unroll 8
-  for (int p = 0; p < kCount; ++p) hn::StoreU(acc[p], d, sums + p * kPanel);
-}
-
-template <typename X>
-void depthwise_block(const ConvRun& run, const ConvBlock& block, void* memory) {
-  const int64_t lanes = static_cast<int64_t>(HWY_LANES(float));
-  const ConvShape& s = run.shape;
-  Place* places = static_cast<Place*>(memory);
-  float* sums = reinterpret_cast<float*>(static_cast<char*>(memory) + places_bytes(block.rows));
-  find_places(run, block, places);
-  for (int64_t panel = block.panel; panel < block.panel + block.panels; ++panel) {
-    const float* weights = reinterpret_cast<const float*>(run.panels + panel * run.panel_bytes);
-    const X* x = static_cast<const X*>(run.x) + panel * kPanel;
-    const int64_t left = s.columns - panel * kPanel;
-    for (int64_t r = 0; r < block.rows;) {
-      // As many as lie in one line of out.
-      const int64_t y = (block.row + r) % s.out_size[2];
-      const int64_t rest = s.out_size[2] - y < block.rows - r ? s.out_size[2] - y : block.rows - r;
-      const int64_t here = rest >= kPixels ? kPixels : 1;
-      for (int64_t v = 0; v < kVectors && v * lanes < left; ++v) {
-        float* to = sums + r * kPanel + v * lanes;
-        if (here == kPixels) {
-          sum_vector<kPixels>(run, places + r, x + v * lanes, left - v * lanes, weights + v * lanes, to);
-        } else {
-          sum_vector<1>(run, places + r, x + v * lanes, left - v * lanes, weights + v * lanes, to);
-        }
-      }
-      r += here;
-    }
-    finish(run, sums, places, block.rows, 0, panel);
-  }
-}
-
-void depthwise(const ConvRun& run, const ConvBlock& block, void* scratch) {
-  if (run.format == GTN_F32) {
-    depthwise_block<float>(run, block, scratch);
-  } else {
-    depthwise_block<FormatBf16::Row>(run, block, scratch);
-  }
-}
-
 // ---- Channels last
 
 HWY_INLINE float rounded(float value) {
@@ -458,6 +278,6 @@ void prepare(const ConvLines& lines, int64_t first, int64_t count) {
 }  // namespace
 
 extern const ConvKernels conv_kernels;
-const ConvKernels conv_kernels = {prepare, scratch_bytes, compute, depthwise};
+const ConvKernels conv_kernels = {prepare, scratch_bytes, compute, depthwise_scratch_bytes, depthwise};
 
 }  // namespace gatun::cpu::GATUN_LEVEL

@@ -62,7 +62,9 @@ class ConvPlan final : public Plan {
     strides_of(desc.out, out_strides_);
     const int64_t channels = desc.x.shape[1];
     const bool same_type = (desc.x.dtype == GTN_F32 ? 4 : 2) == element_ && (desc.format == GTN_BF16) == (desc.x.dtype == GTN_BF16);
-    in_place_ = same_type && (channels == 1 || x_strides_[1] == 1);
+    // Depthwise kernels widen as they load; they do not round.
+    in_place_ = (channels == 1 || x_strides_[1] == 1) &&
+                (depthwise_ ? desc.format == GTN_F32 || desc.x.dtype == GTN_BF16 : same_type);
     if (!in_place_) {
       x_strides_[1] = 1;
       x_strides_[4] = channels;
@@ -104,6 +106,7 @@ class ConvPlan final : public Plan {
     run.format = desc_.format;
     run.out_dtype = desc_.out.dtype;
     run.activation = desc_.activation;
+    run.x_dtype = in_place_ ? desc_.x.dtype : element_ == 2 ? GTN_BF16 : GTN_F32;
     run.residual_first = desc_.residual_first != 0;
     run.x_strides[0] = x_strides_[0];
     for (int d = 0; d < 3; ++d) run.x_strides[1 + d] = x_strides_[2 + d];
@@ -168,8 +171,8 @@ class ConvPlan final : public Plan {
   }
 
   int64_t worker_bytes() const {
-    const int64_t k = depthwise_ ? 1 : shape_.positions * shape_.channels;
-    return kernels_.scratch_bytes(desc_.format, k, layout_.block_rows, Grid::max_panels(layout_));
+    if (depthwise_) return kernels_.depthwise_scratch_bytes(shape_);
+    return kernels_.scratch_bytes(desc_.format, shape_.positions * shape_.channels, layout_.block_rows, Grid::max_panels(layout_));
   }
 
   void prepare(const char* x, int64_t images, void* to) const {
@@ -194,15 +197,13 @@ class ConvPlan final : public Plan {
   void compute(const ConvRun& run, char* scratch) const {
     const int64_t rows = run.batch * out_volume_, bytes = worker_bytes();
     if (depthwise_) {
-      // Whole blocks, as many as are worth handing out.
-      const int64_t work = layout_.block_rows * run.group_panels * layout_.panel * shape_.positions;
-      const int64_t height = layout_.block_rows * (work < kDepthwiseTaskWork ? ceil_div(kDepthwiseTaskWork, work) : 1);
+      // Whole lines of out, where those are not longer than what is worth handing out.
+      const int64_t work = run.shape.columns * shape_.positions, line = shape_.out_size[2];
+      int64_t height = ceil_div(kDepthwiseTaskWork, work);
+      if (height > line) height = round_up(height, line);
       parallel(device_.threads, ceil_div(rows, height), [&](int64_t task, int worker) {
-        const int64_t end = rows - task * height < height ? rows : (task + 1) * height;
-        for (int64_t row = task * height; row < end; row += layout_.block_rows) {
-          const int64_t here = end - row < layout_.block_rows ? end - row : layout_.block_rows;
-          kernels_.depthwise(run, {0, row, here, 0, run.group_panels}, scratch + worker * bytes);
-        }
+        const int64_t first = task * height;
+        kernels_.depthwise(run, first, rows - first < height ? rows - first : height, scratch + worker * bytes);
       });
       return;
     }
