@@ -18,7 +18,7 @@
 #include "cpu/caches.h"
 #include "cpu/conv/depthwise.h"
 #include "cpu/conv/finish.h"
-#include "cpu/gemm/microkernels.h"
+#include "cpu/gemm/tiled.h"
 #include "cpu/simd.h"
 
 namespace gatun::cpu::GATUN_LEVEL {
@@ -27,7 +27,7 @@ namespace {
 // Gathered rows of a slice of K, as a part of the L2 cache.
 int64_t slice_bytes() { return caches().l2 / 3; }
 
-constexpr int64_t kStep = 16;  // slices of K are multiples of it
+constexpr int64_t kStep = 32;  // slices of K are multiples of it, and of a step of tiles
 
 // How a block takes K.
 struct Slices {
@@ -153,14 +153,13 @@ void compute_block(const ConvRun& run, const ConvBlock& block, void* memory) {
   find_places(run, block, places);
   const Row* x = static_cast<const Row*>(run.x) + block.group * s.channels;
 
-  // Row tiles that differ by at most one row.
-  const int64_t tiles = (rows + kRowTile - 1) / kRowTile;
-  const int64_t tile_rows = rows / tiles, longer = rows % tiles;
+  const RowTiles<Format> tiles(rows);
+  TileUse use;
   ProductOf<Format> product;
   product.weights_stride = 0;
   product.row_stride = run.pitch > 0 ? run.pitch : slices.stride;
   product.sums_stride = rows * kPanel;
-  product.next_bytes = kPanel * Format::kGroup * Format::kElementBytes / tiles;
+  product.next_bytes = kPanel * Format::kGroup * Format::kElementBytes / tiles.count;
   for (int64_t slice = 0; slice < slices.count; ++slice) {
     const int64_t first = slice * slices.depth;
     const int64_t depth = k - first < slices.depth ? k - first : slices.depth;
@@ -185,30 +184,31 @@ void compute_block(const ConvRun& run, const ConvBlock& block, void* memory) {
                                             (block.panels - 1) * run.panel_bytes;
       float* of_panel = sums + (slices.count > 1 ? panel * rows * kPanel : 0);
       int64_t row = 0;
-      for (int64_t tile = 0; tile < tiles; ++tile) {
-        const int64_t count = tile_rows + (tile < longer ? 1 : 0);
+      for (int64_t tile = 0; tile < tiles.count; ++tile) {
+        const int64_t count = tiles.at(tile, row);
         product.next = next + tile * product.next_bytes * product.steps;
         product.rows = from + row * product.row_stride;
         product.sums = of_panel + row * kPanel;
-        multiply<Format>(count, 1, product);
+        multiply<Format>(use, count, 1, product);
         row += count;
       }
       if (slice + 1 == slices.count) finish(run, of_panel, places, rows, block.group, block.panel + panel);
     }
   }
+  use.end();
 }
 
 void compute(const ConvRun& run, const ConvBlock& block, void* scratch) {
   if (run.format == GTN_F32) {
     compute_block<FormatF32>(run, block, scratch);
   } else {
-    compute_block<FormatBf16>(run, block, scratch);
+    compute_block<GemmBf16>(run, block, scratch);
   }
 }
 
 // Of blocks of at most as many rows and panels: fewer rows may take deeper slices, but not more elements than a slice may have.
 int64_t scratch_bytes(int32_t format, int64_t k, int64_t rows, int64_t panels) {
-  const int64_t element = static_cast<int64_t>(format == GTN_F32 ? sizeof(FormatF32::Row) : sizeof(FormatBf16::Row));
+  const int64_t element = static_cast<int64_t>(format == GTN_F32 ? sizeof(FormatF32::Row) : sizeof(GemmBf16::Row));
   const Slices slices(k, rows, element);
   const int64_t least = rows * 4 * kStep * element, most = slice_bytes() > least ? slice_bytes() : least;
   const int64_t all = slices.count == 1 ? rows * (k + kStep) * element : most;

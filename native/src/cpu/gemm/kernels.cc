@@ -53,9 +53,6 @@ constexpr int64_t kBlockRows = kRowTile >= 12 ? 96 : 48;
 constexpr int64_t kTiledBlockRows = 128;
 
 template <typename Format>
-constexpr int64_t kRowsAtOnce = kTiled<Format> ? kMostRows : kRowTile;
-
-template <typename Format>
 HWY_INLINE constexpr int panels_for(int64_t rows) {
   return kTiled<Format> ? (rows <= kMostRows / 2 ? 2 : 1) : panels_at_once(rows);
 }
@@ -142,10 +139,7 @@ void compute_block(const GemmRun& run, const GemmBlock& block, void* memory) {
   float* low_rank = static_cast<float*>(memory);
   float* unpacked = low_rank + low_rank_elements(run.rank);
   auto* scratch = reinterpret_cast<typename Format::Sum*>(unpacked + unpacked_elements<Format>(block.rows));
-  // Row tiles that differ by at most one row: a last tile of one row would leave the multiply-add units waiting. Tiles of AMX
-  // take as long however few of their rows are there.
-  const int64_t tiles = (block.rows + kRowsAtOnce<Format> - 1) / kRowsAtOnce<Format>;
-  const int64_t tile_rows = block.rows / tiles, longer = block.rows % tiles;
+  const RowTiles<Format> tiles(block.rows);
   TileUse use;
   const int64_t panel_stride = run.panel_bytes / static_cast<int64_t>(sizeof(Weight));
   const Row* rows = static_cast<const Row*>(run.rows) + block.row * run.row_stride;
@@ -175,11 +169,10 @@ void compute_block(const GemmRun& run, const GemmBlock& block, void* memory) {
     }
     // The weights of the next step, shared out to the passes of all row tiles over those of this one.
     const unsigned char* next = first_panel + next_offset;
-    product.next_bytes = kPanel * Format::kGroup * weight_bits<Format> / 8 / tiles;
+    product.next_bytes = kPanel * Format::kGroup * weight_bits<Format> / 8 / tiles.count;
     int64_t row = 0;
-    for (int64_t tile = 0; tile < tiles; ++tile) {
-      int64_t count = tile_rows + (tile < longer ? 1 : 0);
-      if constexpr (kTiled<Format>) count = block.rows - row < kMostRows ? block.rows - row : kMostRows;
+    for (int64_t tile = 0; tile < tiles.count; ++tile) {
+      const int64_t count = tiles.at(tile, row);
       product.next = next + tile * product.next_bytes * product.steps;
       if (last) prefetch_out(run, block.row + row, count, (block.panel + panel) * kPanel, panels * kPanel);
       product.rows = rows + row * run.row_stride + p;

@@ -205,5 +205,23 @@ HWY_INLINE void multiply(TileUse&, int64_t rows, int64_t panels, const ProductOf
 
 #endif
 
+// How rows are cut into tiles: into ones that differ by at most one row, since a last tile of one row would leave the
+// multiply-add units waiting; or for AMX into full ones and a rest, as its tiles take as long however few of their rows are
+// there.
+template <typename Format>
+struct RowTiles {
+  const int64_t rows, count;  // count: of tiles
+
+  explicit RowTiles(int64_t all) : rows(all), count((all + kMost - 1) / kMost) {}
+
+  // Rows of a tile, `row` of them before it.
+  int64_t at(int64_t tile, int64_t row) const {
+    if (kTiled<Format>) return rows - row < kMost ? rows - row : kMost;
+    return rows / count + (tile < rows % count ? 1 : 0);
+  }
+
+  static constexpr int64_t kMost = kTiled<Format> ? kMostRows : kRowTile;
+};
+
 }  // namespace
 }  // namespace gatun::cpu::GATUN_LEVEL
