@@ -499,6 +499,12 @@ TEST_P(ConvTest, PlansSayWhatTheyAre) {
   EXPECT_EQ("cpu." + level + ".conv.f32" + ".pointwise", info.kernel);
   EXPECT_EQ(GTN_OP_CONV, info.op);
   EXPECT_EQ(2.0 * 3 * 64 * 80 * 24, info.flops);
+  for (int rank : {1, 3}) {
+    Problem other = p;
+    other.rank = rank;
+    if (rank == 3) other.size = {5, 4, 3};
+    EXPECT_EQ("cpu." + level + ".conv.f32.pointwise", info_of(other).kernel) << rank;
+  }
   p.channels = 24;
   p.groups = 24;
   p.kernel = {3, 3, 1};

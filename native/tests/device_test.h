@@ -146,12 +146,14 @@ class AlignedFloats {
   float* const data_;
 };
 
-// A row-major description; `row_stride` 0 means dense (only for rank 2).
+// A row-major description; `row_stride` 0 means dense (only for rank 2). What lies beyond the rank is to be ignored, so it is no
+// size and no stride that anything could do with.
 inline gtn_tensor_desc tensor(int32_t dtype, const std::vector<int64_t>& shape, int64_t row_stride = 0) {
   gtn_tensor_desc desc = {};
   desc.size = sizeof desc;
   desc.dtype = dtype;
   desc.rank = static_cast<int32_t>(shape.size());
+  for (size_t d = shape.size(); d < GTN_MAX_RANK; ++d) desc.shape[d] = desc.strides[d] = INT64_MAX;
   int64_t stride = 1;
   for (size_t d = shape.size(); d-- > 0;) {
     desc.shape[d] = shape[d];

@@ -174,7 +174,9 @@ TEST(Glu, ShapesStridesAndDtypes) {
             p.rows = 1 + static_cast<int64_t>(seed % 4);
             p.n = n;
             p.halves = seed % 3 == 0;
-            if (seed % 2 == 0) p.gate_gap = 5, p.x_gap = 3, p.out_gap = 2;
+            p.gate_gap = seed % 2 == 0 ? 5 : 0;
+            p.x_gap = seed / 2 % 2 == 0 ? 3 : 0;
+            p.out_gap = seed / 4 % 2 == 0 ? 2 : 0;
             ASSERT_NO_FATAL_FAILURE(check(on, name, p, seed++));
           }
         }
