@@ -27,6 +27,12 @@ final class CheckedBlocks {
     private static final int MOST_WAITING = 64;
     private static final long MOST_WAITING_BYTES = 16 << 20;
 
+    /**
+     * Held while a life ends. That stops every thread for a moment, which the virtual machine does once at a time; threads
+     * that ask for it together wake each other for nothing, while those that wait for this lock are stopped already.
+     */
+    private static final Object ENDING = new Object();
+
     /** A block and its zones. */
     private static final class Checked {
         final Block block;
@@ -49,6 +55,12 @@ final class CheckedBlocks {
             this.segment = hiddenFrom == null
                     ? real
                     : DeviceMemory.hidden(life, hiddenFrom).asSlice(real.address(), bytes);
+        }
+
+        void end() {
+            synchronized (ENDING) {
+                life.close();
+            }
         }
 
         String describe() {
@@ -80,8 +92,9 @@ final class CheckedBlocks {
         block.owner = this;
         Checked checked = new Checked(block, bytes, before, all, pool, hostMemory ? null : device);
         if (hostMemory) {
-            checked.whole.fill(RED);
+            checked.whole.asSlice(0, before).fill(RED);
             checked.segment.fill(POISON);
+            checked.whole.asSlice(before + bytes).fill(RED);
         }
         live.put(checked.segment.address(), checked);
         return checked.segment;
@@ -99,7 +112,7 @@ final class CheckedBlocks {
             return null;
         }
         try {
-            checked.life.close();
+            checked.end();
         } catch (IllegalStateException e) {
             if (!checked.life.scope().isAlive()) {
                 return null; // another thread was faster
@@ -122,13 +135,24 @@ final class CheckedBlocks {
             return null;
         }
         long end = checked.before + checked.segment.byteSize();
-        for (long i = 0; i < checked.whole.byteSize(); i = i == checked.before - 1 ? end : i + 1) {
-            if (checked.whole.get(ValueLayout.JAVA_BYTE, i) != RED) {
-                return "block: " + checked.describe() + ": byte " + (i - checked.before)
-                        + " outside it was written to by native code";
-            }
+        long at = firstOther(checked.whole, 0, checked.before, RED);
+        if (at < 0) {
+            at = firstOther(checked.whole, end, checked.whole.byteSize(), RED);
         }
-        return null;
+        return at < 0 ? null : "block: " + checked.describe() + ": byte " + (at - checked.before)
+                + " outside it was written to by native code";
+    }
+
+    /**
+     * Returns where the first byte is that is not {@code expected}, or -1. If the first byte is, then the others are as long
+     * as each is as its neighbour, which is compared many at a time.
+     */
+    private static long firstOther(MemorySegment memory, long from, long to, byte expected) {
+        if (memory.get(ValueLayout.JAVA_BYTE, from) != expected) {
+            return from;
+        }
+        long same = MemorySegment.mismatch(memory, from, to - 1, memory, from + 1, to);
+        return same < 0 ? -1 : from + same + 1;
     }
 
     private void keep(Checked checked) {
@@ -161,13 +185,11 @@ final class CheckedBlocks {
 
     private void give(Checked checked) {
         if (hostMemory) {
-            for (long i = 0; i < checked.whole.byteSize(); i++) {
-                if (checked.whole.get(ValueLayout.JAVA_BYTE, i) != POISON) {
-                    checked.allocated.addSuppressed(checked.freed);
-                    report("block: " + checked.describe() + ": byte " + (i - checked.before)
-                            + " was written to by native code after the block was freed", checked.allocated);
-                    break;
-                }
+            long at = firstOther(checked.whole, 0, checked.whole.byteSize(), POISON);
+            if (at >= 0) {
+                checked.allocated.addSuppressed(checked.freed);
+                report("block: " + checked.describe() + ": byte " + (at - checked.before)
+                        + " was written to by native code after the block was freed", checked.allocated);
             }
         }
         DomainHeap.give(checked.block, this, checked.whole.byteSize());
@@ -199,7 +221,7 @@ final class CheckedBlocks {
      */
     void close() {
         for (Checked checked : live.values()) {
-            checked.life.close();
+            checked.end();
             live.remove(checked.segment.address(), checked);
             String damage = damage(checked);
             report(damage != null ? damage : "block: " + checked.describe() + " was never freed", checked.allocated);

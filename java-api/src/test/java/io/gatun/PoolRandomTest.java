@@ -20,10 +20,11 @@ import org.junit.jupiter.api.Test;
  * Seeded random work of eight threads on one pool. Blocks pass from thread to thread, each marked all over with a
  * number of its own when it is taken, which must be there when it is given back: no two overlap. In the end nothing is
  * in use, and all of it goes back to the device: nothing was lost. {@code -Dio.gatun.pool.operations=24000000} asks for
- * more, and {@code -Dio.gatun.pool.check=true} for check mode.
+ * more, {@code -Dio.gatun.pool.seed} for others, and {@code -Dio.gatun.pool.check=true} for check mode.
  */
 class PoolRandomTest {
     private static final long OPERATIONS = Long.getLong("io.gatun.pool.operations", 400_000);
+    private static final long SEED = Long.getLong("io.gatun.pool.seed", 0);
     private static final boolean CHECKED = Boolean.getBoolean("io.gatun.pool.check");
     private static final int THREADS = 8;
     private static final int PLACES = 2048;
@@ -94,7 +95,7 @@ class PoolRandomTest {
             List<Future<?>> all = new ArrayList<>();
             try (threads) {
                 for (int t = 0; t < THREADS; t++) {
-                    SplittableRandom random = new SplittableRandom(seed * THREADS + t);
+                    SplittableRandom random = new SplittableRandom((SEED + seed) * THREADS + t);
                     all.add(threads.submit(() -> work(pool, random)));
                 }
             }
