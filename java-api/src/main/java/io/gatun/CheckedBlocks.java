@@ -88,7 +88,7 @@ final class CheckedBlocks {
     MemorySegment allocate(DomainHeap heap, long bytes, long alignment, boolean atOnce, Object pool) {
         long before = Math.max(alignment, ZONE);
         long all = before + (bytes + ZONE - 1) / ZONE * ZONE + ZONE;
-        Block block = atOnce ? heap.takeAtOnce(all, alignment) : heap.take(all, alignment);
+        Block block = heap.take(all, alignment, atOnce);
         block.owner = this;
         Checked checked = new Checked(block, bytes, before, all, pool, hostMemory ? null : device);
         if (hostMemory) {

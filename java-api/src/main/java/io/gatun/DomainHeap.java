@@ -128,23 +128,17 @@ final class DomainHeap {
         }
     }
 
-    /** Takes a block of at least {@code bytes} bytes, which has no owner yet. */
-    Block take(long bytes, long alignment) {
-        return take(bytes, alignment, settings.whenFull());
-    }
-
-    /** The same, but fails at once when the domain is full, whatever was chosen for that. */
-    Block takeAtOnce(long bytes, long alignment) {
-        return take(bytes, alignment, AT_ONCE);
-    }
-
-    private Block take(long bytes, long alignment, WhenFull whenFull) {
+    /**
+     * Takes a block of at least {@code bytes} bytes, which has no owner yet.
+     *
+     * @param atOnce whether it fails at once when the domain is full, whatever was chosen for that
+     */
+    Block take(long bytes, long alignment, boolean atOnce) {
         boolean isSmall = bytes <= SizeClasses.LARGEST && alignment <= Slab.GRANULE;
         int sizeClass = isSmall ? SizeClasses.of(bytes, alignment) : -1;
-        long blockBytes = isSmall ? SizeClasses.bytes(sizeClass) : up(Math.max(bytes, 1), Slab.GRANULE);
         Stripe stripe = Stripe.hold(stripes);
         try {
-            Block block = isSmall ? stripe.takeSmall(sizeClass) : stripe.takeLarge(blockBytes, alignment);
+            Block block = isSmall ? stripe.takeSmall(sizeClass) : stripe.takeLarge(largeBytes(bytes), alignment);
             if (block != null) {
                 stripe.countTaken(block, counted(bytes));
                 return block;
@@ -152,12 +146,21 @@ final class DomainHeap {
         } finally {
             stripe.release();
         }
-        Block block = takeSlowly(blockBytes, alignment, sizeClass, whenFull);
-        stripe = Stripe.hold(stripes);
+        return takeSlowly(bytes, alignment, sizeClass, atOnce);
+    }
+
+    private Block takeSlowly(long bytes, long alignment, int sizeClass, boolean atOnce) {
+        long blockBytes = sizeClass >= 0 ? SizeClasses.bytes(sizeClass) : largeBytes(bytes);
+        Block block = takeSlowly(blockBytes, alignment, sizeClass, atOnce ? AT_ONCE : settings.whenFull());
+        Stripe stripe = Stripe.hold(stripes);
         stripe.countTaken(block, counted(bytes));
         stripe.countMiss();
         stripe.release();
         return block;
+    }
+
+    private static long largeBytes(long bytes) {
+        return up(Math.max(bytes, 1), Slab.GRANULE);
     }
 
     /**

@@ -450,7 +450,7 @@ public final class MemoryPool implements SegmentAllocator, AutoCloseable {
             checkOpen();
             return checked.allocate(heap, bytes, alignment, atOnce, arena);
         }
-        Block block = atOnce ? heap.takeAtOnce(bytes, alignment) : heap.take(bytes, alignment);
+        Block block = heap.take(bytes, alignment, atOnce);
         MemorySegment segment = hidden == null ? block.segment(bytes) : hidden.asSlice(block.address, bytes);
         block.owner = segment;
         int place = recent(block.address);

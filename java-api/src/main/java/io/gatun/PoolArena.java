@@ -130,12 +130,12 @@ public final class PoolArena implements Arena {
         Block block = null;
         if (usual > bytes) {
             try {
-                block = heap.takeAtOnce(usual, aligned);
+                block = heap.take(usual, aligned, true);
             } catch (GatunException e) {
                 // there may be room for what is asked for
             }
         }
-        Chunk chunk = block != null ? new Chunk(block, usual) : new Chunk(heap.take(bytes, aligned), bytes);
+        Chunk chunk = block != null ? new Chunk(block, usual) : new Chunk(heap.take(bytes, aligned, false), bytes);
         chunk.block.owner = Block.ARENA;
         chunks.add(chunk);
         held += chunk.bytes;

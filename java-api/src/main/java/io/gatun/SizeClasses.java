@@ -24,7 +24,7 @@ final class SizeClasses {
     /** The same for blocks that can be aligned to {@code alignment}, a power of two up to {@link Slab#GRANULE}. */
     static int of(long bytes, long alignment) {
         int sizeClass = of(bytes);
-        while ((bytes(sizeClass) & alignment - 1) != 0) {
+        while (alignment > 64 && (bytes(sizeClass) & alignment - 1) != 0) {
             sizeClass++; // a power of two comes
         }
         return sizeClass;

@@ -10,9 +10,8 @@ import org.jspecify.annotations.Nullable;
  * stripe of its id, or another one while that is held; nothing belongs to a thread, so threads, virtual ones above all,
  * can come and go. A stripe is held for some loads and stores, never across anything that blocks.
  *
- * <p>To hold one costs a compare-and-set. A stripe of a thread's own, which others get by stopping all threads for a
- * moment (closing a shared arena that its owner writes to), was tried and is slower: a look at a thread-local variable
- * and two checked stores take more instructions than the compare-and-set takes cycles.
+ * <p>To hold one costs a compare-and-set. A stripe biased to a thread, which others get by stopping all threads for a moment,
+ * was tried and is no faster, with any collector: its checks take as long as the compare-and-set, where nobody else wants it.
  */
 final class Stripe {
     /** The largest block that is kept. */

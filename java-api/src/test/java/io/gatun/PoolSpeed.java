@@ -24,6 +24,7 @@ final class PoolSpeed {
     private static final int ROUNDS = 200;
     private static final int WARM_UP = 100;
     private static final long ROUND_NANOS = 1_000_000; // shorter than a time slice: some rounds are not interrupted
+    private static final Arena LIFE = Arena.ofShared();
     private static volatile long sink;
 
     /** Addresses as numbers: the cheapest call, and no segment is made. */
@@ -64,27 +65,31 @@ final class PoolSpeed {
         void run(int count) throws Throwable;
     }
 
-    private static void malloc(long bytes, int count) throws Throwable {
-        for (int i = 0; i < count; i++) {
-            long address = (long) MALLOC.invokeExact(bytes);
-            sink = address;
-            FREE.invokeExact(address);
+    private interface PeerWork {
+        void run(int peer, int count) throws Throwable;
+    }
+
+    private static long allocate(int peer, long bytes) throws Throwable {
+        return switch (peer) {
+            case 0 -> (long) MALLOC.invokeExact(bytes);
+            case 1 -> (long) JE_MALLOC.invokeExact(bytes);
+            default -> (long) MI_MALLOC.invokeExact(bytes);
+        };
+    }
+
+    private static void free(int peer, long address) throws Throwable {
+        switch (peer) {
+            case 0 -> FREE.invokeExact(address);
+            case 1 -> JE_FREE.invokeExact(address);
+            default -> MI_FREE.invokeExact(address);
         }
     }
 
-    private static void jemalloc(long bytes, int count) throws Throwable {
+    private static void peer(int peer, long bytes, int count) throws Throwable {
         for (int i = 0; i < count; i++) {
-            long address = (long) JE_MALLOC.invokeExact(bytes);
+            long address = allocate(peer, bytes);
             sink = address;
-            JE_FREE.invokeExact(address);
-        }
-    }
-
-    private static void mimalloc(long bytes, int count) throws Throwable {
-        for (int i = 0; i < count; i++) {
-            long address = (long) MI_MALLOC.invokeExact(bytes);
-            sink = address;
-            MI_FREE.invokeExact(address);
+            free(peer, address);
         }
     }
 
@@ -97,50 +102,36 @@ final class PoolSpeed {
     }
 
     /** The same with some blocks in use at once. */
-    private static void mallocMany(long bytes, int count) throws Throwable {
+    private static void peerMany(int peer, long bytes, int count) throws Throwable {
         long[] live = new long[16];
         for (int i = 0; i < count; i++) {
             int at = i * 7 & 15;
             if (live[at] != 0) {
-                FREE.invokeExact(live[at]);
+                free(peer, live[at]);
             }
-            live[at] = (long) MALLOC.invokeExact(bytes + (i & 3) * 64);
+            live[at] = allocate(peer, bytes + (i & 3) * 64);
         }
         for (long address : live) {
             if (address != 0) {
-                FREE.invokeExact(address);
+                free(peer, address);
             }
         }
     }
 
-    private static void jemallocMany(long bytes, int count) throws Throwable {
-        long[] live = new long[16];
+    /** The same with what the pool hands out in place of a number: a segment with bounds and a lifetime. */
+    private static void peerSegments(int peer, long bytes, int count) throws Throwable {
+        MemorySegment[] live = new MemorySegment[16];
         for (int i = 0; i < count; i++) {
             int at = i * 7 & 15;
-            if (live[at] != 0) {
-                JE_FREE.invokeExact(live[at]);
+            if (live[at] != null) {
+                free(peer, live[at].address());
             }
-            live[at] = (long) JE_MALLOC.invokeExact(bytes + (i & 3) * 64);
+            long size = bytes + (i & 3) * 64;
+            live[at] = MemorySegment.ofAddress(allocate(peer, size)).reinterpret(size, LIFE, null);
         }
-        for (long address : live) {
-            if (address != 0) {
-                JE_FREE.invokeExact(address);
-            }
-        }
-    }
-
-    private static void mimallocMany(long bytes, int count) throws Throwable {
-        long[] live = new long[16];
-        for (int i = 0; i < count; i++) {
-            int at = i * 7 & 15;
-            if (live[at] != 0) {
-                MI_FREE.invokeExact(live[at]);
-            }
-            live[at] = (long) MI_MALLOC.invokeExact(bytes + (i & 3) * 64);
-        }
-        for (long address : live) {
-            if (address != 0) {
-                MI_FREE.invokeExact(address);
+        for (MemorySegment segment : live) {
+            if (segment != null) {
+                free(peer, segment.address());
             }
         }
     }
@@ -205,20 +196,24 @@ final class PoolSpeed {
         return Double.isNaN(value) ? "-" : String.format(format, value);
     }
 
-    private static @Nullable Work ifHere(Library library, Work work) {
-        return library.malloc == null ? null : work;
+    /** Returns the nanoseconds of the peers that are here, and of the pool. */
+    private static double[] compare(PeerWork peers, Work pool) throws Throwable {
+        return compare(
+                count -> peers.run(0, count),
+                JE_MALLOC == null ? null : count -> peers.run(1, count),
+                MI_MALLOC == null ? null : count -> peers.run(2, count),
+                pool);
     }
 
     public static void main(String[] args) throws Throwable {
         try (Device device = Device.open("cpu", 1);
                 MemoryPool pool = MemoryPool.of(device)) {
             for (long bytes : new long[] {64, 256, 1 << 10, 4 << 10, 16 << 10, 64 << 10, 256 << 10, 1 << 20, 2 << 20}) {
-                print(bytes + " bytes", compare(
-                        count -> malloc(bytes, count), ifHere(JEMALLOC, count -> jemalloc(bytes, count)),
-                        ifHere(MIMALLOC, count -> mimalloc(bytes, count)), count -> pool(pool, bytes, count)));
+                print(bytes + " bytes", compare((peer, count) -> peer(peer, bytes, count), count -> pool(pool, bytes, count)));
                 print(bytes + " bytes, 16 in use", compare(
-                        count -> mallocMany(bytes, count), ifHere(JEMALLOC, count -> jemallocMany(bytes, count)),
-                        ifHere(MIMALLOC, count -> mimallocMany(bytes, count)), count -> poolMany(pool, bytes, count)));
+                        (peer, count) -> peerMany(peer, bytes, count), count -> poolMany(pool, bytes, count)));
+                print(bytes + " bytes, segments", compare(
+                        (peer, count) -> peerSegments(peer, bytes, count), count -> poolMany(pool, bytes, count)));
             }
             long bytes = 1 << 20;
             MemorySegment kept = pool.allocate(bytes, 64);

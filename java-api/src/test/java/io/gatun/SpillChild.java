@@ -1,6 +1,5 @@
 package io.gatun;
 
-import java.io.File;
 import java.io.FileDescriptor;
 import java.io.FileOutputStream;
 import java.io.IOException;
@@ -8,7 +7,6 @@ import java.io.OutputStream;
 import java.io.UncheckedIOException;
 import java.net.URISyntaxException;
 import java.nio.file.Path;
-import java.util.ArrayList;
 import java.util.List;
 import java.util.SplittableRandom;
 
@@ -24,30 +22,11 @@ final class SpillChild {
 
     /** Starts it, with at most {@code mostKib} KiB for any file if that is not 0. */
     static Process start(long mostKib, Object... arguments) throws IOException, URISyntaxException {
-        List<String> command = new ArrayList<>();
+        ProcessBuilder process = Child.of(SpillChild.class, List.of("-Xshare:auto", "-XX:TieredStopAtLevel=1"), arguments);
         if (mostKib > 0) {
-            command.addAll(List.of("bash", "-c", "ulimit -f " + mostKib + " && exec \"$@\"", "bash"));
+            process.command().addAll(0, List.of("bash", "-c", "ulimit -f " + mostKib + " && exec \"$@\"", "bash"));
         }
-        String path = String.join(File.pathSeparator, location(SpillChild.class), location(SpillTier.class),
-                System.getProperty("java.class.path"), System.getProperty("jdk.module.path", ""));
-        command.addAll(List.of(Path.of(System.getProperty("java.home"), "bin", "java").toString(), "-cp", path,
-                "--enable-native-access=ALL-UNNAMED", "-Xshare:auto", "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC",
-                "-XX:-UsePerfData"));
-        String cache = System.getProperty("io.gatun.cache");
-        if (cache != null) {
-            command.add("-Dio.gatun.cache=" + cache);
-        }
-        command.add(SpillChild.class.getName());
-        for (Object argument : arguments) {
-            command.add(argument.toString());
-        }
-        ProcessBuilder process = new ProcessBuilder(command).redirectErrorStream(true);
-        process.environment().keySet().removeIf(name -> name.startsWith("GATUN_") || name.equals("JAVA_TOOL_OPTIONS"));
         return process.start();
-    }
-
-    private static String location(Class<?> type) throws URISyntaxException {
-        return Path.of(type.getProtectionDomain().getCodeSource().getLocation().toURI()).toString();
     }
 
     /** In one call of the system, so that a line is there or not. */
