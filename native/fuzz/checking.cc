@@ -1125,7 +1125,8 @@ gtn_status weights_pack(void* device, const gtn_weights_desc* desc, const void* 
   check_format(desc->format, desc->group_size);
   const bool quantized = desc->group_size > 0;
   MUST(desc->symmetric == 0 || (quantized && desc->symmetric == 1));
-  MUST(desc->quantize == GTN_QUANTIZE_NEAREST || (quantized && desc->quantize == GTN_QUANTIZE_SEARCH));
+  MUST(desc->quantize == GTN_QUANTIZE_NEAREST ||
+       (quantized && (desc->quantize == GTN_QUANTIZE_SEARCH || desc->quantize == GTN_QUANTIZE_FIT)));
   check_type(desc->source, {GTN_F32, GTN_BF16, GTN_F16});
   const int row = desc->source.rank - 2;
   MUST(row == 0 || row == 1);

@@ -12,7 +12,8 @@ constexpr int32_t kU4 = GTN_U4, kU8 = GTN_U8;
 struct Case {
   int64_t m = 1, k = 1, n = 1, group_size = 32;
   int32_t format = GTN_U4;
-  bool symmetric = false, search = false;
+  bool symmetric = false;
+  int32_t method = GTN_QUANTIZE_NEAREST;
   bool ready = false;  // quantized by the test
   int32_t a_dtype = GTN_F32, w_dtype = GTN_F32, out_dtype = GTN_F32;
   int32_t activation = GTN_ACT_NONE;
@@ -28,10 +29,10 @@ struct Case {
   std::string text() const {
     char line[256];
     std::snprintf(line, sizeof line,
-                  "m=%lld k=%lld n=%lld group_size=%lld format=%d symmetric=%d search=%d ready=%d a=%d w=%d out=%d activation=%d "
+                  "m=%lld k=%lld n=%lld group_size=%lld format=%d symmetric=%d method=%d ready=%d a=%d w=%d out=%d activation=%d "
                   "bias=%d residual=%d transposed=%d groups=%lld seed=%llu",
                   static_cast<long long>(m), static_cast<long long>(k), static_cast<long long>(n),
-                  static_cast<long long>(group_size), format, symmetric, search, ready, a_dtype, w_dtype, out_dtype, activation,
+                  static_cast<long long>(group_size), format, symmetric, method, ready, a_dtype, w_dtype, out_dtype, activation,
                   bias, residual, transposed, static_cast<long long>(groups), static_cast<unsigned long long>(seed));
     return line;
   }
@@ -57,34 +58,69 @@ struct Quantized {
   }
 };
 
-// The definition of gatun.h for one group: the best of the ranges that are asked for.
+// The integers of a scale and a zero point, and their squared error.
+double quantize_with(const Case& c, const std::vector<double>& w, float scale, int32_t zero, std::vector<int32_t>* integers) {
+  double sum = 0;
+  integers->clear();
+  for (double x : w) {
+    const double s = static_cast<double>(scale), most = c.most();
+    const double integer = s == 0 ? 0 : std::clamp(std::nearbyint(x / s) + zero, 0.0, most);
+    integers->push_back(static_cast<int32_t>(integer));
+    const double off = x - (integer - zero) * s;
+    sum += off * off;
+  }
+  return sum;
+}
+
+// The definition of gatun.h for one group: the best of the ranges that are asked for, and then of scales that fit.
 void quantize(const Case& c, const std::vector<double>& w, int32_t* integers, int32_t* zero, float* scale, double* error) {
-  double lo = 0, hi = 0;
+  double lo = 0, hi = 0, largest = 0;
   for (double x : w) {
     lo = std::min(lo, x);
     hi = std::max(hi, x);
+    if (std::fabs(x) > std::fabs(largest)) largest = x;
   }
   *error = std::numeric_limits<double>::infinity();
-  for (int part = 32; part >= (c.search ? 16 : 32); --part) {
+  std::vector<int32_t> q;
+  const auto take = [&](float s, int32_t z) {
+    const double sum = quantize_with(c, w, s, z, &q);
+    if (!(sum < *error)) return false;
+    *error = sum;
+    *zero = z;
+    *scale = s;
+    std::copy(q.begin(), q.end(), integers);
+    return true;
+  };
+  for (int part = 32; part >= (c.method == GTN_QUANTIZE_NEAREST ? 32 : 16); --part) {
     const double range = part / 32.0;
     const float s = static_cast<float>(c.symmetric ? range * std::max(hi, -lo) / (c.half() - 1) : (range * hi - range * lo) / c.most());
     int32_t z = c.symmetric ? c.half() : 0;
     if (!c.symmetric && s != 0) {
       z = static_cast<int32_t>(std::clamp(std::nearbyint(-(range * lo) / static_cast<double>(s)), 0.0, static_cast<double>(c.most())));
     }
-    std::vector<int32_t> q;
-    double sum = 0;
-    for (double x : w) {
-      const double integer = s == 0 ? 0 : std::clamp(std::nearbyint(x / static_cast<double>(s)) + z, 0.0, static_cast<double>(c.most()));
-      q.push_back(static_cast<int32_t>(integer));
-      const double off = x - (integer - z) * static_cast<double>(s);
-      sum += off * off;
+    take(s, z);
+  }
+  if (c.method != GTN_QUANTIZE_FIT) return;
+  for (int part = 32; c.symmetric && part >= 16; --part) {
+    const float s = static_cast<float>(-(part / 32.0 * largest) / c.half());
+    if (s != 0) take(s, c.half());
+  }
+  bool better = *scale != 0;
+  for (int turn = 0; better && turn < 16; ++turn) {
+    const float s = *scale;
+    const int32_t z = *zero;
+    better = false;
+    for (int32_t tried : {z, z - 1, z + 1}) {
+      if ((c.symmetric && tried != z) || tried < 0 || tried > c.most()) continue;
+      quantize_with(c, w, s, tried, &q);
+      double products = 0, squares = 0;
+      for (size_t i = 0; i < w.size(); ++i) {
+        products += w[i] * (q[i] - tried);
+        squares += static_cast<double>(q[i] - tried) * (q[i] - tried);
+      }
+      const float fitted = squares == 0 ? 0.0f : static_cast<float>(products / squares);
+      if (fitted != 0) better |= take(fitted, tried);
     }
-    if (!(sum < *error)) continue;
-    *error = sum;
-    *zero = z;
-    *scale = s;
-    std::copy(q.begin(), q.end(), integers);
   }
 }
 
@@ -169,7 +205,7 @@ gtn_weights pack(const OpenDevice& on, const Case& c, const Operands& x) {
   }
   desc.group_size = c.group_size;
   desc.symmetric = c.symmetric;
-  desc.quantize = c.search ? GTN_QUANTIZE_SEARCH : GTN_QUANTIZE_NEAREST;
+  desc.quantize = c.method;
   EXPECT_EQ(GTN_OK, gtn_weights_pack(on.device, &desc, x.w.data(), &weights, &message)) << message.text << c.text();
   return weights;
 }
@@ -271,7 +307,7 @@ Case with_options(int64_t m, int64_t k, int64_t n, uint64_t index) {
   c.format = index % 5 < 3 ? kU4 : kU8;
   c.symmetric = index % 2 == 1;
   c.ready = index % 4 < 2;
-  c.search = index % 8 == 3;
+  c.method = index % 8 == 3 ? GTN_QUANTIZE_SEARCH : index % 8 == 6 ? GTN_QUANTIZE_FIT : GTN_QUANTIZE_NEAREST;
   c.a_dtype = index % 6 == 1 ? GTN_BF16 : index % 6 == 4 ? GTN_F16 : GTN_F32;
   c.w_dtype = index % 7 == 3 ? GTN_BF16 : index % 7 == 5 ? GTN_F16 : GTN_F32;
   c.out_dtype = index % 8 == 2 ? GTN_BF16 : index % 8 == 6 ? GTN_F16 : GTN_F32;
@@ -316,15 +352,15 @@ TEST_P(GemmQuantizedTest, Blocks) {
 
 TEST_P(GemmQuantizedTest, EveryWayOfQuantizing) {
   const OpenDevice on(GetParam(), 1);
-  for (uint64_t way = 0; way < 48; ++way) {
+  for (uint64_t way = 0; way < 72; ++way) {
     Case c;
     c.m = way % 2 == 0 ? 3 : 40;
     c.k = 141;
     c.n = 37;
     c.format = way / 2 % 2 == 0 ? kU4 : kU8;
     c.symmetric = way / 4 % 2 == 1;
-    c.search = way / 8 % 2 == 1;
-    c.group_size = 32 << way / 16;
+    c.method = static_cast<int32_t>(way / 8 % 3);
+    c.group_size = 32 << way / 24;
     c.groups = way % 3 == 1 ? 2 : 0;
     c.bias = true;
     check(on, GetParam(), c);
@@ -336,13 +372,13 @@ TEST_P(GemmQuantizedTest, EveryWayOfQuantizing) {
 // Rows of the unit matrix give the weights themselves: none may be off by an integer.
 TEST_P(GemmQuantizedTest, WeightsAreThoseOfTheDefinition) {
   const OpenDevice on(GetParam(), 1);
-  for (uint64_t way = 0; way < 8; ++way) {
+  for (uint64_t way = 0; way < 12; ++way) {
     Case c;
     c.m = c.k = 100;
     c.n = 45;
     c.format = way % 2 == 0 ? kU4 : kU8;
     c.symmetric = way / 2 % 2 == 1;
-    c.search = way / 4 == 1;
+    c.method = static_cast<int32_t>(way / 4);
     Operands x(c);
     // Groups of one sign, of zeros, of a single large weight, of halves of a step, and of the least numbers.
     for (int64_t p = 0; p < c.k; ++p) {
@@ -380,8 +416,8 @@ TEST_P(GemmQuantizedTest, WeightsAreThoseOfTheDefinition) {
   }
 }
 
-// The search may only lower the error, and does lower that of normally distributed weights.
-TEST(GemmQuantized, SearchLowersTheError) {
+// The search and the fit may only lower the error, and do lower that of normally distributed weights.
+TEST(GemmQuantized, SearchAndFitLowerTheError) {
   for (int32_t format : {kU4, kU8}) {
     for (bool symmetric : {false, true}) {
       Case c;
@@ -390,12 +426,14 @@ TEST(GemmQuantized, SearchLowersTheError) {
       c.format = format;
       c.symmetric = symmetric;
       const double nearest = Operands(c).quantized.squared_error;
-      c.search = true;
+      c.method = GTN_QUANTIZE_SEARCH;
       const double searched = Operands(c).quantized.squared_error;
       EXPECT_LE(searched, nearest) << c.text();
       if (format == kU4) {
         EXPECT_LT(searched, 0.98 * nearest) << c.text();
       }
+      c.method = GTN_QUANTIZE_FIT;
+      EXPECT_LT(Operands(c).quantized.squared_error, (symmetric ? 0.93 : 0.99) * searched) << c.text();
     }
   }
 }
@@ -457,8 +495,8 @@ TEST(GemmQuantized, RefusesWhatCannotBe) {
   desc.symmetric = 2;
   refused("desc.symmetric: is 2, expected 0 or 1");
   desc.symmetric = 0;
-  desc.quantize = 2;
-  refused("desc.quantize: is 2, expected GTN_QUANTIZE_*, 0 or 1");
+  desc.quantize = 3;
+  refused("desc.quantize: is 3, expected GTN_QUANTIZE_*, 0 to 2");
   desc.quantize = 0;
   ones[4] = -std::numeric_limits<float>::infinity();
   refused("source[k = 1, n = 1] is -inf; weights of format GTN_U4 must be finite");

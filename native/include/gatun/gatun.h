@@ -284,8 +284,14 @@ GTN_API gtn_status gtn_memory_copy(gtn_stream stream, void* destination, const v
  * h = 8 or 128, the scale s = c max |w| / (h - 1), the zero point h and integers likewise. The scale is computed in FP64 and
  * rounded to FP32; quotients are of FP64; ties go to even; s = 0 gives integers and, unless symmetric, a zero point of 0.
  * GTN_QUANTIZE_NEAREST takes c = 1. GTN_QUANTIZE_SEARCH takes that of c = 1, 31/32, ..., 16/32 whose sum of (w - (q - z) s)^2, in
- * FP64 and in the order of k, is least, the first of equals: some groups are better off with their largest weights clipped. */
-enum { GTN_QUANTIZE_NEAREST = 0, GTN_QUANTIZE_SEARCH = 1 };
+ * FP64 and in the order of k, is least, the first of equals: some groups are better off with their largest weights clipped.
+ * GTN_QUANTIZE_FIT fits scale and integers to each other by turns, as Zhang et al. 2018 (LQ-Nets, section 3.2) do. It begins with
+ * what GTN_QUANTIZE_SEARCH finds; symmetric, where 0 is one step further from h than most is, s = -c w* / h takes part for the
+ * same c after those, w* being the weight of the largest magnitude, the first of equals. A turn takes, with that s, the integers of z
+ * and, unless symmetric, of z - 1 and z + 1, where they are 0 to most; the scale of each that has the least error for its integers,
+ * sum of w (q - z) / sum of (q - z)^2, in FP64 and rounded to FP32; and of these the first whose new integers have the least
+ * error. Turns go on while the error falls, 16 at most; one without a step but 0 or whose scale is 0 counts for nothing. */
+enum { GTN_QUANTIZE_NEAREST = 0, GTN_QUANTIZE_SEARCH = 1, GTN_QUANTIZE_FIT = 2 };
 
 typedef struct gtn_weights_desc {
   uint32_t size;

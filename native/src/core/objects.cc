@@ -554,9 +554,9 @@ gtn_status check_quantize(gtn_message* message, const gtn_weights_desc& desc) {
   const bool quantized = desc.format == GTN_U4 || desc.format == GTN_U8;
   if (quantized) {
     GATUN_CHECK(check_flag(message, "desc.symmetric", desc.symmetric));
-    if (desc.quantize == GTN_QUANTIZE_NEAREST || desc.quantize == GTN_QUANTIZE_SEARCH) return GTN_OK;
-    return fail(message, GTN_INVALID_ARGUMENT, "desc.quantize: is %d, expected GTN_QUANTIZE_*, %d or %d", desc.quantize,
-                GTN_QUANTIZE_NEAREST, GTN_QUANTIZE_SEARCH);
+    if (desc.quantize >= GTN_QUANTIZE_NEAREST && desc.quantize <= GTN_QUANTIZE_FIT) return GTN_OK;
+    return fail(message, GTN_INVALID_ARGUMENT, "desc.quantize: is %d, expected GTN_QUANTIZE_*, %d to %d", desc.quantize,
+                GTN_QUANTIZE_NEAREST, GTN_QUANTIZE_FIT);
   }
   if (desc.symmetric == 0 && desc.quantize == 0) return GTN_OK;
   return fail(message, GTN_INVALID_ARGUMENT, "desc.%s: is %d, expected 0 with %s", desc.symmetric != 0 ? "symmetric" : "quantize",

@@ -1065,6 +1065,7 @@ public final class Attention {
             Further further = new Further(options, sizes, k); // what it refuses leaves no plan behind
             super(
                     device,
+                    "q " + q.dtype() + ", k " + k.dtype() + ", v " + v.dtype() + ", out " + out.dtype(),
                     arena -> describe(arena, options, q, k, v, out),
                     (desc, plan, message) -> gatun_h.gtn_attention_plan(device.handle, desc, plan, message));
             this.q = q;

@@ -65,6 +65,7 @@ public final class BiasActivation {
         private Plan(Device device, BiasActivation operator, TensorSpec x, TensorSpec out) {
             super(
                     device,
+                    "x " + x.dtype() + ", out " + out.dtype(),
                     arena -> {
                         MemorySegment desc = gtn_activation_desc.allocate(arena);
                         gtn_activation_desc.size(desc, (int) gtn_activation_desc.sizeof());

@@ -313,6 +313,7 @@ public final class Conv {
         private Plan(Device device, Conv conv, TensorSpec x, TensorSpec out) {
             super(
                     device,
+                    "x " + x.dtype() + ", weights " + conv.format + ", out " + out.dtype(),
                     arena -> describe(arena, conv, x, out),
                     (desc, plan, message) -> gatun_h.gtn_conv_plan(device.handle, desc, plan, message));
             this.format = conv.format;

@@ -225,6 +225,7 @@ public final class Gemm {
             TensorSpec zeroPoints = quantized ? Arguments.dense("zeroPoints", DType.S32, a.size(0)) : null;
             super(
                     device,
+                    "a " + a.dtype() + ", weights " + gemm.format.name() + ", out " + out.dtype(),
                     arena -> describe(arena, gemm, a, out),
                     (desc, plan, message) -> gatun_h.gtn_gemm_plan(device.handle, desc, plan, message));
             this.format = gemm.format;

@@ -66,6 +66,7 @@ public final class Glu {
         private Plan(Device device, Glu operator, TensorSpec gate, TensorSpec x, TensorSpec out) {
             super(
                     device,
+                    "gate " + gate.dtype() + ", x " + x.dtype() + ", out " + out.dtype(),
                     arena -> {
                         MemorySegment desc = gtn_glu_desc.allocate(arena);
                         gtn_glu_desc.size(desc, (int) gtn_glu_desc.sizeof());

@@ -106,6 +106,7 @@ public final class Merge {
         private Plan(Device device, Merge merge, TensorSpec x, TensorSpec xLse, TensorSpec out, TensorSpec lse) {
             super(
                     device,
+                    "x " + x.dtype() + ", out " + out.dtype(),
                     arena -> {
                         MemorySegment desc = gtn_merge_desc.allocate(arena);
                         gtn_merge_desc.size(desc, (int) gtn_merge_desc.sizeof());

@@ -124,6 +124,7 @@ public final class Mix {
                     : null;
             super(
                     device,
+                    "x " + x.dtype() + ", out " + out.dtype(),
                     arena -> {
                         MemorySegment desc = gtn_mix_desc.allocate(arena);
                         gtn_mix_desc.size(desc, (int) gtn_mix_desc.sizeof());

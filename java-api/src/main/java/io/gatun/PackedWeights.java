@@ -57,7 +57,7 @@ public final class PackedWeights implements AutoCloseable {
      * @throws UnsupportedOperationException if the device does not serve the format
      */
     public static PackedWeights pack(Device device, DType format, Tensor source) {
-        return pack(device, WeightFormat.of(format), false, false, source);
+        return pack(device, WeightFormat.of(format), false, Quantization.Method.NEAREST, source);
     }
 
     /**
@@ -74,11 +74,11 @@ public final class PackedWeights implements AutoCloseable {
      */
     public static PackedWeights quantize(Device device, Quantization quantization, Tensor source) {
         return pack(
-                device, WeightFormat.of(quantization), quantization.symmetric(), quantization.search(), source);
+                device, WeightFormat.of(quantization), quantization.symmetric(), quantization.method(), source);
     }
 
     private static PackedWeights pack(
-            Device device, WeightFormat format, boolean symmetric, boolean search, Tensor source) {
+            Device device, WeightFormat format, boolean symmetric, Quantization.Method method, Tensor source) {
         TensorSpec spec = source.spec;
         int row = spec.rank() - 2;
         if (row != 0 && row != 1) {
@@ -96,8 +96,7 @@ public final class PackedWeights implements AutoCloseable {
             spec.write(gtn_weights_desc.source(desc));
             gtn_weights_desc.group_size(desc, format.groupSize());
             gtn_weights_desc.symmetric(desc, symmetric ? 1 : 0);
-            gtn_weights_desc.quantize(
-                    desc, search ? gatun_h.GTN_QUANTIZE_SEARCH() : gatun_h.GTN_QUANTIZE_NEAREST());
+            gtn_weights_desc.quantize(desc, method.code());
             return gatun_h.gtn_weights_pack(device.handle, desc, source.memory, weights, message);
         });
     }

@@ -54,7 +54,8 @@ public abstract sealed class Plan implements AutoCloseable
         MemorySegment describe(SegmentAllocator arena);
     }
 
-    Plan(Device device, Description description, Factory factory) {
+    /** {@code precision} names the types that the plan is for: see {@link PlanInfo#precision}. */
+    Plan(Device device, String precision, Description description, Factory factory) {
         this.device = device;
         try (Arena arena = Arena.ofConfined()) {
             MemorySegment message = Status.message(arena);
@@ -67,6 +68,7 @@ public abstract sealed class Plan implements AutoCloseable
             this.info = new PlanInfo(
                     gtn_plan_info.kernel(info).getString(0),
                     operator(gtn_plan_info.op(info)),
+                    precision,
                     gtn_plan_info.flops(info),
                     gtn_plan_info.bytes(info),
                     gtn_plan_info.workspace_bytes(info),

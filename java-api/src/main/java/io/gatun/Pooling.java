@@ -245,6 +245,7 @@ public final class Pooling {
         private Plan(Device device, Pooling pooling, TensorSpec x, TensorSpec out) {
             super(
                     device,
+                    "x " + x.dtype() + ", out " + out.dtype(),
                     arena -> describe(arena, pooling, x, out),
                     (desc, plan, message) -> gatun_h.gtn_pooling_plan(device.handle, desc, plan, message));
             this.x = x;

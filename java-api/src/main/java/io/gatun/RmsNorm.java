@@ -85,6 +85,7 @@ public final class RmsNorm {
             TensorSpec zeroPoints = LayerNorm.zeroPoints(out);
             super(
                     device,
+                    "x " + x.dtype() + ", out " + out.dtype(),
                     arena -> {
                         MemorySegment desc = gtn_norm_desc.allocate(arena);
                         gtn_norm_desc.size(desc, (int) gtn_norm_desc.sizeof());

@@ -5,6 +5,7 @@ import io.gatun.bindings.c.gtn_rope_desc;
 import java.lang.foreign.MemorySegment;
 import java.lang.foreign.ValueLayout;
 import java.lang.ref.Reference;
+import java.util.StringJoiner;
 import org.jspecify.annotations.Nullable;
 
 /**
@@ -250,6 +251,7 @@ public final class Rope {
             this.vScales = scales("vScales", vCache);
             super(
                     device,
+                    precision(q, qOut, k, kCache, vCache),
                     arena -> {
                         MemorySegment desc = gtn_rope_desc.allocate(arena);
                         gtn_rope_desc.size(desc, (int) gtn_rope_desc.sizeof());
@@ -282,6 +284,25 @@ public final class Rope {
             this.kCache = kCache;
             this.v = v;
             this.vCache = vCache;
+        }
+
+        private static String precision(
+                @Nullable TensorSpec q,
+                @Nullable TensorSpec qOut,
+                @Nullable TensorSpec k,
+                @Nullable TensorSpec kCache,
+                @Nullable TensorSpec vCache) {
+            StringJoiner types = new StringJoiner(", ");
+            if (q != null && qOut != null) {
+                types.add("q " + q.dtype()).add("qOut " + qOut.dtype());
+            }
+            if (k != null && kCache != null) {
+                types.add("k " + k.dtype()).add("kCache " + kCache.dtype());
+            }
+            if (vCache != null) {
+                types.add("vCache " + vCache.dtype());
+            }
+            return types.toString();
         }
 
         private static @Nullable TensorSpec scales(String name, @Nullable TensorSpec cache) {

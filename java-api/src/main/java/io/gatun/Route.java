@@ -156,6 +156,7 @@ public final class Route {
             this.rows = Arguments.dense("x", DType.S32, x.size(0) * route.top);
             super(
                     device,
+                    "x " + x.dtype(),
                     arena -> {
                         MemorySegment desc = gtn_route_desc.allocate(arena);
                         gtn_route_desc.size(desc, (int) gtn_route_desc.sizeof());

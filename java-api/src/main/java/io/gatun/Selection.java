@@ -481,6 +481,7 @@ public final class Selection {
                     "kDocuments", lsh, !packed, sequences, DType.S32, options.layers, headsQ, lenK);
             super(
                     device,
+                    "q " + q.dtype() + ", k " + k.dtype(),
                     arena -> describe(arena, options, q, k, heads),
                     (desc, plan, message) -> gatun_h.gtn_select_plan(device.handle, desc, plan, message));
             this.options = options;

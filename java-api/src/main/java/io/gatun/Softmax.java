@@ -63,6 +63,7 @@ public final class Softmax {
         private Plan(Device device, Softmax softmax, TensorSpec x, TensorSpec out) {
             super(
                     device,
+                    "x " + x.dtype() + ", out " + out.dtype(),
                     arena -> {
                         MemorySegment desc = gtn_softmax_desc.allocate(arena);
                         gtn_softmax_desc.size(desc, (int) gtn_softmax_desc.sizeof());

@@ -209,7 +209,7 @@ public final class Tensor {
             MemorySegment.copy(values, 0, memory, ValueLayout.JAVA_FLOAT, 0, values.length);
         } else {
             for (Walk walk = new Walk(); walk.next(); ) {
-                set(walk.offset, values[walk.position]);
+                set(walk.offset, values[walk.position()]);
             }
         }
         return this;
@@ -237,9 +237,9 @@ public final class Tensor {
         }
         for (Walk walk = new Walk(); walk.next(); ) {
             if (dtype == DType.S64) {
-                memory.set(ValueLayout.JAVA_LONG, walk.offset, values[walk.position]);
+                memory.set(ValueLayout.JAVA_LONG, walk.offset, values[walk.position()]);
             } else {
-                memory.set(ValueLayout.JAVA_INT, walk.offset, (int) values[walk.position]);
+                memory.set(ValueLayout.JAVA_INT, walk.offset, (int) values[walk.position()]);
             }
         }
         return this;
@@ -262,7 +262,7 @@ public final class Tensor {
             MemorySegment.copy(memory, ValueLayout.JAVA_FLOAT, 0, values, 0, values.length);
         } else {
             for (Walk walk = new Walk(); walk.next(); ) {
-                values[walk.position] = get(walk.offset);
+                values[walk.position()] = get(walk.offset);
             }
         }
         return values;
@@ -278,11 +278,54 @@ public final class Tensor {
         return spec + " at 0x" + Long.toHexString(memory.address());
     }
 
+    /** What takes elements one by one. */
+    interface Elements {
+        void take(float value, int channel);
+    }
+
+    /** What makes an element of another. */
+    interface Change {
+        float of(float value);
+    }
+
+    /** Hands all elements out in row-major order, each with its index in dimension {@code dim}, or 0 where that is -1. */
+    void forEach(int dim, Elements elements) {
+        checkReachable();
+        for (Walk walk = new Walk(); walk.next(); ) {
+            elements.take(get(walk.offset), dim < 0 ? 0 : (int) walk.index[dim]);
+        }
+    }
+
+    /** Makes all elements of those of a tensor of the same shape. */
+    void setFrom(Tensor other, Change change) {
+        checkReachable();
+        other.checkReachable();
+        Walk from = other.new Walk();
+        for (Walk walk = new Walk(); walk.next() && from.next(); ) {
+            set(walk.offset, change.of(other.get(from.offset)));
+        }
+    }
+
+    /** Sets the elements where those of a tensor of the same shape are 0. */
+    void setWhere(Tensor mask, float value) {
+        checkReachable();
+        Walk from = mask.new Walk();
+        for (Walk walk = new Walk(); walk.next() && from.next(); ) {
+            if (mask.get(from.offset) == 0) {
+                set(walk.offset, value);
+            }
+        }
+    }
+
     /** Goes over the elements in row-major order. */
     private final class Walk {
         private final long[] index = new long[spec.rank()];
-        int position = -1;
+        private long position = -1;
         long offset;
+
+        int position() { // of a tensor that an array holds
+            return (int) position;
+        }
 
         boolean next() {
             if (++position == 0) {

@@ -26,9 +26,14 @@ record WeightFormat(DType dtype, int bits, int groupSize) {
         return bits == 4 ? gatun_h.GTN_U4() : dtype.code();
     }
 
+    /** Of a weight. */
+    String name() {
+        return bits == 4 ? "U4" : dtype.name();
+    }
+
     /** Of a matrix, or of several. */
     String describe(long groups, long k, long n) {
         String in = groupSize == 0 ? "" : " in groups of " + groupSize + " ";
-        return (bits == 4 ? "U4" : dtype) + in + "[" + (groups > 0 ? groups + ", " : "") + k + ", " + n + "]";
+        return name() + in + "[" + (groups > 0 ? groups + ", " : "") + k + ", " + n + "]";
     }
 }

@@ -221,7 +221,7 @@ class ArgumentsTest {
 
     @Test
     void gemm() {
-        Expect.illegalArgument("bits: 5", () -> new Quantization(5, 32, false, false));
+        Expect.illegalArgument("bits: 5", () -> new Quantization(5, 32, false, Quantization.Method.NEAREST));
         Expect.illegalArgument("groupSize: 48", () -> Quantization.int4(48));
         Quantization int4 = Quantization.int4(32);
         Expect.illegalArgument("source: F32[6]", () -> PackedWeights.quantize(DEVICE, int4, ROW));

@@ -207,7 +207,7 @@ class OperatorsTest {
     void gemmOfQuantizedWeights(int bits) {
         int k = 70;
         int n = 3;
-        Quantization quantization = new Quantization(bits, 32, false, false);
+        Quantization quantization = bits == 4 ? Quantization.int4(32) : Quantization.int8(32);
         Tensor a = tensor(2, k);
         Tensor source = tensor(k, n);
         Tensor out = tensor(2, n);

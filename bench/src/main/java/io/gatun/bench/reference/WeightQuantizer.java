@@ -10,6 +10,7 @@ import java.util.Arrays;
 public final class WeightQuantizer {
     private static final int RANGES = 32;
     private static final int LEAST_RANGE = 16;
+    private static final int TURNS = 16;
 
     private final Quantization quantization;
     private final int k;
@@ -49,27 +50,79 @@ public final class WeightQuantizer {
     private void quantize(double[] group, int at) {
         double lo = Math.min(0, Arrays.stream(group).min().orElse(0));
         double hi = Math.max(0, Arrays.stream(group).max().orElse(0));
-        double least = Double.POSITIVE_INFINITY;
-        for (int part = RANGES; part >= (quantization.search() ? LEAST_RANGE : RANGES); part--) {
+        boolean symmetric = quantization.symmetric();
+        int half = (most + 1) / 2;
+        Best best = new Best(group, at);
+        for (int part = RANGES; part >= (quantization.method() == Quantization.Method.NEAREST ? RANGES : LEAST_RANGE); part--) {
             double c = part / (double) RANGES;
-            int half = (most + 1) / 2;
-            float scale = (float) (quantization.symmetric()
-                    ? c * Math.max(hi, -lo) / (half - 1)
-                    : (c * hi - c * lo) / most);
-            int zero = quantization.symmetric() ? half : scale == 0 ? 0 : clamp(Math.rint(-(c * lo) / scale));
+            float scale = (float) (symmetric ? c * Math.max(hi, -lo) / (half - 1) : (c * hi - c * lo) / most);
+            best.take(scale, symmetric ? half : scale == 0 ? 0 : clamp(Math.rint(-(c * lo) / scale)));
+        }
+        if (quantization.method() != Quantization.Method.FIT) {
+            return;
+        }
+        double largest = Arrays.stream(group).filter(w -> Math.abs(w) == Math.max(hi, -lo)).findFirst().orElse(0);
+        for (int part = RANGES; symmetric && part >= LEAST_RANGE; part--) {
+            float scale = (float) (-(part / (double) RANGES * largest) / half);
+            if (scale != 0) {
+                best.take(scale, half);
+            }
+        }
+        boolean better = scales[at] != 0;
+        for (int turn = 0; better && turn < TURNS; turn++) {
+            float scale = scales[at];
+            int zero = zeros[at];
+            better = false;
+            for (int z : symmetric ? new int[] {zero} : new int[] {zero, zero - 1, zero + 1}) {
+                if (z < 0 || z > most) {
+                    continue;
+                }
+                double products = 0;
+                double squares = 0;
+                for (double w : group) {
+                    double step = integer(w, scale, z) - z;
+                    products += w * step;
+                    squares += step * step;
+                }
+                float fitted = squares == 0 ? 0 : (float) (products / squares);
+                if (fitted != 0) {
+                    better |= best.take(fitted, z);
+                }
+            }
+        }
+    }
+
+    private int integer(double w, float scale, int zero) {
+        return scale == 0 ? 0 : clamp(Math.rint(w / scale) + zero);
+    }
+
+    /** What has the least error so far for a group. */
+    private final class Best {
+        private final double[] group;
+        private final int at;
+        private double least = Double.POSITIVE_INFINITY;
+
+        Best(double[] group, int at) {
+            this.group = group;
+            this.at = at;
+        }
+
+        boolean take(float scale, int zero) {
             int[] chosen = new int[group.length];
             double error = 0;
             for (int i = 0; i < group.length; i++) {
-                chosen[i] = scale == 0 ? 0 : clamp(Math.rint(group[i] / scale) + zero);
+                chosen[i] = integer(group[i], scale, zero);
                 double off = group[i] - (double) (chosen[i] - zero) * scale;
                 error += off * off;
             }
-            if (error < least) {
-                least = error;
-                scales[at] = scale;
-                zeros[at] = zero;
-                System.arraycopy(chosen, 0, integers, at * quantization.groupSize(), chosen.length);
+            if (!(error < least)) {
+                return false;
             }
+            least = error;
+            scales[at] = scale;
+            zeros[at] = zero;
+            System.arraycopy(chosen, 0, integers, at * quantization.groupSize(), chosen.length);
+            return true;
         }
     }
 

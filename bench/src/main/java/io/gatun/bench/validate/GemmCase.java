@@ -105,7 +105,11 @@ record GemmCase(DType format, @Nullable Quantization quantization, boolean ready
         if (group != 32 && group != 64 && group != 128) {
             throw words.wrong("'group' is 32, 64 or 128");
         }
-        return new Quantization(bits, group, words.flag("symmetric"), words.flag("search"));
+        boolean symmetric = words.flag("symmetric");
+        Quantization.Method method = words.flag("search")
+                ? Quantization.Method.SEARCH
+                : words.flag("fit") ? Quantization.Method.FIT : Quantization.Method.NEAREST;
+        return new Quantization(bits, group, symmetric, method);
     }
 
     @Override
@@ -116,8 +120,10 @@ record GemmCase(DType format, @Nullable Quantization quantization, boolean ready
             if (quantization.symmetric()) {
                 name.add("symmetric");
             }
-            if (quantization.search()) {
-                name.add("search");
+            switch (quantization.method()) {
+                case NEAREST -> {}
+                case SEARCH -> name.add("search");
+                case FIT -> name.add("fit");
             }
         }
         if (ready) {

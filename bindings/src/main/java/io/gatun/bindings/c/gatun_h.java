@@ -2208,6 +2208,15 @@ public class gatun_h extends gatun_h$shared {
     public static int GTN_QUANTIZE_SEARCH() {
         return GTN_QUANTIZE_SEARCH;
     }
+    private static final int GTN_QUANTIZE_FIT = (int)2L;
+    /**
+     * {@snippet lang=c :
+     * enum <anonymous>.GTN_QUANTIZE_FIT = 2
+     * }
+     */
+    public static int GTN_QUANTIZE_FIT() {
+        return GTN_QUANTIZE_FIT;
+    }
 
     private static class gtn_memory_copy {
         public static final FunctionDescriptor DESC = FunctionDescriptor.of(
