@@ -203,6 +203,8 @@ const char* type_name(int32_t dtype) {
       return "f8e4m3";
     case GTN_F8E5M2:
       return "f8e5m2";
+    case GTN_BF16_2OF4:
+      return "bf16_2of4";
     default:
       return "int8";
   }

@@ -35,6 +35,17 @@ constexpr struct {
 // Elements of k that share a scale, of weights of 4 and 8 bits.
 constexpr int64_t kGroupSize = 32;
 
+std::vector<float> weights_of(int32_t format, int64_t k, int64_t n) {
+  std::vector<float> weights = random_floats(k * n);
+  if (format != GTN_BF16_2OF4) return weights;
+  for (int64_t p = 0; p < k; ++p) {
+    for (int64_t j = 0; j < n; ++j) {
+      if ((p + j) % 2 == 0) weights[static_cast<size_t>(p * n + j)] = 0.0f;  // two of four
+    }
+  }
+  return weights;
+}
+
 // a, weights, bias and out; BF16 and F16 take and give their own type, the others FP32.
 class Gemm final : public Problem {
  public:
@@ -45,7 +56,7 @@ class Gemm final : public Problem {
         dtype_(row_type(format)),
         shape_(shape),
         further_(further),
-        source_(random_floats(matrices() * shape.k * shape.n)) {
+        source_(weights_of(format, matrices() * shape.k, shape.n)) {
     gtn_gemm_desc desc = {};
     desc.size = sizeof desc;
     desc.format = format;
@@ -119,7 +130,7 @@ class Gemm final : public Problem {
 std::vector<Benchmark> gemm_benchmarks() {
   std::vector<Benchmark> all;
   for (int32_t format : std::initializer_list<int32_t>{GTN_F32, GTN_BF16, GTN_F16, GTN_S8, GTN_U4, GTN_U8, GTN_F8E4M3,
-                                                       GTN_F8E5M2}) {
+                                                       GTN_F8E5M2, GTN_BF16_2OF4}) {
     const auto add = [&](Shape shape, Further further) {
       all.push_back({std::string("gemm/") + type_name(format) + "/" + shape.name() + further.name, GTN_OP_GEMM, format,
                      limit_of(format), [=](const Device& device) {

@@ -75,6 +75,7 @@ struct Plan : Object {
     gtn_select_desc select;
     gtn_conv_desc conv;
     gtn_pooling_desc pooling;
+    gtn_fake_quantize_desc fake_quantize;
   };
   uint32_t masks;  // of attention's patterns, which are only there while the plan is made
 };
@@ -208,7 +209,7 @@ void check_format(int32_t format, int64_t group_size) {
     MUST(group_size == 32 || group_size == 64 || group_size == 128);
   } else {
     MUST(format == GTN_F32 || format == GTN_BF16 || format == GTN_F16 || format == GTN_S8 || format == GTN_F8E4M3 ||
-         format == GTN_F8E5M2);
+         format == GTN_F8E5M2 || format == GTN_BF16_2OF4);
     MUST(group_size == 0);
   }
 }
@@ -548,6 +549,15 @@ void check(const gtn_pooling_desc& desc) {
   MUST(desc.count_padding == 0 || desc.kind == GTN_POOLING_AVERAGE);
 }
 
+void check(const gtn_fake_quantize_desc& desc) {
+  MUST(desc.size >= sizeof desc);
+  MUST(desc.granularity == GTN_SCALE_OF_TENSOR || desc.granularity == GTN_SCALE_OF_ROW || desc.granularity == GTN_SCALE_OF_COLUMN);
+  MUST(desc.least >= -128 && desc.least < desc.most && desc.most <= (desc.least < 0 ? 127 : 255));
+  check_rows(desc.x, desc.out);
+  check_flag(desc.has_zero_points);
+  check_flag(desc.gradient);
+}
+
 // ---- Memory of a run
 
 // An operand: a tensor, with the shape that this run uses, at an address.
@@ -862,6 +872,22 @@ void check_run(const Plan& plan, const gtn_pooling_args& args) {
   MUST(!out.is_empty() && args.out != nullptr && (args.x != nullptr || x.is_empty()));
   for (const Operand& operand : {x, out}) check_memory(*plan.device, operand);
   check_apart(out, x);
+}
+
+void check_run(const Plan& plan, const gtn_fake_quantize_args& args) {
+  const gtn_fake_quantize_desc& desc = plan.fake_quantize;
+  MUST(args.rows >= 1 && args.rows <= desc.x.shape[0] && desc.x.shape[1] > 0);
+  MUST(args.x != nullptr && args.out != nullptr && args.scales != nullptr);
+  MUST((args.zero_points != nullptr) == (desc.has_zero_points == 1) && (args.gradient != nullptr) == (desc.gradient == 1));
+  const int64_t grids = desc.granularity == GTN_SCALE_OF_TENSOR ? 1 : desc.granularity == GTN_SCALE_OF_ROW ? args.rows : desc.x.shape[1];
+  const Operand x = part(args.x, desc.x, args.rows), out = part(args.out, desc.out, args.rows);
+  const Operand gradient = part(args.gradient, desc.out, args.rows);
+  const Operand scales = dense(args.scales, GTN_F32, grids), zero_points = dense(args.zero_points, GTN_S32, grids);
+  for (const Operand& operand : {x, out, gradient, scales, zero_points}) check_memory(*plan.device, operand);
+  check_apart_or_equal(out, x);
+  check_apart_or_equal(out, gradient);
+  check_apart(out, scales);
+  check_apart(out, zero_points);
 }
 
 void check_run(const Plan& plan, const gtn_merge_args& args) {
@@ -1239,6 +1265,8 @@ gtn_status plan_create(void* device, int32_t op, const void* desc, void** plan, 
       return keep(created->conv, desc);
     case GTN_OP_POOLING:
       return keep(created->pooling, desc);
+    case GTN_OP_FAKE_QUANTIZE:
+      return keep(created->fake_quantize, desc);
     default:
       MUST(!"an operator");
       return GTN_INTERNAL;
@@ -1289,6 +1317,9 @@ gtn_status run(void* plan, void* stream, const void* args, gtn_message* message)
     case GTN_OP_POOLING:
       check_run(self, *static_cast<const gtn_pooling_args*>(args));
       break;
+    case GTN_OP_FAKE_QUANTIZE:
+      check_run(self, *static_cast<const gtn_fake_quantize_args*>(args));
+      break;
     default:
       check_run(self, *static_cast<const gtn_rope_args*>(args));
   }
@@ -1298,7 +1329,7 @@ gtn_status run(void* plan, void* stream, const void* args, gtn_message* message)
 gtn_status supports(void* device, int32_t op, int32_t dtype, int32_t* claimed, gtn_message* message) {
   check(message);
   as<Device>(device, Kind::kDevice);
-  MUST(op >= GTN_OP_GEMM && op <= GTN_OP_POOLING && dtype >= GTN_F32 && dtype <= GTN_F8E5M2 && claimed != nullptr);
+  MUST(op >= GTN_OP_GEMM && op <= GTN_OP_FAKE_QUANTIZE && dtype >= GTN_F32 && dtype <= GTN_BF16_2OF4 && claimed != nullptr);
   *claimed = 1;
   return GTN_OK;
 }

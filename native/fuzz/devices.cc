@@ -44,7 +44,7 @@ void open(Input& input) {
     const int32_t op = static_cast<int32_t>(any_number(input)), dtype = static_cast<int32_t>(any_number(input));
     int32_t claimed = 42;
     const gtn_status supports = gtn_device_supports(device, op, dtype, &claimed, &message);
-    const bool known = op >= GTN_OP_GEMM && op <= GTN_OP_POOLING && dtype >= GTN_F32 && dtype <= GTN_F8E5M2;
+    const bool known = op >= GTN_OP_GEMM && op <= GTN_OP_FAKE_QUANTIZE && dtype >= GTN_F32 && dtype <= GTN_BF16_2OF4;
     MUST(supports == (known ? GTN_OK : GTN_INVALID_ARGUMENT));
     MUST(known ? claimed == 0 || claimed == 1 : claimed == 42);
     // Nothing that takes a device's time: the CPU would measure.

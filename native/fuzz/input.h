@@ -69,7 +69,7 @@ inline int32_t any_float(Input& input) { return one_of(input, {GTN_F32, GTN_BF16
 
 // Of packed weights.
 inline int32_t any_format(Input& input) {
-  return one_of<int32_t>(input, {GTN_F32, GTN_BF16, GTN_F16, GTN_S8, GTN_U4, GTN_U8, GTN_F8E4M3, GTN_F8E5M2});
+  return one_of<int32_t>(input, {GTN_F32, GTN_BF16, GTN_F16, GTN_S8, GTN_U4, GTN_U8, GTN_F8E4M3, GTN_F8E5M2, GTN_BF16_2OF4});
 }
 
 inline bool is_f8(int32_t format) { return format == GTN_F8E4M3 || format == GTN_F8E5M2; }
@@ -100,6 +100,7 @@ struct Description {
     gtn_select_desc select;
     gtn_conv_desc conv;
     gtn_pooling_desc pooling;
+    gtn_fake_quantize_desc fake_quantize;
   };
 
   size_t bytes() const {
@@ -128,6 +129,8 @@ struct Description {
         return sizeof conv;
       case GTN_OP_POOLING:
         return sizeof pooling;
+      case GTN_OP_FAKE_QUANTIZE:
+        return sizeof fake_quantize;
       default:
         return sizeof rope;
     }
@@ -160,6 +163,8 @@ inline gtn_status make_plan(gtn_device device, int32_t op, const void* desc, gtn
       return gtn_conv_plan(device, static_cast<const gtn_conv_desc*>(desc), plan, message);
     case GTN_OP_POOLING:
       return gtn_pooling_plan(device, static_cast<const gtn_pooling_desc*>(desc), plan, message);
+    case GTN_OP_FAKE_QUANTIZE:
+      return gtn_fake_quantize_plan(device, static_cast<const gtn_fake_quantize_desc*>(desc), plan, message);
     default:
       return gtn_rope_plan(device, static_cast<const gtn_rope_desc*>(desc), plan, message);
   }
@@ -326,7 +331,7 @@ inline uint32_t masks_of(const Description& made) {
 // A description that every check must let pass; the patterns of attention are not pointed to yet.
 inline Description small_description(Input& input) {
   Description made = {};
-  made.op = input.ConsumeIntegralInRange<int32_t>(GTN_OP_GEMM, GTN_OP_POOLING);
+  made.op = input.ConsumeIntegralInRange<int32_t>(GTN_OP_GEMM, GTN_OP_FAKE_QUANTIZE);
   const auto flag = [&] { return input.ConsumeIntegralInRange(0, 1); };
   const int64_t rows = input.ConsumeIntegralInRange<int64_t>(0, 6), n = input.ConsumeIntegralInRange<int64_t>(0, 9);
   const int32_t from = any_float(input), to = any_float(input);
@@ -355,6 +360,18 @@ inline Description small_description(Input& input) {
     case GTN_OP_POOLING:
       small_pooling(input, made.pooling);
       break;
+    case GTN_OP_FAKE_QUANTIZE: {
+      const bool with_sign = input.ConsumeBool();
+      made.fake_quantize = {sizeof made.fake_quantize,
+                            one_of<int32_t>(input, {GTN_SCALE_OF_TENSOR, GTN_SCALE_OF_ROW, GTN_SCALE_OF_COLUMN}),
+                            with_sign ? -128 : 0,
+                            with_sign ? 127 : 255,
+                            matrix(input, from, rows, n, false),
+                            matrix(input, to, rows, n, true),
+                            flag(),
+                            flag()};
+      break;
+    }
     case GTN_OP_NORM: {
       const int32_t kind = one_of(input, {GTN_NORM_LAYER, GTN_NORM_RMS});
       const int32_t sum = flag();

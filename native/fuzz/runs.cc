@@ -337,6 +337,14 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t bytes) {
         status = gtn_pooling_run(plan, on.stream, any_count(input, made.pooling.x.shape[0], right), x, out);
         break;
       }
+      case GTN_OP_FAKE_QUANTIZE: {
+        const gtn_fake_quantize_desc& desc = made.fake_quantize;
+        void *x = places.any(), *scales = places.any(), *zero_points = places.any(desc.has_zero_points);
+        void *gradient = places.any(desc.gradient), *out = places.any();
+        const int64_t rows = any_count(input, desc.x.shape[0], right);
+        status = gtn_fake_quantize_run(plan, on.stream, rows, x, scales, zero_points, gradient, out);
+        break;
+      }
       case GTN_OP_ATTENTION:
         status = run_attention(input, places, made, plan, on.stream, right);
         break;

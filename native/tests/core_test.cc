@@ -199,8 +199,8 @@ TEST(Devices, SayWhatTheyServe) {
   for (const std::string& name : cpu_devices()) {
     OpenDevice cpu(name);
     Message message;
-    for (int32_t op = GTN_OP_GEMM; op <= GTN_OP_POOLING; ++op) {
-      for (int32_t dtype = GTN_F32; dtype <= GTN_F8E5M2; ++dtype) {
+    for (int32_t op = GTN_OP_GEMM; op <= GTN_OP_FAKE_QUANTIZE; ++op) {
+      for (int32_t dtype = GTN_F32; dtype <= GTN_BF16_2OF4; ++dtype) {
         int32_t claimed = 77;
         ASSERT_EQ(GTN_OK, gtn_device_supports(cpu.device, op, dtype, &claimed, &message)) << message.text;
         const bool half = op == GTN_OP_ATTENTION || op == GTN_OP_MERGE || op == GTN_OP_ROPE ||
@@ -213,11 +213,11 @@ TEST(Devices, SayWhatTheyServe) {
       }
     }
     int32_t claimed = 77;
-    for (int32_t bad : {-1, 0, GTN_OP_POOLING + 1, INT32_MAX}) {
+    for (int32_t bad : {-1, 0, GTN_OP_FAKE_QUANTIZE + 1, INT32_MAX}) {
       EXPECT_EQ(GTN_INVALID_ARGUMENT, gtn_device_supports(cpu.device, bad, GTN_F32, &claimed, &message));
       EXPECT_EQ(message.text, std::strstr(message.text, ("op: is " + std::to_string(bad)).c_str())) << message.text;
     }
-    for (int32_t bad : {-1, 0, 11, INT32_MIN}) {
+    for (int32_t bad : {-1, 0, 12, INT32_MIN}) {
       EXPECT_EQ(GTN_INVALID_ARGUMENT, gtn_device_supports(cpu.device, GTN_OP_GEMM, bad, &claimed, &message));
       EXPECT_EQ(message.text, std::strstr(message.text, ("dtype: is " + std::to_string(bad)).c_str())) << message.text;
     }

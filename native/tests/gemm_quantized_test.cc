@@ -510,8 +510,8 @@ TEST(GemmQuantized, RefusesWhatCannotBe) {
   desc.quantize = 1;
   refused("desc.quantize: is 1, expected 0 with F32");
   desc.quantize = 0;
-  desc.format = 11;
-  refused("desc.format: is no dtype (11), expected F32, BF16, F16, S8, U4, U8, F8E4M3 or F8E5M2");
+  desc.format = 12;
+  refused("desc.format: is no dtype (12), expected F32, BF16, F16, S8, U4, U8, F8E4M3, F8E5M2 or BF16_2OF4");
 
   gtn_quantized_desc quantized = {};
   quantized.size = sizeof quantized;

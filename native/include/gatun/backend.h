@@ -145,6 +145,15 @@ typedef struct gtn_pooling_args {
   void* out;
 } gtn_pooling_args;
 
+typedef struct gtn_fake_quantize_args {
+  int64_t rows;
+  const void* x;
+  const float* scales;
+  const int32_t* zero_points;
+  const void* gradient;
+  void* out;
+} gtn_fake_quantize_args;
+
 typedef struct gtn_backend {
   uint32_t size;        /* sizeof(gtn_backend) that the backend was compiled with */
   uint32_t abi_version; /* GTN_BACKEND_ABI_VERSION */

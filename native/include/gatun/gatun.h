@@ -68,6 +68,11 @@ enum { GTN_U4 = 8 };
  * with a bias of 15, numbers up to 57344, infinities and NaN as IEEE 754 has them. No tensor has them as its dtype. */
 enum { GTN_F8E4M3 = 9, GTN_F8E5M2 = 10 };
 
+/* The format of pruned weights in BF16: of each column's k = 4 i to 4 i + 3, two are stored, with the places that they had in 2
+ * bits each (Mishra et al. 2021, "Accelerating sparse deep neural networks"), and the others are 0. No tensor has it as its
+ * dtype. */
+enum { GTN_BF16_2OF4 = 11 };
+
 /* Operators. */
 enum {
   GTN_OP_GEMM = 1,
@@ -82,7 +87,8 @@ enum {
   GTN_OP_MIX = 10,
   GTN_OP_GLU = 11,
   GTN_OP_CONV = 12,
-  GTN_OP_POOLING = 13
+  GTN_OP_POOLING = 13,
+  GTN_OP_FAKE_QUANTIZE = 14
 };
 
 /* Element-wise functions, alone (gtn_activation_desc), as a gate (gtn_glu_desc) or in a GEMM's epilogue. */
@@ -297,7 +303,8 @@ typedef struct gtn_weights_desc {
   uint32_t size;
   int32_t format;         /* GTN_F32; GTN_BF16; GTN_F16: from 65520 on weights become infinite; GTN_S8: one scale of amax/127 per
                              output channel, round to nearest even; GTN_F8E4M3 or GTN_F8E5M2: the same of amax/448 or
-                             amax/57344; where a scale rounds to 0, so do the weights of its channel; GTN_U4 or GTN_U8 */
+                             amax/57344; where a scale rounds to 0, so do the weights of its channel; GTN_U4 or GTN_U8;
+                             GTN_BF16_2OF4: as GTN_BF16, of a source that is pruned: no more than 2 of 4 are not 0 */
   gtn_tensor_desc source; /* [k, n], or [groups, k, n] for grouped products, GTN_F32, GTN_BF16 or GTN_F16, any strides: a
                              transposed [n, k] matrix has strides {1, k} */
   int64_t group_size;     /* GTN_U4 and GTN_U8: 32, 64 or 128; else 0 */
@@ -324,7 +331,7 @@ typedef struct gtn_weights_info {
 } gtn_weights_info;
 
 /* Packs a weight matrix once, in the device's own layout; `source` is host memory, and free for reuse on return. A weight
- * that is not finite is kept by GTN_F32, GTN_BF16 and GTN_F16 and is GTN_INVALID_ARGUMENT with the others. */
+ * that is not finite is kept by GTN_F32, GTN_BF16, GTN_F16 and GTN_BF16_2OF4 and is GTN_INVALID_ARGUMENT with the others. */
 GTN_API gtn_status gtn_weights_pack(gtn_device device, const gtn_weights_desc* desc, const void* source,
                                     gtn_weights* weights, gtn_message* message);
 
@@ -375,11 +382,12 @@ GTN_API gtn_status gtn_plan_close(gtn_plan plan, gtn_message* message);
  * z of each, stand for (q - z) s, and give what their FP32 would that is quantized to them. format GTN_U4 or GTN_U8: as
  * GTN_F32, with the weights that the integers stand for. format GTN_F8E4M3 or GTN_F8E5M2: a stays as it is, or is rounded to
  * BF16 where a device multiplies BF16 alone; products of a and the numbers and their sums are FP32, and a sum is multiplied by
- * its column's scale. */
+ * its column's scale. format GTN_BF16_2OF4: a stays as it is; products and sums are FP32. An element of a that meets a weight of 0
+ * may take part or not, which matters where it is not finite. */
 typedef struct gtn_gemm_desc {
   uint32_t size;
-  int32_t format;      /* GTN_F32, GTN_BF16, GTN_F16, GTN_S8, GTN_U4, GTN_U8, GTN_F8E4M3 or GTN_F8E5M2: that of the packed
-                          weights it will run with */
+  int32_t format;      /* GTN_F32, GTN_BF16, GTN_F16, GTN_S8, GTN_U4, GTN_U8, GTN_F8E4M3, GTN_F8E5M2 or GTN_BF16_2OF4: that of
+                          the packed weights it will run with */
   gtn_tensor_desc a;   /* [m, k], GTN_F32, GTN_BF16 or GTN_F16, or GTN_U8 with format GTN_S8 and rank 0; unit stride in k; m is
                           the largest number of rows */
   gtn_tensor_desc out; /* [m, n], GTN_F32, GTN_BF16 or GTN_F16, unit stride in n */
@@ -883,6 +891,35 @@ GTN_API gtn_status gtn_pooling_plan(gtn_device device, const gtn_pooling_desc* d
 
 /* batch: 0 to that of the plan. out overlaps nothing. */
 GTN_API gtn_status gtn_pooling_run(gtn_plan plan, gtn_stream stream, int64_t batch, const void* x, void* out);
+
+/* Fake quantization: out = (clamp(rint(x / s) + z, least, most) - z) * s, what x would be after quantization to integers, for
+ * training that is aware of it (Jacob et al. 2018, "Quantization and training of neural networks for efficient
+ * integer-arithmetic-only inference", section 3). In FP32, ties to even, division not reciprocal; out is rounded once more. A NaN
+ * stays NaN; s = 0 gives 0.
+ *
+ * With `gradient` it is the straight-through gradient of that (Bengio et al. 2013, "Estimating or propagating gradients through
+ * stochastic neurons for conditional computation", section 3): out = gradient where rint(x / s) + z is least to most, else 0, which
+ * is also where x is NaN, and with s = 0. */
+enum { GTN_SCALE_OF_TENSOR = 1, GTN_SCALE_OF_ROW = 2, GTN_SCALE_OF_COLUMN = 3 };
+
+typedef struct gtn_fake_quantize_desc {
+  uint32_t size;
+  int32_t granularity;     /* GTN_SCALE_OF_*: what has a scale and a zero point of its own */
+  int32_t least, most;     /* integers of 8 bits, -128 to 127 or 0 to 255, least below most: -127 and 127, 0 and 15, ... */
+  gtn_tensor_desc x;       /* [rows, n], GTN_F32 or GTN_BF16, unit stride in n */
+  gtn_tensor_desc out;     /* as x in shape, GTN_F32 or GTN_BF16 */
+  int32_t has_zero_points; /* 1: zero_points; else all are 0 */
+  int32_t gradient;        /* 1: the gradient of x */
+} gtn_fake_quantize_desc;
+
+GTN_API gtn_status gtn_fake_quantize_plan(gtn_device device, const gtn_fake_quantize_desc* desc, gtn_plan* plan,
+                                          gtn_message* message);
+
+/* rows: 0 to those of the plan. scales: FP32 [1], [rows] or [n], without gaps; zero_points: int32 likewise; gradient: laid out and
+ * typed as out; both NULL exactly where the plan has none. out may equal x where dtype and strides match, or gradient; it may
+ * overlap nothing else. */
+GTN_API gtn_status gtn_fake_quantize_run(gtn_plan plan, gtn_stream stream, int64_t rows, const void* x, const void* scales,
+                                         const void* zero_points, const void* gradient, void* out);
 
 #ifdef __cplusplus
 }

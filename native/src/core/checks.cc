@@ -237,6 +237,7 @@ gtn_status check_format(gtn_message* message, int32_t format, int64_t group_size
     case GTN_S8:
     case GTN_F8E4M3:
     case GTN_F8E5M2:
+    case GTN_BF16_2OF4:
       if (group_size == 0) return GTN_OK;
       return fail(message, GTN_INVALID_ARGUMENT, "desc.group_size: is %lld, expected 0 with %s",
                   static_cast<long long>(group_size), dtype_name(format));
@@ -247,7 +248,8 @@ gtn_status check_format(gtn_message* message, int32_t format, int64_t group_size
                   static_cast<long long>(group_size), dtype_name(format));
     default:
       return fail(message, GTN_INVALID_ARGUMENT,
-                  "desc.format: is %s (%d), expected F32, BF16, F16, S8, U4, U8, F8E4M3 or F8E5M2", dtype_name(format), format);
+                  "desc.format: is %s (%d), expected F32, BF16, F16, S8, U4, U8, F8E4M3, F8E5M2 or BF16_2OF4",
+                  dtype_name(format), format);
   }
 }
 

@@ -29,6 +29,8 @@ inline const char* dtype_name(int32_t dtype) {
       return "F8E4M3";
     case GTN_F8E5M2:
       return "F8E5M2";
+    case GTN_BF16_2OF4:
+      return "BF16_2OF4";
     default:
       return "no dtype";
   }

@@ -63,6 +63,7 @@ constexpr Structure kStructures[] = {
                     has_bias, has_residual, residual_first),
     GATUN_STRUCTURE(gtn_pooling_desc, size, kind, x, out, kernel, stride, dilation, pad_before, pad_after, count_padding,
                     reserved),
+    GATUN_STRUCTURE(gtn_fake_quantize_desc, size, granularity, least, most, x, out, has_zero_points, gradient),
 };
 
 // Text that is written as far as there is room, and counted.

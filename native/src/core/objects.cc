@@ -229,11 +229,12 @@ gtn_status gtn_device_describe(gtn_device device, gtn_device_info* info, gtn_mes
 
 gtn_status gtn_device_supports(gtn_device device, int32_t op, int32_t dtype, int32_t* claimed, gtn_message* message) {
   if (claimed == nullptr) return fail(message, GTN_INVALID_ARGUMENT, "claimed: is null");
-  if (op < GTN_OP_GEMM || op > GTN_OP_POOLING) {
-    return fail(message, GTN_INVALID_ARGUMENT, "op: is %d, expected GTN_OP_*, %d to %d", op, GTN_OP_GEMM, GTN_OP_POOLING);
+  if (op < GTN_OP_GEMM || op > GTN_OP_FAKE_QUANTIZE) {
+    return fail(message, GTN_INVALID_ARGUMENT, "op: is %d, expected GTN_OP_*, %d to %d", op, GTN_OP_GEMM,
+                GTN_OP_FAKE_QUANTIZE);
   }
-  if (dtype < GTN_F32 || dtype > GTN_F8E5M2) {
-    return fail(message, GTN_INVALID_ARGUMENT, "dtype: is %d, expected a dtype, %d to %d", dtype, GTN_F32, GTN_F8E5M2);
+  if (dtype < GTN_F32 || dtype > GTN_BF16_2OF4) {
+    return fail(message, GTN_INVALID_ARGUMENT, "dtype: is %d, expected a dtype, %d to %d", dtype, GTN_F32, GTN_BF16_2OF4);
   }
   Inside inside(devices, device);
   if (!inside) return stale(message, "device");

@@ -98,6 +98,7 @@ struct Plan {
     gtn_select_desc select;
     gtn_conv_desc conv;
     gtn_pooling_desc pooling;
+    gtn_fake_quantize_desc fake_quantize;
   };
   // Extents of the tensors that runs check against each other: x is a or q.
   Extent x, k, v, out;

@@ -738,6 +738,27 @@ gtn_status check(gtn_message* message, const gtn_pooling_desc& desc) {
 
 void keep(Plan& plan, const gtn_pooling_desc& desc) { plan.pooling = desc; }
 
+gtn_status check(gtn_message* message, const gtn_fake_quantize_desc& desc) {
+  if (desc.granularity < GTN_SCALE_OF_TENSOR || desc.granularity > GTN_SCALE_OF_COLUMN) {
+    return fail(message, GTN_INVALID_ARGUMENT, "desc.granularity: is %d, expected GTN_SCALE_OF_*, %d to %d", desc.granularity,
+                GTN_SCALE_OF_TENSOR, GTN_SCALE_OF_COLUMN);
+  }
+  if (desc.least < -128 || desc.least >= desc.most || desc.most > (desc.least < 0 ? 127 : 255)) {
+    return fail(message, GTN_INVALID_ARGUMENT, "desc.least, desc.most: are %d and %d, expected integers of 8 bits, one below the other",
+                desc.least, desc.most);
+  }
+  GATUN_CHECK(check_flag(message, "desc.has_zero_points", desc.has_zero_points));
+  GATUN_CHECK(check_flag(message, "desc.gradient", desc.gradient));
+  GATUN_CHECK(check_rows(message, desc.x, desc.out));
+  return check_array(message, "desc.x.shape", "scales", 4, {desc.x.shape[desc.granularity == GTN_SCALE_OF_COLUMN ? 1 : 0]});
+}
+
+void keep(Plan& plan, const gtn_fake_quantize_desc& desc) {
+  plan.fake_quantize = desc;
+  plan.x = extent_of(desc.x);
+  plan.out = extent_of(desc.out);
+}
+
 void keep(Plan& plan, const gtn_gemm_desc& desc) {
   plan.gemm = desc;
   plan.x = extent_of(desc.a);
@@ -954,4 +975,8 @@ gtn_status gtn_conv_plan(gtn_device device, const gtn_conv_desc* desc, gtn_plan*
 
 gtn_status gtn_pooling_plan(gtn_device device, const gtn_pooling_desc* desc, gtn_plan* plan, gtn_message* message) {
   return gatun::make_plan(device, GTN_OP_POOLING, desc, plan, message);
+}
+
+gtn_status gtn_fake_quantize_plan(gtn_device device, const gtn_fake_quantize_desc* desc, gtn_plan* plan, gtn_message* message) {
+  return gatun::make_plan(device, GTN_OP_FAKE_QUANTIZE, desc, plan, message);
 }

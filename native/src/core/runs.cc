@@ -8,7 +8,7 @@ namespace gatun {
 namespace {
 
 const char* const kOperators[] = {"none", "gemm", "attention", "norm", "softmax", "activation", "merge", "rope",
-                                   "select", "route", "mix", "glu", "conv", "pooling"};
+                                   "select", "route", "mix", "glu", "conv", "pooling", "fake_quantize"};
 
 // A plan of operator `op` on a stream, held together for one run. After status() is GTN_OK both may be used.
 class Run {
@@ -690,5 +690,31 @@ gtn_status gtn_pooling_run(gtn_plan plan, gtn_stream stream, int64_t batch, cons
   GATUN_CHECK(check_pointer(message, "out", out, true, output.element));
   GATUN_CHECK(check_apart(message, {"out", output, out, 1}, {"x", input, x, 1}));
   const gtn_pooling_args args = {batch, x, out};
+  return run.with(&args);
+}
+
+gtn_status gtn_fake_quantize_run(gtn_plan plan, gtn_stream stream, int64_t rows, const void* x, const void* scales,
+                                 const void* zero_points, const void* gradient, void* out) {
+  Run run(GTN_OP_FAKE_QUANTIZE, plan, stream);
+  if (run.status() != GTN_OK) return run.status();
+  const Plan& self = run.plan();
+  const gtn_fake_quantize_desc& desc = self.fake_quantize;
+  gtn_message* message = run.message();
+  GATUN_CHECK(check_count(message, "rows", rows, desc.x.shape[0]));
+  if (rows == 0 || desc.x.shape[1] == 0) return GTN_OK;
+  GATUN_CHECK(check_pointer(message, "x", x, true, self.x.element));
+  GATUN_CHECK(check_pointer(message, "scales", scales, true, 4));
+  GATUN_CHECK(check_pointer(message, "zero_points", zero_points, desc.has_zero_points != 0, 4));
+  GATUN_CHECK(check_pointer(message, "gradient", gradient, desc.gradient != 0, self.out.element));
+  GATUN_CHECK(check_pointer(message, "out", out, true, self.out.element));
+  const int64_t grids = desc.granularity == GTN_SCALE_OF_ROW ? rows : desc.granularity == GTN_SCALE_OF_COLUMN ? desc.x.shape[1] : 1;
+  const Extent array = dense(4, grids);
+  const Region to = {"out", self.out, out, rows};
+  GATUN_CHECK(check_apart_or_equal(message, to, {"x", self.x, x, rows}));
+  GATUN_CHECK(check_apart_or_equal(message, to, {"gradient", self.out, gradient, rows}));
+  GATUN_CHECK(check_apart(message, to, {"scales", array, scales, 1}));
+  GATUN_CHECK(check_apart(message, to, {"zero_points", array, zero_points, 1}));
+  const gtn_fake_quantize_args args = {rows, x, static_cast<const float*>(scales), static_cast<const int32_t*>(zero_points), gradient,
+                                       out};
   return run.with(&args);
 }

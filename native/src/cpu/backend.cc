@@ -288,6 +288,9 @@ gtn_status plan_create(void* device, int32_t op, const void* desc, void** plan, 
     case GTN_OP_POOLING:
       status = pooling_plan(on, *static_cast<const gtn_pooling_desc*>(desc), &created, info, message);
       break;
+    case GTN_OP_FAKE_QUANTIZE:
+      status = fake_quantize_plan(on, *static_cast<const gtn_fake_quantize_desc*>(desc), &created, info, message);
+      break;
     default:
       return fail(message, GTN_UNSUPPORTED, "the cpu backend has no operator %d", op);
   }
@@ -307,7 +310,7 @@ gtn_status supports(void*, int32_t op, int32_t dtype, int32_t* claimed, gtn_mess
   switch (op) {
     case GTN_OP_GEMM:
       *claimed = is_float || dtype == GTN_F16 || dtype == GTN_S8 || dtype == GTN_U8 || dtype == GTN_U4 ||
-                 dtype == GTN_F8E4M3 || dtype == GTN_F8E5M2;
+                 dtype == GTN_F8E4M3 || dtype == GTN_F8E5M2 || dtype == GTN_BF16_2OF4;
       break;
     case GTN_OP_ATTENTION:
     case GTN_OP_MERGE:
@@ -323,6 +326,7 @@ gtn_status supports(void*, int32_t op, int32_t dtype, int32_t* claimed, gtn_mess
     case GTN_OP_SOFTMAX:
     case GTN_OP_ACTIVATION:
     case GTN_OP_CONV:
+    case GTN_OP_FAKE_QUANTIZE:
       *claimed = is_float;
       break;
     default:

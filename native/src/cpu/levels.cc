@@ -36,13 +36,14 @@ namespace gatun::cpu {
   extern const MixKernels mix_kernels;                                                                          \
   extern const GluKernels glu_kernels;                                                                          \
   extern const PoolingKernels pooling_kernels;                                                                  \
+  extern const FakeQuantizeKernels fake_quantize_kernels;                                                       \
   }                                                                                                             \
   static const Kernels level##_kernels = {                                                                      \
       &level::gemm_kernels,      &tiles::attention_kernels,    &vectors::norm_kernels,                          \
       &vectors::softmax_kernels, &vectors::activation_kernels, &vectors::merge_kernels,                         \
       &vectors::rope_kernels,    &vectors::select_kernels,     &vectors::route_kernels,                         \
       &vectors::mix_kernels,     &vectors::glu_kernels,        &level::conv_kernels,                            \
-      &vectors::pooling_kernels, &level::limit_kernels};
+      &vectors::pooling_kernels, &vectors::fake_quantize_kernels, &level::limit_kernels};
 
 GATUN_BUILT_LEVELS(GATUN_DECLARE_LEVEL)
 

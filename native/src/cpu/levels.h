@@ -4,6 +4,7 @@
 #include "cpu/activation/activation.h"
 #include "cpu/attention/attention.h"
 #include "cpu/conv/conv.h"
+#include "cpu/fake_quantize/fake_quantize.h"
 #include "cpu/gemm/gemm.h"
 #include "cpu/limits/limits.h"
 #include "cpu/merge/merge.h"
@@ -35,6 +36,7 @@ struct Kernels {
   const GluKernels* glu;
   const ConvKernels* conv;
   const PoolingKernels* pooling;
+  const FakeQuantizeKernels* fake_quantize;
   const LimitKernels* limits;
 };
 

@@ -31,7 +31,7 @@ __attribute__((destructor)) static void destruct(void) { FAKE_DESTRUCTOR; }
 #endif
 
 static int object;
-static int32_t plans[GTN_OP_POOLING + 1]; /* one for each operator, to be told apart by its address */
+static int32_t plans[GTN_OP_FAKE_QUANTIZE + 1]; /* one for each operator, to be told apart by its address */
 
 static gtn_status device_count(int32_t* count, gtn_message* message) {
 #ifdef FAKE_NO_DRIVER

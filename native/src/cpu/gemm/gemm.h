@@ -29,6 +29,8 @@ namespace gatun::cpu {
 //   U4, U8  for each quantization group of k its scales, FP32 [panel], then its integers, [lanes][panel] of 32 bits with 8 or
 //           4 of k in each, the first in the lowest bits; behind all groups the zero points, U8 [groups][panel], unless all of
 //           them are the format's own. Only whole groups.
+//   BF16_2OF4  for each kSparseBlock elements of k the places of the two weights of four that are stored, 2 bits each and the
+//           first in the lowest, U32 [panel], then these weights, BF16 [kSparseBlock / 2][panel]. Only whole blocks.
 struct GemmLayout {
   int64_t panel;           // columns
   int64_t int8_group;      // elements of k
@@ -54,6 +56,10 @@ constexpr int64_t kMaxQuantizedGroup = 128;
 constexpr int64_t quantized_group_bytes(int64_t panel, int64_t group_size, int bits) {
   return panel * (static_cast<int64_t>(sizeof(float)) + group_size * bits / 8);
 }
+
+// Elements of k whose places are in one lane of pruned weights, and what they take.
+constexpr int64_t kSparseBlock = 32;
+constexpr int64_t sparse_block_bytes(int64_t panel) { return panel * (4 + kSparseBlock / 2 * 2); }
 
 // One matrix, or one after the other those of a grouped product.
 struct PackedWeights {

@@ -1,5 +1,5 @@
 // GEMM with packed weights, one block of `out` at a time: FP32, BF16, F16 and INT8 (u8 rows by s8 weights), and FP32 rows by
-// weights of FP8 and of 4 and 8 bits, with a fused epilogue.
+// weights of FP8, of 4 and 8 bits, and pruned ones, with a fused epilogue.
 //
 // A block of r rows and c columns does r * c * k multiply-adds; it reads r * k elements of rows and c * k weights and
 // writes r * c outputs. From 16 rows or so on the multiply-add units bind; below that the stream of weights does (one
@@ -9,9 +9,9 @@
 // the L2 cache. Between depths the sums rest in the worker's scratch memory; they go on where they stopped, so cutting
 // k changes no bit. The epilogue is applied to each tile after its last depth.
 //
-// The parts: microkernels.h has the register tiles, quantized.h weights of 4 and 8 bits, float8.h those of FP8, rows.h
-// prepares `a`, low_rank.h adds a product of low rank, epilogue.h finishes. tiled.h has what AMX multiplies, from the same
-// packed weights.
+// The parts: microkernels.h has the register tiles, quantized.h weights of 4 and 8 bits, float8.h those of FP8, sparse.h
+// pruned ones, rows.h prepares `a`, low_rank.h adds a product of low rank, epilogue.h finishes. tiled.h has what AMX
+// multiplies, from the same packed weights.
 //
 // Limits: k of S8 is at most 66311 (the core checks), where 255 * 127 * k still fits 32 bits. A row of S8 whose whole
 // range is a few hundred denormals may have z > 255 and wrap for k > 44266, an error below 1e-35 * column scale.
@@ -26,6 +26,7 @@
 #include "cpu/gemm/microkernels.h"
 #include "cpu/gemm/quantized.h"
 #include "cpu/gemm/rows.h"
+#include "cpu/gemm/sparse.h"
 #include "cpu/gemm/tiled.h"
 #include "cpu/simd.h"
 
@@ -57,13 +58,15 @@ HWY_INLINE constexpr int panels_for(int64_t rows) {
   return kTiled<Format> ? (rows <= kMostRows / 2 ? 2 : 1) : panels_at_once(rows);
 }
 
-// Quantized weights are unpacked for FormatF32.
+// Weights in groups and pruned ones are unpacked for FormatF32 where they meet more rows than a tile.
 template <typename Format>
-constexpr bool kQuantized = false;
+constexpr bool kUnpacked = false;
 template <int kBits>
-constexpr bool kQuantized<FormatQuantized<kBits>> = true;
+constexpr bool kUnpacked<FormatQuantized<kBits>> = true;
+template <>
+constexpr bool kUnpacked<FormatSparse> = true;
 
-template <bool kUnpacked, typename Format>
+template <bool kAsF32, typename Format>
 struct MultipliedAsOf {
   using Type = Format;
 };
@@ -72,13 +75,15 @@ struct MultipliedAsOf<true, Format> {
   using Type = FormatF32;
 };
 template <typename Format>
-using MultipliedAs = typename MultipliedAsOf<kQuantized<Format>, Format>::Type;
+using MultipliedAs = typename MultipliedAsOf<kUnpacked<Format>, Format>::Type;
 
 // Of a packed weight.
 template <typename Format>
 constexpr int64_t weight_bits = Format::kElementBytes * 8;
 template <int kBits>
 constexpr int64_t weight_bits<FormatQuantized<kBits>> = kBits;
+template <>
+constexpr int64_t weight_bits<FormatSparse> = 9;
 
 template <typename Format>
 struct Blocking {
@@ -86,7 +91,7 @@ struct Blocking {
   bool panel_by_panel;
 
   Blocking(int64_t k, int64_t rows) {
-    if (kQuantized<Format>) {
+    if (kUnpacked<Format>) {
       depth = kQuantizedDepth;
       depths = k <= depth ? 1 : (k + depth - 1) / depth;
     } else {
@@ -108,11 +113,11 @@ struct Blocking {
 // The panels of lora_b that one step takes, in front of the sums.
 int64_t low_rank_elements(int64_t rank) { return rank * kPanel * panels_at_once(1); }
 
-// The slice of a panel of quantized weights that a step of more than a tile unpacks, behind lora_b; such a step takes one
-// panel.
+// The slice of a panel that a step of more than a tile unpacks, behind lora_b.
 template <typename Format>
 int64_t unpacked_elements(int64_t rows) {
-  return kQuantized<Format> && rows > kRowTile ? kQuantizedDepth * kPanel : 0;
+  if constexpr (kUnpacked<Format>) return rows > Format::kTileRows ? kQuantizedDepth * kPanel : 0;
+  return 0;
 }
 
 // Brings in what the epilogue writes, while the products before it are under way.
@@ -135,7 +140,7 @@ void compute_block(const GemmRun& run, const GemmBlock& block, void* memory) {
   if (block.rows <= 0) return;
   const Finish finish_tile = find_finish(run);
   const Blocking<Format> blocking(run.k, block.rows);
-  const int64_t width = panels_for<Format>(block.rows);
+  const int64_t width = kUnpacked<Format> ? 1 : panels_for<Format>(block.rows);
   float* low_rank = static_cast<float*>(memory);
   float* unpacked = low_rank + low_rank_elements(run.rank);
   auto* scratch = reinterpret_cast<typename Format::Sum*>(unpacked + unpacked_elements<Format>(block.rows));
@@ -154,8 +159,12 @@ void compute_block(const GemmRun& run, const GemmBlock& block, void* memory) {
     product.steps = (depth + Format::kGroup - 1) / Format::kGroup;
     product.row_stride = run.row_stride;
     const unsigned char* first_panel = run.panels + (block.panel + panel) * run.panel_bytes;
-    if constexpr (kQuantized<Format>) {
-      unpack<Format>(run, first_panel, p, depth, unpacked);
+    if constexpr (kUnpacked<Format>) {
+      if constexpr (std::is_same_v<Format, FormatSparse>) {
+        unpack_sparse(first_panel, p, depth, unpacked);
+      } else {
+        unpack<Format>(run, first_panel, p, depth, unpacked);
+      }
       product.weights = unpacked;
     } else {
       product.weights = reinterpret_cast<const Weight*>(first_panel) + p * kPanel;
@@ -215,9 +224,9 @@ void compute_block(const GemmRun& run, const GemmBlock& block, void* memory) {
   use.end();
 }
 
-// Up to a tile of rows by quantized weights: one pass over each panel.
+// Up to a tile of rows by weights in groups or pruned ones: one pass over each panel.
 template <typename Format>
-void compute_quantized_tile(const GemmRun& run, const GemmBlock& block, void* memory) {
+void compute_packed_tile(const GemmRun& run, const GemmBlock& block, void* memory) {
   if (block.rows <= 0) return;
   const Finish finish_tile = find_finish(run);
   const int64_t width = quantized_panels_at_once(block.rows);
@@ -228,7 +237,12 @@ void compute_quantized_tile(const GemmRun& run, const GemmBlock& block, void* me
     const int64_t here = block.panels - panel >= width ? width : 1;
     const int64_t column = (block.panel + panel) * kPanel;
     prefetch_out(run, block.row, block.rows, column, here * kPanel);
-    multiply_quantized<Format>(run, rows, block.rows, run.panels + (block.panel + panel) * run.panel_bytes, here, sums);
+    const unsigned char* first = run.panels + (block.panel + panel) * run.panel_bytes;
+    if constexpr (std::is_same_v<Format, FormatSparse>) {
+      multiply_sparse(run, rows, block.rows, first, here, sums);
+    } else {
+      multiply_quantized<Format>(run, rows, block.rows, first, here, sums);
+    }
     for (int64_t i = 0; i < here; ++i) {
       HWY_ALIGN float added[kRowTile * kPanel];
       if (run.rank > 0) {
@@ -242,12 +256,12 @@ void compute_quantized_tile(const GemmRun& run, const GemmBlock& block, void* me
   }
 }
 
-template <int kBits>
-void compute_quantized(const GemmRun& run, const GemmBlock& block, void* scratch) {
-  if (block.rows <= kRowTile) {
-    compute_quantized_tile<FormatQuantized<kBits>>(run, block, scratch);
+template <typename Format>
+void compute_packed(const GemmRun& run, const GemmBlock& block, void* scratch) {
+  if (block.rows <= Format::kTileRows) {
+    compute_packed_tile<Format>(run, block, scratch);
   } else {
-    compute_block<FormatQuantized<kBits>>(run, block, scratch);
+    compute_block<Format>(run, block, scratch);
   }
 }
 
@@ -261,9 +275,11 @@ void compute(const GemmRun& run, const GemmBlock& block, void* scratch) {
   } else if (run.format == GTN_S8) {
     compute_block<GemmS8>(run, block, scratch);
   } else if (run.format == GTN_U4) {
-    compute_quantized<4>(run, block, scratch);
+    compute_packed<FormatQuantized<4>>(run, block, scratch);
   } else if (run.format == GTN_U8) {
-    compute_quantized<8>(run, block, scratch);
+    compute_packed<FormatQuantized<8>>(run, block, scratch);
+  } else if (run.format == GTN_BF16_2OF4) {
+    compute_packed<FormatSparse>(run, block, scratch);
   } else if (run.format == GTN_F8E4M3) {
     compute_block<FormatF8<f8e4m3>>(run, block, scratch);
   } else {
@@ -283,6 +299,7 @@ int64_t scratch_bytes(int32_t format, int64_t k, int64_t rows, int64_t panels, i
                         : format == GTN_F16  ? sums_bytes<FormatF16>(k, rows, panels)
                         : format == GTN_S8   ? sums_bytes<GemmS8>(k, rows, panels)
                         : is_f8(format)      ? sums_bytes<FormatF8<f8e4m3>>(k, rows, panels)
+                        : format == GTN_BF16_2OF4 ? sums_bytes<FormatSparse>(k, rows, panels)
                                              : sums_bytes<FormatQuantized<4>>(k, rows, panels);
   const int64_t finishing = bytes + low_rank_elements(rank) * static_cast<int64_t>(sizeof(float));
   const int64_t most = rank > 0 && kProjectionBytes > finishing ? kProjectionBytes : finishing;

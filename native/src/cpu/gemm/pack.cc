@@ -146,6 +146,7 @@ gtn_status not_finite(const gtn_weights_desc& desc, const void* source, gtn_mess
 gtn_status gemm_weights_pack(const Device& device, const gtn_weights_desc& desc, const void* source, void** weights,
                              gtn_weights_info* info, gtn_message* message) {
   if (is_f8(desc.format)) return pack_f8(device, desc, source, weights, info, message);
+  if (desc.format == GTN_BF16_2OF4) return pack_sparse(device, desc, source, weights, info, message);
   if (is_quantized(desc.format)) return quantize_weights(device, desc, source, weights, info, message);
   const GemmLayout& layout = device.level->kernels->gemm->layout;
   const int row = desc.source.rank - 2;

@@ -58,6 +58,10 @@ gtn_status not_finite(const gtn_weights_desc& desc, const void* source, gtn_mess
 gtn_status quantize_weights(const Device& device, const gtn_weights_desc& desc, const void* source, void** weights,
                             gtn_weights_info* info, gtn_message* message);
 
+// Of floating point with no more than 2 of 4 in k that are not 0, in format GTN_BF16_2OF4.
+gtn_status pack_sparse(const Device& device, const gtn_weights_desc& desc, const void* source, void** weights,
+                       gtn_weights_info* info, gtn_message* message);
+
 // Of floating point, or of numbers [groups, n, k] and scales [groups, n], in format GTN_F8E4M3 or GTN_F8E5M2.
 gtn_status pack_f8(const Device& device, const gtn_weights_desc& desc, const void* source, void** weights,
                    gtn_weights_info* info, gtn_message* message);

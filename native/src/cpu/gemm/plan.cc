@@ -37,6 +37,8 @@ const char* format_name(int32_t format) {
       return "f8e5m2";
     case GTN_U4:
       return "u4";
+    case GTN_BF16_2OF4:
+      return "bf16_2of4";
     default:
       return "u8";
   }
@@ -93,6 +95,7 @@ class GemmPlan final : public Plan {
     // Of quantized weights with the scales, and without zero points, which only weights know to have.
     const double groups_k = real(is_quantized(format_) ? ceil_div(k_, desc.group_size) : 0);
     const double weight_bytes = format_ == GTN_U4                           ? 0.5
+                                : format_ == GTN_BF16_2OF4                  ? 1.125
                                 : format_ == GTN_F32                        ? 4
                                 : format_ == GTN_BF16 || format_ == GTN_F16 ? 2
                                                                             : 1;
@@ -106,7 +109,7 @@ class GemmPlan final : public Plan {
     std::snprintf(name, sizeof name, "gemm.%s%s", format_name(format_),
                   groups_ > 0 ? ".grouped" : rank_ > 0 ? ".lora" : "");
     name_kernel(info, device_, name);
-    info->flops = 2 * m * n * k + 2 * m * rank * (k + n);
+    info->flops = (format_ == GTN_BF16_2OF4 ? 1 : 2) * m * n * k + 2 * m * rank * (k + n);
     info->bytes = rows_a * (k * a_bytes + (a_dtype_ == GTN_U8 ? 8 : 0)) +
                   matrices * n * (k * weight_bytes + groups_k * 4 + column_bytes) +
                   m * n * out_bytes * (desc.has_residual ? 2 : 1) + (desc.has_bias ? 4 * matrices * n : 0) +

@@ -32,6 +32,7 @@ template <int kBitsOf>
 struct FormatQuantized : FormatF32 {
   static constexpr int kBits = kBitsOf;
   static constexpr int kLane = 32 / kBits;  // elements of k in a lane
+  static constexpr int64_t kTileRows = kRowTile;
 
   // Integer kAt of each lane, less `kLess`, as FP32.
   template <int kAt, int kLess>

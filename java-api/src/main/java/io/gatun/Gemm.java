@@ -29,6 +29,8 @@ import org.jspecify.annotations.Nullable;
  *       multiplies BF16 alone. Products and sums are FP32, and a sum is multiplied by its column's scale.
  *   <li>{@link Quantization}: 4 or 8 bits in groups along k. FP32 throughout, with the weights that the integers stand
  *       for: only the weights take less memory, which is what few rows wait for.
+ *   <li>{@linkplain #ofSparse Pruned to two of four} along k: FP32 throughout, with what is left of the weights in BF16. An
+ *       element of {@code a} that meets a weight of 0 may take part or not, which matters where it is not finite.
  * </ul>
  */
 public final class Gemm {
@@ -80,6 +82,17 @@ public final class Gemm {
      */
     public static Gemm of(Quantization quantization) {
         return new Gemm(WeightFormat.of(quantization), false, false, Activation.NONE, 0, false, null);
+    }
+
+    /**
+     * Describes a plain multiplication by weights of which two of four along k are stored ({@link PackedWeights#packSparse}):
+     * FP32 throughout, with weights in BF16. It takes little more than half the time of the same weights in BF16 where few rows
+     * wait for them.
+     *
+     * @return the description
+     */
+    public static Gemm ofSparse() {
+        return new Gemm(WeightFormat.SPARSE, false, false, Activation.NONE, 0, false, null);
     }
 
     /**

@@ -29,7 +29,9 @@ public enum Operator {
     /** {@link Conv}. */
     CONV,
     /** {@link Pooling}. */
-    POOLING;
+    POOLING,
+    /** {@link FakeQuantize}. */
+    FAKE_QUANTIZE;
 
     int code() {
         return switch (this) {
@@ -46,6 +48,7 @@ public enum Operator {
             case GLU -> gatun_h.GTN_OP_GLU();
             case CONV -> gatun_h.GTN_OP_CONV();
             case POOLING -> gatun_h.GTN_OP_POOLING();
+            case FAKE_QUANTIZE -> gatun_h.GTN_OP_FAKE_QUANTIZE();
         };
     }
 }

@@ -28,6 +28,7 @@ public abstract sealed class Plan implements AutoCloseable
         permits Attention.Plan,
                 BiasActivation.Plan,
                 Conv.Plan,
+                FakeQuantize.Plan,
                 Gemm.Plan,
                 Glu.Plan,
                 LayerNorm.Plan,
@@ -113,6 +114,9 @@ public abstract sealed class Plan implements AutoCloseable
         }
         if (op == gatun_h.GTN_OP_POOLING()) {
             return "pooling";
+        }
+        if (op == gatun_h.GTN_OP_FAKE_QUANTIZE()) {
+            return "fake_quantize";
         }
         return op == gatun_h.GTN_OP_ROPE() ? "rope" : "operator " + op;
     }

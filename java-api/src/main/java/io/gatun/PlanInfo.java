@@ -5,7 +5,8 @@ package io.gatun;
  *
  * @param kernel the chosen kernel, such as {@code cpu.avx2.gemm.int8}
  * @param operator {@code gemm}, {@code attention}, {@code norm}, {@code softmax}, {@code activation}, {@code merge},
- *     {@code rope}, {@code select}, {@code route}, {@code mix}, {@code glu}, {@code conv} or {@code pooling}
+ *     {@code rope}, {@code select}, {@code route}, {@code mix}, {@code glu}, {@code conv}, {@code pooling} or
+ *     {@code fake_quantize}
  * @param precision the types that it is for, of tensors and of packed weights, such as {@code a BF16, weights S8, out F32}: what a
  *     {@link Precision} or the caller chose
  * @param flops the operations of a run at the plan's shapes; a multiply-add is two

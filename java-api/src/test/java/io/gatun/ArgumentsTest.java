@@ -220,6 +220,33 @@ class ArgumentsTest {
     }
 
     @Test
+    void fakeQuantize() {
+        Expect.illegalArgument("bits: 1", () -> FakeQuantize.signed(1));
+        Expect.illegalArgument("bits: 9", () -> FakeQuantize.unsigned(9));
+        Tensor x = tensor(2, 3);
+        Tensor out = tensor(2, 3);
+        Expect.illegalArgument("x: F32[6]", () -> FakeQuantize.signed(8).plan(DEVICE, ROW.spec(), out.spec()));
+        Expect.illegalArgument("out", () -> FakeQuantize.signed(8).plan(DEVICE, x.spec(), tensor(2, 4).spec()));
+        try (FakeQuantize.Plan plan = FakeQuantize.signed(8).perRow().plan(DEVICE, x.spec(), out.spec());
+                FakeQuantize.Plan back = FakeQuantize.unsigned(8).gradient().plan(DEVICE, x.spec(), out.spec())) {
+            Tensor scales = tensor(2);
+            Tensor one = tensor(1);
+            Tensor zero = typed(DType.S32, 1);
+            Expect.illegalArgument("stream", () -> plan.run(FOREIGN, x, scales, null, null, out));
+            Expect.illegalArgument("scales", () -> plan.run(STREAM, x, one, null, null, out));
+            Expect.illegalArgument("scales", () -> plan.run(STREAM, x, tensor(3), null, null, out));
+            Expect.illegalArgument(
+                    "zeroPoints: S32[1], expected null", () -> plan.run(STREAM, x, scales, zero, null, out));
+            Expect.illegalArgument("gradient: F32[2, 3], expected null", () -> plan.run(STREAM, x, scales, null, x, out));
+            Expect.illegalArgument("out: read-only", () -> plan.run(STREAM, x, scales, null, null, readOnly(out)));
+            Expect.illegalArgument("zeroPoints: null", () -> back.run(STREAM, x, one, null, out, out));
+            Expect.illegalArgument("gradient: null", () -> back.run(STREAM, x, one, zero, null, out));
+            plan.run(STREAM, x, scales, null, null, x);
+            back.run(STREAM, x, one, zero, out, out);
+        }
+    }
+
+    @Test
     void gemm() {
         Expect.illegalArgument("bits: 5", () -> new Quantization(5, 32, false, Quantization.Method.NEAREST));
         Expect.illegalArgument("groupSize: 48", () -> Quantization.int4(48));

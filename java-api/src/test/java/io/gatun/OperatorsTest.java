@@ -201,6 +201,78 @@ class OperatorsTest {
         }
     }
 
+    /** A product by pruned weights is that by all of them, zeros included. */
+    @Test
+    void gemmOfPrunedWeights() {
+        int k = 37;
+        int n = 9;
+        Tensor a = tensor(3, k);
+        Tensor source = tensor(k, n);
+        Tensor out = tensor(3, n);
+        Tensor dense = tensor(3, n);
+        Pruning.nOfM(2, 4, 0).prune(source);
+        Tensor half = Tensor.allocate(arena, DType.BF16, k, n).copyFrom(source.toFloatArray());
+        try (PackedWeights weights = PackedWeights.packSparse(device, source);
+                PackedWeights all = PackedWeights.pack(device, DType.F32, half);
+                Gemm.Plan plan = Gemm.ofSparse().plan(device, a.spec(), out.spec());
+                Gemm.Plan plain = Gemm.of(DType.F32).plan(device, a.spec(), out.spec())) {
+            assertEquals(DType.BF16, weights.format());
+            assertTrue(weights.sparse());
+            assertEquals("a F32, weights BF16_2OF4, out F32", plan.info().precision());
+            plan.run(stream, weights, a, out);
+            plain.run(stream, all, a, dense);
+            assertArrayEquals(dense.toFloatArray(), out.toFloatArray());
+            Expect.illegalArgument("weights: packed weights F32", () -> plan.run(stream, all, a, out));
+        }
+        source.setFloat(1, 4, 0);
+        source.setFloat(1, 5, 0);
+        source.setFloat(1, 6, 0);
+        Expect.illegalArgument("source[k = 4 to 7, n = 0]", () -> PackedWeights.packSparse(device, source));
+    }
+
+    @ParameterizedTest
+    @ValueSource(booleans = {false, true})
+    void fakeQuantizeAndItsGradient(boolean perRow) {
+        int rows = 4;
+        int n = 11;
+        Tensor x = tensor(rows, n);
+        Tensor out = tensor(rows, n);
+        Tensor gradient = tensor(rows, n);
+        Tensor slope = tensor(rows, n);
+        int grids = perRow ? rows : n;
+        Tensor scales = tensor(grids);
+        long[] zeros = new long[grids];
+        for (int i = 0; i < grids; i++) {
+            scales.setFloat(0.1f + i * 0.01f, i);
+            zeros[i] = 5 + i % 3;
+        }
+        Tensor zeroPoints = Tensor.allocate(arena, DType.S32, grids).copyFrom(zeros);
+        FakeQuantize of = perRow ? FakeQuantize.unsigned(4).perRow() : FakeQuantize.unsigned(4).perColumn();
+        try (FakeQuantize.Plan plan = of.plan(device, x.spec(), out.spec());
+                FakeQuantize.Plan back = of.gradient().plan(device, x.spec(), out.spec())) {
+            assertEquals("x F32, out F32, integers 0 to 15", plan.info().precision());
+            assertEquals("fake_quantize", plan.info().operator());
+            plan.run(stream, x, scales, zeroPoints, null, out);
+            back.run(stream, x, scales, zeroPoints, gradient, slope);
+            for (int i = 0; i < rows * n; i++) {
+                int grid = perRow ? i / n : i % n;
+                float scale = scales.getFloat(grid);
+                Calibration.Grid integers = new Calibration.Grid(scale, (int) zeros[grid], 0, 15);
+                float value = x.getFloat(i / n, i % n);
+                assertEquals(integers.value(integers.quantize(value)), out.getFloat(i / n, i % n));
+                double integer = Math.rint(value / scale) + zeros[grid];
+                assertEquals(
+                        integer >= 0 && integer <= 15 ? gradient.getFloat(i / n, i % n) : 0, slope.getFloat(i / n, i % n));
+            }
+            // fewer rows leave the others alone
+            slope.setFloat(77, 3, 0);
+            Tensor two = perRow ? scales.slice(0, 0, 2) : scales;
+            Tensor twoZeros = perRow ? zeroPoints.slice(0, 0, 2) : zeroPoints;
+            back.run(stream, x.slice(0, 0, 2), two, twoZeros, gradient.slice(0, 0, 2), slope.slice(0, 0, 2));
+            assertEquals(77, slope.getFloat(3, 0));
+        }
+    }
+
     /** What is quantized here and what comes quantized are the same weights, and both close to those that they were. */
     @ParameterizedTest
     @ValueSource(ints = {4, 8})

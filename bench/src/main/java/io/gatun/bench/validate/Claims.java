@@ -35,7 +35,8 @@ final class Claims {
             new Kind("rmsnorm", Operator.NORM, FLOATS),
             new Kind("softmax", Operator.SOFTMAX, FLOATS),
             new Kind("activation", Operator.ACTIVATION, FLOATS),
-            new Kind("glu", Operator.GLU, FLOATS_AND_HALF));
+            new Kind("glu", Operator.GLU, FLOATS_AND_HALF),
+            new Kind("fake_quantize", Operator.FAKE_QUANTIZE, FLOATS));
 
     private Claims() {}
 

@@ -6,6 +6,7 @@ import io.gatun.Gemm;
 import io.gatun.PackedWeights;
 import io.gatun.Quantization;
 import io.gatun.Tensor;
+import io.gatun.bench.reference.Bf16;
 import io.gatun.bench.reference.Expected;
 import io.gatun.bench.reference.F8;
 import io.gatun.bench.reference.GemmReference;
@@ -29,19 +30,21 @@ import org.jspecify.annotations.Nullable;
  * {@code inplace} writes over the residual. {@code groups=3,0,9} multiplies so many rows by a matrix each, and leaves
  * further rows alone; {@code int8 u8->f32} takes rows that were quantized before; {@code rowindex=5} takes the rows by
  * number out of five; {@code lora=16 loradtype=bf16} adds a product of rank 16. {@code u4 group=64 symmetric search}
- * quantizes the weights in groups of 64; with {@code ready} the case does, as it rounds weights to {@code f8e4m3} and
+ * quantizes the weights in groups of 64, {@code fit} and {@code search} as {@link Quantization.Method} has them, and {@code bf16
+ * 2of4} prunes them; with {@code ready} the case does, as it rounds weights to {@code f8e4m3} and
  * {@code f8e5m2}, or with {@code codes} takes any bytes.
  *
  * @param format of the packed weights: F32, BF16, F16, S8, F8E4M3, F8E5M2, or U8 where they are quantized in groups
  * @param quantization of those, else null
  * @param ready whether the weights come quantized
+ * @param sparse whether they are pruned to two of four along k, in BF16
  * @param maxM rows of the plan
  * @param groups rows of each group, or null for one matrix
  * @param rowsA rows that are taken by number, or 0 for rows in order
  * @param rank of the product that is added, or 0
  * @param loraDtype of its matrices
  */
-record GemmCase(DType format, @Nullable Quantization quantization, boolean ready, DType in, DType out, int m, int maxM,
+record GemmCase(DType format, @Nullable Quantization quantization, boolean ready, boolean sparse, DType in, DType out, int m, int maxM,
         int k, int n, boolean strided, boolean transposed, DType weights, boolean bias, Activation activation, boolean residual,
         boolean inplace, @Nullable List<Integer> groups, int rowsA, int rank, DType loraDtype, Values values, long seed)
         implements OperatorCase {
@@ -61,9 +64,13 @@ record GemmCase(DType format, @Nullable Quantization quantization, boolean ready
                         .orElseThrow(() ->
                                 words.wrong("the format, f32, bf16, f16, int8, f8e4m3, f8e5m2, u4 or u8, is missing"));
         boolean ready = (quantization != null || F8.is(format)) && words.flag("ready");
+        boolean sparse = words.flag("2of4");
+        if (sparse && format != DType.BF16) {
+            throw words.wrong("'2of4' is of bf16");
+        }
         DType[] types = words.gemmTypes();
         int m = words.count("m");
-        GemmCase gemm = new GemmCase(format, quantization, ready, types[0], types[1], m, words.count("max", m),
+        GemmCase gemm = new GemmCase(format, quantization, ready, sparse, types[0], types[1], m, words.count("max", m),
                 words.count("k"), words.count("n"), words.flag("strided"), words.flag("wt"), weightType(words),
                 words.flag("bias"), words.oneOf(Activation.class, Activation.NONE), words.flag("residual"),
                 words.flag("inplace"), words.list("groups"), words.integer("rowindex", 0), words.integer("lora", 0),
@@ -85,6 +92,9 @@ record GemmCase(DType format, @Nullable Quantization quantization, boolean ready
         if (gemm.values == Values.CODES
                 && (!ready || !F8.is(format) || gemm.groups != null || gemm.rowsA > 0 || gemm.rank > 0)) {
             throw words.wrong("'codes' are those of one matrix of FP8 that is ready, of rows in order");
+        }
+        if (sparse && (gemm.values == Values.NAN || gemm.values == Values.INF)) {
+            throw words.wrong("pruned weights of 0 may meet what is not finite or not");
         }
         if (gemm.inplace && !gemm.residual) {
             throw words.wrong("'inplace' writes over the residual, and there is none");
@@ -128,6 +138,9 @@ record GemmCase(DType format, @Nullable Quantization quantization, boolean ready
         }
         if (ready) {
             name.add("ready");
+        }
+        if (sparse) {
+            name.add("2of4");
         }
         Rows.describe(name, m, maxM, strided, inplace);
         if (transposed) {
@@ -214,6 +227,9 @@ record GemmCase(DType format, @Nullable Quantization quantization, boolean ready
         for (int g = 0; g < matrices(); g++) {
             System.arraycopy(weightValues(random), 0, w, g * k * n, k * n);
         }
+        if (sparse) {
+            prune(w);
+        }
         float @Nullable [] b = bias ? Values.normal(random, DType.F32, matrices() * n, 1) : null;
         float @Nullable [] r = residual ? Values.normal(random, out, m * n, 1) : null;
         int @Nullable [] index = rowsA > 0 ? random.ints(m, 0, rowsA).toArray() : null;
@@ -227,7 +243,12 @@ record GemmCase(DType format, @Nullable Quantization quantization, boolean ready
         for (int g = 0; g < quantized.size(); g++) {
             System.arraycopy(quantized.get(g).weights(), 0, multiplied, g * k * n, k * n);
         }
-        DType as = quantization == null ? format : DType.F32;
+        if (sparse) {
+            for (int i = 0; i < w.length; i++) {
+                multiplied[i] = Bf16.round(w[i]);
+            }
+        }
+        DType as = quantization == null && !sparse ? format : DType.F32;
         Float8 float8 = !ready || quantization != null ? null : values == Values.CODES ? codes(random) : rounded(w);
         Expected expected = values == Values.CODES && float8 != null
                 ? GemmReference.compute(m, k, n, a, F8.Weights.of(format, float8.codes, float8.scales, k), b, activation, r)
@@ -235,6 +256,19 @@ record GemmCase(DType format, @Nullable Quantization quantization, boolean ready
                         ? GemmReference.compute(as, m, k, n, a, multiplied, low, b, activation, r)
                         : GemmReference.grouped(as, m, k, n, offsets(), index, a, multiplied, b, activation, r);
         return trial -> run(trial, a, w, quantized, float8, b, r, index, low, expected);
+    }
+
+    /** Leaves the two largest of each four along k of every matrix, which are still there when the others become 0. */
+    private void prune(float[] w) {
+        for (int i = 0; i < w.length; i++) {
+            int p = i / n % k;
+            int larger = 0;
+            for (int q = p - p % 4; q < Math.min(p - p % 4 + 4, k); q++) {
+                float other = Math.abs(w[i + (q - p) * n]);
+                larger += other > Math.abs(w[i]) || (other == Math.abs(w[i]) && q < p) ? 1 : 0;
+            }
+            w[i] = larger < 2 ? w[i] : 0;
+        }
     }
 
     /**
@@ -348,6 +382,9 @@ record GemmCase(DType format, @Nullable Quantization quantization, boolean ready
     }
 
     private Supplier<PackedWeights> pack(Trial trial, Operand matrix) {
+        if (sparse) {
+            return () -> PackedWeights.packSparse(trial.device(), matrix.hostTensor());
+        }
         return () -> quantization == null
                 ? PackedWeights.pack(trial.device(), format, matrix.hostTensor())
                 : PackedWeights.quantize(trial.device(), quantization, matrix.hostTensor());
@@ -400,7 +437,8 @@ record GemmCase(DType format, @Nullable Quantization quantization, boolean ready
     }
 
     private Gemm description() {
-        Gemm gemm = (quantization == null ? Gemm.of(format) : Gemm.of(quantization)).activation(activation);
+        Gemm plain = sparse ? Gemm.ofSparse() : quantization == null ? Gemm.of(format) : Gemm.of(quantization);
+        Gemm gemm = plain.activation(activation);
         gemm = bias ? gemm.bias() : gemm;
         gemm = residual ? gemm.residual() : gemm;
         gemm = groups != null ? gemm.groups(matrices()) : gemm;

@@ -10,7 +10,7 @@ import java.util.random.RandomGenerator;
  */
 sealed interface OperatorCase extends Case
         permits GemmCase, ConvCase, PoolingCase, AttentionCase, MergeCase, RopeCase, SelectCase, SparseCase, RouteCase,
-                MixCase, NormCase, SoftmaxCase, ActivationCase, GluCase {
+                MixCase, NormCase, SoftmaxCase, ActivationCase, GluCase, FakeQuantizeCase {
     @Override
     DType dtype();
 
@@ -56,9 +56,10 @@ sealed interface OperatorCase extends Case
             case "softmax" -> SoftmaxCase.parse(words);
             case "activation" -> ActivationCase.parse(words);
             case "glu" -> GluCase.parse(words);
+            case "fake_quantize" -> FakeQuantizeCase.parse(words);
             default -> throw words.wrong("'" + operator
                     + "' is no operator; there are gemm, conv, pooling, attention, merge, rope, select, sparse, route, mix, "
-                    + "layernorm, rmsnorm, softmax, activation and glu");
+                    + "layernorm, rmsnorm, softmax, activation, glu and fake_quantize");
         };
     }
 

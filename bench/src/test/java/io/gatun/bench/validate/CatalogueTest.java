@@ -39,7 +39,7 @@ class CatalogueTest {
         assertEquals(
                 Set.of(
                         "gemm", "conv", "pooling", "attention", "merge", "rope", "select", "sparse", "route", "mix", "layernorm",
-                        "rmsnorm", "softmax", "activation", "glu", "device"),
+                        "rmsnorm", "softmax", "activation", "glu", "fake_quantize", "device"),
                 operators);
     }
 
@@ -102,6 +102,10 @@ class CatalogueTest {
                 "gemm f32 f32->f32 m1 k1 n1 inplace",
                 "gemm f32 f32->f32 m99999999999999999999 k1 n1",
                 "gemm u4 f32->f32 m1 k1 n1 group=16",
+                "gemm f32 2of4 f32->f32 m1 k1 n1",
+                "gemm bf16 2of4 f32->f32 m1 k1 n1 nan",
+                "fake_quantize f32->f32 r1 n1",
+                "fake_quantize int8 f32->bf16 r1 n1 inplace",
                 "gemm f32 f32->f32 m1 k1 n1 symmetric",
                 "refuse gemm u4 row_out_of_range",
                 "attention s8 q1 k1 hq1 dk1",

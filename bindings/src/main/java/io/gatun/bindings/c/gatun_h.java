@@ -226,6 +226,15 @@ public class gatun_h extends gatun_h$shared {
     public static int GTN_F8E5M2() {
         return GTN_F8E5M2;
     }
+    private static final int GTN_BF16_2OF4 = (int)11L;
+    /**
+     * {@snippet lang=c :
+     * enum <anonymous>.GTN_BF16_2OF4 = 11
+     * }
+     */
+    public static int GTN_BF16_2OF4() {
+        return GTN_BF16_2OF4;
+    }
     private static final int GTN_OP_GEMM = (int)1L;
     /**
      * {@snippet lang=c :
@@ -342,6 +351,15 @@ public class gatun_h extends gatun_h$shared {
      */
     public static int GTN_OP_POOLING() {
         return GTN_OP_POOLING;
+    }
+    private static final int GTN_OP_FAKE_QUANTIZE = (int)14L;
+    /**
+     * {@snippet lang=c :
+     * enum <anonymous>.GTN_OP_FAKE_QUANTIZE = 14
+     * }
+     */
+    public static int GTN_OP_FAKE_QUANTIZE() {
+        return GTN_OP_FAKE_QUANTIZE;
     }
     private static final int GTN_ACT_NONE = (int)0L;
     /**
@@ -4898,6 +4916,163 @@ public class gatun_h extends gatun_h$shared {
                 traceDowncall("gtn_pooling_run", plan, stream, batch, x, out);
             }
             return (int)mh$.invokeExact(plan, stream, batch, x, out);
+        } catch (Error | RuntimeException ex) {
+           throw ex;
+        } catch (Throwable ex$) {
+           throw new AssertionError("should not reach here", ex$);
+        }
+    }
+    private static final int GTN_SCALE_OF_TENSOR = (int)1L;
+    /**
+     * {@snippet lang=c :
+     * enum <anonymous>.GTN_SCALE_OF_TENSOR = 1
+     * }
+     */
+    public static int GTN_SCALE_OF_TENSOR() {
+        return GTN_SCALE_OF_TENSOR;
+    }
+    private static final int GTN_SCALE_OF_ROW = (int)2L;
+    /**
+     * {@snippet lang=c :
+     * enum <anonymous>.GTN_SCALE_OF_ROW = 2
+     * }
+     */
+    public static int GTN_SCALE_OF_ROW() {
+        return GTN_SCALE_OF_ROW;
+    }
+    private static final int GTN_SCALE_OF_COLUMN = (int)3L;
+    /**
+     * {@snippet lang=c :
+     * enum <anonymous>.GTN_SCALE_OF_COLUMN = 3
+     * }
+     */
+    public static int GTN_SCALE_OF_COLUMN() {
+        return GTN_SCALE_OF_COLUMN;
+    }
+
+    private static class gtn_fake_quantize_plan {
+        public static final FunctionDescriptor DESC = FunctionDescriptor.of(
+            gatun_h.C_INT,
+            gatun_h.C_LONG,
+            gatun_h.C_POINTER,
+            gatun_h.C_POINTER,
+            gatun_h.C_POINTER
+        );
+
+        public static final MemorySegment ADDR = SYMBOL_LOOKUP.findOrThrow("gtn_fake_quantize_plan");
+
+        public static final MethodHandle HANDLE = Linker.nativeLinker().downcallHandle(ADDR, DESC);
+    }
+
+    /**
+     * Function descriptor for:
+     * {@snippet lang=c :
+     * gtn_status gtn_fake_quantize_plan(gtn_device device, const gtn_fake_quantize_desc *desc, gtn_plan *plan, gtn_message *message)
+     * }
+     */
+    public static FunctionDescriptor gtn_fake_quantize_plan$descriptor() {
+        return gtn_fake_quantize_plan.DESC;
+    }
+
+    /**
+     * Downcall method handle for:
+     * {@snippet lang=c :
+     * gtn_status gtn_fake_quantize_plan(gtn_device device, const gtn_fake_quantize_desc *desc, gtn_plan *plan, gtn_message *message)
+     * }
+     */
+    public static MethodHandle gtn_fake_quantize_plan$handle() {
+        return gtn_fake_quantize_plan.HANDLE;
+    }
+
+    /**
+     * Address for:
+     * {@snippet lang=c :
+     * gtn_status gtn_fake_quantize_plan(gtn_device device, const gtn_fake_quantize_desc *desc, gtn_plan *plan, gtn_message *message)
+     * }
+     */
+    public static MemorySegment gtn_fake_quantize_plan$address() {
+        return gtn_fake_quantize_plan.ADDR;
+    }
+
+    /**
+     * {@snippet lang=c :
+     * gtn_status gtn_fake_quantize_plan(gtn_device device, const gtn_fake_quantize_desc *desc, gtn_plan *plan, gtn_message *message)
+     * }
+     */
+    public static int gtn_fake_quantize_plan(long device, MemorySegment desc, MemorySegment plan, MemorySegment message) {
+        var mh$ = gtn_fake_quantize_plan.HANDLE;
+        try {
+            if (TRACE_DOWNCALLS) {
+                traceDowncall("gtn_fake_quantize_plan", device, desc, plan, message);
+            }
+            return (int)mh$.invokeExact(device, desc, plan, message);
+        } catch (Error | RuntimeException ex) {
+           throw ex;
+        } catch (Throwable ex$) {
+           throw new AssertionError("should not reach here", ex$);
+        }
+    }
+
+    private static class gtn_fake_quantize_run {
+        public static final FunctionDescriptor DESC = FunctionDescriptor.of(
+            gatun_h.C_INT,
+            gatun_h.C_LONG,
+            gatun_h.C_LONG,
+            gatun_h.C_LONG,
+            gatun_h.C_POINTER,
+            gatun_h.C_POINTER,
+            gatun_h.C_POINTER,
+            gatun_h.C_POINTER,
+            gatun_h.C_POINTER
+        );
+
+        public static final MemorySegment ADDR = SYMBOL_LOOKUP.findOrThrow("gtn_fake_quantize_run");
+
+        public static final MethodHandle HANDLE = Linker.nativeLinker().downcallHandle(ADDR, DESC);
+    }
+
+    /**
+     * Function descriptor for:
+     * {@snippet lang=c :
+     * gtn_status gtn_fake_quantize_run(gtn_plan plan, gtn_stream stream, int64_t rows, const void *x, const void *scales, const void *zero_points, const void *gradient, void *out)
+     * }
+     */
+    public static FunctionDescriptor gtn_fake_quantize_run$descriptor() {
+        return gtn_fake_quantize_run.DESC;
+    }
+
+    /**
+     * Downcall method handle for:
+     * {@snippet lang=c :
+     * gtn_status gtn_fake_quantize_run(gtn_plan plan, gtn_stream stream, int64_t rows, const void *x, const void *scales, const void *zero_points, const void *gradient, void *out)
+     * }
+     */
+    public static MethodHandle gtn_fake_quantize_run$handle() {
+        return gtn_fake_quantize_run.HANDLE;
+    }
+
+    /**
+     * Address for:
+     * {@snippet lang=c :
+     * gtn_status gtn_fake_quantize_run(gtn_plan plan, gtn_stream stream, int64_t rows, const void *x, const void *scales, const void *zero_points, const void *gradient, void *out)
+     * }
+     */
+    public static MemorySegment gtn_fake_quantize_run$address() {
+        return gtn_fake_quantize_run.ADDR;
+    }
+
+    /**
+     * {@snippet lang=c :
+     * gtn_status gtn_fake_quantize_run(gtn_plan plan, gtn_stream stream, int64_t rows, const void *x, const void *scales, const void *zero_points, const void *gradient, void *out)
+     * }
+     */
+    public static int gtn_fake_quantize_run(long plan, long stream, long rows, MemorySegment x, MemorySegment scales, MemorySegment zero_points, MemorySegment gradient, MemorySegment out) {
+        var mh$ = gtn_fake_quantize_run.HANDLE;
+        try {
+            if (TRACE_DOWNCALLS) {
+                traceDowncall("gtn_fake_quantize_run", plan, stream, rows, x, scales, zero_points, gradient, out);
+            }
+            return (int)mh$.invokeExact(plan, stream, rows, x, scales, zero_points, gradient, out);
         } catch (Error | RuntimeException ex) {
            throw ex;
         } catch (Throwable ex$) {
