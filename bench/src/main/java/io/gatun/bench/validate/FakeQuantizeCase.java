@@ -18,9 +18,6 @@ import org.jspecify.annotations.Nullable;
  */
 record FakeQuantizeCase(int bits, boolean asymmetric, boolean row, boolean column, boolean gradient, DType in, DType out,
         int rows, int maxRows, int n, boolean strided, boolean inplace, Values values, long seed) implements OperatorCase {
-    /** Of the scale of a whole tensor, a power of two: halves of it are numbers. */
-    private static final float STEP = 0x1p-5f;
-
     static FakeQuantizeCase parse(Words words) {
         int bits = words.flag("int8") ? 8 : words.flag("int4") ? 4 : 0;
         if (bits == 0) {
@@ -95,6 +92,11 @@ record FakeQuantizeCase(int bits, boolean asymmetric, boolean row, boolean colum
         return asymmetric ? (1 << bits) - 1 : (1 << bits - 1) - 1;
     }
 
+    /** The scale of a whole tensor, a power of two: halves of it are numbers, and most values are within the integers. */
+    private float step() {
+        return bits == 4 ? 0x1p-1f : 0x1p-5f;
+    }
+
     @Override
     public Problem problem() {
         RandomGenerator random = random();
@@ -105,7 +107,8 @@ record FakeQuantizeCase(int bits, boolean asymmetric, boolean row, boolean colum
         int[] zeros = new int[grids];
         for (int i = 0; i < grids; i++) {
             boolean none = (row || column) && i % 7 == 5;
-            scales[i] = values == Values.TIES || !row && !column ? STEP : none ? 0 : (float) (0.01 + random.nextDouble() / 10);
+            boolean own = (row || column) && values != Values.TIES;
+            scales[i] = !own ? step() : none ? 0 : (float) (step() * (0.5 + random.nextDouble()));
             zeros[i] = asymmetric ? random.nextInt(least(), most() + 1) : 0;
         }
         float[] results = new float[rows * n];
@@ -148,7 +151,7 @@ record FakeQuantizeCase(int bits, boolean asymmetric, boolean row, boolean colum
                 case ZEROS -> x[i] = i % 2 == 0 ? 0f : -0f;
                 case LARGE -> x[i] *= (float) Math.pow(10, random.nextInt(30));
                 case INF -> x[i] = i % 4 == 1 ? Math.copySign(Float.POSITIVE_INFINITY, x[i]) : x[i];
-                case TIES -> x[i] = (float) (random.nextInt(600) - 300 + 0.5) * STEP;
+                case TIES -> x[i] = (float) (random.nextInt(2 << bits) - (1 << bits) + 0.5) * step();
                 case NAN -> x[i] = i % 4 == 1 ? Float.NaN : x[i];
                 default -> Rows.scale(x, i, 1, values);
             }
