@@ -58,13 +58,11 @@ HWY_INLINE constexpr int panels_for(int64_t rows) {
   return kTiled<Format> ? (rows <= kMostRows / 2 ? 2 : 1) : panels_at_once(rows);
 }
 
-// Weights in groups and pruned ones are unpacked for FormatF32 where they meet more rows than a tile.
+// Weights in groups are unpacked for FormatF32 where they meet more rows than a tile.
 template <typename Format>
 constexpr bool kUnpacked = false;
 template <int kBits>
 constexpr bool kUnpacked<FormatQuantized<kBits>> = true;
-template <>
-constexpr bool kUnpacked<FormatSparse> = true;
 
 template <bool kAsF32, typename Format>
 struct MultipliedAsOf {
@@ -82,8 +80,6 @@ template <typename Format>
 constexpr int64_t weight_bits = Format::kElementBytes * 8;
 template <int kBits>
 constexpr int64_t weight_bits<FormatQuantized<kBits>> = kBits;
-template <>
-constexpr int64_t weight_bits<FormatSparse> = 9;
 
 template <typename Format>
 struct Blocking {
@@ -113,11 +109,10 @@ struct Blocking {
 // The panels of lora_b that one step takes, in front of the sums.
 int64_t low_rank_elements(int64_t rank) { return rank * kPanel * panels_at_once(1); }
 
-// The slice of a panel that a step of more than a tile unpacks, behind lora_b.
+// The slice of a panel of weights in groups that a step of more than a tile unpacks, behind lora_b; such a step takes one panel.
 template <typename Format>
 int64_t unpacked_elements(int64_t rows) {
-  if constexpr (kUnpacked<Format>) return rows > Format::kTileRows ? kQuantizedDepth * kPanel : 0;
-  return 0;
+  return kUnpacked<Format> && rows > kRowTile ? kQuantizedDepth * kPanel : 0;
 }
 
 // Brings in what the epilogue writes, while the products before it are under way.
@@ -140,7 +135,7 @@ void compute_block(const GemmRun& run, const GemmBlock& block, void* memory) {
   if (block.rows <= 0) return;
   const Finish finish_tile = find_finish(run);
   const Blocking<Format> blocking(run.k, block.rows);
-  const int64_t width = kUnpacked<Format> ? 1 : panels_for<Format>(block.rows);
+  const int64_t width = panels_for<Format>(block.rows);
   float* low_rank = static_cast<float*>(memory);
   float* unpacked = low_rank + low_rank_elements(run.rank);
   auto* scratch = reinterpret_cast<typename Format::Sum*>(unpacked + unpacked_elements<Format>(block.rows));
@@ -160,11 +155,7 @@ void compute_block(const GemmRun& run, const GemmBlock& block, void* memory) {
     product.row_stride = run.row_stride;
     const unsigned char* first_panel = run.panels + (block.panel + panel) * run.panel_bytes;
     if constexpr (kUnpacked<Format>) {
-      if constexpr (std::is_same_v<Format, FormatSparse>) {
-        unpack_sparse(first_panel, p, depth, unpacked);
-      } else {
-        unpack<Format>(run, first_panel, p, depth, unpacked);
-      }
+      unpack<Format>(run, first_panel, p, depth, unpacked);
       product.weights = unpacked;
     } else {
       product.weights = reinterpret_cast<const Weight*>(first_panel) + p * kPanel;
@@ -224,44 +215,48 @@ void compute_block(const GemmRun& run, const GemmBlock& block, void* memory) {
   use.end();
 }
 
-// Up to a tile of rows by weights in groups or pruned ones: one pass over each panel.
+// Rows by weights in groups or pruned ones: each tile of rows is one pass over each panel.
 template <typename Format>
-void compute_packed_tile(const GemmRun& run, const GemmBlock& block, void* memory) {
+void compute_packed_tiles(const GemmRun& run, const GemmBlock& block, void* memory) {
   if (block.rows <= 0) return;
   const Finish finish_tile = find_finish(run);
   const int64_t width = quantized_panels_at_once(block.rows);
   float* low_rank = static_cast<float*>(memory);
   float* sums = low_rank + low_rank_elements(run.rank);
-  const float* rows = static_cast<const float*>(run.rows) + block.row * run.row_stride;
+  const int64_t tiles = (block.rows + Format::kTileRows - 1) / Format::kTileRows;
+  const int64_t tile_rows = (block.rows + tiles - 1) / tiles;
   for (int64_t panel = 0; panel < block.panels;) {
     const int64_t here = block.panels - panel >= width ? width : 1;
     const int64_t column = (block.panel + panel) * kPanel;
-    prefetch_out(run, block.row, block.rows, column, here * kPanel);
     const unsigned char* first = run.panels + (block.panel + panel) * run.panel_bytes;
-    if constexpr (std::is_same_v<Format, FormatSparse>) {
-      multiply_sparse(run, rows, block.rows, first, here, sums);
-    } else {
-      multiply_quantized<Format>(run, rows, block.rows, first, here, sums);
-    }
-    for (int64_t i = 0; i < here; ++i) {
-      HWY_ALIGN float added[kRowTile * kPanel];
-      if (run.rank > 0) {
-        widen_lora_b(run, column + i * kPanel, low_rank);
-        multiply_low_rank(run, block.row, block.rows, low_rank, added);
+    for (int64_t done = 0; done < block.rows; done += tile_rows) {
+      const int64_t row = block.row + done, count = block.rows - done < tile_rows ? block.rows - done : tile_rows;
+      const float* rows = static_cast<const float*>(run.rows) + row * run.row_stride;
+      prefetch_out(run, row, count, column, here * kPanel);
+      if constexpr (std::is_same_v<Format, FormatSparse>) {
+        multiply_sparse(run, rows, count, first, here, sums);
+      } else {
+        multiply_quantized<Format>(run, rows, count, first, here, sums);
       }
-      finish_tile(run, sums + i * block.rows * kPanel, run.rank > 0 ? added : nullptr, block.row, block.rows,
-                  column + i * kPanel);
+      for (int64_t i = 0; i < here; ++i) {
+        HWY_ALIGN float added[kRowTile * kPanel];
+        if (run.rank > 0) {
+          widen_lora_b(run, column + i * kPanel, low_rank);
+          multiply_low_rank(run, row, count, low_rank, added);
+        }
+        finish_tile(run, sums + i * count * kPanel, run.rank > 0 ? added : nullptr, row, count, column + i * kPanel);
+      }
     }
     panel += here;
   }
 }
 
-template <typename Format>
-void compute_packed(const GemmRun& run, const GemmBlock& block, void* scratch) {
-  if (block.rows <= Format::kTileRows) {
-    compute_packed_tile<Format>(run, block, scratch);
+template <int kBits>
+void compute_quantized(const GemmRun& run, const GemmBlock& block, void* scratch) {
+  if (block.rows <= kRowTile) {
+    compute_packed_tiles<FormatQuantized<kBits>>(run, block, scratch);
   } else {
-    compute_block<Format>(run, block, scratch);
+    compute_block<FormatQuantized<kBits>>(run, block, scratch);
   }
 }
 
@@ -275,11 +270,11 @@ void compute(const GemmRun& run, const GemmBlock& block, void* scratch) {
   } else if (run.format == GTN_S8) {
     compute_block<GemmS8>(run, block, scratch);
   } else if (run.format == GTN_U4) {
-    compute_packed<FormatQuantized<4>>(run, block, scratch);
+    compute_quantized<4>(run, block, scratch);
   } else if (run.format == GTN_U8) {
-    compute_packed<FormatQuantized<8>>(run, block, scratch);
+    compute_quantized<8>(run, block, scratch);
   } else if (run.format == GTN_BF16_2OF4) {
-    compute_packed<FormatSparse>(run, block, scratch);
+    compute_packed_tiles<FormatSparse>(run, block, scratch);
   } else if (run.format == GTN_F8E4M3) {
     compute_block<FormatF8<f8e4m3>>(run, block, scratch);
   } else {
@@ -299,7 +294,7 @@ int64_t scratch_bytes(int32_t format, int64_t k, int64_t rows, int64_t panels, i
                         : format == GTN_F16  ? sums_bytes<FormatF16>(k, rows, panels)
                         : format == GTN_S8   ? sums_bytes<GemmS8>(k, rows, panels)
                         : is_f8(format)      ? sums_bytes<FormatF8<f8e4m3>>(k, rows, panels)
-                        : format == GTN_BF16_2OF4 ? sums_bytes<FormatSparse>(k, rows, panels)
+                        : format == GTN_BF16_2OF4 ? sums_bytes<FormatF32>(k, rows, panels)
                                              : sums_bytes<FormatQuantized<4>>(k, rows, panels);
   const int64_t finishing = bytes + low_rank_elements(rank) * static_cast<int64_t>(sizeof(float));
   const int64_t most = rank > 0 && kProjectionBytes > finishing ? kProjectionBytes : finishing;

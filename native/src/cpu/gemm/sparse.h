@@ -2,9 +2,8 @@
 //
 // Few rows wait for the weights, and these are 1.125 bytes for each of k where BF16 has 2. A row's four elements lie in one 128-bit
 // block, which is loaded into all blocks of a vector; a look-up by the places then gives each column the element that its weight
-// meets. So a step of four in k is a load and two look-ups and multiply-adds for each row and vector of columns: half of the
-// multiply-adds, and as many operations as without pruning, which is why more rows do better with weights that are unpacked once,
-// into a slice of a panel in the L1 cache.
+// meets. So four in k are, for each row and vector of columns, two look-ups and two multiply-adds where FP32 has four multiply-adds:
+// many rows, a tile after the other, gain nothing and lose nothing where a look-up and a multiply-add take a cycle.
 //
 // Weights that are not stored add nothing, so a product of finite rows has the bits of one in FP32 with the pruned weights, but for
 // the sign of a zero.
@@ -100,31 +99,6 @@ HWY_INLINE void multiply_sparse(const GemmRun& run, const float* a, int64_t rows
     }
   }
   multiply_sparse_tile<kRows, 1>(run, a, panel, sums);
-}
-
-// Weights p to p + depth - 1 of a panel, as FormatF32 has them; p and, unless it ends with k, depth are whole blocks. What fills the
-// last four is unpacked too: `to` has room for it.
-HWY_NOINLINE void unpack_sparse(const unsigned char* panel, int64_t p, int64_t depth, float* to) {
-  const F32 d;
-  const U32 d32;
-  const int64_t lanes = static_cast<int64_t>(hn::Lanes(d));
-  for (int64_t i = 0; i < depth; i += 4, to += 4 * kPanel) {
-    const unsigned char* block = panel + (p + i) / kSparseBlock * sparse_block_bytes(kPanel);
-    const int shift = static_cast<int>(i % kSparseBlock);
-    const bf16* values = reinterpret_cast<const bf16*>(block + kPanel * 4) + i % kSparseBlock / 2 * kPanel;
-#pragma GCC unroll 8
-    for (int64_t v = 0; v < kVectors; ++v) {
-      const VU places = hn::ShiftRightSame(hn::LoadU(d32, reinterpret_cast<const uint32_t*>(block) + v * lanes), shift);
-      const VU first = hn::And(places, hn::Set(d32, 3u)), second = hn::And(hn::ShiftRight<2>(places), hn::Set(d32, 3u));
-      const VF w = load(d, values + v * lanes), x = load(d, values + kPanel + v * lanes);
-#pragma GCC unroll 4
-      for (uint32_t at = 0; at < 4; ++at) {
-        const VU here = hn::Set(d32, at);
-        const VF either = hn::IfThenElseZero(hn::RebindMask(d, hn::Eq(first, here)), w);
-        hn::Store(hn::IfThenElse(hn::RebindMask(d, hn::Eq(second, here)), x, either), d, to + at * kPanel + v * lanes);
-      }
-    }
-  }
 }
 
 }  // namespace

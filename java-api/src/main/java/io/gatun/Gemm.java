@@ -86,8 +86,7 @@ public final class Gemm {
 
     /**
      * Describes a plain multiplication by weights of which two of four along k are stored ({@link PackedWeights#packSparse}):
-     * FP32 throughout, with weights in BF16. It takes little more than half the time of the same weights in BF16 where few rows
-     * wait for them.
+     * FP32 throughout, with weights in BF16. They take 9 bytes where BF16 takes 16, which is what few rows wait for.
      *
      * @return the description
      */
