@@ -3,7 +3,7 @@
 // Few rows wait for the weights, and these are 1.125 bytes for each of k where BF16 has 2. A row's four elements lie in one 128-bit
 // block, which is loaded into all blocks of a vector; a look-up by the places then gives each column the element that its weight
 // meets. So four in k are, for each row and vector of columns, two look-ups and two multiply-adds where FP32 has four multiply-adds:
-// many rows, a tile after the other, gain nothing and lose nothing where a look-up and a multiply-add take a cycle.
+// many rows, a tile after the other, gain nothing.
 //
 // Weights that are not stored add nothing, so a product of finite rows has the bits of one in FP32 with the pruned weights, but for
 // the sign of a zero.
