@@ -29,6 +29,7 @@ struct ConvRun {
   const void* x;             // of this part of the batch; BF16: as GemmLayout says; depthwise: of x_dtype
   int32_t x_dtype;           // depthwise
   int64_t x_strides[4];      // elements: batch, spatial
+  int64_t x_channel_stride;  // depthwise
   int64_t pitch;             // elements from each position to the next where a kernel of one position reads x in place; else 0
   int64_t batch;             // of this part
   const unsigned char* panels;
@@ -65,6 +66,9 @@ struct ConvKernels {
   int64_t (*depthwise_scratch_bytes)(const ConvShape& shape);
   // Positions `first` to first + count - 1 of out, counted through the batch, in all channels.
   void (*depthwise)(const ConvRun& run, int64_t first, int64_t count, void* scratch);
+  // The same where columns are side by side in x and out: planes of a channel, counted through depths, channels and the batch.
+  int64_t (*planes_scratch_bytes)(const ConvShape& shape);
+  void (*depthwise_planes)(const ConvRun& run, int64_t first, int64_t count, void* scratch);
 };
 
 struct ConvNorm {

@@ -5,10 +5,11 @@
 // Bytes: x, the weights and out once each. FLOPs: 2 for each kernel position and element of out, a few for each byte, so memory
 // or the caches that hold x bind; the multiply-add units do so only for large kernels.
 //
-// Up to kPixels positions of a line of out are computed at once, all channels of them before the next, a vector of channels at a
-// time in registers: x is then read in the order in which it lies. Of a line of the kernel three or five weights stay in
-// registers while the columns of x pass by, each loaded once for all the sums that it is part of; lines of other kernels load
-// a weight for kPixels columns. Positions whose kernel is partly outside of x, left or right, are computed singly.
+// Up to kPixels positions of a line of out are computed at once, all channels of them before the next, a panel of channels at a
+// time: x is then read in the order in which it lies, and each cache line of it once for a line of the kernel. Three or five
+// weights of such a line stay in registers while the columns of x pass by, each loaded once for all the sums that it is part
+// of; lines of other kernels load a weight for kPixels columns. Positions whose kernel is partly outside of x, left or right,
+// are computed singly.
 #pragma once
 
 #include "cpu/conv/conv.h"
@@ -19,7 +20,7 @@
 namespace gatun::cpu::GATUN_LEVEL {
 namespace {
 
-constexpr int kPixels = 8;
+constexpr int kPixels = 4;
 
 // A line of the kernel that lies in x, or the part of one that does.
 template <typename X>
@@ -35,40 +36,83 @@ struct KernelLines {
   int64_t low, high;  // the positions of a line that lie in x
 };
 
-// kCount positions, one after the other in a line of out, by one vector of channels. `at` is the column of x of the first's
+// kCount positions, one after the other in a line of out, by kVecs vectors of channels. `at` is the column of x of the first's
 // first kernel position; `channel` and `weight` are elements from where lines start. kWidth: weights of a line, which has no
 // dilation; 0: any.
-template <int kCount, int kWidth, int kStride, typename X, typename Load>
-HWY_INLINE void sum_vector(const ConvRun& run, const KernelLines<X>& kernel, int64_t at, int64_t channel, int64_t weight,
-                           Load load_x, VF (&acc)[kCount]) {
+template <int kCount, int kVecs, int kWidth, int kStride, typename X, typename Load>
+HWY_INLINE void sum_vectors(const ConvRun& run, const KernelLines<X>& kernel, int64_t at, int64_t channel, int64_t weight,
+                            Load load_x, VF (&acc)[kCount][kVecs]) {
   const F32 d;
-  const int64_t pitch = run.x_strides[3];
-#pragma GCC unroll 8
-  for (int p = 0; p < kCount; ++p) acc[p] = hn::Zero(d);
+  const int64_t lanes = static_cast<int64_t>(hn::Lanes(d)), pitch = run.x_strides[3];
+#pragma GCC unroll 16
+  for (int p = 0; p < kCount; ++p) {
+#pragma GCC unroll 4
+    for (int v = 0; v < kVecs; ++v) acc[p][v] = hn::Zero(d);
+  }
   for (int64_t n = 0; n < kernel.count; ++n) {
     const X* x = kernel.lines[n].x + at * pitch + channel;
     const float* from = kernel.lines[n].weights + weight;
     if constexpr (kWidth > 0) {
-      VF w[kWidth];
+      VF w[kWidth][kVecs];
 #pragma GCC unroll 8
-      for (int t = 0; t < kWidth; ++t) w[t] = hn::Load(d, from + t * kPanel);
+      for (int t = 0; t < kWidth; ++t) {
+#pragma GCC unroll 4
+        for (int v = 0; v < kVecs; ++v) w[t][v] = hn::Load(d, from + t * kPanel + v * lanes);
+      }
 #pragma GCC unroll 32
       for (int j = 0; j < (kCount - 1) * kStride + kWidth; ++j, x += pitch) {
-        const VF value = load_x(x);
+#pragma GCC unroll 4
+        for (int v = 0; v < kVecs; ++v) {
+          const VF value = load_x(x + v * lanes);
 #pragma GCC unroll 8
-        for (int t = 0; t < kWidth; ++t) {
-          const int p = (j - t) / kStride;
-          if (j >= t && (j - t) % kStride == 0 && p < kCount) acc[p] = hn::MulAdd(value, w[t], acc[p]);
+          for (int t = 0; t < kWidth; ++t) {
+            const int p = (j - t) / kStride;
+            if (j >= t && (j - t) % kStride == 0 && p < kCount) acc[p][v] = hn::MulAdd(value, w[t][v], acc[p][v]);
+          }
         }
       }
     } else {
       const int64_t step = run.shape.dilation[2] * pitch, apart = run.shape.stride[2] * pitch;
       for (int64_t t = kernel.low; t < kernel.high; ++t) {
-        const VF w = hn::Load(d, from + t * kPanel);
+        VF w[kVecs];
+#pragma GCC unroll 4
+        for (int v = 0; v < kVecs; ++v) w[v] = hn::Load(d, from + t * kPanel + v * lanes);
 #pragma GCC unroll 8
-        for (int p = 0; p < kCount; ++p) acc[p] = hn::MulAdd(load_x(x + t * step + p * apart), w, acc[p]);
+        for (int p = 0; p < kCount; ++p) {
+#pragma GCC unroll 4
+          for (int v = 0; v < kVecs; ++v) {
+            acc[p][v] = hn::MulAdd(load_x(x + t * step + p * apart + v * lanes), w[v], acc[p][v]);
+          }
+        }
       }
     }
+  }
+}
+
+// Sums of a panel to out: shift, bias and perhaps ReLU.
+template <bool kRelu, int kCount, typename Out>
+HWY_INLINE void write_panel(const ConvRun& run, int64_t channel, const VF (&acc)[kCount][kVectors], Out* out, int64_t apart) {
+  const F32 d;
+  const int64_t lanes = static_cast<int64_t>(hn::Lanes(d));
+#pragma GCC unroll 4
+  for (int v = 0; v < kVectors; ++v) {
+    const VF moved = hn::LoadU(d, run.shift + channel + v * lanes);
+    const VF bias = run.bias == nullptr ? hn::Zero(d) : hn::LoadU(d, run.bias + channel + v * lanes);
+#pragma GCC unroll 16
+    for (int p = 0; p < kCount; ++p) {
+      const VF x = hn::Add(hn::Add(acc[p][v], moved), bias);
+      store(d, activate<kRelu ? GTN_ACT_RELU : GTN_ACT_NONE>(d, x), out + p * apart + channel + v * lanes);
+    }
+  }
+}
+
+template <int kCount, typename Out>
+HWY_INLINE void write_panel(const ConvRun& run, int64_t channel, bool relu, const VF (&acc)[kCount][kVectors], Out* out,
+                            int64_t apart) {
+  if (relu) {
+    write_panel<true>(run, channel, acc, out, apart);
+  } else {
+    write_panel<false>(run, channel, acc, out, apart);
   }
 }
 
@@ -81,47 +125,35 @@ HWY_NOINLINE void sum_pixels(const ConvRun& run, const KernelLines<X>& kernel, i
   const bool relu = run.activation == GTN_ACT_RELU;
   // Straight from registers, else by way of a tile in memory.
   const bool straight = run.residual == nullptr && (relu || run.activation == GTN_ACT_NONE) && run.out_strides[1] == 1;
+  const auto whole = [&](const X* from) __attribute__((always_inline)) { return load(d, from); };
   HWY_ALIGN float sums[kCount * kPanel];
   Place places[kCount];
   for (int p = 0; p < kCount; ++p) places[p].to = to + p * apart;
-  const auto whole = [&](const X* from) __attribute__((always_inline)) { return load(d, from); };
-
   for (int64_t panel = 0, first = 0; first < columns; ++panel, first += kPanel) {
-    const int64_t left = columns - first;
-    for (int v = 0; v < kVectors && v * lanes < left; ++v) {
-      const int64_t channel = first + v * lanes, weight = panel * panel_stride + v * lanes;
-      VF acc[kCount];
-      if (HWY_UNLIKELY(left - v * lanes < lanes)) {
-        const auto some = [&](const X* from) { return load_some(d, from, static_cast<size_t>(left - v * lanes), 0.0f); };
-        for (int p = 0; p < kCount; ++p) {
-          VF one[1];
-          sum_vector<1, 0, 0>(run, kernel, at + p * run.shape.stride[2], channel, weight, some, one);
-          hn::StoreU(one[0], d, sums + p * kPanel + v * lanes);
-        }
+    if (HWY_LIKELY(first + kPanel <= columns)) {
+      VF acc[kCount][kVectors];
+      sum_vectors<kCount, kVectors, kWidth, kStride>(run, kernel, at, first, panel * panel_stride, whole, acc);
+      if (straight && run.out_dtype == GTN_F32) {
+        write_panel(run, first, relu, acc, static_cast<float*>(run.out) + to, apart);
         continue;
       }
-      sum_vector<kCount, kWidth, kStride>(run, kernel, at, channel, weight, whole, acc);
-      if (straight && left >= kPanel) {
-        const VF moved = hn::LoadU(d, run.shift + channel);
-        const VF bias = run.bias == nullptr ? hn::Zero(d) : hn::LoadU(d, run.bias + channel);
-#pragma GCC unroll 8
+      if (straight) {
+        write_panel(run, first, relu, acc, static_cast<bf16*>(run.out) + to, apart);
+        continue;
+      }
+      store_sums<kCount, 1>(d, sums, 0, acc);
+    } else {
+      for (int v = 0; v < kVectors && first + v * lanes < columns; ++v) {
+        const int64_t channel = first + v * lanes, left = columns - channel, weight = panel * panel_stride + v * lanes;
+        const auto some = [&](const X* from) __attribute__((always_inline)) { return load_up_to(d, from, left); };
         for (int p = 0; p < kCount; ++p) {
-          VF x = hn::Add(acc[p], moved);
-          if (run.bias != nullptr) x = hn::Add(x, bias);
-          if (relu) x = activate<GTN_ACT_RELU>(d, x);
-          const int64_t element = to + p * apart + channel;
-          if (run.out_dtype == GTN_F32) {
-            store(d, x, static_cast<float*>(run.out) + element);
-          } else {
-            store(d, x, static_cast<bf16*>(run.out) + element);
-          }
+          VF acc[1][1];
+          sum_vectors<1, 1, 0, 0>(run, kernel, at + p * run.shape.stride[2], channel, weight, some, acc);
+          hn::StoreU(acc[0][0], d, sums + p * kPanel + v * lanes);
         }
-      } else {
-#pragma GCC unroll 8
-        for (int p = 0; p < kCount; ++p) hn::StoreU(acc[p], d, sums + p * kPanel + v * lanes);
       }
     }
-    if (!straight || left < kPanel) finish(run, sums, places, kCount, 0, panel);
+    finish(run, sums, places, kCount, 0, panel);
   }
 }
 
@@ -135,10 +167,6 @@ void sum_line(const ConvRun& run, const KernelLines<X>& kernel, int64_t at, int6
     count -= by;
   };
   for (; count >= kPixels; move(kPixels)) sum_pixels<kPixels, kWidth, kStride>(run, kernel, at, to, apart);
-  if (count >= 4) {
-    sum_pixels<4, kWidth, kStride>(run, kernel, at, to, apart);
-    move(4);
-  }
   if (count >= 2) {
     sum_pixels<2, kWidth, kStride>(run, kernel, at, to, apart);
     move(2);
@@ -202,8 +230,11 @@ void depthwise_positions(const ConvRun& run, int64_t first, int64_t count, void*
   }
 }
 
+// No more lines of the kernel lie in x than x has.
 int64_t depthwise_scratch_bytes(const ConvShape& shape) {
-  return (shape.kernel[0] * shape.kernel[1] * static_cast<int64_t>(sizeof(KernelLine<float>)) + 63) / 64 * 64;
+  int64_t lines = 1;
+  for (int d = 0; d < 2; ++d) lines *= shape.kernel[d] < shape.size[d] ? shape.kernel[d] : shape.size[d];
+  return (lines * static_cast<int64_t>(sizeof(KernelLine<float>)) + 63) / 64 * 64;
 }
 
 // Positions first to first + count - 1 of out, counted through the batch.

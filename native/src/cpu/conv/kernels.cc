@@ -1,4 +1,5 @@
-// Convolution as an implicit product of matrices. Compiled once per level, with depthwise convolution (depthwise.h).
+// Convolution as an implicit product of matrices. Compiled once per level, with depthwise convolution
+// (depthwise.h, depthwise_planes.h).
 //
 //   out[row, o] = sum over kernel positions t and channels c of x[place(row, t), c] * w[t * channels + c, o]
 //
@@ -17,6 +18,7 @@
 
 #include "cpu/caches.h"
 #include "cpu/conv/depthwise.h"
+#include "cpu/conv/depthwise_planes.h"
 #include "cpu/conv/finish.h"
 #include "cpu/gemm/tiled.h"
 #include "cpu/simd.h"
@@ -140,6 +142,16 @@ void gather_row(const ConvRun& run, const Row* x, const Place& place, int64_t fi
 // A worker's scratch memory: places, a gathered slice, sums.
 int64_t places_bytes(int64_t rows) { return (rows * static_cast<int64_t>(sizeof(Place)) + 63) / 64 * 64; }
 
+// Brings in the lines that a panel of channels side by side goes to, while the products before it are under way.
+HWY_INLINE void prefetch_out(const ConvRun& run, const Place* places, int64_t rows, int64_t channel) {
+  if (run.out_strides[1] != 1) return;
+  const int64_t bytes = run.out_dtype == GTN_F32 ? 4 : 2;
+  for (int64_t r = 0; r < rows; ++r) {
+    const char* out = static_cast<const char*>(run.out) + (places[r].to + channel) * bytes;
+    for (int64_t i = 0; i < kPanel * bytes; i += 64) __builtin_prefetch(out + i, 1);
+  }
+}
+
 template <typename Format>
 void compute_block(const ConvRun& run, const ConvBlock& block, void* memory) {
   using Row = typename Format::Row;
@@ -189,10 +201,12 @@ void compute_block(const ConvRun& run, const ConvBlock& block, void* memory) {
         product.next = next + tile * product.next_bytes * product.steps;
         product.rows = from + row * product.row_stride;
         product.sums = of_panel + row * kPanel;
+        const bool last = slice + 1 == slices.count;
+        if (last) prefetch_out(run, places + row, count, block.group * s.columns + (block.panel + panel) * kPanel);
         multiply<Format>(use, count, 1, product);
+        if (last) finish(run, product.sums, places + row, count, block.group, block.panel + panel);
         row += count;
       }
-      if (slice + 1 == slices.count) finish(run, of_panel, places, rows, block.group, block.panel + panel);
     }
   }
   use.end();
@@ -278,6 +292,7 @@ void prepare(const ConvLines& lines, int64_t first, int64_t count) {
 }  // namespace
 
 extern const ConvKernels conv_kernels;
-const ConvKernels conv_kernels = {prepare, scratch_bytes, compute, depthwise_scratch_bytes, depthwise};
+const ConvKernels conv_kernels = {prepare, scratch_bytes, compute, depthwise_scratch_bytes, depthwise, planes_scratch_bytes,
+                                  depthwise_planes};
 
 }  // namespace gatun::cpu::GATUN_LEVEL

@@ -62,9 +62,10 @@ class ConvPlan final : public Plan {
     strides_of(desc.out, out_strides_);
     const int64_t channels = desc.x.shape[1];
     const bool same_type = (desc.x.dtype == GTN_F32 ? 4 : 2) == element_ && (desc.format == GTN_BF16) == (desc.x.dtype == GTN_BF16);
-    // Depthwise kernels widen as they load; they do not round.
-    in_place_ = (channels == 1 || x_strides_[1] == 1) &&
-                (depthwise_ ? desc.format == GTN_F32 || desc.x.dtype == GTN_BF16 : same_type);
+    // Depthwise kernels widen as they load; of channels side by side, they do not round.
+    planes_ = depthwise_ && by_planes();
+    const bool readable = depthwise_ ? desc.format == GTN_F32 || desc.x.dtype == GTN_BF16 : same_type;
+    in_place_ = planes_ || (readable && (channels == 1 || x_strides_[1] == 1));
     if (!in_place_) {
       x_strides_[1] = 1;
       x_strides_[4] = channels;
@@ -110,6 +111,7 @@ class ConvPlan final : public Plan {
     run.residual_first = desc_.residual_first != 0;
     run.x_strides[0] = x_strides_[0];
     for (int d = 0; d < 3; ++d) run.x_strides[1 + d] = x_strides_[2 + d];
+    run.x_channel_stride = x_strides_[1];
     run.pitch = pitch_;
     run.panels = weights.data;
     run.panel_bytes = weights.panel_bytes;
@@ -133,6 +135,17 @@ class ConvPlan final : public Plan {
   }
 
  private:
+  // Whether a depthwise kernel copies slabs of planes: columns are side by side, and what a slab has beside its columns is small.
+  bool by_planes() const {
+    constexpr int64_t kColumns = 16384, kKernel = 16, kStride = 4, kMostSlab = int64_t{1} << 20;
+    if (x_strides_[1] == 1 || out_strides_[1] == 1 || shape_.out_size[2] > kColumns || shape_.kernel[0] > kKernel) return false;
+    if ((shape_.size[2] > 1 && x_strides_[4] != 1) || (shape_.out_size[2] > 1 && out_strides_[4] != 1)) return false;
+    for (int d = 1; d < 3; ++d) {
+      if (shape_.kernel[d] > kKernel || shape_.stride[d] > kStride || shape_.dilation[d] > kStride) return false;
+    }
+    return kernels_.planes_scratch_bytes(shape_) <= kMostSlab;
+  }
+
   // Elements from each position of x to the next, where they are all that far apart and rows lie well where they are; else 0.
   int64_t pitch() const {
     if (shape_.positions != 1 || depthwise_) return 0;
@@ -148,7 +161,7 @@ class ConvPlan final : public Plan {
       }
       steps = times(steps, size);
     }
-    return spreads_rows(apart % 4096 * element_, layout_.row_tile) ? apart : 0;
+    return spreads_rows(apart % 4096 * element_, layout_.row_tile / 2) ? apart : 0;
   }
 
   // Images of a part: all, unless x has to be rewritten.
@@ -171,6 +184,7 @@ class ConvPlan final : public Plan {
   }
 
   int64_t worker_bytes() const {
+    if (planes_) return kernels_.planes_scratch_bytes(shape_);
     if (depthwise_) return kernels_.depthwise_scratch_bytes(shape_);
     return kernels_.scratch_bytes(desc_.format, shape_.positions * shape_.channels, layout_.block_rows, Grid::max_panels(layout_));
   }
@@ -196,6 +210,16 @@ class ConvPlan final : public Plan {
 
   void compute(const ConvRun& run, char* scratch) const {
     const int64_t rows = run.batch * out_volume_, bytes = worker_bytes();
+    if (planes_) {
+      const int64_t planes = run.batch * run.shape.columns * shape_.out_size[0];
+      const int64_t work = out_volume_ / (shape_.out_size[0] > 0 ? shape_.out_size[0] : 1) * shape_.positions;
+      const int64_t height = work < kDepthwiseTaskWork ? ceil_div(kDepthwiseTaskWork, work > 0 ? work : 1) : 1;
+      parallel(device_.threads, rows > 0 ? ceil_div(planes, height) : 0, [&](int64_t task, int worker) {
+        const int64_t first = task * height;
+        kernels_.depthwise_planes(run, first, planes - first < height ? planes - first : height, scratch + worker * bytes);
+      });
+      return;
+    }
     if (depthwise_) {
       // Whole lines of out, where those are not longer than what is worth handing out.
       const int64_t work = run.shape.columns * shape_.positions, line = shape_.out_size[2];
@@ -228,6 +252,7 @@ class ConvPlan final : public Plan {
   const gtn_conv_desc desc_;
   const ConvShape shape_;
   bool depthwise_;
+  bool planes_;              // depthwise, by planes of a channel
   bool in_place_;            // products read x itself
   int64_t volume_, out_volume_;
   int64_t element_;          // bytes of what products read
