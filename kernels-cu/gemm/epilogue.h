@@ -1,6 +1,6 @@
 // From sums to `out`. In order, each operation rounded to FP32 as on the CPU:
 //   S8 only:  x = float(sum - z * column sum) * (row scale * column scale), the difference exact in 32 bits
-//   x = x + low-rank product;  x = x + bias;  x = activation(x);  x = x + residual;  out = x, rounded once more if BF16
+//   x = x + low-rank product;  x = x + bias;  x = activation(x);  x = x + residual;  out = x, rounded once more if of 16 bits
 #pragma once
 
 #include <type_traits>
@@ -91,10 +91,13 @@ struct ColumnFinish {
         GPU_UNROLL
         for (int w = 0; w < kCount; ++w) x[w] = relu(x[w]);
     }
-    if (args.out_bf16 != 0) {
-      store(static_cast<const Bf16*>(args.residual), static_cast<Bf16*>(args.out), row, x);
-    } else {
-      store(static_cast<const float*>(args.residual), static_cast<float*>(args.out), row, x);
+    switch (args.out_dtype) {
+      case GTN_F32:
+        return store(static_cast<const float*>(args.residual), static_cast<float*>(args.out), row, x);
+      case GTN_BF16:
+        return store(static_cast<const Bf16*>(args.residual), static_cast<Bf16*>(args.out), row, x);
+      default:
+        return store(static_cast<const Half*>(args.residual), static_cast<Half*>(args.out), row, x);
     }
   }
 

@@ -1,5 +1,5 @@
 // GEMM: out[m, n] = activation(a[m, k] * w[k, n] + low-rank product + bias[n]) + residual[m, n], with weights packed once, for FP32,
-// BF16 and INT8 (u8 rows by s8 weights).
+// BF16, F16 and INT8 (u8 rows by s8 weights).
 //
 // A run is up to five launches: rows are prepared where tiles cannot read them as they are (rows.h); the tiles of each group are
 // counted; the rows of a low-rank product are projected (low_rank.h); tiles are multiplied (tile.h, products.h) and finished
@@ -9,7 +9,7 @@
 // Cost: 2 m n k operations; m k + k n elements read and m n written once from memory. From L2 a tile reads (rows + columns) k
 // elements for rows * columns * k multiply-adds.
 //
-// What binds (predictions from data sheets, for BF16):
+// What binds (predictions from data sheets, for BF16, and F16 likewise):
 //   A100  312 TFLOPS, 1.56 TB/s: memory below 200 operations a byte, that is below some 200 rows where n and k are large. Per
 //         multiprocessor 1024 multiply-adds a cycle: a tile of 128 x 128 by warps of 64 x 32 needs 1024 cycles for a block of k (64)
 //         and as many of shared memory: balanced.
@@ -97,22 +97,60 @@ void reduce_splits(ReduceArgs args) {
   }
 }
 
-KernelPointer rows_kernel(int32_t a_dtype, int32_t format) {
-  const bool bf16 = a_dtype == GTN_BF16;
-  if (format == GTN_S8) return bf16 ? kernel_pointer(quantize_rows<Bf16>) : kernel_pointer(quantize_rows<float>);
-  if (format == GTN_BF16) {
-    return bf16 ? kernel_pointer(convert_rows<Bf16, Bf16>) : kernel_pointer(convert_rows<float, Bf16>);
+namespace {
+
+template <typename A>
+KernelPointer rows_kernel_of(int32_t dtype) {
+  switch (dtype) {
+    case GTN_F32:
+      return kernel_pointer(convert_rows<A, float>);
+    case GTN_BF16:
+      return kernel_pointer(convert_rows<A, Bf16>);
+    case GTN_F16:
+      return kernel_pointer(convert_rows<A, Half>);
+    default:
+      return kernel_pointer(quantize_rows<A>);
   }
-  return bf16 ? kernel_pointer(convert_rows<Bf16, float>) : kernel_pointer(convert_rows<float, float>);
+}
+
+template <typename A>
+KernelPointer project_kernel_of(int32_t lora_dtype) {
+  switch (lora_dtype) {
+    case GTN_F32:
+      return kernel_pointer(project_rows<A, float>);
+    case GTN_BF16:
+      return kernel_pointer(project_rows<A, Bf16>);
+    default:
+      return kernel_pointer(project_rows<A, Half>);
+  }
+}
+
+}  // namespace
+
+KernelPointer rows_kernel(int32_t a_dtype, int32_t dtype) {
+  switch (a_dtype) {
+    case GTN_F32:
+      return rows_kernel_of<float>(dtype);
+    case GTN_BF16:
+      return rows_kernel_of<Bf16>(dtype);
+    case GTN_F16:
+      return rows_kernel_of<Half>(dtype);
+    default:
+      return kernel_pointer(copy_quantized_rows);
+  }
 }
 
 KernelPointer schedule_kernel() { return kernel_pointer(schedule_tiles); }
 
 KernelPointer project_kernel(int32_t a_dtype, int32_t lora_dtype) {
-  if (a_dtype == GTN_BF16) {
-    return lora_dtype == GTN_BF16 ? kernel_pointer(project_rows<Bf16, Bf16>) : kernel_pointer(project_rows<Bf16, float>);
+  switch (a_dtype) {
+    case GTN_F32:
+      return project_kernel_of<float>(lora_dtype);
+    case GTN_BF16:
+      return project_kernel_of<Bf16>(lora_dtype);
+    default:
+      return project_kernel_of<Half>(lora_dtype);
   }
-  return lora_dtype == GTN_BF16 ? kernel_pointer(project_rows<float, Bf16>) : kernel_pointer(project_rows<float, float>);
 }
 
 KernelPointer reduce_kernel() { return kernel_pointer(reduce_splits); }

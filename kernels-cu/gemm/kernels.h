@@ -7,14 +7,14 @@
 
 namespace gatun::gpu::gemm {
 
-// k is cut into blocks of 128 bytes: 32 elements of F32, 64 of BF16, 128 of S8. That is a line of the caches, what a swizzled row
+// k is cut into blocks of 128 bytes: 32 elements of F32, 64 of BF16 and F16, 128 of S8. That is a line of the caches, what a swizzled row
 // of shared memory holds, and what wgmma takes as one (its 128-byte swizzle).
 constexpr int kBlockBytes = 128;
 
 // Packed weights: panels of 64 columns, filled up with zeros, each a run of blocks of k:
-//   BF16, S8  [64 columns][128 bytes of k], where the 16-byte chunk c of column n lies at chunk c ^ (n % 8): a copy that keeps
-//             the order leaves it in shared memory as ldmatrix reads it without bank conflicts
-//   F32       [32 of k][64 columns]
+//   BF16, F16, S8   [64 columns][128 bytes of k], where the 16-byte chunk c of column n lies at chunk c ^ (n % 8): a copy that
+//                   keeps the order leaves it in shared memory as ldmatrix reads it without bank conflicts
+//   F32             [32 of k][64 columns]
 // A block is 8 KB without gaps, so any unit that copies can take it, cp.async as well as a bulk copy.
 constexpr int kPanelColumns = 64;
 constexpr int kPanelBlockBytes = kPanelColumns * kBlockBytes;
@@ -39,6 +39,8 @@ struct RowsArgs {
   int64_t to_stride;  // bytes, a multiple of kBlockBytes
   float* scales;      // S8
   int32_t* zeros;     // S8
+  const float* a_scales;   // those of `a`, where it is quantized
+  const int32_t* a_zeros;
   int32_t vector;     // 1: rows of `a` are aligned to 4 elements
 };
 
@@ -73,7 +75,7 @@ struct FinishArgs {
   const void* residual;        // may be null
   void* out;
   int64_t out_stride;          // elements, of residual too
-  int32_t out_bf16, activation;
+  int32_t out_dtype, activation;
   int32_t vector;  // 1: rows of out and residual are aligned to 4 elements
 };
 
@@ -96,7 +98,7 @@ struct TilesArgs {
   const float* projected;  // [rows, projected_stride], the latter a multiple of 4
   int64_t projected_stride;
   const void* lora_b;  // [rank, n]
-  int32_t rank, lora_bf16;
+  int32_t rank, lora_dtype;
   // Splits of k: the grid's y; a split has so many blocks.
   int32_t split_blocks;
   void* partial;  // [splits][rows][panels * 64] sums; null: one split
@@ -119,7 +121,7 @@ struct Variant {
   int rows, columns;           // of a tile
   int warps_m, warps_n, warps_k;
   int stages, threads, shared_bytes;
-  bool rounded;  // BF16 sums that are fit for a BF16 output alone
+  bool rounded;  // sums that are fit for an output of 16 bits alone
   KernelPointer kernel;
 };
 
@@ -129,6 +131,7 @@ struct VariantTable {
 };
 VariantTable f32_variants();
 VariantTable bf16_variants();
+VariantTable f16_variants();
 VariantTable int8_variants();
 
 constexpr int kRowsThreads = 128;
@@ -137,8 +140,8 @@ constexpr int kProjectThreads = 1024;
 constexpr int kProjectRows = 8;
 constexpr int kReduceThreads = 256;
 
-// Kernels of rows: from `a_dtype` for `format`.
-KernelPointer rows_kernel(int32_t a_dtype, int32_t format);
+// Rows of `a_dtype` as those of `dtype`: F32, BF16, F16 or U8, what tiles read.
+KernelPointer rows_kernel(int32_t a_dtype, int32_t dtype);
 KernelPointer schedule_kernel();
 KernelPointer project_kernel(int32_t a_dtype, int32_t lora_dtype);
 KernelPointer reduce_kernel();

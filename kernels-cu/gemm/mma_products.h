@@ -1,4 +1,4 @@
-// Products of GEMM by mma.sync: policies of products.h for BF16 and INT8.
+// Products of GEMM by mma.sync: policies of products.h for BF16, F16 and INT8.
 #pragma once
 
 #include "gemm/products.h"
@@ -77,8 +77,16 @@ struct MmaTile {
   }
 };
 
-struct MmaBf16 {
-  GPU_DEVICE void operator()(float (&c)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) const { mma_bf16(c, a, b); }
+// Of elements of 16 bits, Bf16 or Half.
+template <typename Element>
+struct MmaHalves {
+  GPU_DEVICE void operator()(float (&c)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) const {
+    if constexpr (std::is_same_v<Element, Half>) {
+      mma_f16(c, a, b);
+    } else {
+      mma_bf16(c, a, b);
+    }
+  }
 };
 
 struct MmaU8S8 {
@@ -92,10 +100,10 @@ struct S8Products : MmaTile<Tile, int32_t> {
   GPU_DEVICE void complete() {}
 };
 
-// For a BF16 output, whose rounding hides what the matrix unit does to long sums.
-template <typename Tile>
-struct Bf16RoundedProducts : MmaTile<Tile, float> {
-  GPU_DEVICE void multiply(int step) { this->multiply_into(this->sums, step, MmaBf16()); }
+// For an output of 16 bits, whose rounding hides what the matrix unit does to long sums.
+template <typename Tile, typename Element>
+struct RoundedProducts : MmaTile<Tile, float> {
+  GPU_DEVICE void multiply(int step) { this->multiply_into(this->sums, step, MmaHalves<Element>()); }
   GPU_DEVICE void end_block() {}
   GPU_DEVICE void complete() {}
 };
@@ -104,17 +112,17 @@ struct Bf16RoundedProducts : MmaTile<Tile, float> {
 // "Recovering single precision accuracy from Tensor Cores"), and always towards zero, so over k / 16 additions the errors pile up
 // instead of averaging out: at k = 4096 some 6 times the error of a plain FP32 loop (a prediction). So chains of 128 begin
 // at zero, where sums are small, and are added by the FP32 units, which round. It costs a second set of registers.
-template <typename Tile>
-struct Bf16Products : MmaTile<Tile, float> {
+template <typename Tile, typename Element>
+struct ExactProducts : MmaTile<Tile, float> {
   using Base = MmaTile<Tile, float>;
   static constexpr int kChainBlocks = 2;
 
   float chain[Base::kM][Base::kN][4];
   int blocks = 0;
 
-  GPU_DEVICE Bf16Products() { Base::clear(chain); }
+  GPU_DEVICE ExactProducts() { Base::clear(chain); }
 
-  GPU_DEVICE void multiply(int step) { this->multiply_into(chain, step, MmaBf16()); }
+  GPU_DEVICE void multiply(int step) { this->multiply_into(chain, step, MmaHalves<Element>()); }
 
   GPU_DEVICE void end_block() {
     if (++blocks == kChainBlocks) complete();
@@ -133,5 +141,21 @@ struct Bf16Products : MmaTile<Tile, float> {
     blocks = 0;
   }
 };
+
+// The tiles of a format of 16 bits: rows, columns, warps of m, n and k, stages. A variant of sm_90a (wgmma on what bulk copies
+// bring: weights are packed for it) is a line of its own here, with the architecture as one more condition of the plan's choice.
+template <typename Element>
+VariantTable halves_variants(int32_t format) {
+  static const Variant kVariants[] = {
+      variant_of<ExactProducts<Tile<16, 32, 1, 1, 4, 3>, Element>, 3>(format, false),
+      variant_of<ExactProducts<Tile<32, 64, 1, 2, 2, 3>, Element>, 3>(format, false),
+      variant_of<ExactProducts<Tile<64, 64, 2, 2, 1, 4>, Element>, 3>(format, false),
+      variant_of<ExactProducts<Tile<128, 64, 2, 2, 1, 3>, Element>, 1>(format, false),
+      variant_of<ExactProducts<Tile<128, 128, 2, 4, 1, 3>, Element>, 1>(format, false),
+      variant_of<RoundedProducts<Tile<128, 128, 2, 2, 1, 3>, Element>, 1>(format, true),
+      variant_of<RoundedProducts<Tile<128, 256, 2, 4, 1, 3>, Element>, 1>(format, true),
+  };
+  return {kVariants, sizeof kVariants / sizeof kVariants[0]};
+}
 
 }  // namespace gatun::gpu::gemm

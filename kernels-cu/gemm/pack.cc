@@ -9,6 +9,7 @@
 #include <memory>
 #include <new>
 
+#include "cpu/halves.h"
 #include "gemm/kernels.h"
 #include "gemm/plan.h"
 
@@ -22,26 +23,17 @@ constexpr int64_t kBufferBlocks = 2048;  // 16 MB
 // One source matrix.
 struct Source {
   const void* data;
-  bool bf16;
+  int32_t dtype;
   int64_t first;  // element of this matrix
   int64_t k, n, k_stride, n_stride;
 
   float at(int64_t p, int64_t column) const {
     const int64_t i = first + p * k_stride + column * n_stride;
-    if (!bf16) return static_cast<const float*>(data)[i];
-    const uint32_t bits = static_cast<uint32_t>(static_cast<const uint16_t*>(data)[i]) << 16;
-    float value;
-    std::memcpy(&value, &bits, sizeof value);
-    return value;
+    if (dtype == GTN_F32) return static_cast<const float*>(data)[i];
+    const uint16_t half = static_cast<const uint16_t*>(data)[i];
+    return dtype == GTN_BF16 ? cpu::from_bf16(half) : cpu::from_f16(half);
   }
 };
-
-uint16_t to_bf16_bits(float value) {
-  uint32_t bits;
-  std::memcpy(&bits, &value, sizeof bits);
-  if ((bits & 0x7fffffffu) > 0x7f800000u) return static_cast<uint16_t>((bits >> 16) | 0x40u);
-  return static_cast<uint16_t>((bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16);
-}
 
 // |value| below 2^22: the sum with 1.5 * 2^23 has no fraction bits, so the addition itself rounds, ties to even.
 float round_to_even(float value) { return (value + 12582912.0f) - 12582912.0f; }
@@ -67,7 +59,7 @@ struct Elements {
   }
 };
 
-// Byte `byte` of a column's 128 in a block of BF16 or S8.
+// Byte `byte` of a column's 128 in a block of BF16, F16 or S8.
 char* place(char* block, int64_t column, int64_t byte) {
   return block + column * kBlockBytes + ((byte / 16) ^ (column % 8)) * 16 + byte % 16;
 }
@@ -103,12 +95,13 @@ void pack_block(const Source& source, int32_t format, int64_t block, int64_t col
     for (int64_t p = 0; p < kDepth; ++p) {
       for (int64_t c = 0; c < kPanelColumns; ++c) floats[p * kPanelColumns + c] = elements.x[c][p];
     }
-  } else if (format == GTN_BF16) {
+  } else if (format == GTN_BF16 || format == GTN_F16) {
     constexpr int64_t kDepth = kBlockBytes / 2;
     const Elements elements(source, block * kDepth, column, kDepth);
     for (int64_t c = 0; c < kPanelColumns; ++c) {
       for (int64_t p = 0; p < kDepth; ++p) {
-        const uint16_t bits = to_bf16_bits(elements.x[c][p]);
+        const float x = elements.x[c][p];
+        const uint16_t bits = format == GTN_BF16 ? cpu::to_bf16(x) : cpu::to_f16(x);
         std::memcpy(place(to, c, 2 * p), &bits, sizeof bits);
       }
     }
@@ -169,16 +162,20 @@ struct WeightsDestroy {
 
 }  // namespace
 
-bool gemm_serves(const Device&, int32_t format) { return format == GTN_F32 || format == GTN_BF16 || format == GTN_S8; }
+// The matrix unit of gfx90a takes numbers of F16 below its normal range for 0 ("Numerical accuracy" of PyTorch's notes, on MI200),
+// where they are to count.
+bool gemm_serves(const Device& device, int32_t format) {
+  if (format == GTN_F16) return std::strcmp(device.properties.arch_name, "gfx90a") != 0;
+  return format == GTN_F32 || format == GTN_BF16 || format == GTN_S8;
+}
 
 gtn_status unsupported_format(gtn_message* message) {
-  return fail(message, GTN_UNSUPPORTED, "desc.format: this backend takes weights of F32, BF16 and S8");
+  return fail(message, GTN_UNSUPPORTED, "desc.format: this device takes weights of F32, BF16, S8 and, but for gfx90a, F16");
 }
 
 gtn_status gemm_weights_pack(Device& device, const gtn_weights_desc& desc, const void* source, void** weights,
                              gtn_weights_info* info, gtn_message* message) {
   if (!gemm_serves(device, desc.format)) return unsupported_format(message);
-  if (desc.source.dtype == GTN_F16) return fail(message, GTN_UNSUPPORTED, "source: is F16, this backend packs F32 and BF16");
   const int row = desc.source.rank - 2;
   const int64_t matrices = row == 1 ? desc.source.shape[0] : 1;
   const int64_t k = desc.source.shape[row], n = desc.source.shape[row + 1];
@@ -227,7 +224,7 @@ gtn_status gemm_weights_pack(Device& device, const gtn_weights_desc& desc, const
   const bool empty = extent.blocks == 0;  // there may be very many panels of nothing
   for (int64_t panel = 0; panel < extent.all_panels && !empty; ++panel) {
     const int64_t group = panel / extent.panels, column = panel % extent.panels * kPanelColumns;
-    const Source from = {source, desc.source.dtype == GTN_BF16, row == 1 ? group * desc.source.strides[0] : 0,
+    const Source from = {source, desc.source.dtype, row == 1 ? group * desc.source.strides[0] : 0,
                          k,      n, desc.source.strides[row], desc.source.strides[row + 1]};
     Columns columns = {};
     if (desc.format == GTN_S8) {

@@ -21,7 +21,16 @@ int64_t round_to(int64_t value, int64_t to) { return ceil_div(value, to) * to; }
 bool aligned(const void* p, int64_t to) { return reinterpret_cast<uintptr_t>(p) % static_cast<uintptr_t>(to) == 0; }
 
 VariantTable variants_of(int32_t format) {
-  return format == GTN_S8 ? int8_variants() : format == GTN_BF16 ? bf16_variants() : f32_variants();
+  switch (format) {
+    case GTN_S8:
+      return int8_variants();
+    case GTN_BF16:
+      return bf16_variants();
+    case GTN_F16:
+      return f16_variants();
+    default:
+      return f32_variants();
+  }
 }
 
 // What a multiprocessor does in a cycle. From data sheets, and for mma.sync on 9.0 what is known of it: 0.62 of the peak.
@@ -30,15 +39,15 @@ struct Rates {
   double shared = 128, l2 = 32, memory = 12;  // bytes
 
   Rates(int arch, int32_t format) {
-    const double bf16 = arch >= 100 && arch < 120 ? 2048 : arch >= 90 && arch < 100 ? 1270 : arch == 80 || arch == 87 ? 1024 : 512;
+    const double halves = arch >= 100 && arch < 120 ? 2048 : arch >= 90 && arch < 100 ? 1270 : arch == 80 || arch == 87 ? 1024 : 512;
     const double f32 = arch == 80 ? 64 : 128;
-    multiply_adds = format == GTN_F32 ? 0.8 * f32 : format == GTN_BF16 ? bf16 : 2 * bf16;
+    multiply_adds = format == GTN_F32 ? 0.8 * f32 : format == GTN_S8 ? 2 * halves : halves;
   }
 };
 
 // How many cycles a block of k takes in a tile, as far as throughput goes.
 double block_cycles(const Variant& v, const Rates& rates) {
-  const double depth = v.format == GTN_S8 ? kBlockBytes : v.format == GTN_BF16 ? kBlockBytes / 2 : kBlockBytes / 4;
+  const double depth = static_cast<double>(kBlockBytes / element_bytes(v.format));
   const double products = v.rows * v.columns * depth / rates.multiply_adds;
   const double copied = (v.rows + v.columns) * kBlockBytes;
   // Matrix units: each warp reads its rows and columns. FP32: a warp of 32 x 64 reads 16 times 512 bytes for each 4 of k.
@@ -75,6 +84,7 @@ class GemmPlan final : public Plan {
     n_ = desc.out.shape[1];
     a_stride_ = k_ == 0 ? 0 : desc.a.strides[0];
     out_stride_ = desc.out.strides[0];
+    row_dtype_ = format_ == GTN_S8 ? GTN_U8 : format_;
     element_ = element_bytes(format_);
     blocks_ = ceil_div(k_ * element_, kBlockBytes);
     panels_ = ceil_div(n_, kPanelColumns);
@@ -85,14 +95,14 @@ class GemmPlan final : public Plan {
     const VariantTable table = variants_of(format_);
     for (int i = 0; i < table.count && count_ < kMaxVariants; ++i) {
       const Variant& v = table.variants[i];
-      if (v.shared_bytes > device_.properties.shared_bytes || (v.rounded && out_dtype_ != GTN_BF16)) continue;
+      if (v.shared_bytes > device_.properties.shared_bytes || (v.rounded && out_dtype_ == GTN_F32)) continue;
       int resident = 1;
       gtn_status status = gpu::prepare(device_.index, v.kernel, v.shared_bytes, message);
       if (status == GTN_OK) status = occupancy(device_.index, v.kernel, v.threads, v.shared_bytes, &resident, message);
       if (status != GTN_OK) return status;
       candidates_[count_++] = {&v, resident};
     }
-    rows_kernel_ = rows_kernel(a_dtype_, format_);
+    rows_kernel_ = rows_kernel(a_dtype_, row_dtype_);
     gtn_status status = gpu::prepare(device_.index, rows_kernel_, kQuantizeShared, message);
     if (status == GTN_OK && groups_ > 0) {
       status = gpu::prepare(device_.index, schedule_kernel(), kScheduleShared, message);
@@ -115,7 +125,7 @@ class GemmPlan final : public Plan {
     const double rows_a = real(m_a_ < m_ ? m_a_ : m_);
     info->op = GTN_OP_GEMM;
     char name[48];
-    const char* format = format_ == GTN_S8 ? "int8" : format_ == GTN_BF16 ? "bf16" : "f32";
+    const char* format = format_ == GTN_S8 ? "int8" : type_name(format_);
     const Choice choice = choose(m_);
     const int length = std::snprintf(name, sizeof name, "gemm.%s%s.%dx%d", format,
                                      groups_ > 0 ? ".grouped" : rank_ > 0 ? ".lora" : "", choice.variant->rows,
@@ -125,7 +135,7 @@ class GemmPlan final : public Plan {
     }
     name_kernel(info, device_, name);
     info->flops = 2 * m * n * k + 2 * m * rank * (k + n);
-    info->bytes = rows_a * k * a_bytes + matrices * k * n * real(element_) + m * n * out_bytes * (desc.has_residual ? 2 : 1) +
+    info->bytes = rows_a * (k * a_bytes + (a_dtype_ == GTN_U8 ? 8 : 0)) + matrices * k * n * real(element_) + m * n * out_bytes * (desc.has_residual ? 2 : 1) +
                   (desc.has_bias ? 4 * matrices * n : 0) + (format_ == GTN_S8 ? 8 * matrices * n : 0) +
                   (groups_ > 0 ? 8 * (real(groups_) + 1) : 0) + (indexed_ ? 4 * m : 0) + rank * (k + n) * lora_bytes;
     info->workspace_bytes = Workspace(*this, m_, in_place(nullptr, m_), choice).bytes;
@@ -152,7 +162,7 @@ class GemmPlan final : public Plan {
     tiles.finish.row_zeros = reinterpret_cast<int32_t*>(scratch + workspace.zeros_at);
     tiles.finish.bias = static_cast<const float*>(args.bias);
     tiles.finish.out_stride = out_stride_;
-    tiles.finish.out_bf16 = out_dtype_ == GTN_BF16;
+    tiles.finish.out_dtype = out_dtype_;
     tiles.finish.activation = activation_;
     tiles.finish.vector = aligned(args.out, 4 * out_bytes) && aligned(args.residual, 4 * out_bytes) &&
                           (out_stride_ % 4 == 0 || args.rows == 1);
@@ -165,7 +175,7 @@ class GemmPlan final : public Plan {
     tiles.starts = reinterpret_cast<int32_t*>(scratch + workspace.starts_at);
     tiles.rank = static_cast<int32_t>(rank_);
     tiles.lora_b = args.lora_b;
-    tiles.lora_bf16 = lora_dtype_ == GTN_BF16;
+    tiles.lora_dtype = lora_dtype_;
     tiles.projected_stride = projected_stride();
     tiles.projected = reinterpret_cast<float*>(scratch + workspace.projected_at);
 
@@ -177,7 +187,14 @@ class GemmPlan final : public Plan {
       const int32_t* index = args.row_index == nullptr ? nullptr : args.row_index + first;
       if (index == nullptr) a += first * a_stride_ * a_bytes;
       gtn_status status = GTN_OK;
+      const int64_t skipped = index == nullptr ? first : 0;
+      const float* a_scales = args.scales == nullptr ? nullptr : args.scales + skipped;
+      const int32_t* a_zeros = args.zero_points == nullptr ? nullptr : args.zero_points + skipped;
       if (as_it_is) {
+        if (a_dtype_ == GTN_U8) {
+          tiles.finish.row_scales = a_scales;
+          tiles.finish.row_zeros = a_zeros;
+        }
         tiles.a = a;
         tiles.a_stride = a_stride_ * a_bytes;
         tiles.index = index;
@@ -193,6 +210,8 @@ class GemmPlan final : public Plan {
         rows.to_stride = prepared_stride();
         rows.scales = reinterpret_cast<float*>(scratch + workspace.scales_at);
         rows.zeros = reinterpret_cast<int32_t*>(scratch + workspace.zeros_at);
+        rows.a_scales = a_scales;
+        rows.a_zeros = a_zeros;
         rows.vector = vector_a;
         status = gpu::launch(stream.queue, rows_kernel_, {here}, kRowsThreads, kQuantizeShared, &rows, message);
         tiles.a = scratch;
@@ -245,9 +264,10 @@ class GemmPlan final : public Plan {
   int64_t prepared_stride() const { return blocks_ * kBlockBytes; }
   int64_t projected_stride() const { return round_to(rank_, 4); }
 
-  // Whether tiles read `a` itself: it has the format's elements, and copies of 16 bytes find their alignment.
+  // Whether tiles read `a` itself: it has the elements that they multiply, with scales in the order of rows if it is quantized, and
+  // copies of 16 bytes find their alignment.
   bool in_place(const void* a, int64_t rows) const {
-    return format_ != GTN_S8 && format_ == a_dtype_ && aligned(a, 16) &&
+    return a_dtype_ == row_dtype_ && !(a_dtype_ == GTN_U8 && indexed_) && aligned(a, 16) &&
            (a_stride_ * element_ % 16 == 0 || (rows == 1 && !indexed_));
   }
 
@@ -316,7 +336,7 @@ class GemmPlan final : public Plan {
         if (most < 256) most = 256;
         if (rows_at_once > most) rows_at_once = most;
       }
-      const bool scales = plan.format_ == GTN_S8;
+      const bool scales = plan.format_ == GTN_S8 && !in_place;
       scales_at = round_to(rows_at_once * row_bytes, 256);
       zeros_at = scales_at + (scales ? round_to(rows_at_once * 4, 256) : 0);
       starts_at = zeros_at + (scales ? round_to(rows_at_once * 4, 256) : 0);
@@ -328,6 +348,7 @@ class GemmPlan final : public Plan {
 
   const Device& device_;
   int32_t format_, a_dtype_, out_dtype_, activation_, lora_dtype_;
+  int32_t row_dtype_;  // of rows as tiles read them
   int64_t m_, m_a_, k_, n_, a_stride_, out_stride_;
   int64_t groups_, rank_;  // 0: none
   float lora_scale_;
@@ -343,11 +364,6 @@ class GemmPlan final : public Plan {
 gtn_status gemm_plan(Device& device, const gtn_gemm_desc& desc, Plan** plan, gtn_plan_info* info, gtn_message* message) {
   if (!gemm_serves(device, desc.format)) return unsupported_format(message);
   const int64_t k = desc.a.shape[1], n = desc.out.shape[1];
-  if (desc.a.dtype == GTN_U8) return fail(message, GTN_UNSUPPORTED, "a: is U8, this backend quantizes rows itself");
-  if (desc.a.dtype == GTN_F16 || desc.out.dtype == GTN_F16 || desc.lora_dtype == GTN_F16) {
-    return fail(message, GTN_UNSUPPORTED, "%s: is F16, this backend multiplies F32 and BF16",
-                desc.a.dtype == GTN_F16 ? "a" : desc.out.dtype == GTN_F16 ? "out" : "lora_dtype");
-  }
   if (k > kMaxSize || n > kMaxSize || desc.groups > kMaxSize) {
     return fail(message, GTN_UNSUPPORTED, "weights of %lld times %lld x %lld: this backend takes up to %lld each way",
                 static_cast<long long>(desc.groups), static_cast<long long>(k), static_cast<long long>(n),

@@ -6,6 +6,8 @@
 // hi - lo overflows, gets the scale NaN, which makes its outputs NaN, and q = z = 0. z may exceed 255 where s is so small (hi - lo
 // below about 2^-140) that it has but a few bits.
 //
+// Rows that are quantized already are copied, with their scales and zero points, where they are gathered or not aligned.
+//
 // A block of threads has one row. It reads the row once from memory, and to quantize once more from the nearest caches; 5 to 8
 // bytes an element and about 20 operations, against n multiply-adds: memory binds.
 #pragma once
@@ -48,6 +50,27 @@ void convert_rows(RowsArgs args) {
     float x[4] = {0.0f, 0.0f, 0.0f, 0.0f};
     if (row != nullptr) load_row_part(row, args.k, i, args.vector != 0, x);
     store_pack(to + 4 * i, x);
+  }
+}
+
+GPU_KERNEL(kRowsThreads, 1)
+void copy_quantized_rows(RowsArgs args) {
+  const uint8_t* row = row_of<uint8_t>(args);
+  const int64_t from = args.index != nullptr ? args.index[block_x()] : block_x();
+  if (thread() == 0) {
+    args.scales[block_x()] = row != nullptr ? args.a_scales[from] : 0.0f;
+    args.zeros[block_x()] = row != nullptr ? args.a_zeros[from] : 0;
+  }
+  char* to = args.to + block_x() * args.to_stride;
+  for (int64_t i = thread(); i < blocks_of(args.k, 4); i += kRowsThreads) {
+    uint32_t packed = 0;
+    if (row != nullptr && args.vector != 0 && 4 * i + 4 <= args.k) {
+      packed = load_4(row + 4 * i);
+    } else if (row != nullptr) {
+      GPU_UNROLL
+      for (int e = 0; e < 4; ++e) packed |= 4 * i + e < args.k ? static_cast<uint32_t>(row[4 * i + e]) << (8 * e) : 0;
+    }
+    store_4(to + 4 * i, packed);
   }
 }
 

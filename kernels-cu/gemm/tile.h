@@ -304,6 +304,12 @@ struct TileRun {
     }
   }
 
+  GPU_DEVICE float lora_b(int64_t i) const {
+    if (args.lora_dtype == GTN_F32) return static_cast<const float*>(args.lora_b)[i];
+    if (args.lora_dtype == GTN_BF16) return to_float(static_cast<const Bf16*>(args.lora_b)[i]);
+    return to_float(static_cast<const Half*>(args.lora_b)[i]);
+  }
+
   // Turns sums into what they stand for, plus the rows of `projected` times lora_b, in their places. A thread has 4 rows of 4
   // columns at a time: 4 of the rank are 4 reads of rows, which many threads share, and 16 of columns for 64 multiply-adds.
   GPU_DEVICE void add_low_rank() const {
@@ -331,9 +337,7 @@ struct TileRun {
           GPU_UNROLL
           for (int w = 0; w < 4; ++w) {
             const bool there = p + e < args.rank && w < columns.count;
-            up[e][w] = !there ? 0.0f
-                       : args.lora_bf16 != 0 ? to_float(static_cast<const Bf16*>(args.lora_b)[at + w])
-                                             : static_cast<const float*>(args.lora_b)[at + w];
+            up[e][w] = there ? lora_b(at + w) : 0.0f;
           }
         }
         GPU_UNROLL

@@ -29,8 +29,8 @@
 //   mma_bf16(c, a, b)  mma_f16       c += a b, m16n8k16, FP32 sums
 //   mma_s8(c, a, b)  mma_u8s8        m16n8k32, 32-bit sums
 // On AMD, 16 by 16 sums; matrix.h makes products of them:
-//   mfma_bf16(c, a, b)  mfma_s8      16 and 32 of k, waves of 64
-//   wmma_bf16(c, a, b)  wmma_u8s8    16 of k, waves of 32
+//   mfma_bf16(c, a, b)  mfma_f16  mfma_s8       16, 16 and 32 of k, waves of 64
+//   wmma_bf16(c, a, b)  wmma_f16  wmma_u8s8     16 of k, waves of 32
 // On all:
 //   exp2_approx(x)                   2^x to about 2 ulp, results below the normal range are 0
 //   fma(a, b, c)  sqrt(x)  rint(x)   FP32, rounded once; nothing else is contracted: FMA only where written
@@ -38,6 +38,7 @@
 //   arc_cosine(x)  logarithm(x)  log_1_plus(x)  exp_less_1(x)    FP64, for a few numbers of a kernel
 //   ones(x)                          how many bits of 32 or 64 are set
 //   Bf16  Half  to_float(h)  to_bf16(f)  to_half(f)  pack_bf16(lo, hi)  pack_half(lo, hi)    ties to even, NaN kept
+//   add_bf16(x, y)  add_half(x, y)   of pairs in a word, each sum rounded to nearest
 //   Bytes16  Bytes8  load_16(p)  load_8(p)  load_4(p)  store_16(p, v)  store_8(p, v)  store_4(p, v)    aligned to their size
 //   trap()                           ends the launch with an error
 #pragma once

@@ -148,11 +148,17 @@ GPU_DEVICE void multiply(simt::MatrixKind kind, Sum (&c)[kSums], const uint32_t 
 GPU_DEVICE void mfma_bf16(float (&c)[4], const uint32_t (&a)[2], const uint32_t (&b)[2], Where where = Where::current()) {
   multiply(simt::MatrixKind::kMfmaBf16, c, a, b, where);
 }
+GPU_DEVICE void mfma_f16(float (&c)[4], const uint32_t (&a)[2], const uint32_t (&b)[2], Where where = Where::current()) {
+  multiply(simt::MatrixKind::kMfmaF16, c, a, b, where);
+}
 GPU_DEVICE void mfma_s8(int32_t (&c)[4], const uint32_t (&a)[2], const uint32_t (&b)[2], Where where = Where::current()) {
   multiply(simt::MatrixKind::kMfmaS8, c, a, b, where);
 }
 GPU_DEVICE void wmma_bf16(float (&c)[8], const uint32_t (&a)[8], const uint32_t (&b)[8], Where where = Where::current()) {
   multiply(simt::MatrixKind::kWmmaBf16, c, a, b, where);
+}
+GPU_DEVICE void wmma_f16(float (&c)[8], const uint32_t (&a)[8], const uint32_t (&b)[8], Where where = Where::current()) {
+  multiply(simt::MatrixKind::kWmmaF16, c, a, b, where);
 }
 GPU_DEVICE void wmma_u8s8(int32_t (&c)[8], const uint32_t (&a)[4], const uint32_t (&b)[4], Where where = Where::current()) {
   multiply(simt::MatrixKind::kWmmaU8S8, c, a, b, where);
@@ -204,6 +210,15 @@ GPU_DEVICE uint32_t pack_bf16(float lo, float hi) {
 }
 GPU_DEVICE uint32_t pack_half(float lo, float hi) {
   return to_half(lo).bits | static_cast<uint32_t>(to_half(hi).bits) << 16;
+}
+GPU_DEVICE uint32_t add_bf16(uint32_t x, uint32_t y) {
+  return pack_bf16(float_of(x << 16) + float_of(y << 16), float_of(x & 0xffff0000u) + float_of(y & 0xffff0000u));
+}
+GPU_DEVICE uint32_t add_half(uint32_t x, uint32_t y) {
+  const auto sum = [](uint32_t a, uint32_t b) {
+    return to_float(Half{static_cast<uint16_t>(a)}) + to_float(Half{static_cast<uint16_t>(b)});
+  };
+  return pack_half(sum(x, y), sum(x >> 16, y >> 16));
 }
 
 // Vectors of memory, global or shared.

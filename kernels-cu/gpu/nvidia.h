@@ -189,6 +189,17 @@ GPU_DEVICE uint32_t pack_half(float lo, float hi) {
   asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(y) : "f"(hi), "f"(lo));
   return y;
 }
+GPU_DEVICE uint32_t add_bf16(uint32_t x, uint32_t y) {
+  constexpr uint32_t kOnes = 0x3f803f80u;  // 8.0 has no addition of pairs
+  uint32_t sum;
+  asm("fma.rn.bf16x2 %0, %1, %2, %3;" : "=r"(sum) : "r"(x), "r"(kOnes), "r"(y));
+  return sum;
+}
+GPU_DEVICE uint32_t add_half(uint32_t x, uint32_t y) {
+  uint32_t sum;
+  asm("add.rn.f16x2 %0, %1, %2;" : "=r"(sum) : "r"(x), "r"(y));
+  return sum;
+}
 
 // Vectors of memory, global or shared.
 GPU_DEVICE Bytes16 load_16(const void* p) {

@@ -6,6 +6,7 @@
 #include <random>
 #include <vector>
 
+#include "cpu/halves.h"
 #include "gemm/kernels.h"
 #include "gemm/plan.h"
 
@@ -36,12 +37,6 @@ class DeviceArray {
 
 int64_t up(int64_t n, int64_t size) { return (n + size - 1) / size; }
 
-uint16_t bf16_of(float exact) {
-  uint32_t bits;
-  std::memcpy(&bits, &exact, sizeof bits);
-  return static_cast<uint16_t>(bits >> 16);
-}
-
 struct Product {
   int64_t m, k, n;
   bool gathered;
@@ -54,7 +49,7 @@ void check(const Variant& variant, const Product& product) {
   std::minstd_rand random(7);
   const auto [m, k, n, gathered, splits] = product;
   const bool int8 = variant.format == GTN_S8;
-  const int64_t element = int8 ? 1 : variant.format == GTN_BF16 ? 2 : 4;
+  const int64_t element = element_bytes(variant.format);
   const int64_t rows_a = gathered ? m + 3 : m, stride = (k * element + 31) / 16 * 16;
 
   // Columns of INT8 have a weight of 127, and so a scale of 1.
@@ -67,7 +62,7 @@ void check(const Variant& variant, const Product& product) {
     a[i] = static_cast<int>(random() % 5) - (int8 ? 0 : 2);
     const size_t at = i / static_cast<size_t>(k) * static_cast<size_t>(stride) + i % static_cast<size_t>(k) * static_cast<size_t>(element);
     const float x = static_cast<float>(a[i]);
-    const uint16_t half = bf16_of(x);
+    const uint16_t half = variant.format == GTN_BF16 ? cpu::to_bf16(x) : cpu::to_f16(x);
     if (int8) bytes[at] = static_cast<unsigned char>(a[i]);
     if (element == 2) std::memcpy(&bytes[at], &half, 2);
     if (element == 4) std::memcpy(&bytes[at], &x, 4);
@@ -105,6 +100,7 @@ void check(const Variant& variant, const Product& product) {
   args.finish.row_zeros = row_zeros.data();
   args.finish.out = out.data();
   args.finish.out_stride = n;
+  args.finish.out_dtype = GTN_F32;
   args.finish.vector = n % 4 == 0;
   args.a = reinterpret_cast<const char*>(rows.data());
   args.a_stride = stride;
@@ -166,7 +162,7 @@ TEST_P(GemmTiles, ComputeWhatTheyShould) {
   ASSERT_GT(table.count, 0);
   for (int i = 0; i < table.count; ++i) {
     const Variant& v = table.variants[i];
-    const int64_t depth = kBlockBytes / (v.format == GTN_S8 ? 1 : v.format == GTN_BF16 ? 2 : 4);
+    const int64_t depth = kBlockBytes / element_bytes(v.format);
     const int64_t round = depth * v.warps_k;
     check(v, {v.rows + 3, round * (v.stages + 1) + depth + 5, v.columns + 17, false, 1});
     check(v, {v.rows, round * v.stages, v.columns, false, 1});
@@ -176,7 +172,7 @@ TEST_P(GemmTiles, ComputeWhatTheyShould) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Formats, GemmTiles, testing::Values(f32_variants, bf16_variants, int8_variants));
+INSTANTIATE_TEST_SUITE_P(Formats, GemmTiles, testing::Values(f32_variants, bf16_variants, f16_variants, int8_variants));
 
 }  // namespace
 }  // namespace gatun::gpu

@@ -141,7 +141,7 @@ I4 mma_u8s8(I4 c, U4 a, uint64_t b, Where where);
 struct Words8 {
   U4 low, high;
 };
-enum class MatrixKind : uint8_t { kMfmaBf16, kMfmaS8, kWmmaBf16, kWmmaU8S8 };
+enum class MatrixKind : uint8_t { kMfmaBf16, kMfmaF16, kMfmaS8, kWmmaBf16, kWmmaF16, kWmmaU8S8 };
 Words8 multiply(MatrixKind kind, Words8 c, Words8 a, Words8 b, Where where);
 
 U4 load_16(const void* p, Where where);

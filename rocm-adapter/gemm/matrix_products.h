@@ -10,7 +10,7 @@
 
 namespace gatun::gpu::gemm {
 
-// kChains: sums of two blocks of k begin at zero and are added by the FP32 units, as in Bf16Products; how AMD's units round
+// kChains: sums of two blocks of k begin at zero and are added by the FP32 units, as in ExactProducts; how AMD's units round
 // long sums is not documented.
 template <typename Tile, typename Element, bool kChains>
 struct MatrixProducts {
@@ -122,5 +122,18 @@ struct MatrixProducts {
     }
   }
 };
+
+// The tiles of a format of 16 bits, those that 64 KiB of LDS hold: rows, columns, warps of m, n and k, stages. Which of them is
+// taken is an estimate of the plan's that no AMD device has confirmed.
+template <typename Element>
+VariantTable halves_variants(int32_t format) {
+  static const Variant kVariants[] = {
+      variant_of<MatrixProducts<Tile<32, 32, 1, 1, 2, 2>, Element, true>, 1>(format, false),
+      variant_of<MatrixProducts<Tile<64, 64, 2, 2, 1, 2>, Element, true>, 1>(format, false),
+      variant_of<MatrixProducts<Tile<128, 64, 4, 1, 1, 2>, Element, true>, 1>(format, false),
+      variant_of<MatrixProducts<Tile<128, 64, 2, 2, 1, 2>, Element, false>, 1>(format, true),
+  };
+  return {kVariants, sizeof kVariants / sizeof kVariants[0]};
+}
 
 }  // namespace gatun::gpu::gemm

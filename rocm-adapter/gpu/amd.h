@@ -137,6 +137,9 @@ GPU_DEVICE void copy_async_wait() {}
 // Matrix units, one function for each instruction that matrix.h makes products of. gfx90a has 16 of k in 8 bits where later
 // CDNA has 32, so there it is two.
 namespace amd {
+using Half4 = _Float16 __attribute__((ext_vector_type(4)));
+using Half8 = _Float16 __attribute__((ext_vector_type(8)));
+using Half16 = _Float16 __attribute__((ext_vector_type(16)));
 using Short4 = short __attribute__((ext_vector_type(4)));
 using Short8 = short __attribute__((ext_vector_type(8)));
 using Short16 = short __attribute__((ext_vector_type(16)));
@@ -166,6 +169,10 @@ GPU_DEVICE void mfma_bf16(float (&c)[4], const uint32_t (&a)[2], const uint32_t 
                                                      0, 0),
            c);
 }
+GPU_DEVICE void mfma_f16(float (&c)[4], const uint32_t (&a)[2], const uint32_t (&b)[2]) {
+  amd::put(__builtin_amdgcn_mfma_f32_16x16x16f16(amd::as<amd::Half4>(a), amd::as<amd::Half4>(b), amd::as<amd::Float4>(c), 0, 0, 0),
+           c);
+}
 GPU_DEVICE void mfma_s8(int32_t (&c)[4], const uint32_t (&a)[2], const uint32_t (&b)[2]) {
 #if defined(__gfx90a__)
   const amd::Int4 first = __builtin_amdgcn_mfma_i32_16x16x16i8(static_cast<int>(a[0]), static_cast<int>(b[0]),
@@ -181,6 +188,11 @@ GPU_DEVICE void wmma_bf16(float (&c)[8], const uint32_t (&a)[4], const uint32_t 
                                                              amd::as<amd::Float8>(c)),
            c);
 }
+GPU_DEVICE void wmma_f16(float (&c)[8], const uint32_t (&a)[4], const uint32_t (&b)[4]) {
+  amd::put(__builtin_amdgcn_wmma_f32_16x16x16_f16_w32_gfx12(amd::as<amd::Half8>(a), amd::as<amd::Half8>(b),
+                                                            amd::as<amd::Float8>(c)),
+           c);
+}
 GPU_DEVICE void wmma_u8s8(int32_t (&c)[8], const uint32_t (&a)[2], const uint32_t (&b)[2]) {
   amd::put(__builtin_amdgcn_wmma_i32_16x16x16_iu8_w32_gfx12(false, amd::as<amd::Int2>(a), true, amd::as<amd::Int2>(b),
                                                             amd::as<amd::Int8>(c), false),
@@ -191,6 +203,9 @@ GPU_DEVICE void wmma_bf16(float (&c)[8], const uint32_t (&a)[8], const uint32_t 
   amd::put(__builtin_amdgcn_wmma_f32_16x16x16_bf16_w32(amd::as<amd::Short16>(a), amd::as<amd::Short16>(b),
                                                        amd::as<amd::Float8>(c)),
            c);
+}
+GPU_DEVICE void wmma_f16(float (&c)[8], const uint32_t (&a)[8], const uint32_t (&b)[8]) {
+  amd::put(__builtin_amdgcn_wmma_f32_16x16x16_f16_w32(amd::as<amd::Half16>(a), amd::as<amd::Half16>(b), amd::as<amd::Float8>(c)), c);
 }
 GPU_DEVICE void wmma_u8s8(int32_t (&c)[8], const uint32_t (&a)[4], const uint32_t (&b)[4]) {
   amd::put(__builtin_amdgcn_wmma_i32_16x16x16_iu8_w32(false, amd::as<amd::Int4>(a), true, amd::as<amd::Int4>(b),
@@ -203,9 +218,13 @@ GPU_DEVICE void wmma_u8s8(int32_t (&c)[8], const uint32_t (&a)[4], const uint32_
 template <typename Sum, int kSums, int kOperands>
 GPU_DEVICE void mfma_bf16(Sum (&)[kSums], const uint32_t (&)[kOperands], const uint32_t (&)[kOperands]) {}
 template <typename Sum, int kSums, int kOperands>
+GPU_DEVICE void mfma_f16(Sum (&)[kSums], const uint32_t (&)[kOperands], const uint32_t (&)[kOperands]) {}
+template <typename Sum, int kSums, int kOperands>
 GPU_DEVICE void mfma_s8(Sum (&)[kSums], const uint32_t (&)[kOperands], const uint32_t (&)[kOperands]) {}
 template <typename Sum, int kSums, int kOperands>
 GPU_DEVICE void wmma_bf16(Sum (&)[kSums], const uint32_t (&)[kOperands], const uint32_t (&)[kOperands]) {}
+template <typename Sum, int kSums, int kOperands>
+GPU_DEVICE void wmma_f16(Sum (&)[kSums], const uint32_t (&)[kOperands], const uint32_t (&)[kOperands]) {}
 template <typename Sum, int kSums, int kOperands>
 GPU_DEVICE void wmma_u8s8(Sum (&)[kSums], const uint32_t (&)[kOperands], const uint32_t (&)[kOperands]) {}
 #endif
@@ -237,6 +256,13 @@ GPU_DEVICE uint32_t pack_bf16(float lo, float hi) {
 }
 GPU_DEVICE uint32_t pack_half(float lo, float hi) {
   return to_half(lo).bits | static_cast<uint32_t>(to_half(hi).bits) << 16;
+}
+GPU_DEVICE uint32_t add_bf16(uint32_t x, uint32_t y) {
+  return pack_bf16(float_of(x << 16) + float_of(y << 16), float_of(x & 0xffff0000u) + float_of(y & 0xffff0000u));
+}
+GPU_DEVICE uint32_t add_half(uint32_t x, uint32_t y) {
+  using Pair = _Float16 __attribute__((ext_vector_type(2)));
+  return __builtin_bit_cast(uint32_t, __builtin_bit_cast(Pair, x) + __builtin_bit_cast(Pair, y));
 }
 
 // Vectors of memory, global or shared.

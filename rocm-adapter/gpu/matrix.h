@@ -9,16 +9,17 @@
 //   multiply(c, a, b)    adds a step's products to the lane's kSums sums
 //   row(i)         of the tile, of the lane's i-th sum; the column is lane % 16
 //
-// Rows in 8 bits are u8, columns s8. MFMA has s8 alone: there rows are u8 less 128 (kByteShift of gemm/kernels.h).
+// Elements are Bf16 or Half, which sum up in FP32, or S8: rows in u8 and columns in s8. MFMA has s8 alone: there rows are u8 less
+// 128 (kByteShift of gemm/kernels.h).
 #pragma once
+
+#include <type_traits>
 
 #include "gpu/gpu.h"
 
 namespace gatun::gpu::matrix {
 
 struct S8;  // u8 by s8
-template <typename Element>
-struct Unit;
 
 #if GATUN_GPU_WAVE == 64
 
@@ -30,15 +31,19 @@ struct Mfma {
   GPU_DEVICE static int row(int i) { return lane() / 16 * 4 + i; }
 };
 
-template <>
-struct Unit<Bf16> : Mfma {
+template <typename Element>
+struct Unit : Mfma {
   using Sum = float;
   GPU_DEVICE static void multiply(float (&c)[kSums], const Bytes16 (&a)[kChunks], const Bytes16 (&b)[kChunks]) {
     GPU_UNROLL
     for (int half = 0; half < 2; ++half) {
       const uint32_t left[2] = {a[0].word[2 * half], a[0].word[2 * half + 1]};
       const uint32_t right[2] = {b[0].word[2 * half], b[0].word[2 * half + 1]};
-      mfma_bf16(c, left, right);
+      if constexpr (std::is_same_v<Element, Half>) {
+        mfma_f16(c, left, right);
+      } else {
+        mfma_bf16(c, left, right);
+      }
     }
   }
 };
@@ -67,11 +72,15 @@ struct Wmma {
   GPU_DEVICE static int row(int i) { return lane() / 16 * 8 + i; }
 };
 
-template <>
-struct Unit<Bf16> : Wmma {
+template <typename Element>
+struct Unit : Wmma {
   using Sum = float;
   GPU_DEVICE static void multiply(float (&c)[kSums], const Bytes16 (&a)[kChunks], const Bytes16 (&b)[kChunks]) {
-    wmma_bf16(c, a[0].word, b[0].word);
+    if constexpr (std::is_same_v<Element, Half>) {
+      wmma_f16(c, a[0].word, b[0].word);
+    } else {
+      wmma_bf16(c, a[0].word, b[0].word);
+    }
   }
 };
 
@@ -98,14 +107,18 @@ struct Wmma {
   GPU_DEVICE static int row(int i) { return i * 2 + lane() / 16; }
 };
 
-template <>
-struct Unit<Bf16> : Wmma {
+template <typename Element>
+struct Unit : Wmma {
   using Sum = float;
   GPU_DEVICE static void multiply(float (&c)[kSums], const Bytes16 (&a)[kChunks], const Bytes16 (&b)[kChunks]) {
     uint32_t left[8], right[8];
     GPU_UNROLL
     for (int i = 0; i < 8; ++i) left[i] = a[i / 4].word[i % 4], right[i] = b[i / 4].word[i % 4];
-    wmma_bf16(c, left, right);
+    if constexpr (std::is_same_v<Element, Half>) {
+      wmma_f16(c, left, right);
+    } else {
+      wmma_bf16(c, left, right);
+    }
   }
 };
 

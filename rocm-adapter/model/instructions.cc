@@ -16,9 +16,20 @@ uint32_t bits_of(float value) {
   return bits;
 }
 
+// IEEE 754 binary16: GCC 12 knows it by one name on Arm and by another elsewhere.
+#if defined(__aarch64__)
+typedef __fp16 Binary16;
+#else
+typedef _Float16 Binary16;
+#endif
+
 struct Bf16 {
   static constexpr int kBits = 16;
   static float value(uint32_t bits) { return float_of(bits << 16); }
+};
+struct F16 {
+  static constexpr int kBits = 16;
+  static float value(uint32_t bits) { return static_cast<float>(__builtin_bit_cast(Binary16, static_cast<uint16_t>(bits))); }
 };
 // Unsigned, so that sums wrap.
 struct S8 {
@@ -82,10 +93,14 @@ bool multiply(MatrixKind matrix, uint32_t (*const c[])[kMostRegisters], const ui
   switch (matrix) {
     case MatrixKind::kMfmaBf16:
       return product<Bf16, Bf16, 16, mfma16::a, mfma16::b, mfma16::c>(matrix, c, a, b);
+    case MatrixKind::kMfmaF16:
+      return product<F16, F16, 16, mfma16::a, mfma16::b, mfma16::c>(matrix, c, a, b);
     case MatrixKind::kMfmaS8:
       return product<S8, S8, 32, mfma8::a, mfma8::b, mfma16::c>(matrix, c, a, b);
     case MatrixKind::kWmmaBf16:
       return product<Bf16, Bf16, 16, wmma::a, wmma::b, wmma::c>(matrix, c, a, b);
+    case MatrixKind::kWmmaF16:
+      return product<F16, F16, 16, wmma::a, wmma::b, wmma::c>(matrix, c, a, b);
     default:
       return product<U8, S8, 16, wmma::a, wmma::b, wmma::c>(matrix, c, a, b);
   }

@@ -16,7 +16,7 @@ struct Element {
   int row, column;
 };
 
-// v_mfma_f32_16x16x16_bf16(_1k), waves of 64: four 16-bit elements of A and B, four sums.
+// v_mfma_f32_16x16x16_bf16(_1k) and _f16, waves of 64: four 16-bit elements of A and B, four sums.
 namespace mfma16 {
 constexpr Element a(int lane, int i) { return {lane % 16, lane / 16 * 4 + i}; }
 constexpr Element b(int lane, int i) { return {lane / 16 * 4 + i, lane % 16}; }
@@ -29,7 +29,7 @@ constexpr Element a(int lane, int i) { return {lane % 16, lane / 16 * 8 + i}; }
 constexpr Element b(int lane, int i) { return {lane / 16 * 8 + i, lane % 16}; }
 }  // namespace mfma8
 
-// v_wmma_*_16x16x16_bf16 and _iu8, waves of 32, RDNA 3: sixteen elements of A and B, which lanes 16 apart hold alike;
+// v_wmma_*_16x16x16_bf16, _f16 and _iu8, waves of 32, RDNA 3: sixteen elements of A and B, which lanes 16 apart hold alike;
 // eight sums.
 namespace wmma {
 constexpr Element a(int lane, int i) { return {lane % 16, i}; }
@@ -44,6 +44,7 @@ struct Shape {
 constexpr Shape shape_of(MatrixKind matrix) {
   switch (matrix) {
     case MatrixKind::kWmmaBf16:
+    case MatrixKind::kWmmaF16:
       return {32, 8, 8};
     case MatrixKind::kWmmaU8S8:
       return {32, 4, 8};

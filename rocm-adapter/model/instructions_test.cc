@@ -97,7 +97,9 @@ uint32_t encode(MatrixKind matrix, int value) {
   const float x = static_cast<float>(value);
   uint32_t bits;
   std::memcpy(&bits, &x, sizeof bits);
-  return bits >> 16;
+  if (matrix == MatrixKind::kMfmaBf16 || matrix == MatrixKind::kWmmaBf16) return bits >> 16;
+  // F16: a bias of 15 instead of 127, and 10 bits of the number's own.
+  return value == 0 ? 0 : (bits >> 16 & 0x8000) | ((bits & 0x7fffffff) - (112u << 23)) >> 13;
 }
 
 TEST(Instructions, MultiplyMatrices) {
@@ -107,8 +109,10 @@ TEST(Instructions, MultiplyMatrices) {
     int depth, bits;
     bool integers, unsigned_rows;
   } cases[] = {{MatrixKind::kMfmaBf16, mfma16::a, mfma16::b, mfma16::c, 16, 16, false, false},
+               {MatrixKind::kMfmaF16, mfma16::a, mfma16::b, mfma16::c, 16, 16, false, false},
                {MatrixKind::kMfmaS8, mfma8::a, mfma8::b, mfma16::c, 32, 8, true, false},
                {MatrixKind::kWmmaBf16, wmma::a, wmma::b, wmma::c, 16, 16, false, false},
+               {MatrixKind::kWmmaF16, wmma::a, wmma::b, wmma::c, 16, 16, false, false},
                {MatrixKind::kWmmaU8S8, wmma::a, wmma::b, wmma::c, 16, 8, true, true}};
   std::minstd_rand random(3);
   for (const auto& c : cases) {
