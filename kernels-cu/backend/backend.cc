@@ -44,6 +44,6 @@ gtn_status measure(Device& device, int32_t limit, double* per_second, gtn_messag
 
 }  // namespace
 
-const Served kServed = {kOperators, gemm_weights_pack, gemm_weights_destroy, measure};
+const Served kServed = {kOperators, gemm_weights_pack, gemm_weights_destroy, measure, gemm_weights_pack_quantized};
 
 }  // namespace gatun::gpu

@@ -5,9 +5,9 @@ namespace gatun::gpu::gemm {
 namespace {
 
 const Variant kVariants[] = {
-    variant_of<F32Products<Tile<16, 64, 1, 1, 4, 2>>, 1>(GTN_F32, false),
-    variant_of<F32Products<Tile<64, 64, 2, 1, 2, 3>>, 1>(GTN_F32, false),
-    variant_of<F32Products<Tile<128, 128, 4, 2, 1, 2>>, 1>(GTN_F32, false),
+    variant_of<F32Products<Tile<16, 64, 1, 1, 4, 2>>, 1>(GTN_F32, GTN_F32, false),
+    variant_of<F32Products<Tile<64, 64, 2, 1, 2, 3>>, 1>(GTN_F32, GTN_F32, false),
+    variant_of<F32Products<Tile<128, 128, 4, 2, 1, 2>>, 1>(GTN_F32, GTN_F32, false),
 };
 
 }  // namespace

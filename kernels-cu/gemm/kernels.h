@@ -19,12 +19,22 @@ constexpr int kBlockBytes = 128;
 constexpr int kPanelColumns = 64;
 constexpr int kPanelBlockBytes = kPanelColumns * kBlockBytes;
 
+// Weights of 4 bits lie in units of 32 of k, an even number of them:
+//   U4              [64 columns][4 words]; word w has 8 integers, i of them at bit 4 i, that of k = packed_k(w, i) of the unit
+// and for each group of k a panel has a record: the scales of its columns, FP32, then their zero points, a byte each.
+constexpr int kUnitDepth = 32, kUnitColumnBytes = kUnitDepth / 2, kUnitBytes = kPanelColumns * kUnitColumnBytes;
+constexpr int kZerosAt = kPanelColumns * 4, kRecordBytes = kZerosAt + kPanelColumns;
+
+// As the products of the table of tiles read them: integers i and i + 4 of a word, a pair, are neighbours.
+int packed_k(int word, int i);
+
 // One matrix, or one after the other those of a grouped product; all pointers lead to the device's memory.
 struct PackedWeights {
   int device;
   int32_t format;
-  int64_t panels, blocks;  // of one matrix: of columns, of k
+  int64_t panels, blocks;  // of one matrix: of columns, of k (U4: units)
   char* data;
+  char* records;  // U4: [panels][groups of k]
   float* scales;  // S8: of each column, filled up to whole panels
   int32_t* sums;  // S8: sum of each column's quantized weights
 };
@@ -87,7 +97,12 @@ struct TilesArgs {
   int64_t rows_a;
   int32_t rows;
   const char* weights;
+  int64_t panel_bytes;
   int32_t panels, blocks;
+  // U4: records, the bytes of a panel's, and elements of k of a group.
+  const char* records;
+  int64_t records_bytes;
+  int32_t group_size;
   int32_t tiles_m, tiles_n;  // tiles_m: at most
   // Rows in groups.
   const int64_t* offsets;  // null: one matrix
@@ -117,10 +132,11 @@ constexpr int kByteShift = kWarp == 64 ? 128 : 0;
 
 // One tile shape of one format. The plan takes the one that its estimate says is the fastest for the rows of a run.
 struct Variant {
-  int32_t format;
+  int32_t format, row_dtype;
   int rows, columns;           // of a tile
   int warps_m, warps_n, warps_k;
   int stages, threads, shared_bytes;
+  int column_bytes;  // of a column in a block of k
   bool rounded;  // sums that are fit for an output of 16 bits alone
   KernelPointer kernel;
 };
@@ -133,6 +149,9 @@ VariantTable f32_variants();
 VariantTable bf16_variants();
 VariantTable f16_variants();
 VariantTable int8_variants();
+VariantTable u4_f32_variants();  // with rows of F32, and so on
+VariantTable u4_bf16_variants();
+VariantTable u4_f16_variants();
 
 constexpr int kRowsThreads = 128;
 constexpr int kScheduleThreads = 256;

@@ -57,9 +57,13 @@ struct MmaTile {
     }
   }
 
-  GPU_DEVICE void load(int step, const char* rows, const char* columns) {
+  GPU_DEVICE void load_rows(int step, const char* rows) {
     GPU_UNROLL
     for (int i = 0; i < kM; ++i) load_matrix_x4(a[step % 2][i], rows + ((row_at + i * 16 * kBlockBytes) ^ (step * 32)));
+  }
+
+  GPU_DEVICE void load(int step, const char* rows, const char* columns) {
+    load_rows(step, rows);
     GPU_UNROLL
     for (int j = 0; j < kN / 2; ++j) {
       load_matrix_x4(b[step % 2][j], columns + ((column_at + j * 16 * kBlockBytes) ^ (step * 32)));
@@ -147,13 +151,13 @@ struct ExactProducts : MmaTile<Tile, float> {
 template <typename Element>
 VariantTable halves_variants(int32_t format) {
   static const Variant kVariants[] = {
-      variant_of<ExactProducts<Tile<16, 32, 1, 1, 4, 3>, Element>, 3>(format, false),
-      variant_of<ExactProducts<Tile<32, 64, 1, 2, 2, 3>, Element>, 3>(format, false),
-      variant_of<ExactProducts<Tile<64, 64, 2, 2, 1, 4>, Element>, 3>(format, false),
-      variant_of<ExactProducts<Tile<128, 64, 2, 2, 1, 3>, Element>, 1>(format, false),
-      variant_of<ExactProducts<Tile<128, 128, 2, 4, 1, 3>, Element>, 1>(format, false),
-      variant_of<RoundedProducts<Tile<128, 128, 2, 2, 1, 3>, Element>, 1>(format, true),
-      variant_of<RoundedProducts<Tile<128, 256, 2, 4, 1, 3>, Element>, 1>(format, true),
+      variant_of<ExactProducts<Tile<16, 32, 1, 1, 4, 3>, Element>, 3>(format, format, false),
+      variant_of<ExactProducts<Tile<32, 64, 1, 2, 2, 3>, Element>, 3>(format, format, false),
+      variant_of<ExactProducts<Tile<64, 64, 2, 2, 1, 4>, Element>, 3>(format, format, false),
+      variant_of<ExactProducts<Tile<128, 64, 2, 2, 1, 3>, Element>, 1>(format, format, false),
+      variant_of<ExactProducts<Tile<128, 128, 2, 4, 1, 3>, Element>, 1>(format, format, false),
+      variant_of<RoundedProducts<Tile<128, 128, 2, 2, 1, 3>, Element>, 1>(format, format, true),
+      variant_of<RoundedProducts<Tile<128, 256, 2, 4, 1, 3>, Element>, 1>(format, format, true),
   };
   return {kVariants, sizeof kVariants / sizeof kVariants[0]};
 }

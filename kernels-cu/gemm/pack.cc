@@ -162,20 +162,21 @@ struct WeightsDestroy {
 
 }  // namespace
 
-// The matrix unit of gfx90a takes numbers of F16 below its normal range for 0 ("Numerical accuracy" of PyTorch's notes, on MI200),
-// where they are to count.
+bool flushes_halves(const Device& device) { return std::strcmp(device.properties.arch_name, "gfx90a") == 0; }
+
 bool gemm_serves(const Device& device, int32_t format) {
-  if (format == GTN_F16) return std::strcmp(device.properties.arch_name, "gfx90a") != 0;
-  return format == GTN_F32 || format == GTN_BF16 || format == GTN_S8;
+  if (format == GTN_F16) return !flushes_halves(device);
+  return format == GTN_F32 || format == GTN_BF16 || format == GTN_S8 || format == GTN_U4;
 }
 
 gtn_status unsupported_format(gtn_message* message) {
-  return fail(message, GTN_UNSUPPORTED, "desc.format: this device takes weights of F32, BF16, S8 and, but for gfx90a, F16");
+  return fail(message, GTN_UNSUPPORTED, "desc.format: this backend takes weights of F32, BF16, S8, U4 and, but for gfx90a, F16");
 }
 
 gtn_status gemm_weights_pack(Device& device, const gtn_weights_desc& desc, const void* source, void** weights,
                              gtn_weights_info* info, gtn_message* message) {
   if (!gemm_serves(device, desc.format)) return unsupported_format(message);
+  if (desc.format == GTN_U4) return gemm_weights_quantize(device, desc, source, weights, info, message);
   const int row = desc.source.rank - 2;
   const int64_t matrices = row == 1 ? desc.source.shape[0] : 1;
   const int64_t k = desc.source.shape[row], n = desc.source.shape[row + 1];

@@ -20,8 +20,10 @@ constexpr int kMaxVariants = 16;
 int64_t round_to(int64_t value, int64_t to) { return ceil_div(value, to) * to; }
 bool aligned(const void* p, int64_t to) { return reinterpret_cast<uintptr_t>(p) % static_cast<uintptr_t>(to) == 0; }
 
-VariantTable variants_of(int32_t format) {
+VariantTable variants_of(int32_t format, int32_t row_dtype) {
   switch (format) {
+    case GTN_U4:
+      return row_dtype == GTN_F32 ? u4_f32_variants() : row_dtype == GTN_BF16 ? u4_bf16_variants() : u4_f16_variants();
     case GTN_S8:
       return int8_variants();
     case GTN_BF16:
@@ -38,23 +40,22 @@ struct Rates {
   double multiply_adds;  // of the format
   double shared = 128, l2 = 32, memory = 12;  // bytes
 
-  Rates(int arch, int32_t format) {
+  Rates(int arch, int32_t row_dtype) {
     const double halves = arch >= 100 && arch < 120 ? 2048 : arch >= 90 && arch < 100 ? 1270 : arch == 80 || arch == 87 ? 1024 : 512;
     const double f32 = arch == 80 ? 64 : 128;
-    multiply_adds = format == GTN_F32 ? 0.8 * f32 : format == GTN_S8 ? 2 * halves : halves;
+    multiply_adds = row_dtype == GTN_F32 ? 0.8 * f32 : row_dtype == GTN_U8 ? 2 * halves : halves;
   }
 };
 
 // How many cycles a block of k takes in a tile, as far as throughput goes.
 double block_cycles(const Variant& v, const Rates& rates) {
-  const double depth = static_cast<double>(kBlockBytes / element_bytes(v.format));
+  const double depth = static_cast<double>(kBlockBytes / element_bytes(v.row_dtype));
   const double products = v.rows * v.columns * depth / rates.multiply_adds;
-  const double copied = (v.rows + v.columns) * kBlockBytes;
+  const double copied = v.rows * kBlockBytes + v.columns * v.column_bytes;
   // Matrix units: each warp reads its rows and columns. FP32: a warp of 32 x 64 reads 16 times 512 bytes for each 4 of k.
   const double warps = v.warps_m * v.warps_n;
-  const double read = v.format == GTN_F32
-                          ? 0
-                          : warps * (v.rows / v.warps_m + v.columns / v.warps_n) * kBlockBytes;
+  const double read =
+      v.row_dtype == GTN_F32 ? 0 : warps * (v.rows / v.warps_m * kBlockBytes + v.columns / v.warps_n * v.column_bytes);
   const double shared = (copied + read) / rates.shared, l2 = copied / rates.l2;
   const double most = products > shared ? products : shared;
   return most > l2 ? most : l2;
@@ -84,15 +85,24 @@ class GemmPlan final : public Plan {
     n_ = desc.out.shape[1];
     a_stride_ = k_ == 0 ? 0 : desc.a.strides[0];
     out_stride_ = desc.out.strides[0];
-    row_dtype_ = format_ == GTN_S8 ? GTN_U8 : format_;
-    element_ = element_bytes(format_);
-    blocks_ = ceil_div(k_ * element_, kBlockBytes);
+    group_size_ = desc.group_size;
+    row_dtype_ = format_ == GTN_S8 ? GTN_U8 : format_ != GTN_U4 ? format_ : flushes_halves(device) ? GTN_F32 : a_dtype_;
+    element_ = element_bytes(row_dtype_);
     panels_ = ceil_div(n_, kPanelColumns);
+    if (format_ == GTN_U4) {
+      const int64_t units = ceil_div(k_, 2 * kUnitDepth) * 2;
+      blocks_ = units * kUnitDepth * element_ / kBlockBytes;
+      panel_bytes_ = units * kUnitBytes;
+      records_bytes_ = ceil_div(units * kUnitDepth, group_size_) * kRecordBytes;
+    } else {
+      blocks_ = ceil_div(k_ * element_, kBlockBytes);
+      panel_bytes_ = blocks_ * kPanelBlockBytes;
+    }
   }
 
   // Makes the kernels ready that a run may choose.
   gtn_status prepare_kernels(gtn_message* message) {
-    const VariantTable table = variants_of(format_);
+    const VariantTable table = variants_of(format_, row_dtype_);
     for (int i = 0; i < table.count && count_ < kMaxVariants; ++i) {
       const Variant& v = table.variants[i];
       if (v.shared_bytes > device_.properties.shared_bytes || (v.rounded && out_dtype_ == GTN_F32)) continue;
@@ -125,7 +135,9 @@ class GemmPlan final : public Plan {
     const double rows_a = real(m_a_ < m_ ? m_a_ : m_);
     info->op = GTN_OP_GEMM;
     char name[48];
-    const char* format = format_ == GTN_S8 ? "int8" : type_name(format_);
+    const char* format = format_ == GTN_S8 ? "int8" : format_ == GTN_U4 ? "u4" : type_name(format_);
+    // U4: with the scales, and without zero points, as for backends that keep those of asymmetric groups alone.
+    const double weight_bytes = format_ == GTN_U4 ? k / 2 + 4 * real(ceil_div(k_, group_size_)) : k * real(element_bytes(format_));
     const Choice choice = choose(m_);
     const int length = std::snprintf(name, sizeof name, "gemm.%s%s.%dx%d", format,
                                      groups_ > 0 ? ".grouped" : rank_ > 0 ? ".lora" : "", choice.variant->rows,
@@ -135,7 +147,7 @@ class GemmPlan final : public Plan {
     }
     name_kernel(info, device_, name);
     info->flops = 2 * m * n * k + 2 * m * rank * (k + n);
-    info->bytes = rows_a * (k * a_bytes + (a_dtype_ == GTN_U8 ? 8 : 0)) + matrices * k * n * real(element_) + m * n * out_bytes * (desc.has_residual ? 2 : 1) +
+    info->bytes = rows_a * (k * a_bytes + (a_dtype_ == GTN_U8 ? 8 : 0)) + matrices * n * weight_bytes + m * n * out_bytes * (desc.has_residual ? 2 : 1) +
                   (desc.has_bias ? 4 * matrices * n : 0) + (format_ == GTN_S8 ? 8 * matrices * n : 0) +
                   (groups_ > 0 ? 8 * (real(groups_) + 1) : 0) + (indexed_ ? 4 * m : 0) + rank * (k + n) * lora_bytes;
     info->workspace_bytes = Workspace(*this, m_, in_place(nullptr, m_), choice).bytes;
@@ -168,6 +180,10 @@ class GemmPlan final : public Plan {
                           (out_stride_ % 4 == 0 || args.rows == 1);
     tiles.k_bytes = k_ * element_;
     tiles.weights = weights.data;
+    tiles.panel_bytes = panel_bytes_;
+    tiles.records = weights.records;
+    tiles.records_bytes = records_bytes_;
+    tiles.group_size = static_cast<int32_t>(group_size_);
     tiles.panels = static_cast<int32_t>(panels_);
     tiles.blocks = static_cast<int32_t>(blocks_);
     tiles.offsets = args.group_offsets;
@@ -274,10 +290,10 @@ class GemmPlan final : public Plan {
   // The variant and the number of splits that should take the fewest cycles: an estimate from Rates, whose purpose is to be
   // right about the order. It depends on sizes and the device alone.
   Choice choose(int64_t rows, bool may_split = true) const {
-    const Rates rates(device_.properties.arch, format_);
+    const Rates rates(device_.properties.arch, row_dtype_);
     const double processors = device_.properties.multiprocessors;
     constexpr double kLatency = 800, kStart = 2500, kSecondLaunch = 4000;
-    const double weights = static_cast<double>(blocks_ * panels_) * kPanelBlockBytes;
+    const double weights = static_cast<double>((panel_bytes_ + records_bytes_) * panels_);
     Choice best = {};
     double fewest = 0;
     for (int i = 0; i < count_; ++i) {
@@ -354,6 +370,7 @@ class GemmPlan final : public Plan {
   float lora_scale_;
   bool indexed_;  // rows of `a` are taken by number
   int64_t element_, blocks_, panels_;
+  int64_t panel_bytes_, records_bytes_ = 0, group_size_;  // the last two of U4
   Candidate candidates_[kMaxVariants];
   int count_ = 0;
   KernelPointer rows_kernel_ = {}, project_kernel_ = {};

@@ -84,10 +84,10 @@ struct F32Products {
 
 // A line of the table of variants. kBlocks: of threads on a multiprocessor, for which registers must suffice.
 template <typename Products, int kBlocks>
-Variant variant_of(int32_t format, bool rounded) {
+Variant variant_of(int32_t format, int32_t row_dtype, bool rounded) {
   using T = typename Products::T;
-  return {format,     T::kRows,   T::kColumns, T::kWarpsM,      T::kWarpsN,
-          T::kWarpsK, T::kStages, T::kThreads, T::kSharedBytes, rounded,
+  return {format,     row_dtype,  T::kRows,    T::kColumns,     T::kWarpsM,      T::kWarpsN,
+          T::kWarpsK, T::kStages, T::kThreads, T::kSharedBytes, T::kColumnBytes, rounded,
           kernel_pointer(multiply_tiles<Products, kBlocks>)};
 }
 

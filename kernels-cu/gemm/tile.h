@@ -22,13 +22,18 @@
 
 namespace gatun::gpu::gemm {
 
-template <int rows, int columns, int warps_m, int warps_n, int warps_k, int stages>
+// column_bytes: what a column has in a block, 128 bytes but for weights of 4 bits.
+template <int rows, int columns, int warps_m, int warps_n, int warps_k, int stages, int column_bytes = kBlockBytes>
 struct Tile {
   static constexpr int kRows = rows, kColumns = columns;
   static constexpr int kWarpsM = warps_m, kWarpsN = warps_n, kWarpsK = warps_k, kStages = stages;
   static constexpr int kWarpRows = rows / warps_m, kWarpColumns = columns / warps_n;
   static constexpr int kThreads = kWarp * warps_m * warps_n * warps_k;
-  static constexpr int kRowsBytes = rows * kBlockBytes, kColumnsBytes = columns * kBlockBytes;
+  static constexpr int kColumnBytes = column_bytes;
+  static constexpr bool kQuantized = column_bytes < kBlockBytes;
+  static constexpr int kUnits = column_bytes / kUnitColumnBytes;  // of 4 bits, in a block
+  static constexpr int kRecordsBytes = kQuantized ? columns / kPanelColumns * kUnits * kRecordBytes : 0;
+  static constexpr int kRowsBytes = rows * kBlockBytes, kColumnsBytes = columns * column_bytes + kRecordsBytes;
   static constexpr int kStageBytes = warps_k * (kRowsBytes + kColumnsBytes);
   // Sums: a row has 8 more than columns, so that the 8 rows that a fragment of mma.sync has side by side share no bank.
   static constexpr int kSumsStride = columns + 8;
@@ -37,7 +42,8 @@ struct Tile {
   static constexpr int kSharedBytes = kTableAt + rows * static_cast<int>(sizeof(const char*));
 
   // What the copies and the exchange of sums take for granted.
-  static_assert(rows * 8 % kThreads == 0 && columns * 8 % kThreads == 0, "threads share chunks evenly");
+  static_assert(rows * 8 % kThreads == 0 && (kQuantized || columns * 8 % kThreads == 0), "threads share chunks evenly");
+  static_assert(!kQuantized || columns % kPanelColumns == 0, "units are copied whole");
   static_assert(kThreads % 64 == 0, "a thread copies into the same chunk of rows that are alike modulo 8");
   static_assert(columns % kPanelColumns == 0 || kPanelColumns % columns == 0, "tiles and panels have common edges");
   static_assert(kThreads % (columns / 4) == 0, "a thread finishes the same columns in all rows");
@@ -155,19 +161,47 @@ struct TileRun {
   GPU_DEVICE void copy_columns(int slot, int block, const char* weights) const {
     char* to = memory + slot * T::kStageBytes + T::kWarpsK * T::kRowsBytes + thread() * 16;
     weights += static_cast<int64_t>(block) * kPanelBlockBytes + thread() * 16;
-    const int64_t panel_bytes = static_cast<int64_t>(args.blocks) * kPanelBlockBytes;
     GPU_UNROLL
     for (int b = 0; b < T::kWarpsK; ++b, to += T::kColumnsBytes, weights += kPanelBlockBytes) {
       GPU_UNROLL
       for (int i = 0; i < T::kColumnsBytes; i += T::kThreads * 16) {
         // A panel beyond the last is the last once more: nobody takes those columns.
         const int panel = i / kPanelBlockBytes < panels_left ? i / kPanelBlockBytes : panels_left - 1;
-        const char* from = weights + panel * panel_bytes + i % kPanelBlockBytes;
+        const char* from = weights + panel * args.panel_bytes + i % kPanelBlockBytes;
         if (kWhole || block + b < block_end) {
           copy_async_16(to + i, from);
         } else {
           copy_async_16(to + i, args.weights, 0);
         }
+      }
+    }
+  }
+
+  // Of its columns in 4 bits: units, and for each the record of its group, of which groups of more than one unit have several
+  // copies in a stage.
+  GPU_DEVICE void copy_quantized(int slot, int block, const char* weights) const {
+    constexpr int kPanelBytes = T::kUnits * kUnitBytes, kPanelRecords = T::kUnits * kRecordBytes;
+    constexpr int kWeightsBytes = T::kColumns * T::kColumnBytes;
+    const int64_t panel = static_cast<int64_t>(group) * args.panels + column / kPanelColumns;
+    const char* records = args.records + panel * args.records_bytes;
+    char* to = memory + slot * T::kStageBytes + T::kWarpsK * T::kRowsBytes;
+    GPU_UNROLL
+    for (int b = 0; b < T::kWarpsK; ++b, to += T::kColumnsBytes) {
+      const int64_t unit = static_cast<int64_t>(block + b) * T::kUnits;
+      const int valid = block + b < block_end ? 16 : 0;
+      GPU_UNROLL
+      for (int i = thread() * 16; i < kWeightsBytes; i += T::kThreads * 16) {
+        // A panel beyond the last is the last once more: nobody takes those columns.
+        const int p = i / kPanelBytes < panels_left ? i / kPanelBytes : panels_left - 1;
+        const char* from = weights + p * args.panel_bytes + unit * kUnitBytes + i % kPanelBytes;
+        copy_async_16(to + i, valid > 0 ? from : args.weights, valid);
+      }
+      GPU_UNROLL
+      for (int i = thread() * 16; i < T::kRecordsBytes; i += T::kThreads * 16) {
+        const int p = i / kPanelRecords < panels_left ? i / kPanelRecords : panels_left - 1;
+        const int64_t of_group = (unit + i % kPanelRecords / kRecordBytes) * kUnitDepth / args.group_size;
+        const char* from = records + p * args.records_bytes + of_group * kRecordBytes + i % kRecordBytes;
+        copy_async_16(to + kWeightsBytes + i, valid > 0 ? from : args.weights, valid);
       }
     }
   }
@@ -181,7 +215,9 @@ struct TileRun {
   }
 
   GPU_DEVICE void copy_columns(int slot, int block, const char* weights) const {
-    if (block + T::kWarpsK <= whole_end) {
+    if constexpr (T::kQuantized) {
+      copy_quantized(slot, block, weights);
+    } else if (block + T::kWarpsK <= whole_end) {
       copy_columns<true>(slot, block, weights);
     } else {
       copy_columns<false>(slot, block, weights);
@@ -193,8 +229,7 @@ struct TileRun {
     Products products;
     // A tile narrower than a panel has a part of each of its blocks.
     const int64_t panel = static_cast<int64_t>(group) * args.panels + column / kPanelColumns;
-    const char* weights = args.weights + panel * args.blocks * kPanelBlockBytes +
-                          column % kPanelColumns * kBlockBytes;
+    const char* weights = args.weights + panel * args.panel_bytes + column % kPanelColumns * T::kColumnBytes;
     const int steps = block_end > block_begin ? (block_end - block_begin + T::kWarpsK - 1) / T::kWarpsK : 0;
     const auto rows_of = [&](int slot) { return memory + slot * T::kStageBytes + products.warp_k * T::kRowsBytes; };
     const auto columns_of = [&](int slot) {

@@ -1,5 +1,6 @@
 // Every tile of the GEMM's tables, whichever the plan would choose: whole and partial tiles, k that ends anywhere within a block,
-// rows that are gathered, and k in splits. Operands are small integers, so that all sums are exact in every format and order.
+// rows that are gathered, and k in splits. Operands are small integers, and scales of groups 1 or 2, so that all sums are exact in
+// every format and order.
 #include <gtest/gtest.h>
 
 #include <cstring>
@@ -43,13 +44,41 @@ struct Product {
   int splits;
 };
 
+// Weights in groups of 4 bits, w[k, n] made to be those that they stand for.
+gtn_status pack_groups(Device& device, int64_t k, int64_t n, int64_t group_size, std::vector<float>* w, void** packed,
+                       gtn_weights_info* info, gtn_message* message) {
+  std::minstd_rand random(5);
+  const int64_t groups = up(k, group_size), zeros_of_column = up(groups, 2);
+  std::vector<unsigned char> integers(static_cast<size_t>(n * groups * group_size / 2));
+  std::vector<unsigned char> zeros(static_cast<size_t>(n * zeros_of_column));
+  std::vector<float> scales(static_cast<size_t>(n * groups));
+  for (unsigned char& pair : integers) pair = static_cast<unsigned char>(random());
+  for (unsigned char& pair : zeros) pair = static_cast<unsigned char>(random());
+  for (float& scale : scales) scale = static_cast<float>(1 + random() % 2);
+  const auto half = [](const std::vector<unsigned char>& of, int64_t i) { return of[static_cast<size_t>(i / 2)] >> (i % 2 * 4) & 15; };
+  for (int64_t p = 0; p < k; ++p) {
+    for (int64_t c = 0; c < n; ++c) {
+      const int64_t group = c * groups + p / group_size;
+      const int step = half(integers, group * group_size + p % group_size) - half(zeros, c * zeros_of_column * 2 + p / group_size);
+      (*w)[static_cast<size_t>(p * n + c)] = static_cast<float>(step) * scales[static_cast<size_t>(group)];
+    }
+  }
+  gtn_quantized_desc desc = {};
+  desc.size = sizeof desc;
+  desc.format = GTN_U4;
+  desc.k = k;
+  desc.n = n;
+  desc.group_size = group_size;
+  return gemm_weights_pack_quantized(device, desc, integers.data(), scales.data(), zeros.data(), packed, info, message);
+}
+
 void check(const Variant& variant, const Product& product) {
-  SCOPED_TRACE(testing::Message() << "format " << variant.format << ", tile " << variant.rows << "x" << variant.columns << ", m "
+  SCOPED_TRACE(testing::Message() << "format " << variant.format << ", rows of " << variant.row_dtype << ", tile " << variant.rows << "x" << variant.columns << ", m "
                                   << product.m << ", k " << product.k << ", n " << product.n << ", splits " << product.splits);
   std::minstd_rand random(7);
   const auto [m, k, n, gathered, splits] = product;
   const bool int8 = variant.format == GTN_S8;
-  const int64_t element = element_bytes(variant.format);
+  const int64_t element = element_bytes(variant.row_dtype);
   const int64_t rows_a = gathered ? m + 3 : m, stride = (k * element + 31) / 16 * 16;
 
   // Columns of INT8 have a weight of 127, and so a scale of 1.
@@ -62,7 +91,7 @@ void check(const Variant& variant, const Product& product) {
     a[i] = static_cast<int>(random() % 5) - (int8 ? 0 : 2);
     const size_t at = i / static_cast<size_t>(k) * static_cast<size_t>(stride) + i % static_cast<size_t>(k) * static_cast<size_t>(element);
     const float x = static_cast<float>(a[i]);
-    const uint16_t half = variant.format == GTN_BF16 ? cpu::to_bf16(x) : cpu::to_f16(x);
+    const uint16_t half = variant.row_dtype == GTN_BF16 ? cpu::to_bf16(x) : cpu::to_f16(x);
     if (int8) bytes[at] = static_cast<unsigned char>(a[i]);
     if (element == 2) std::memcpy(&bytes[at], &half, 2);
     if (element == 4) std::memcpy(&bytes[at], &x, 4);
@@ -83,7 +112,11 @@ void check(const Variant& variant, const Product& product) {
   void* packed = nullptr;
   gtn_weights_info info = {};
   gtn_message message = {sizeof message, ""};
-  ASSERT_EQ(gemm_weights_pack(device, desc, w.data(), &packed, &info, &message), GTN_OK) << message.text;
+  const int64_t group_size = 32 << (k % 3);
+  ASSERT_EQ(variant.format == GTN_U4 ? pack_groups(device, k, n, group_size, &w, &packed, &info, &message)
+                                     : gemm_weights_pack(device, desc, w.data(), &packed, &info, &message),
+            GTN_OK)
+      << message.text;
   const PackedWeights& weights = *static_cast<PackedWeights*>(packed);
 
   const DeviceArray<unsigned char> rows(bytes);
@@ -111,9 +144,17 @@ void check(const Variant& variant, const Product& product) {
   args.weights = weights.data;
   args.panels = static_cast<int32_t>(weights.panels);
   args.blocks = static_cast<int32_t>(weights.blocks);
+  args.panel_bytes = weights.blocks * kPanelBlockBytes;
+  if (variant.format == GTN_U4) {
+    args.blocks = static_cast<int32_t>(weights.blocks * kUnitDepth * element / kBlockBytes);
+    args.panel_bytes = weights.blocks * kUnitBytes;
+    args.records = weights.records;
+    args.records_bytes = up(weights.blocks * kUnitDepth, group_size) * kRecordBytes;
+    args.group_size = static_cast<int32_t>(group_size);
+  }
   args.tiles_m = static_cast<int32_t>(up(m, variant.rows));
   args.tiles_n = static_cast<int32_t>(up(n, variant.columns));
-  args.split_blocks = static_cast<int32_t>(up(weights.blocks, splits));
+  args.split_blocks = static_cast<int32_t>(up(args.blocks, splits));
   args.partial = splits > 1 ? partial.data() : nullptr;
   Queue* queue = nullptr;
   ASSERT_EQ(queue_create(0, &queue, &message), GTN_OK);
@@ -162,7 +203,7 @@ TEST_P(GemmTiles, ComputeWhatTheyShould) {
   ASSERT_GT(table.count, 0);
   for (int i = 0; i < table.count; ++i) {
     const Variant& v = table.variants[i];
-    const int64_t depth = kBlockBytes / element_bytes(v.format);
+    const int64_t depth = kBlockBytes / element_bytes(v.row_dtype);
     const int64_t round = depth * v.warps_k;
     check(v, {v.rows + 3, round * (v.stages + 1) + depth + 5, v.columns + 17, false, 1});
     check(v, {v.rows, round * v.stages, v.columns, false, 1});
@@ -172,7 +213,8 @@ TEST_P(GemmTiles, ComputeWhatTheyShould) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Formats, GemmTiles, testing::Values(f32_variants, bf16_variants, f16_variants, int8_variants));
+INSTANTIATE_TEST_SUITE_P(Formats, GemmTiles, testing::Values(f32_variants, bf16_variants, f16_variants, int8_variants, u4_f32_variants,
+                                                             u4_bf16_variants, u4_f16_variants));
 
 }  // namespace
 }  // namespace gatun::gpu

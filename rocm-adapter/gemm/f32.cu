@@ -6,9 +6,9 @@ namespace {
 
 // Rows, columns, warps of m, n and k, stages.
 const Variant kVariants[] = {
-    variant_of<F32Products<Tile<32, 64, 1, 1, 2, 2>>, 1>(GTN_F32, false),
-    variant_of<F32Products<Tile<64, 64, 2, 1, 1, 2>>, 1>(GTN_F32, false),
-    variant_of<F32Products<Tile<128, 64, 4, 1, 1, 2>>, 1>(GTN_F32, false),
+    variant_of<F32Products<Tile<32, 64, 1, 1, 2, 2>>, 1>(GTN_F32, GTN_F32, false),
+    variant_of<F32Products<Tile<64, 64, 2, 1, 1, 2>>, 1>(GTN_F32, GTN_F32, false),
+    variant_of<F32Products<Tile<128, 64, 4, 1, 1, 2>>, 1>(GTN_F32, GTN_F32, false),
 };
 
 }  // namespace

@@ -9,9 +9,9 @@ using Products = MatrixProducts<Tile<rows, columns, warps_m, warps_n, warps_k, s
 
 // Rows, columns, warps of m, n and k, stages.
 const Variant kVariants[] = {
-    variant_of<Products<32, 32, 1, 1, 2, 2>, 1>(GTN_S8, false),
-    variant_of<Products<64, 64, 2, 2, 1, 2>, 1>(GTN_S8, false),
-    variant_of<Products<128, 64, 2, 2, 1, 2>, 1>(GTN_S8, false),
+    variant_of<Products<32, 32, 1, 1, 2, 2>, 1>(GTN_S8, GTN_U8, false),
+    variant_of<Products<64, 64, 2, 2, 1, 2>, 1>(GTN_S8, GTN_U8, false),
+    variant_of<Products<128, 64, 2, 2, 1, 2>, 1>(GTN_S8, GTN_U8, false),
 };
 
 }  // namespace

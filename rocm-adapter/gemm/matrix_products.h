@@ -54,14 +54,22 @@ struct MatrixProducts {
     return lane() % 16 * kBlockBytes + ((step * kStepChunks + Unit::chunk(q)) ^ (lane() % 8)) * 16;
   }
 
-  GPU_DEVICE void load(int step, const char* rows, const char* columns) {
+  GPU_DEVICE void load_rows(int step, const char* rows) {
     GPU_UNROLL
     for (int q = 0; q < Unit::kChunks; ++q) {
-      const int at = place(step, q);
       GPU_UNROLL
-      for (int i = 0; i < kM; ++i) a[step % kBuffers][i][q] = load_16(rows + (row_base + i * 16) * kBlockBytes + at);
+      for (int i = 0; i < kM; ++i) a[step % kBuffers][i][q] = load_16(rows + (row_base + i * 16) * kBlockBytes + place(step, q));
+    }
+  }
+
+  GPU_DEVICE void load(int step, const char* rows, const char* columns) {
+    load_rows(step, rows);
+    GPU_UNROLL
+    for (int q = 0; q < Unit::kChunks; ++q) {
       GPU_UNROLL
-      for (int j = 0; j < kN; ++j) b[step % kBuffers][j][q] = load_16(columns + (column_base + j * 16) * kBlockBytes + at);
+      for (int j = 0; j < kN; ++j) {
+        b[step % kBuffers][j][q] = load_16(columns + (column_base + j * 16) * kBlockBytes + place(step, q));
+      }
     }
   }
 
@@ -128,10 +136,10 @@ struct MatrixProducts {
 template <typename Element>
 VariantTable halves_variants(int32_t format) {
   static const Variant kVariants[] = {
-      variant_of<MatrixProducts<Tile<32, 32, 1, 1, 2, 2>, Element, true>, 1>(format, false),
-      variant_of<MatrixProducts<Tile<64, 64, 2, 2, 1, 2>, Element, true>, 1>(format, false),
-      variant_of<MatrixProducts<Tile<128, 64, 4, 1, 1, 2>, Element, true>, 1>(format, false),
-      variant_of<MatrixProducts<Tile<128, 64, 2, 2, 1, 2>, Element, false>, 1>(format, true),
+      variant_of<MatrixProducts<Tile<32, 32, 1, 1, 2, 2>, Element, true>, 1>(format, format, false),
+      variant_of<MatrixProducts<Tile<64, 64, 2, 2, 1, 2>, Element, true>, 1>(format, format, false),
+      variant_of<MatrixProducts<Tile<128, 64, 4, 1, 1, 2>, Element, true>, 1>(format, format, false),
+      variant_of<MatrixProducts<Tile<128, 64, 2, 2, 1, 2>, Element, false>, 1>(format, format, true),
   };
   return {kVariants, sizeof kVariants / sizeof kVariants[0]};
 }

@@ -224,6 +224,11 @@ gtn_status weights_pack(void* device, const gtn_weights_desc* desc, const void* 
   return kServed.weights_pack(*static_cast<Device*>(device), *desc, source, weights, info, message);
 }
 
+gtn_status weights_pack_quantized(void* device, const gtn_quantized_desc* desc, const void* integers, const float* scales,
+                                  const uint8_t* zero_points, void** weights, gtn_weights_info* info, gtn_message* message) {
+  return kServed.weights_pack_quantized(*static_cast<Device*>(device), *desc, integers, scales, zero_points, weights, info, message);
+}
+
 void weights_destroy(void* weights) { kServed.weights_destroy(weights); }
 
 const Operator* find(int32_t op) {
@@ -271,7 +276,7 @@ gtn_backend table = {
     weights_pack, weights_destroy,
     plan_create, plan_destroy, run,
     supports, measure,
-    nullptr, nullptr,  // no weights that come quantized, no convolutions
+    weights_pack_quantized, nullptr,  // no convolutions
     host_memory_alloc, host_memory_free,
 };
 
@@ -282,5 +287,6 @@ extern "C" const gtn_backend* gtn_backend_entry(void) {
   using namespace gatun::GATUN_ACCELERATOR;
   table.name = kBackendName;
   if (kServed.measure == nullptr) table.measure = nullptr;
+  if (kServed.weights_pack_quantized == nullptr) table.weights_pack_quantized = nullptr;
   return &table;
 }

@@ -67,13 +67,16 @@ gtn_status plan_of(Device& device, const void* desc, Plan** plan, gtn_plan_info*
   return kPlan(device, *static_cast<const Desc*>(desc), plan, info, message);
 }
 
-// What a backend has beside its runtime. Null: it measures no limits.
+// What a backend has beside its runtime. Null: it measures no limits; it takes no weights that come quantized.
 struct Served {
   std::span<const Operator> operators;
   gtn_status (*weights_pack)(Device& device, const gtn_weights_desc& desc, const void* source, void** weights,
                              gtn_weights_info* info, gtn_message* message);
   void (*weights_destroy)(void* weights);
   gtn_status (*measure)(Device& device, int32_t limit, double* per_second, gtn_message* message);
+  gtn_status (*weights_pack_quantized)(Device& device, const gtn_quantized_desc& desc, const void* integers, const float* scales,
+                                       const uint8_t* zero_points, void** weights, gtn_weights_info* info,
+                                       gtn_message* message) = nullptr;
 };
 extern const Served kServed;
 

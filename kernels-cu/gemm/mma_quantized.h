@@ -1,0 +1,86 @@
+// Products by mma.sync with weights of 4 bits and rows of 16: see quantized_products.h.
+#pragma once
+
+#include "gemm/mma_products.h"
+#include "gemm/quantized_products.h"
+
+namespace gatun::gpu::gemm {
+
+// Which of a unit's 32 of k the first of pair `pair` of word `word` is: word t of a column has what lane t of four holds of the
+// right operands of two m16n8k16, in the order of its registers.
+struct MmaOrder {
+  GPU_HOST_DEVICE static constexpr int k(int word, int pair) { return pair * 8 + word * 2; }
+};
+
+// A unit of 32 of k is two steps. Its words are loaded before the first one, and its scales before the second, so that nothing is
+// read of a stage after the barrier that its last step passes.
+template <typename Tile, typename Element>
+struct QuantizedProducts : MmaTile<Tile, float> {
+  using T = Tile;
+  using Base = MmaTile<Tile, float>;
+  static_assert(kPanelColumns % T::kWarpColumns == 0 && Base::kSteps == 2 * T::kUnits);
+
+  int word_at, zero_at, scale_at;  // of this thread, in the columns of a block
+  uint32_t words[2][Base::kN], zeros[2][Base::kN];
+  float scales[Base::kN][2];
+  float chain[Base::kM][Base::kN][4];
+
+  GPU_DEVICE QuantizedProducts() {
+    word_at = words_at<T>(this->column_base + lane() / 4) + lane() % 4 * 4;
+    const int record = record_at<T>(this->column_base), column = this->column_base % kPanelColumns;
+    zero_at = record + kZerosAt + column + lane() / 4;
+    scale_at = record + (column + lane() % 4 * 2) * 4;
+    Base::clear(chain);
+  }
+
+  GPU_DEVICE void load(int step, const char* rows, const char* columns) {
+    Base::load_rows(step, rows);
+    const int unit = step / 2;
+    GPU_UNROLL
+    for (int j = 0; j < Base::kN; ++j) {
+      if (step % 2 == 0) {
+        words[unit][j] = load_4(columns + word_at + unit * kUnitBytes + j * 8 * kUnitColumnBytes);
+        zeros[unit][j] = Integers<Element>::minus_zero(static_cast<uint8_t>(columns[zero_at + unit * kRecordBytes + j * 8]));
+      } else {
+        load_pack(reinterpret_cast<const float*>(columns + scale_at + unit * kRecordBytes) + j * 8, scales[j]);
+      }
+    }
+  }
+
+  GPU_DEVICE void multiply(int step) {
+    GPU_UNROLL
+    for (int j = 0; j < Base::kN; ++j) {
+      const uint32_t word = words[step / 2][j], zero = zeros[step / 2][j];
+      const uint32_t pair[2] = {Integers<Element>::pair(word, step % 2 * 2, zero), Integers<Element>::pair(word, step % 2 * 2 + 1, zero)};
+      GPU_UNROLL
+      for (int i = 0; i < Base::kM; ++i) MmaHalves<Element>()(chain[i][j], this->a[step % 2][i], pair);
+    }
+    if (step % 2 == 0) return;
+    GPU_UNROLL
+    for (int i = 0; i < Base::kM; ++i) {
+      GPU_UNROLL
+      for (int j = 0; j < Base::kN; ++j) {
+        GPU_UNROLL
+        for (int e = 0; e < 4; ++e) this->sums[i][j][e] = fma(chain[i][j][e], scales[j][e % 2], this->sums[i][j][e]);
+      }
+    }
+    Base::clear(chain);
+  }
+
+  GPU_DEVICE void end_block() {}
+  GPU_DEVICE void complete() {}
+};
+
+// Rows, columns, warps of m, n and k, stages, bytes of a column in a block.
+template <typename Element>
+VariantTable quantized_variants(int32_t row_dtype) {
+  static const Variant kVariants[] = {
+      variant_of<QuantizedProducts<Tile<16, 64, 1, 1, 4, 4, 32>, Element>, 2>(GTN_U4, row_dtype, false),
+      variant_of<QuantizedProducts<Tile<32, 64, 1, 2, 2, 4, 32>, Element>, 2>(GTN_U4, row_dtype, false),
+      variant_of<QuantizedProducts<Tile<64, 64, 2, 2, 1, 4, 32>, Element>, 2>(GTN_U4, row_dtype, false),
+      variant_of<QuantizedProducts<Tile<128, 128, 2, 4, 1, 3, 32>, Element>, 1>(GTN_U4, row_dtype, false),
+  };
+  return {kVariants, sizeof kVariants / sizeof kVariants[0]};
+}
+
+}  // namespace gatun::gpu::gemm

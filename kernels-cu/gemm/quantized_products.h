@@ -1,0 +1,106 @@
+// GEMM with weights of 4 bits in groups of k, weight = (integer - zero point) * scale: what the policies of products.h for them
+// share, and the one for FP32 rows.
+//
+// Weights stay in 4 bits as far as shared memory and become numbers in registers. With rows of 16 bits they meet the matrix unit
+// as integers less their zero points, -15 to 15, which BF16 and F16 have exactly, and so do products in FP32; a chain of sums
+// begins at zero every 32 of k, the smallest group, and is multiplied by its scale as the FP32 units add it. So a product errs
+// by what FP32 sums of k elements do, and no weight is rounded. FP32 rows go through the FP32 units, with weights rounded to FP32.
+//
+// Bytes: half a byte a weight, and 5 of each group of a column: at k = n = 4096 and groups of 128 9 MB, where BF16 has 34.
+// Operations: 2 m n k; beside them, for 32 of k of a column, some 3 a pair of weights to make them numbers, which the rows of a
+// warp's tile share, and a multiply-add for each sum.
+// What binds (predictions): up to some 50 rows on A100 and some 75 on H100 memory does, a quarter of the rows of BF16 weights, at
+// a time less than a third of theirs. There a multiprocessor of A100 is to turn some 30 weights a cycle into numbers, 50 operations
+// of a thread, of the 128 and more that it issues. Beyond that the matrix unit and the issue of instructions are close to each other:
+// for 32 of k, 64 x 32 sums of a warp are 32 products of 8 cycles on A100, and beside them some 48 operations on weights, 128 on sums
+// and 20 loads. With FP32 rows the FP32 units bind from a few rows on: weights cost 4 operations each, for 4 or 8 rows.
+#pragma once
+
+#include <type_traits>
+
+#include "gemm/products.h"
+#include "gpu/gpu.h"
+
+namespace gatun::gpu::gemm {
+
+// Pairs of integers of a word of packed weights as numbers of Element, less their zero point: an integer becomes the last bits of a
+// number, 128 or 1024 and the integer, from which as much and the zero point are taken. Nothing is rounded.
+template <typename Element>
+struct Integers {
+  static constexpr bool kHalf = std::is_same_v<Element, Half>;
+
+  GPU_DEVICE static uint32_t minus_zero(uint8_t zero) { return (kHalf ? 0xe400e400u : 0xc300c300u) + zero * 0x10001u; }
+
+  GPU_DEVICE static uint32_t pair(uint32_t word, int p, uint32_t minus_zero) {
+    const uint32_t integers = word >> (4 * p) & 0x000f000fu;
+    if constexpr (kHalf) {
+      return add_half(integers | 0x64006400u, minus_zero);
+    } else {
+      return add_bf16(integers | 0x43004300u, minus_zero);
+    }
+  }
+};
+
+// Where in the columns of a block, as tiles copy them, a column's words of unit 0 and what its group has start.
+template <typename T>
+GPU_DEVICE int words_at(int column) {
+  return column / kPanelColumns * kPanelColumns * T::kColumnBytes + column % kPanelColumns * kUnitColumnBytes;
+}
+template <typename T>
+GPU_DEVICE int record_at(int column) {
+  return T::kColumns * T::kColumnBytes + column / kPanelColumns * T::kUnits * kRecordBytes;
+}
+
+// FP32 units, by the threads' rows and columns of F32Products. Order: which of k a word's pairs are.
+template <typename Tile, typename Order>
+struct QuantizedF32Products : F32Products<Tile> {
+  using T = Tile;
+  using Base = F32Products<Tile>;
+
+  GPU_DEVICE void multiply(const char* rows, const char* columns) {
+    constexpr int kColumns = Base::kColumnCount * 4;
+    const char* record = columns + record_at<T>(this->column_base);
+    const int column = this->column_base % kPanelColumns;
+    const char* words = columns + words_at<T>(this->column_base);
+    float scale[kColumns], zero[kColumns];  // zero: and 2^23
+    GPU_UNROLL
+    for (int j = 0; j < Base::kColumnCount; ++j) {
+      float four[4];
+      load_pack(reinterpret_cast<const float*>(record) + column + j * 32, four);
+      const uint32_t zeros = load_4(record + kZerosAt + column + j * 32);
+      GPU_UNROLL
+      for (int w = 0; w < 4; ++w) {
+        scale[j * 4 + w] = four[w];
+        zero[j * 4 + w] = float_of(0x4b000000u | (zeros >> (8 * w) & 0xffu));
+      }
+    }
+    GPU_ROLLED
+    for (int word = 0; word < 4; ++word) {
+      uint32_t integers[kColumns];
+      GPU_UNROLL
+      for (int c = 0; c < kColumns; ++c) integers[c] = load_4(words + (c / 4 * 32 + c % 4) * kUnitColumnBytes + word * 4);
+      GPU_UNROLL_BY(2)
+      for (int pair = 0; pair < 4; ++pair) {
+        const int k = Order::k(word, pair);
+        float a[Base::kRowCount][2];
+        GPU_UNROLL
+        for (int i = 0; i < Base::kRowCount; ++i) {
+          const int row = this->row(i);
+          load_pack(reinterpret_cast<const float*>(rows + row * kBlockBytes + ((k / 4) ^ (row % 8)) * 16 + k % 4 * 4), a[i]);
+        }
+        GPU_UNROLL
+        for (int e = 0; e < 2; ++e) {
+          GPU_UNROLL
+          for (int c = 0; c < kColumns; ++c) {
+            const uint32_t integer = integers[c] >> (4 * pair + 16 * e) & 15u;
+            const float weight = (float_of(0x4b000000u | integer) - zero[c]) * scale[c];
+            GPU_UNROLL
+            for (int i = 0; i < Base::kRowCount; ++i) this->sums[i][c] = fma(a[i][e], weight, this->sums[i][c]);
+          }
+        }
+      }
+    }
+  }
+};
+
+}  // namespace gatun::gpu::gemm

@@ -1,0 +1,19 @@
+// GEMM with weights of 4 bits and FP32 rows: see quantized_products.h.
+#include "gemm/mma_quantized.h"
+
+namespace gatun::gpu::gemm {
+namespace {
+
+// Rows, columns, warps of m, n and k, stages, bytes of a column in a block.
+const Variant kVariants[] = {
+    variant_of<QuantizedF32Products<Tile<16, 64, 1, 1, 4, 4, 16>, MmaOrder>, 1>(GTN_U4, GTN_F32, false),
+    variant_of<QuantizedF32Products<Tile<64, 64, 2, 1, 2, 3, 16>, MmaOrder>, 1>(GTN_U4, GTN_F32, false),
+};
+
+}  // namespace
+
+VariantTable u4_f32_variants() { return {kVariants, sizeof kVariants / sizeof kVariants[0]}; }
+
+int packed_k(int word, int i) { return MmaOrder::k(word, i % 4) + i / 4; }
+
+}  // namespace gatun::gpu::gemm
