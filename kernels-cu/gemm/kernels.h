@@ -7,8 +7,8 @@
 
 namespace gatun::gpu::gemm {
 
-// k is cut into blocks of 128 bytes: 32 elements of F32, 64 of BF16 and F16, 128 of S8. That is a line of the caches, what a swizzled row
-// of shared memory holds, and what wgmma takes as one (its 128-byte swizzle).
+// k is cut into blocks of 128 bytes: 32 elements of F32, 64 of BF16 and F16, 128 of S8. That is a line of the caches, what a
+// swizzled row of shared memory holds, and what wgmma takes as one (its 128-byte swizzle).
 constexpr int kBlockBytes = 128;
 
 // Packed weights: panels of 64 columns, filled up with zeros, each a run of blocks of k:
@@ -46,12 +46,12 @@ struct RowsArgs {
   const int32_t* index;  // the rows to take of `a`, each 0 to rows_a - 1; null: all, in order
   int64_t rows_a, k;
   char* to;
-  int64_t to_stride;  // bytes, a multiple of kBlockBytes
-  float* scales;      // S8
-  int32_t* zeros;     // S8
-  const float* a_scales;   // those of `a`, where it is quantized
+  int64_t to_stride;      // bytes, a multiple of kBlockBytes
+  float* scales;          // S8
+  int32_t* zeros;         // S8
+  const float* a_scales;  // those of `a`, where it is quantized
   const int32_t* a_zeros;
-  int32_t vector;     // 1: rows of `a` are aligned to 4 elements
+  int32_t vector;  // 1: rows of `a` are aligned to 4 elements
 };
 
 // Where the tiles of each group start.

@@ -51,7 +51,8 @@ struct QuantizedProducts : MmaTile<Tile, float> {
     GPU_UNROLL
     for (int j = 0; j < Base::kN; ++j) {
       const uint32_t word = words[step / 2][j], zero = zeros[step / 2][j];
-      const uint32_t pair[2] = {Integers<Element>::pair(word, step % 2 * 2, zero), Integers<Element>::pair(word, step % 2 * 2 + 1, zero)};
+      const int first = step % 2 * 2;
+      const uint32_t pair[2] = {Integers<Element>::pair(word, first, zero), Integers<Element>::pair(word, first + 1, zero)};
       GPU_UNROLL
       for (int i = 0; i < Base::kM; ++i) MmaHalves<Element>()(chain[i][j], this->a[step % 2][i], pair);
     }

@@ -52,8 +52,11 @@ gtn_status pack_groups(Device& device, const Shape& shape, void** weights, gtn_w
     void operator()(Queue* queue) const { queue_destroy(queue); }
   };
   std::unique_ptr<PackedWeights, Destroy> packed(new (std::nothrow) PackedWeights{});
-  const std::unique_ptr<unsigned char[]> buffer(new (std::nothrow) unsigned char[static_cast<size_t>(panel_bytes + records_bytes + 1)]);
-  if (packed == nullptr || buffer == nullptr) return fail(message, GTN_OUT_OF_MEMORY, "no memory of the host to pack weights in");
+  const size_t buffer_bytes = static_cast<size_t>(panel_bytes + records_bytes);
+  const std::unique_ptr<unsigned char[]> buffer(new (std::nothrow) unsigned char[buffer_bytes + 1]);
+  if (packed == nullptr || buffer == nullptr) {
+    return fail(message, GTN_OUT_OF_MEMORY, "no memory of the host to pack weights in");
+  }
   packed->device = device.index;
   packed->format = GTN_U4;
   packed->panels = panels;
@@ -69,7 +72,7 @@ gtn_status pack_groups(Device& device, const Shape& shape, void** weights, gtn_w
   const Places places;
   unsigned char *units = buffer.get(), *records = units + panel_bytes;
   for (int64_t panel = 0; panel < all_panels && k > 0; ++panel) {
-    std::memset(units, 0, static_cast<size_t>(panel_bytes + records_bytes));
+    std::memset(units, 0, buffer_bytes);
     const int64_t first = panel % panels * kPanelColumns;
     for (int64_t c = 0; c < kPanelColumns && first + c < n; ++c) {
       for (int64_t g = 0; g < of_k; ++g) {

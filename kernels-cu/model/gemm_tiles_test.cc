@@ -73,8 +73,9 @@ gtn_status pack_groups(Device& device, int64_t k, int64_t n, int64_t group_size,
 }
 
 void check(const Variant& variant, const Product& product) {
-  SCOPED_TRACE(testing::Message() << "format " << variant.format << ", rows of " << variant.row_dtype << ", tile " << variant.rows << "x" << variant.columns << ", m "
-                                  << product.m << ", k " << product.k << ", n " << product.n << ", splits " << product.splits);
+  SCOPED_TRACE(testing::Message() << "format " << variant.format << ", rows of " << variant.row_dtype << ", tile " << variant.rows
+                                  << "x" << variant.columns << ", m " << product.m << ", k " << product.k << ", n " << product.n
+                                  << ", splits " << product.splits);
   std::minstd_rand random(7);
   const auto [m, k, n, gathered, splits] = product;
   const bool int8 = variant.format == GTN_S8;
