@@ -10,6 +10,7 @@
 #include "merge/plan.h"
 #include "mix/plan.h"
 #include "norm/plan.h"
+#include "pooling/plan.h"
 #include "rope/plan.h"
 #include "route/plan.h"
 #include "select/plan.h"
@@ -24,7 +25,7 @@ void name_kernel(gtn_plan_info* info, const Device& device, const char* rest) {
 namespace {
 
 constexpr Operator kOperators[] = {
-    {GTN_OP_GEMM, plan_of<gtn_gemm_desc, gemm_plan>, gemm_serves},
+    {GTN_OP_GEMM, plan_of<gtn_gemm_desc, gemm_plan>, gemm_claims},
     {GTN_OP_ATTENTION, plan_of<gtn_attention_desc, attention_plan>, attention_serves},
     {GTN_OP_NORM, plan_of<gtn_norm_desc, norm_plan>, norm_serves},
     {GTN_OP_SOFTMAX, plan_of<gtn_softmax_desc, softmax_plan>, softmax_serves},
@@ -35,6 +36,7 @@ constexpr Operator kOperators[] = {
     {GTN_OP_ROUTE, plan_of<gtn_route_desc, route_plan>, route_serves},
     {GTN_OP_MIX, plan_of<gtn_mix_desc, mix_plan>, mix_serves},
     {GTN_OP_GLU, plan_of<gtn_glu_desc, glu_plan>, glu_serves},
+    {GTN_OP_POOLING, plan_of<gtn_pooling_desc, pooling_plan>, pooling_serves},
 };
 
 gtn_status measure(Device& device, int32_t limit, double* per_second, gtn_message* message) {

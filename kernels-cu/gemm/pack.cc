@@ -169,6 +169,8 @@ bool gemm_serves(const Device& device, int32_t format) {
   return format == GTN_F32 || format == GTN_BF16 || format == GTN_S8 || format == GTN_U4;
 }
 
+bool gemm_claims(const Device& device, int32_t format) { return format == GTN_U8 || gemm_serves(device, format); }
+
 gtn_status unsupported_format(gtn_message* message) {
   return fail(message, GTN_UNSUPPORTED, "desc.format: this backend takes weights of F32, BF16, S8, U4 and, but for gfx90a, F16");
 }

@@ -7,6 +7,8 @@ namespace gatun::gpu {
 
 gtn_status gemm_plan(Device& device, const gtn_gemm_desc& desc, Plan** plan, gtn_plan_info* info, gtn_message* message);
 bool gemm_serves(const Device& device, int32_t format);
+// What it claims: weights in groups, of which it serves those of 4 bits, are asked for as U8 where U4 is no type.
+bool gemm_claims(const Device& device, int32_t format);
 // Whether the matrix unit takes numbers of 16 bits below their normal range for 0, as that of gfx90a does ("Numerical accuracy" of
 // PyTorch's notes, on MI200). Where such numbers are to count it is not used.
 bool flushes_halves(const Device& device);
