@@ -112,7 +112,7 @@ gtn_status gemm_weights_quantize(Device& device, const gtn_weights_desc& desc, c
                                  gtn_weights_info* info, gtn_message* message) {
   const gtn_tensor_desc& of = desc.source;
   const int row = of.rank - 2;
-  const cpu::Quantizer quantizer{4, desc.symmetric != 0, desc.quantize == GTN_QUANTIZE_SEARCH};
+  const cpu::Quantizer quantizer{4, desc.symmetric != 0, desc.quantize};
   const auto weight = [&](int64_t matrix, int64_t k, int64_t column) {
     const int64_t i = (row == 1 ? matrix * of.strides[0] : 0) + k * of.strides[row] + column * of.strides[row + 1];
     if (of.dtype == GTN_F32) return static_cast<const float*>(source)[i];

@@ -7,7 +7,7 @@
 #include <cmath>
 #include <cstdint>
 
-#include "gatun/gatun.h"
+#include <gatun/gatun.h>
 
 namespace gatun::cpu {
 
