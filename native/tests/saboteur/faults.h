@@ -34,6 +34,7 @@
   F(PADDING,           "padding",           "fail", "conv", "", "padding before and after are exchanged")                      \
   F(POOLING_PADDING,   "pooling-padding",   "fail", "pooling", "", "padding before and after are exchanged")                   \
   F(COUNT_PADDING,     "count-padding",     "fail", "pooling", "", "means do not count the padding that they should")          \
+  F(HIGHEST_INTEGER,   "highest-integer",   "fail", "fake_quantize", "", "the highest integer is never taken")                 \
   F(GATE,              "gate",              "fail", "glu", "", "the gate and what it gates are exchanged")                     \
   /* Rows. */                                                                                                                  \
   F(SCALE,             "scale",             "fail", "attention|softmax", "", "the scale is off by one in 1000")                \
