@@ -37,7 +37,7 @@ import java.util.stream.Stream;
 final class Mutate {
     /** Where the mutants are made: the sources of the CPU backend that compute, or say who computes what. */
     private static final Pattern FILES = Pattern.compile("native/src/cpu/(math\\.h|simd\\.h|threads\\.cc|"
-            + "(activation|attention|conv|gemm|merge|mix|norm|pooling|rope|route|select|softmax)/[a-z_]+\\.(cc|h))");
+            + "(activation|attention|conv|fake_quantize|gemm|merge|mix|norm|pooling|rope|route|select|softmax)/[a-z_]+\\.(cc|h))");
 
     /** Code that is left alone: what matches, and with {@code statement} all to the end of the statement. */
     private record Exclusion(String file, String line, boolean statement, String reason) {}
