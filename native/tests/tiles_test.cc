@@ -33,8 +33,9 @@ using Memory = std::array<uint8_t, 16 * kStride>;
 
 TEST(Tiles, DoWhatTheModelDoes) {
   bool there = false;
-  for (const std::string& device : gatun::test::cpu_devices()) there |= device == "cpu:amx";  // which asks for permission
+  for (const std::string& device : gatun::test::cpu_devices()) there |= device == "cpu:amx";
   if (!there) GTEST_SKIP() << "not available: this processor has no AMX";
+  const gatun::test::OpenDevice asks("cpu:amx");  // for permission
   std::mt19937 random(1);
   const auto bf16_of = [](float value) {
     uint32_t bits;
@@ -50,8 +51,10 @@ TEST(Tiles, DoWhatTheModelDoes) {
         uint16_t bits = static_cast<uint16_t>(random());
         if (!integers) {
           std::normal_distribution<float> normal(0, 1);
+          // Numbers near 1, or of all magnitudes, whose products underflow and overflow; denormals; infinities.
           const uint32_t kind = random() % 64;
-          bits = kind == 0 ? static_cast<uint16_t>(random() % 128) : kind == 1 && round % 8 == 1 ? 0x7f80 : bf16_of(normal(random));
+          const float value = round % 4 == 1 ? normal(random) : std::ldexp(normal(random), static_cast<int>(random() % 250) - 125);
+          bits = kind == 0 ? static_cast<uint16_t>(random() % 128) : kind == 1 && round % 8 == 1 ? 0x7f80 : bf16_of(value);
         }
         std::memcpy(memory->data() + i, &bits, 2);
       }

@@ -113,6 +113,13 @@ gtn_status device_open(const char* selector, const gtn_device_options* options, 
       return fail(message, GTN_NOT_AVAILABLE, "device 'cpu:%s' (%s): %s", selector, level->needs, why);
     }
   }
+  if (const char* why = refusal(*level)) {
+    const char* forced = std::getenv("GATUN_CPU_ISA");
+    if (*selector != '\0' || (forced != nullptr && *forced != '\0')) {
+      return fail(message, GTN_NOT_AVAILABLE, "device 'cpu:%s' (%s): %s", level->name, level->needs, why);
+    }
+    --level;  // nobody asked for it by name, and the one before, which it goes beyond, is there too
+  }
   int threads = options->threads > 0 ? options->threads : usable_threads();
   if (threads > kMostThreads) threads = kMostThreads;
   Device* opened = new (std::nothrow) Device{level, threads};

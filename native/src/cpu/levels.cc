@@ -82,13 +82,15 @@ constexpr const char* kAmxNeeds = "a model of AMX, and AVX2";
 
 #else
 
-// Linux lets a process use tiles that asks for them (arch_prctl ARCH_REQ_XCOMP_PERM, since 5.16), its threads to come included.
+// Linux lets a process use tiles that asks for them (arch_prctl, since 5.16), its threads to come included.
+constexpr int kSupportedStates = 0x1021, kRequestPermission = 0x1023, kTileData = 18;
+
 bool has_amx() {
   constexpr unsigned kBf16 = 1u << 22, kTile = 1u << 24, kInt8 = 1u << 25, kNeeded = kBf16 | kTile | kInt8;  // of EDX
-  constexpr int kRequestPermission = 0x1023, kTileData = 18;
   unsigned a = 0, b = 0, c = 0, d = 0;
+  uint64_t states = 0;
   return has_bf16() && __get_cpuid_count(7, 0, &a, &b, &c, &d) != 0 && (d & kNeeded) == kNeeded &&
-         syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
+         syscall(SYS_arch_prctl, kSupportedStates, &states) == 0 && (states >> kTileData & 1) != 0;
 }
 constexpr const char* kAmxNeeds = "AMX-TILE, AMX-INT8 and AMX-BF16";
 
@@ -140,6 +142,17 @@ int level_count() { return kLevelCount; }
 const char* why_unavailable(const Level& level) {
   if (level.kernels == nullptr) return "this build of Gatun has no kernels of this level";
   if (!level.supported) return "this processor or operating system lacks it";
+  return nullptr;
+}
+
+const char* refusal(const Level& level) {
+#if defined(__x86_64__) && !defined(GATUN_AMX_MODEL)
+  if (std::strcmp(level.name, "amx") == 0 && syscall(SYS_arch_prctl, kRequestPermission, kTileData) != 0) {
+    return "the operating system refuses this process the tiles of AMX; a thread's signal stack may be too small for them";
+  }
+#else
+  (void)level;
+#endif
   return nullptr;
 }
 

@@ -60,4 +60,8 @@ const Level* default_level(gtn_message* message);
 
 const Level* find_level(const char* name);
 
+// Asks the operating system for what a level's kernels need and a process has only on request: tiles of AMX, which make the frames
+// of signals larger for good. Null, or why it refuses.
+const char* refusal(const Level& level);
+
 }  // namespace gatun::cpu

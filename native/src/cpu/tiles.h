@@ -71,8 +71,8 @@ template <int kTile>
 inline __attribute__((always_inline)) void store_tile(void* to, int64_t stride) {
   asm volatile("tilestored %%tmm%c2, (%0,%1,1)" : : "r"(to), "r"(stride), "i"(kTile) : "memory");
 }
-// Sums of FP32: first the even elements of a row by those of a column and the odd ones, each from zero on, then both together
-// to the sum; to nearest even, with denormals taken and given as zeros.
+// Sums of FP32: first the even elements of a row by those of a column and the odd ones, each a chain of fused multiply-adds from
+// zero on, then both together to the sum; to nearest even, with denormals taken and given as zeros.
 template <int kSums, int kRows, int kColumns>
 inline __attribute__((always_inline)) void multiply_bf16() {
   asm volatile("tdpbf16ps %%tmm%c2, %%tmm%c1, %%tmm%c0" : : "i"(kSums), "i"(kRows), "i"(kColumns));

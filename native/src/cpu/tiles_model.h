@@ -91,8 +91,8 @@ inline void multiply_bf16(int sums, int rows, int columns) {
       for (int k = 0; k < tiles.rows[columns]; ++k) {
         const uint8_t* a = tiles.data[rows][m] + 4 * k;
         const uint8_t* b = tiles.data[columns][k] + 4 * n;
-        even = flush(even + flush(widen(a) * widen(b)));
-        odd = flush(odd + flush(widen(a + 2) * widen(b + 2)));
+        even = flush(std::fma(widen(a), widen(b), even));
+        odd = flush(std::fma(widen(a + 2), widen(b + 2), odd));
       }
       float sum;
       std::memcpy(&sum, tiles.data[sums][m] + 4 * n, sizeof sum);

@@ -861,7 +861,7 @@ HWY_INLINE const bf16* row_at(const AttentionTile& t, const KeySource& source, i
 class TiledProducts {
  public:
   TiledProducts(const AttentionTile& tile, const KeyBlock& block, const Layout& layout, float* scratch)
-      : t(tile), values(reinterpret_cast<bf16*>(scratch + layout.values)), stride(round_up(block.count, kTiledKeys)) {
+      : t(tile), values(reinterpret_cast<bf16*>(scratch + layout.values)), stride(round_up(block.count + 1, kTiledKeys)) {
     const int64_t terms = (layout.block_keys / 2 + 1) * kPanel, copy = (layout.block_keys / 2 + 16) * layout.dv_padded;
     high = reinterpret_cast<uint32_t*>(scratch + layout.tiled);
     low = high + terms;
@@ -956,6 +956,9 @@ class TiledProducts {
 
 void begin_tiled(const AttentionTile& t, const Layout& layout, float* scratch) {
   const F32 d;
+#if defined(GATUN_AMX_MODEL)
+  memset(scratch + layout.keys, 0xff, static_cast<size_t>(layout.end - layout.keys) * sizeof(float));  // NaN to who reads first
+#endif
   for (int64_t first = 0; first < panels_of(t) * kPanelRows; first += kPanelRows) {
     const bf16* rows[kPanel];
     for (int64_t r = 0; r < kPanel; ++r) {

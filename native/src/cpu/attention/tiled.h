@@ -12,6 +12,8 @@
 //
 // Values that are not finite: 0 * inf would be NaN, so keys that no row of a panel sees get values of 0, and second terms, which
 // may be 0 for a weight that is not, meet 0 in the place of what is not finite.
+//
+// Tiles take denormals for zeros, and give them as such: a result of less than 2^-126 may be 0 here and not in panels or rows.
 #pragma once
 
 #if defined(GATUN_LEVEL_amx)
@@ -36,7 +38,8 @@ inline void pack_pairs(const bf16* const (&rows)[kPanel], int64_t size, uint32_t
 
 inline bool is_finite(bf16 value) { return (value.bits & 0x7f80) != 0x7f80; }
 
-// to[i * stride + key] = row_of(key)[i], with zeros behind the last key up to a whole pair. Says whether all are finite.
+// to[i * stride + key] = row_of(key)[i], with a zero behind the last key, which completes a pair wherever it begins. Says whether
+// all are finite.
 template <typename RowOf>
 bool transpose_values(RowOf row_of, int64_t keys, int64_t size, bf16* to, int64_t stride) {
   const hn::Full128<uint16_t> d16;
@@ -86,9 +89,7 @@ bool transpose_values(RowOf row_of, int64_t keys, int64_t size, bf16* to, int64_
       finite = finite && is_finite(row[i]);
     }
   }
-  if (keys % 2 != 0) {
-    for (int64_t i = 0; i < size; ++i) to[i * stride + keys] = bf16{0};
-  }
+  for (int64_t i = 0; i < size; ++i) to[i * stride + keys] = bf16{0};
   return finite && hn::AllTrue(d16, hn::Eq(odd, hn::Zero(d16)));
 }
 

@@ -4,8 +4,8 @@
 // where x is not so (channels first, or rounding), a part of the batch at a time is rewritten that way first. Then a grid of
 // blocks of out, positions by panels of packed weights, is computed, each block by one call of one worker.
 //
-// Every element of out is one chain of multiply-adds over kernel positions and then channels in order (of pairs, where one
-// instruction sums two), whatever the block or the thread it falls into.
+// Every element of out is one chain of multiply-adds over kernel positions and then channels in order, of pairs or of 32 at a time
+// where those of cpu/gemm/gemm.h are, whatever the block or the thread it falls into.
 #pragma once
 
 #include "cpu/backend.h"

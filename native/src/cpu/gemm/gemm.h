@@ -10,9 +10,10 @@
 // Rows of one group meet one matrix of weights, and a block never has rows of two groups. The blocks of all groups are
 // one grid: groups of a row or two cost no more than their weights do.
 //
-// Every element of `out` is one chain of multiply-adds over k in index order (of pairs, where one instruction sums two
-// and rounds between them; tiles of AMX sum even and odd elements of 32 apart), whatever the block, the register tile or the thread it falls into: results do not depend
-// on the number of rows, nor of threads, and those of a group are those of a product with its matrix alone.
+// Every element of `out` is one chain of multiply-adds over k in index order (of pairs, where one instruction sums two and rounds
+// between them; of 32 at a time, where tiles of AMX sum the even and the odd ones apart), whatever the block, the register tile or
+// the thread it falls into: results do not depend on the number of rows, nor of threads, and those of a group are those of a
+// product with its matrix alone.
 #pragma once
 
 #include "cpu/backend.h"

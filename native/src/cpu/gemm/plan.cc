@@ -53,9 +53,11 @@ struct Segment {
 
 class GemmPlan final : public Plan {
  public:
-  GemmPlan(const Device& device, const gtn_gemm_desc& desc) : device_(device), kernels_(*device.level->kernels->gemm), layout_(kernels_.layout) {
+  GemmPlan(const Device& device, const gtn_gemm_desc& desc)
+      : device_(device), kernels_(*device.level->kernels->gemm), layout_(kernels_.layout) {
     format_ = desc.format;
-    if (layout_.tiled_row_tile > 0 && (format_ == GTN_BF16 || format_ == GTN_S8)) {
+    const bool tiled = layout_.tiled_row_tile > 0 && (format_ == GTN_BF16 || format_ == GTN_S8);
+    if (tiled) {
       layout_.row_tile = layout_.tiled_row_tile;
       layout_.block_rows = layout_.tiled_block_rows;
     }
@@ -77,15 +79,16 @@ class GemmPlan final : public Plan {
     element_ = format_ == GTN_S8     ? kernels_.layout.int8_row_bytes
                : format_ == GTN_BF16 ? kernels_.layout.bf16_row_bytes
                                      : static_cast<int64_t>(sizeof(float));
+    const int64_t rows_together = tiled ? layout_.row_tile / 2 : layout_.row_tile;  // of one load of a tile of AMX, or of a loop
     int64_t stride_bytes = round_up(k_ * element_, 64);
-    while (!spreads_rows(stride_bytes, kernels_.layout.row_tile)) stride_bytes += 64;  // 7 times at most
+    while (!spreads_rows(stride_bytes, rows_together)) stride_bytes += 64;  // 7 times at most
     stride_ = stride_bytes / element_;
     // An odd k leaves half a pair, which prepared rows fill up.
     const bool pairs = a_dtype_ == GTN_BF16 && element_ == 2 && k_ % 2 == 0;
     // And one of quantized rows that is no multiple of what an instruction sums leaves a part of that.
     const bool bytes = a_dtype_ == GTN_U8 && kernels_.layout.int8_rows_are_u8 && k_ % kernels_.layout.int8_group == 0;
     same_type_ = (format_ == GTN_BF16 ? pairs : format_ == GTN_S8 ? bytes : a_dtype_ == GTN_F32) && !indexed_;
-    as_they_are_ = same_type_ && spreads_rows(a_stride_ % 4096 * element_, kernels_.layout.row_tile);
+    as_they_are_ = same_type_ && spreads_rows(a_stride_ % 4096 * element_, rows_together);
   }
 
   void describe(const gtn_gemm_desc& desc, gtn_plan_info* info) const {

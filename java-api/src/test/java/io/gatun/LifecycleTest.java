@@ -65,7 +65,8 @@ class LifecycleTest {
         for (Operator operator : Operator.values()) {
             for (DType dtype : DType.values()) {
                 boolean half = operator != Operator.NORM && operator != Operator.SOFTMAX
-                        && operator != Operator.ACTIVATION && operator != Operator.CONV;
+                        && operator != Operator.ACTIVATION && operator != Operator.CONV
+                        && operator != Operator.FAKE_QUANTIZE;
                 boolean weights = dtype == DType.S8 || dtype == DType.U8 || dtype == DType.F8E4M3
                         || dtype == DType.F8E5M2;
                 boolean served = dtype == DType.F32 || dtype == DType.BF16
