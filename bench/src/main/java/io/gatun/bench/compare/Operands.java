@@ -10,6 +10,7 @@ import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Map;
 import java.util.SplittableRandom;
+import java.util.function.DoubleSupplier;
 
 /**
  * The data of a task, the same for every library: normally distributed, in native memory, row-major, in the task's
@@ -40,6 +41,18 @@ public final class Operands implements AutoCloseable {
                 all.add("a", dtype, (long) gemm.m() * gemm.k(), random, 1);
                 all.add("w", dtype, (long) gemm.k() * gemm.n(), random, 1);
             }
+            case Task.Int4 gemm -> {
+                all.add("a", DType.F32, (long) gemm.m() * gemm.k(), random, 1);
+                all.add("w", DType.F32, (long) gemm.k() * gemm.n(), random, 1);
+            }
+            case Task.Convolve conv -> {
+                all.add("x", conv.format(), (long) conv.power(conv.size()) * conv.channels(), random, 1);
+                all.add("w", conv.format(), (long) conv.columns() * conv.terms(), random, 1);
+                for (String name : List.of("gamma", "beta", "mean")) {
+                    all.add(name, DType.F32, conv.columns(), random, 1);
+                }
+                all.add("variance", DType.F32, conv.columns(), () -> Task.Convolve.LEAST_VARIANCE + random.nextDouble());
+            }
             case Task.Attend attend -> {
                 long row = (long) attend.heads() * attend.d();
                 all.add("q", attend.format(), row * attend.q(), random, 1);
@@ -57,9 +70,13 @@ public final class Operands implements AutoCloseable {
     }
 
     private void add(String name, DType dtype, long elements, SplittableRandom random, double deviation) {
+        add(name, dtype, elements, () -> random.nextGaussian() * deviation);
+    }
+
+    private void add(String name, DType dtype, long elements, DoubleSupplier random) {
         float[] values = new float[Math.toIntExact(elements)];
         for (int i = 0; i < values.length; i++) {
-            float value = (float) (random.nextGaussian() * deviation);
+            float value = (float) random.getAsDouble();
             values[i] = dtype == DType.BF16 ? Bf16.round(value) : value;
         }
         MemorySegment memory = arena.allocate(elements * dtype.bytes(), PAGE);

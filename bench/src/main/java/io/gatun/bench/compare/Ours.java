@@ -3,6 +3,8 @@ package io.gatun.bench.compare;
 import io.gatun.Activation;
 import io.gatun.Attention;
 import io.gatun.BiasActivation;
+import io.gatun.Conv;
+import io.gatun.ConvWeights;
 import io.gatun.DType;
 import io.gatun.Device;
 import io.gatun.Gatun;
@@ -14,6 +16,10 @@ import io.gatun.RmsNorm;
 import io.gatun.Softmax;
 import io.gatun.Stream;
 import io.gatun.Tensor;
+import io.gatun.TensorSpec;
+import io.gatun.bench.reference.WeightQuantizer;
+import java.lang.foreign.Arena;
+import java.lang.foreign.ValueLayout;
 import java.util.ArrayDeque;
 import java.util.ArrayList;
 import java.util.Deque;
@@ -44,6 +50,8 @@ public final class Ours implements Peer {
         try {
             switch (task) {
                 case Task.Gemm gemm -> run.gemm(gemm, operands);
+                case Task.Int4 gemm -> run.int4(gemm, operands);
+                case Task.Convolve conv -> run.convolution(conv, operands);
                 case Task.Attend attend -> run.attention(attend, operands);
                 case Task.Rows rows -> run.rows(rows, operands);
                 default -> run.smallest();
@@ -92,6 +100,68 @@ public final class Ours implements Peer {
                 weights.add(own(PackedWeights.pack(device, task.format(), source), PackedWeights::close));
             }
             body = set -> plan.run(stream, weights.get(set), a, out);
+        }
+
+        void int4(Task.Int4 task, Operands operands) {
+            Tensor a = Tensor.of(operands.memory("a"), DType.F32, task.m(), task.k());
+            out = pool.tensor(DType.F32, task.m(), task.n());
+            Gemm.Plan plan = own(Gemm.of(Task.Int4.QUANTIZATION).plan(device, a.spec(), out.spec()), Gemm.Plan::close);
+            WeightQuantizer quantized = task.weights(operands);
+            List<PackedWeights> weights = new ArrayList<>();
+            try (Arena arena = Arena.ofConfined()) {
+                Tensor integers = Tensor.of(
+                        arena.allocateFrom(ValueLayout.JAVA_BYTE, quantized.integerBytes()), DType.U8, task.n(),
+                        quantized.blocks(), Task.Int4.QUANTIZATION.groupSize() / 2);
+                Tensor scales = Tensor.of(
+                        arena.allocateFrom(ValueLayout.JAVA_FLOAT, quantized.scales()), DType.F32, task.n(),
+                        quantized.blocks());
+                for (int set = 0; set < operands.sets(); set++) {
+                    weights.add(own(
+                            PackedWeights.ofQuantized(device, Task.Int4.QUANTIZATION, task.k(), integers, scales, null),
+                            PackedWeights::close));
+                }
+            }
+            body = set -> plan.run(stream, weights.get(set), a, out);
+        }
+
+        void convolution(Task.Convolve task, Operands operands) {
+            Tensor x = Tensor.of(operands.memory("x"), channelsLast(task, task.channels(), task.size()));
+            TensorSpec spec = channelsLast(task, task.columns(), task.outSize());
+            out = Tensor.of(own(Arena.ofShared(), Arena::close).allocate(spec.elements() * task.format().bytes(), 4096), spec);
+            Conv.Plan plan = own(
+                    Conv.of(task.format(), task.each(task.kernel()))
+                            .stride(task.each(task.stride()))
+                            .padding(task.each(task.kernel() / 2))
+                            .groups(task.groups())
+                            .activation(Activation.RELU)
+                            .plan(device, x.spec(), spec),
+                    Conv.Plan::close);
+            Tensor source = Tensor.of(
+                    operands.memory("w"), task.format(),
+                    task.shape(task.columns(), task.channels() / task.groups(), task.kernel()));
+            ConvWeights weights = own(
+                    ConvWeights.pack(
+                            device, task.format(), task.groups(), source, column(task, operands, "gamma"),
+                            column(task, operands, "beta"), column(task, operands, "mean"),
+                            column(task, operands, "variance"), Task.Convolve.EPSILON),
+                    ConvWeights::close);
+            body = _ -> plan.run(stream, weights, x, null, null, out);
+        }
+
+        private static Tensor column(Task.Convolve task, Operands operands, String name) {
+            return Tensor.of(operands.memory(name), DType.F32, task.columns());
+        }
+
+        private static TensorSpec channelsLast(Task.Convolve task, long channels, long size) {
+            long[] strides = new long[2 + task.dimensions()];
+            strides[1] = 1;
+            long stride = channels;
+            for (int d = strides.length - 1; d >= 2; d--) {
+                strides[d] = stride;
+                stride *= size;
+            }
+            strides[0] = stride;
+            return TensorSpec.of(task.format(), task.shape(1, channels, size)).withStrides(strides);
         }
 
         void attention(Task.Attend task, Operands operands) {

@@ -2,6 +2,9 @@ package io.gatun.bench.compare;
 
 import io.gatun.DType;
 import io.gatun.Limit;
+import io.gatun.Quantization;
+import io.gatun.bench.reference.WeightQuantizer;
+import java.util.Arrays;
 import java.util.List;
 import java.util.Locale;
 
@@ -111,6 +114,159 @@ public sealed interface Task {
                     yield new Agreement.Elements(2 * deviations * Math.hypot(stepA * w, stepW * a) + sums, 0);
                 }
             };
+        }
+    }
+
+    /** {@code a[m, k] * w[k, n]} in FP32, of weights that are kept in 4 bits, without zero points of their own. */
+    record Int4(int m, int n, int k, boolean cold) implements Task {
+        /** What the integers are made with. */
+        public static final Quantization QUANTIZATION = Quantization.int4(32).symmetricRange();
+
+        /** The integers and scales, in the layout of {@code MatMulNBits}: the same for every library. */
+        public WeightQuantizer weights(Operands operands) {
+            return new WeightQuantizer(QUANTIZATION, k, n, operands.values("w"));
+        }
+
+        @Override
+        public String name() {
+            return "gemm.int4";
+        }
+
+        @Override
+        public String shape() {
+            return m + "x" + n + "x" + k;
+        }
+
+        @Override
+        public String dtype() {
+            return "int4 weights";
+        }
+
+        @Override
+        public double flops() {
+            return 2.0 * m * n * k;
+        }
+
+        @Override
+        public double bytes() {
+            return coldBytes() + 4.0 * m * (n + k);
+        }
+
+        /** Half a byte for each weight, and a scale for each group. */
+        @Override
+        public double coldBytes() {
+            return (0.5 + 4.0 / QUANTIZATION.groupSize()) * n * k;
+        }
+
+        @Override
+        public Ceiling ceiling() {
+            return Ceiling.largest(Ceiling.products(DType.F32, flops()), Ceiling.read(cold, coldBytes()));
+        }
+
+        /** As FP32 products, of weights that are each at most half a step from those that they are made of. */
+        @Override
+        public Agreement agreement(Operands operands) {
+            double a = operands.largestNorm("a", m, k, k, 1);
+            double w = operands.largestNorm("w", n, k, 1, n) + Math.sqrt(k) * operands.largest("w") / 14;
+            return new Agreement.Elements(2 * (k + 2) * Agreement.UNIT * a * w, 0);
+        }
+    }
+
+    /**
+     * A convolution, a batch normalisation and a ReLU of one image or volume, channels last, with padding that keeps
+     * sizes, less the stride.
+     *
+     * @param dimensions spatial ones, 2 or 3
+     * @param columns channels of the output
+     */
+    record Convolve(DType format, int dimensions, int channels, int columns, int size, int kernel, int stride, int groups)
+            implements Task {
+        /** What is added to a variance. */
+        public static final float EPSILON = 1e-5f;
+
+        /** The least variance. */
+        static final double LEAST_VARIANCE = 0.5;
+
+        /** Products that each element of the output sums. */
+        public int terms() {
+            return channels / groups * power(kernel);
+        }
+
+        /** The output's spatial sizes. */
+        public int outSize() {
+            return (size + kernel / 2 * 2 - kernel) / stride + 1;
+        }
+
+        /** That many positions in each spatial dimension. */
+        public int power(int length) {
+            return dimensions == 2 ? length * length : length * length * length;
+        }
+
+        /** A number for each spatial dimension. */
+        public long[] each(long value) {
+            long[] all = new long[dimensions];
+            Arrays.fill(all, value);
+            return all;
+        }
+
+        /** Two numbers, and one for each spatial dimension. */
+        public long[] shape(long first, long second, long size) {
+            long[] all = new long[2 + dimensions];
+            Arrays.fill(all, size);
+            all[0] = first;
+            all[1] = second;
+            return all;
+        }
+
+        @Override
+        public String name() {
+            return "conv." + (groups > 1 ? "depthwise" : (kernel + "x").repeat(dimensions - 1) + kernel);
+        }
+
+        @Override
+        public String shape() {
+            return channels + "-" + columns + " " + (size + "x").repeat(dimensions - 1) + size + " k" + kernel + " s" + stride;
+        }
+
+        @Override
+        public String dtype() {
+            return word(format);
+        }
+
+        @Override
+        public boolean cold() {
+            return false;
+        }
+
+        @Override
+        public double flops() {
+            return 2.0 * power(outSize()) * columns * terms();
+        }
+
+        @Override
+        public double bytes() {
+            return (double) format.bytes()
+                    * (power(size) * channels + power(outSize()) * columns + (double) columns * terms());
+        }
+
+        @Override
+        public Ceiling ceiling() {
+            return Ceiling.largest(Ceiling.products(groups > 1 ? DType.F32 : format, flops()), Ceiling.read(false, bytes()));
+        }
+
+        /**
+         * Sums are off by at most {@code terms u |x| |w|}, and what follows by some units of each of its numbers. With BF16,
+         * normalised weights are rounded where they are folded, and sums between operators where they are not.
+         */
+        @Override
+        public Agreement agreement(Operands operands) {
+            double scale = operands.largest("gamma") / Math.sqrt(LEAST_VARIANCE);
+            double sum = operands.largest("x") * Math.sqrt(terms()) * operands.largestNorm("w", columns, terms(), terms(), 1);
+            double whole = scale * (sum + operands.largest("mean")) + operands.largest("beta");
+            double exact = 2 * Agreement.UNIT * (scale * terms() * sum + 8 * whole);
+            return format == DType.BF16
+                    ? new Agreement.Elements(exact + 2 * Agreement.BF16_STEP * whole, Agreement.BF16_STEP)
+                    : new Agreement.Elements(exact, 0);
         }
     }
 

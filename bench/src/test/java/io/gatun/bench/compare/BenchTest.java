@@ -69,8 +69,9 @@ class BenchTest {
     @Test
     void everyNameIsThereInBothExtents() {
         Set<String> expected = new TreeSet<>(List.of(
-                "gemm.int8", "gemm.bf16", "gemm.fp32", "attention.causal", "attention.window", "attention.decode",
-                "norm.layer", "norm.rms", "softmax", "gelu.erf", "gelu.tanh", "silu", "minilm", "call.overhead"));
+                "gemm.int8", "gemm.bf16", "gemm.fp32", "gemm.int4", "conv.3x3", "conv.1x1", "conv.7x7", "conv.depthwise",
+                "conv.3x3x3", "attention.causal", "attention.window", "attention.decode", "norm.layer", "norm.rms",
+                "softmax", "gelu.erf", "gelu.tanh", "silu", "minilm", "call.overhead"));
         for (boolean quick : new boolean[] {false, true}) {
             assertEquals(
                     expected, Task.all(quick).stream().map(Task::name).collect(Collectors.toCollection(TreeSet::new)));
@@ -80,12 +81,17 @@ class BenchTest {
         assertTrue(lines.containsAll(List.of(
                 "gemm.int8 4096x4096x4096", "attention.causal h16 q4096 k4096 d128",
                 "attention.window h16 q16384 k16384 d64 w1024", "attention.decode h16 q1 k4096 d128",
+                "gemm.int4 1x4096x4096", "conv.1x1 256-64 56x56 k1 s1", "conv.3x3x3 32-32 32x32x32 k3 s1",
                 "norm.layer 4096x4096", "minilm 32x128", "call.overhead 1x1")), lines.toString());
     }
 
     @Test
     void operationsAreCounted() {
         assertEquals(2.0 * 3 * 5 * 7, new Task.Gemm(DType.F32, 3, 5, 7, false).flops());
+        // 64 outputs of 112 by 112 positions that sum 7 by 7 of 3 channels; 128 of 56 by 56 that sum 3 by 3 of their own.
+        assertEquals(2.0 * 64 * 112 * 112 * 147, new Task.Convolve(DType.F32, 2, 3, 64, 224, 7, 2, 1).flops());
+        assertEquals(2.0 * 128 * 56 * 56 * 9, new Task.Convolve(DType.F32, 2, 128, 128, 56, 3, 1, 128).flops());
+        assertEquals(0.625 * 32 * 64, new Task.Int4(1, 32, 64, true).coldBytes());
         // Queries see 1, 2, 3 and 4 keys, or with a window of 2 1, 2, 2 and 2; at the end of 6 keys 3 to 6.
         Task.Attend.Kind causal = Task.Attend.Kind.CAUSAL;
         assertEquals(2 * 10, new Task.Attend(causal, DType.F32, 2, 4, 4, 8, 0).pairs());

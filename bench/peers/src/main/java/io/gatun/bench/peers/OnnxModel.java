@@ -9,6 +9,7 @@ import java.nio.charset.StandardCharsets;
  */
 final class OnnxModel {
     static final int FLOAT = 1;
+    static final int UINT8 = 2;
     static final int INT8 = 3;
     static final int INT32 = 6;
 

@@ -9,6 +9,7 @@ import io.gatun.DType;
 import io.gatun.bench.compare.Operands;
 import io.gatun.bench.compare.Peer;
 import io.gatun.bench.compare.Task;
+import io.gatun.bench.reference.WeightQuantizer;
 import java.lang.foreign.Arena;
 import java.lang.foreign.MemorySegment;
 import java.lang.foreign.ValueLayout;
@@ -43,9 +44,10 @@ final class OnnxRuntime implements Peer {
         try {
             boolean known = switch (task) {
                 case Task.Gemm gemm -> run.product(gemm, operands);
+                case Task.Int4 gemm -> run.product(gemm, operands);
                 case Task.Attend attend -> run.attention(attend, operands);
                 case Task.Rows rows -> run.rows(rows, operands);
-                case Task.MiniLm _, Task.Call _ -> false;
+                case Task.Convolve _, Task.MiniLm _, Task.Call _ -> false;
             };
             if (!known) {
                 run.close();
@@ -126,6 +128,30 @@ final class OnnxRuntime implements Peer {
             byte[] bytes = model.bytes();
             for (int set = 0; set < operands.sets(); set++) {
                 session(bytes); // packs weights of its own
+                inputs.add(Map.of("a", a));
+            }
+            return true;
+        }
+
+        /** Products in FP32, as Gatun's are: its accuracy level 1. */
+        boolean product(Task.Int4 task, Operands operands) throws OrtException {
+            WeightQuantizer weights = task.weights(operands);
+            int group = Task.Int4.QUANTIZATION.groupSize();
+            byte[] model = OnnxModel.of("MatMulNBits", OWN, "a", "w", "s")
+                    .attribute("K", (long) task.k())
+                    .attribute("N", (long) task.n())
+                    .attribute("bits", 4L)
+                    .attribute("block_size", (long) group)
+                    .attribute("accuracy_level", 1L)
+                    .constant("w", OnnxModel.UINT8, weights.integerBytes(), task.n(), weights.blocks(), group / 2)
+                    .constant("s", OnnxModel.FLOAT, bytes(weights.scales()), task.n(), weights.blocks())
+                    .input("a", OnnxModel.FLOAT, task.m(), task.k())
+                    .output("y", OnnxModel.FLOAT, task.m(), task.n())
+                    .bytes();
+            OnnxTensor a = tensor(operands.memory("a"), task.m(), task.k());
+            output(task.m(), task.n());
+            for (int set = 0; set < operands.sets(); set++) {
+                session(model);
                 inputs.add(Map.of("a", a));
             }
             return true;

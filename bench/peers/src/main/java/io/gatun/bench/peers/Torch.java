@@ -24,7 +24,7 @@ import org.bytedeco.pytorch.global.torch.ScalarType;
 import org.jspecify.annotations.Nullable;
 
 /**
- * libtorch: products, attention and operators on rows, into outputs of their own where it has such a form. INT8
+ * libtorch: products, convolutions, attention and operators on rows, into outputs of their own where it has such a form. INT8
  * products are {@code _int_mm}, of activations from {@link Quantizer}; scales are left out of its time.
  */
 final class Torch implements Peer {
@@ -45,9 +45,10 @@ final class Torch implements Peer {
             switch (task) {
                 case Task.Gemm gemm when gemm.format() == DType.S8 -> run.integers(gemm, operands, threads);
                 case Task.Gemm gemm -> run.product(gemm, operands);
+                case Task.Convolve conv -> run.convolution(conv, operands);
                 case Task.Attend attend -> run.attention(attend, operands);
                 case Task.Rows rows -> run.rows(rows, operands);
-                case Task.MiniLm _, Task.Call _ -> {
+                case Task.Int4 _, Task.MiniLm _, Task.Call _ -> {
                     run.close();
                     return Optional.empty();
                 }
@@ -126,6 +127,37 @@ final class Torch implements Peer {
                 // A reference of its own: the one that toTensor() gives ends with what apply() gives.
                 return new Tensor(product.apply(new IValueVector(new IValue(a), new IValue(w[set]))).toTensor());
             };
+        }
+
+        /** Three operators, x with channels last. */
+        void convolution(Task.Convolve task, Operands operands) {
+            ScalarType type = type(task.format());
+            boolean planes = task.dimensions() == 2;
+            long[] shape = task.shape(1, task.size(), task.size());
+            shape[shape.length - 1] = task.channels();
+            Tensor stored = tensor(operands.memory("x"), type, shape);
+            Tensor x = planes ? stored.permute(0, 3, 1, 2) : stored.permute(0, 4, 1, 2, 3);
+            Tensor w = tensor(
+                    operands.memory("w"), type, task.shape(task.columns(), task.channels() / task.groups(), task.kernel()));
+            TensorOptional gamma = column(task, operands, "gamma");
+            TensorOptional beta = column(task, operands, "beta");
+            TensorOptional mean = column(task, operands, "mean");
+            TensorOptional variance = column(task, operands, "variance");
+            TensorOptional none = new TensorOptional();
+            long[] stride = task.each(task.stride());
+            long[] padding = task.each(task.kernel() / 2);
+            long[] dilation = task.each(1);
+            body = _ -> {
+                Tensor sums = planes
+                        ? torch.conv2d(x, w, none, stride, padding, dilation, task.groups())
+                        : torch.conv3d(x, w, none, stride, padding, dilation, task.groups());
+                return torch.relu(torch.batch_norm(
+                        sums, gamma, beta, mean, variance, false, 0.1, Task.Convolve.EPSILON, false));
+            };
+        }
+
+        private TensorOptional column(Task.Convolve task, Operands operands, String name) {
+            return new TensorOptional(tensor(operands.memory(name), ScalarType.Float, task.columns()));
         }
 
         void attention(Task.Attend task, Operands operands) {
