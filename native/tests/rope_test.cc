@@ -603,6 +603,20 @@ TEST(Rope, WrongPositionsAndSlotsChangeNothing) {
   }
 }
 
+TEST(Rope, MoreTokensThanItsWorkspaceCountsAreDeclined) {
+  Problem p;
+  p.has_k = p.has_v = p.slots = false;
+  for (const std::string& name : cpu_devices()) {
+    OpenDevice on(name);
+    gtn_rope_desc desc = describe(p);
+    desc.q.shape[0] = desc.q_out.shape[0] = int64_t{1} << 49;
+    gtn_plan plan = 0;
+    Message message;
+    EXPECT_EQ(GTN_UNSUPPORTED, gtn_rope_plan(on.device, &desc, &plan, &message)) << name;
+    EXPECT_NE(nullptr, std::strstr(message.text, "tokens")) << message.text;
+  }
+}
+
 TEST(Rope, ThreadsDoNotChangeBits) {
   for (const std::string& name : cpu_devices()) {
     for (int32_t style : {GTN_ROPE_HALVES, GTN_ROPE_INTERLEAVED}) {
