@@ -222,6 +222,10 @@ Buffer run(const OpenDevice& on, const Case& c, const Operands& x, bool quantize
     EXPECT_EQ(GTN_OK, gtn_weights_query(weights, &info, &message)) << message.text;
     EXPECT_EQ(c.format, info.format);
     EXPECT_EQ(c.group_size, info.group_size);
+    // A scale, a zero point and the integers of each group, in whole panels of at most 64 columns.
+    const int64_t groups_k = (c.k + c.group_size - 1) / c.group_size, columns = (c.n + 63) / 64 * 64;
+    const int64_t bits = c.format == GTN_U4 ? 4 : 8;
+    EXPECT_LE(info.bytes, (c.groups > 0 ? c.groups : 1) * columns * (groups_k * (5 + c.group_size * bits / 8) + 64));
   } else {
     gtn_weights_desc desc = {};
     desc.size = sizeof desc;
