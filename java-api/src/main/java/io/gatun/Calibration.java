@@ -451,11 +451,13 @@ public final class Calibration {
                 throw new IllegalArgumentException("hi: " + hi + ", expected a finite number of 0 or above");
             }
             lo = lo == 0 ? 0 : lo; // no negative zero
+            hi = hi == 0 ? 0 : hi;
         }
 
         /**
          * Returns the grid of integers without sign, as a {@linkplain Gemm product in S8} makes them of a row: {@code s = (hi -
-         * lo) / (2^bits - 1)}, {@code z = rint(-lo / s)}, in FP32.
+         * lo) / (2^bits - 1)}, {@code z = clamp(rint(-lo / s), 0, 2^bits - 1)}, in FP32. Only a subnormal s, which is far from
+         * the quotient that it was rounded from, needs the clamp; values below {@code -z s} then become 0, the integer.
          *
          * @param bits 2 to 8
          * @return the grid
@@ -469,7 +471,7 @@ public final class Calibration {
                 throw new IllegalArgumentException(this + ": expected a length within FP32");
             }
             float scale = length / most;
-            return new Grid(scale, scale == 0 ? 0 : (int) Math.rint(-lo / scale), 0, most);
+            return new Grid(scale, scale == 0 ? 0 : (int) Math.clamp(Math.rint(-lo / scale), 0, most), 0, most);
         }
 
         /**

@@ -187,6 +187,28 @@ class CalibrationTest {
         assertEquals(new Range(0, Float.MAX_VALUE), calibration.whole());
     }
 
+    /** Scales that subnormal numbers can only roughly say leave the zero point among the integers. */
+    @Test
+    void gridsOfSubnormalRanges() {
+        Grid below = new Range(-380 * Float.MIN_VALUE, 0).unsigned(8); // a step is 1.49 of the least number, rounded to 1
+        assertEquals(new Grid(Float.MIN_VALUE, 255, 0, 255), below);
+        assertEquals(0, below.quantize(-380 * Float.MIN_VALUE));
+        assertEquals(-100 * Float.MIN_VALUE, below.value(below.quantize(-100 * Float.MIN_VALUE)));
+        for (int steps = 0; steps < 2000; steps++) {
+            for (int bits = 2; bits <= 8; bits++) {
+                new Range(-steps * Float.MIN_VALUE, (2000 - steps) % 7 * Float.MIN_VALUE).unsigned(bits);
+                new Range(-steps * Float.MIN_VALUE, 0).signed(bits);
+            }
+        }
+    }
+
+    @Test
+    void noEndIsANegativeZero() {
+        assertEquals(new Range(0, 0), new Range(0, -0.0f));
+        assertEquals(new Range(0, 0), new Range(-0.0f, 0));
+        assertEquals(0, Float.floatToRawIntBits(new Range(-0.0f, -0.0f).hi()));
+    }
+
     @Test
     void gridsAreThoseOfTheirFormulas() {
         Range range = new Range(-1, 2);
