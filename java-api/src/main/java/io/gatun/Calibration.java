@@ -1,5 +1,7 @@
 package io.gatun;
 
+import java.math.BigDecimal;
+import java.math.RoundingMode;
 import java.util.ArrayList;
 import java.util.Arrays;
 import java.util.List;
@@ -145,7 +147,7 @@ public final class Calibration {
 
     /**
      * Returns a range that leaves out the greatest magnitudes (Wu et al. 2020, "Integer quantization for deep learning
-     * inference", section 5): it ends, on both sides, where a bin ends up to which so many values lie, or with the values.
+     * inference", section 5): it ends, on both sides, where a bin ends up to which so many values lie, rounded up, or with the values.
      *
      * @param percent of the magnitudes that lie inside, above 0 up to 100; 99.9 and 99.99 are common
      * @return the range
@@ -321,7 +323,12 @@ public final class Calibration {
         }
 
         Range percentile(double percent) {
-            double wanted = percent / 100 * values;
+            // In decimal, as percent is written: 99.9 of 1000 are 999, where the double above 99.9 asks for one more.
+            long wanted = BigDecimal.valueOf(percent)
+                    .multiply(BigDecimal.valueOf(values))
+                    .movePointLeft(2)
+                    .setScale(0, RoundingMode.CEILING)
+                    .longValueExact();
             long inside = zeros;
             int bin = 0;
             for (; bin < negative.length && inside < wanted; bin++) {

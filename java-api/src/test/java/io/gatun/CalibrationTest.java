@@ -14,7 +14,6 @@ import org.junit.jupiter.api.AfterEach;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.params.ParameterizedTest;
 import org.junit.jupiter.params.provider.CsvSource;
-import org.junit.jupiter.params.provider.ValueSource;
 
 /** Ranges against what all values at once say, in FP64. */
 class CalibrationTest {
@@ -112,8 +111,8 @@ class CalibrationTest {
 
     /** So many values lie inside, and no end is more than a bin above the least that does it. */
     @ParameterizedTest
-    @ValueSource(doubles = {10, 50, 90, 99, 99.9, 100})
-    void percentileHoldsSoManyValues(double percent) {
+    @CsvSource({"10, 2000", "50, 10000", "90, 18000", "99, 19800", "99.9, 19980", "99.997, 20000", "100, 20000"})
+    void percentileHoldsSoManyValues(double percent, int inside) {
         float[] values = values(20000);
         Calibration calibration = Calibration.perTensor();
         calibration.observe(tensor(values, 100, 200));
@@ -123,12 +122,26 @@ class CalibrationTest {
             magnitudes[i] = Math.abs(values[i]);
         }
         Arrays.sort(magnitudes);
-        float exact = magnitudes[(int) Math.ceil(percent / 100 * values.length) - 1];
+        float exact = magnitudes[inside - 1];
         float bin = magnitudes[magnitudes.length - 1] / 1024;
         float end = Math.max(-range.lo(), range.hi());
         assertTrue(end >= exact && end <= exact + bin, end + " for " + exact);
         assertTrue(range.lo() == -end || range.lo() == calibration.whole().lo());
         assertTrue(range.hi() == end || range.hi() == calibration.whole().hi());
+    }
+
+    /** 99.9 of 1000 are 999: the one that is left out is the one that lies far away. */
+    @ParameterizedTest
+    @CsvSource({"99.9, 1000", "99.9, 3000", "99.9, 7000", "99.99, 10000", "99.99, 130000", "70, 10"})
+    void percentileLeavesOutWhatItSays(double percent, int count) {
+        float[] values = new float[count];
+        int outside = (int) Math.round(count - count * percent / 100);
+        Arrays.fill(values, outside, count, 1);
+        Arrays.fill(values, 0, outside, 1000);
+        Calibration calibration = Calibration.perTensor();
+        calibration.observe(tensor(values, count));
+        assertEquals(new Range(0, 1.5f), calibration.percentile(percent)); // the end of the bin of 1
+        assertEquals(new Range(0, 1000), calibration.percentile(percent + 0.0001));
     }
 
     private static double squaredError(float[] values, Grid grid) {
