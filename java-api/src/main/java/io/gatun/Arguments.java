@@ -1,6 +1,9 @@
 package io.gatun;
 
 import java.lang.foreign.MemorySegment;
+import java.util.Arrays;
+import java.util.Comparator;
+import java.util.stream.IntStream;
 import org.jspecify.annotations.Nullable;
 
 /** The checks that operators share. A message names the argument, its value and what was expected. */
@@ -144,6 +147,29 @@ final class Arguments {
     static void writable(String name, MemorySegment memory) {
         if (memory.isReadOnly()) {
             throw new IllegalArgumentException(name + ": read-only memory, expected memory to write to");
+        }
+    }
+
+    /** What is written element by element: no two may share memory. */
+    static void apart(String name, TensorSpec spec) {
+        if (spec.elements() <= 1) {
+            return;
+        }
+        int[] dims = IntStream.range(0, spec.rank())
+                .filter(d -> spec.size(d) > 1)
+                .boxed()
+                .sorted(Comparator.comparingLong(spec::stride))
+                .mapToInt(d -> d)
+                .toArray();
+        long beyond = 1; // the elements that the dimensions with smaller strides reach over
+        for (int d : dims) {
+            if (spec.stride(d) < beyond) {
+                throw wrong(
+                        name + " (strides " + Arrays.toString(spec.strides()) + ")",
+                        spec,
+                        "strides of which each reaches beyond the smaller ones, so that no elements share memory");
+            }
+            beyond += (spec.size(d) - 1) * spec.stride(d);
         }
     }
 

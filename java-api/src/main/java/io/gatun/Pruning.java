@@ -60,13 +60,14 @@ public final class Pruning {
      * Writes which weights are kept.
      *
      * @param weights F32, BF16 or F16 of any shape and strides, with less than 2<sup>31</sup> elements
-     * @param mask U8, as weights in shape, any strides: 1 where a weight is kept, else 0
+     * @param mask U8, as weights in shape, any strides that leave its elements apart: 1 where a weight is kept, else 0
      * @throws IllegalArgumentException if a tensor is none of these, mask is read-only, or a weight is NaN
      */
     public void mask(Tensor weights, Tensor mask) {
         boolean[] keep = keep(weights);
         checkMask(weights, mask);
         Arguments.writable("mask", mask.memory);
+        Arguments.apart("mask", mask.spec);
         int[] at = {0};
         mask.setFrom(mask, value -> keep[at[0]++] ? 1 : 0);
     }
@@ -74,12 +75,14 @@ public final class Pruning {
     /**
      * Prunes weights in place.
      *
-     * @param weights F32, BF16 or F16 of any shape and strides, with less than 2<sup>31</sup> elements
+     * @param weights F32, BF16 or F16 of any shape and strides that leave its elements apart, with less than 2<sup>31</sup>
+     *     elements
      * @throws IllegalArgumentException if the tensor is none of these or read-only, or a weight is NaN
      */
     public void prune(Tensor weights) {
         boolean[] keep = keep(weights);
         Arguments.writable("weights", weights.memory);
+        Arguments.apart("weights", weights.spec);
         int[] at = {0};
         weights.setFrom(weights, value -> keep[at[0]++] ? value : 0);
     }
@@ -88,13 +91,14 @@ public final class Pruning {
      * Sets weights to 0 where a mask is 0, as after a step of training.
      *
      * @param mask U8 of the shape of weights, any strides
-     * @param weights F32, BF16 or F16 of any shape and strides
+     * @param weights F32, BF16 or F16 of any shape and strides that leave its elements apart
      * @throws IllegalArgumentException if a tensor is none of these, or weights is read-only
      */
     public static void apply(Tensor mask, Tensor weights) {
         checkWeights(weights);
         checkMask(weights, mask);
         Arguments.writable("weights", weights.memory);
+        Arguments.apart("weights", weights.spec);
         weights.setWhere(mask, 0);
     }
 

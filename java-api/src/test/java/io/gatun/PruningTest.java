@@ -121,6 +121,16 @@ class PruningTest {
         Expect.illegalArgument("weights: S8", () -> half.prune(Tensor.allocate(arena, DType.S8, 4, 4)));
         Tensor fixed = Tensor.of(w.memory().asReadOnly(), w.spec());
         Expect.illegalArgument("weights: read-only", () -> half.prune(fixed));
+        Tensor repeated = Tensor.of(w.memory(), w.spec().withStrides(0, 1));
+        Tensor overlapping = Tensor.of(w.memory(), w.spec().withStrides(3, 1));
+        Tensor mask = Tensor.allocate(arena, DType.U8, 4, 4);
+        for (Tensor shared : new Tensor[] {repeated, overlapping}) {
+            Expect.illegalArgument("weights (strides [", () -> half.prune(shared));
+            Expect.illegalArgument("weights (strides [", () -> Pruning.apply(mask, shared));
+            half.mask(shared, mask); // only read
+        }
+        Tensor one = Tensor.of(mask.memory(), mask.spec().withStrides(4, 0));
+        Expect.illegalArgument("mask (strides [4, 0])", () -> half.mask(w, one));
         w.setFloat(Float.NaN, 1, 2);
         Expect.illegalArgument("weights: element 6 is NaN", () -> half.prune(w));
     }
