@@ -17,9 +17,10 @@ import java.util.List;
  * least power of two with which they reach beyond all values; as that grows, neighbours are added up, so what comes out
  * depends on the values alone, and on no order of batches. It takes 32 KiB a channel.
  *
- * <p>What a range is for: {@link Range#unsigned} gives the scale and the zero point of rows that {@link
+ * <p>What a range is for: {@link Range#unsigned} gives the {@linkplain Grid#quantizeRows rows, scales and zero points} that {@link
  * Gemm.Plan#runQuantized} takes, {@link Range#clip} limits weights before they are {@linkplain PackedWeights#pack packed} in
- * S8, and {@link Precision#calibrated} makes the products of a layer INT8.
+ * S8, and {@link Precision#calibrated} keeps it for a layer whose products are INT8. A product of rows in floating point takes
+ * no range: it quantizes each row to its own.
  */
 public final class Calibration {
     private static final int BINS = 2048;
@@ -564,7 +565,7 @@ public final class Calibration {
          * Quantizes a tensor. In plain Java: for weights, and for activations where a run's own quantization of rows does not do.
          *
          * @param x F32, BF16 or F16 of any strides
-         * @param integers as x in shape, any strides: U8, or S8 where there are integers below 0
+         * @param integers as x in shape, any strides that leave its elements apart: U8, or S8 where there are integers below 0
          * @throws IllegalArgumentException if a tensor is none of these, or integers is read-only
          */
         public void quantize(Tensor x, Tensor integers) {
@@ -576,7 +577,39 @@ public final class Calibration {
             if (!Arrays.equals(x.spec.shape(), integers.spec.shape())) {
                 throw Arguments.wrong("integers", integers.spec, "the shape of x, which is " + x.spec);
             }
+            Arguments.apart("integers", integers.spec);
             integers.setFrom(x, this::quantize);
+        }
+
+        /**
+         * Makes what {@link Gemm.Plan#runQuantized} takes: quantizes rows, all to this grid.
+         *
+         * @param x F32, BF16 or F16 {@code [rows, k]}, any strides
+         * @param integers U8 {@code [rows, k]}, any strides that leave its elements apart
+         * @param scales F32 {@code [rows]}
+         * @param zeroPoints S32 {@code [rows]}
+         * @throws IllegalArgumentException if a tensor is none of these, one that is written is read-only, or this is no
+         *     {@linkplain Range#unsigned grid without sign} of 0 to 255
+         */
+        public void quantizeRows(Tensor x, Tensor integers, Tensor scales, Tensor zeroPoints) {
+            if (least != 0 || most != 255) {
+                throw new IllegalArgumentException(this + ": expected integers of 0 to 255");
+            }
+            Arguments.rank("x", x.spec, 2, "a matrix");
+            perRow("scales", scales, DType.F32, x);
+            perRow("zeroPoints", zeroPoints, DType.S32, x);
+            quantize(x, integers);
+            scales.setFrom(scales, any -> scale);
+            zeroPoints.setFrom(zeroPoints, any -> zeroPoint);
+        }
+
+        private static void perRow(String name, Tensor tensor, DType dtype, Tensor x) {
+            Arguments.type(name, tensor.spec, dtype);
+            Arguments.rank(name, tensor.spec, 1, "one for each row");
+            Arguments.rows(name, tensor, x.spec.size(0));
+            Arguments.onHost(name, tensor);
+            Arguments.writable(name, tensor.memory);
+            Arguments.apart(name, tensor.spec);
         }
     }
 }

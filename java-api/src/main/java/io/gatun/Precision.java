@@ -8,7 +8,7 @@ import java.util.StringJoiner;
 
 /**
  * Which types a model computes in, said once: a type for each {@link Operator}, others for single layers by name, and INT8
- * for the products of layers that were {@linkplain Calibration calibrated}. Specs, multiplications and packed weights that
+ * for the products of single layers. Specs, multiplications and packed weights that
  * are made from it follow it, and {@link PlanInfo#precision} tells what came of it. Immutable.
  *
  * <pre>{@code
@@ -17,6 +17,7 @@ import java.util.StringJoiner;
  *         .calibrated("ffn.up", calibration.percentile(99.9));
  * Gemm up = precision.gemm("ffn.up");                          // of S8
  * TensorSpec x = precision.spec(Operator.NORM, rows, features); // of F32
+ * TensorSpec logits = precision.spec(Operator.GEMM, "head", rows, words); // of F32, where others are BF16
  * }</pre>
  */
 public final class Precision {
@@ -98,7 +99,16 @@ public final class Precision {
     }
 
     /**
-     * Multiplies in INT8 in one layer, whatever was said of it before.
+     * Multiplies in INT8 in one layer, whatever was said of it before. The range is only kept, for rows that are quantized to it
+     * ahead of the product:
+     *
+     * <pre>{@code
+     * precision.range("ffn.up").unsigned(8).quantizeRows(x, rows, scales, zeroPoints); // rows: U8
+     * precision.gemm("ffn.up").plan(device, rows.spec(), out.spec())
+     *         .runQuantized(stream, weights, rows, scales, zeroPoints, ...);
+     * }</pre>
+     *
+     * A plan for rows of floating point never sees it, and quantizes each row to a range of its own.
      *
      * @param layer the layer's name
      * @param range that of the values that it multiplies
@@ -152,7 +162,7 @@ public final class Precision {
     }
 
     /**
-     * Returns the range that a layer was calibrated to, for rows that are quantized to it ahead of its product.
+     * Returns the range that a layer was calibrated to: see {@link #calibrated}.
      *
      * @param layer the layer's name
      * @return the range
@@ -186,6 +196,19 @@ public final class Precision {
      */
     public TensorSpec spec(Operator operator, long... shape) {
         return TensorSpec.of(dtype(operator), shape);
+    }
+
+    /**
+     * Describes a dense tensor of an operator in a layer.
+     *
+     * @param operator the operator that reads or writes it
+     * @param layer the layer's name
+     * @param shape its sizes
+     * @return the spec, of the layer's own type or else the operator's
+     * @throws IllegalArgumentException as {@link TensorSpec#of} does
+     */
+    public TensorSpec spec(Operator operator, String layer, long... shape) {
+        return TensorSpec.of(dtype(operator, layer), shape);
     }
 
     /**

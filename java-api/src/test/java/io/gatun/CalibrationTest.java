@@ -260,16 +260,13 @@ class CalibrationTest {
             calibration.observe(x);
             Grid grid = calibration.leastError(8, false).unsigned(8);
             Tensor rows = Tensor.allocate(arena, DType.U8, m, k);
-            grid.quantize(x, rows);
-            float[] scales = new float[m];
-            long[] zeros = new long[m];
-            Arrays.fill(scales, grid.scale());
-            Arrays.fill(zeros, grid.zeroPoint());
-            Tensor zeroPoints = Tensor.allocate(arena, DType.S32, m).copyFrom(zeros);
+            Tensor scales = Tensor.allocate(arena, DType.F32, m);
+            Tensor zeroPoints = Tensor.allocate(arena, DType.S32, m);
+            grid.quantizeRows(x, rows, scales, zeroPoints);
             Tensor out = Tensor.allocate(arena, DType.F32, m, n);
             try (PackedWeights weights = PackedWeights.pack(device, DType.S8, w);
                     Gemm.Plan plan = Gemm.of(DType.S8).plan(device, rows.spec(), out.spec())) {
-                plan.runQuantized(stream, weights, rows, tensor(scales, m), zeroPoints, null, null, out, null, null);
+                plan.runQuantized(stream, weights, rows, scales, zeroPoints, null, null, out, null, null);
             }
             for (int j = 0; j < n; j++) {
                 float amax = 0;
@@ -321,6 +318,15 @@ class CalibrationTest {
         Grid grid = before.unsigned(8);
         Expect.illegalArgument("integers: S8[2]", () -> grid.quantize(x, Tensor.allocate(arena, DType.S8, 2)));
         Expect.illegalArgument("integers: U8[3]", () -> grid.quantize(x, Tensor.allocate(arena, DType.U8, 3)));
+        Tensor row = tensor(new float[2], 1, 2);
+        Tensor integers = Tensor.allocate(arena, DType.U8, 1, 2);
+        Tensor scales = tensor(new float[1], 1);
+        Tensor zeroPoints = Tensor.allocate(arena, DType.S32, 1);
+        Expect.illegalArgument("x: F32[2], expected a matrix", () -> grid.quantizeRows(x, integers, scales, zeroPoints));
+        Expect.illegalArgument("scales: F32[2]", () -> grid.quantizeRows(row, integers, x, zeroPoints));
+        Expect.illegalArgument("zeroPoints: F32[1]", () -> grid.quantizeRows(row, integers, scales, scales));
+        Expect.illegalArgument(
+                "expected integers of 0 to 255", () -> before.unsigned(4).quantizeRows(row, integers, scales, zeroPoints));
         Tensor fixed = Tensor.of(x.memory().asReadOnly(), x.spec());
         Expect.illegalArgument("x: read-only", () -> before.clip(fixed));
     }

@@ -21,6 +21,8 @@ class PrecisionTest {
         assertEquals(DType.F16, own.dtype(Operator.ATTENTION));
         assertEquals(DType.BF16, mixed.dtype(Operator.ATTENTION));
         assertEquals(DType.F32, own.weights("head"));
+        assertEquals(TensorSpec.of(DType.F32, 3, 4), own.spec(Operator.GEMM, "head", 3, 4));
+        assertEquals(TensorSpec.of(DType.BF16, 3, 4), own.spec(Operator.GEMM, "down", 3, 4));
         assertEquals(DType.S8, own.weights("up"));
         assertEquals(DType.BF16, own.dtype(Operator.GEMM, "up"));
         assertEquals(DType.BF16, own.weights("down"));
