@@ -29,14 +29,14 @@ public record Quantization(int bits, int groupSize, boolean symmetric, Method me
         NEAREST,
         /**
          * c is that of 1, 31/32, ..., 16/32 with the least error, the first of equals: some groups are better off with their
-         * largest weights clipped. It takes some 20 times as long.
+         * largest weights clipped. Each group is quantized 17 times.
          */
         SEARCH,
         /**
          * What the search finds, then scale and integers fitted to each other by turns, as Zhang et al. 2018 (LQ-Nets, section
          * 3.2) do, with zero points one step off taking part, while the error falls, 16 turns at most: each turn takes the scale
          * {@code sum w (q - z) / sum (q - z)^2}, which has the least error for its integers. Symmetric groups may use all
-         * integers: their scale may be below 0, so that the largest weight is -8 or -128 steps. It takes some 40 times as long.
+         * integers: their scale may be below 0, so that the largest weight is -8 or -128 steps. It takes longest.
          */
         FIT;
 
