@@ -1,5 +1,6 @@
 #include "pooling/plan.h"
 
+#include <cstdint>
 #include <cstdio>
 #include <initializer_list>
 
@@ -21,6 +22,11 @@ void strides_of(const gtn_tensor_desc& tensor, int64_t* strides) {
     const int from = d < 2 ? d : d - missing;
     strides[d] = from < (d < 2 ? 0 : 2) || tensor.shape[from] <= 1 ? 0 : tensor.strides[from];
   }
+}
+
+// Of a launch with one number of blocks: AMD counts its threads in 32 bits. NVIDIA takes more.
+bool launches(const PoolingKernel& kernel, int64_t outputs) {
+  return ceil_div(outputs, kernel.outputs) <= static_cast<int64_t>(UINT32_MAX) / kernel.threads;
 }
 
 class PoolingPlan final : public Plan {
@@ -46,7 +52,13 @@ class PoolingPlan final : public Plan {
     strides_of(desc.x, args_.x_strides);
     strides_of(desc.out, args_.out_strides);
     args_.within = args_.channels > 1 && args_.x_strides[1] == 1;
-    kernel_ = pooling_kernel(type_index(desc.x.dtype), type_index(desc.out.dtype), args_.within == 0 && positions_ >= kTeamPositions);
+    // So many outputs that a warp for each makes too large a launch have a thread each.
+    const bool team = args_.within == 0 && positions_ >= kTeamPositions;
+    kernel_ = pooling_kernel(type_index(desc.x.dtype), type_index(desc.out.dtype), team);
+    const int64_t outputs = times(times(desc.x.shape[0], args_.channels), out_volume_);
+    if (team && !launches(kernel_, outputs)) {
+      kernel_ = pooling_kernel(type_index(desc.x.dtype), type_index(desc.out.dtype), false);
+    }
   }
 
   gtn_status ready(const Device& device, gtn_message* message) const { return prepare(device.index, kernel_.kernel, 0, message); }
