@@ -1,4 +1,5 @@
-// Products by mma.sync with weights of 4 bits and rows of 16: see quantized_products.h.
+// Products by mma.sync with weights of 4 bits and rows of 16: see quantized_products.h, also for the limit of BF16
+// rows, whose chains of 32 products sum before the scale.
 #pragma once
 
 #include "gemm/mma_products.h"

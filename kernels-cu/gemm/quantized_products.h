@@ -3,8 +3,10 @@
 //
 // Weights stay in 4 bits as far as shared memory and become numbers in registers. With rows of 16 bits they meet the matrix unit
 // as integers less their zero points, -15 to 15, which BF16 and F16 have exactly, and so do products in FP32; a chain of sums
-// begins at zero every 32 of k, the smallest group, and is multiplied by its scale as the FP32 units add it. So a product errs
-// by what FP32 sums of k elements do, and no weight is rounded. FP32 rows go through the FP32 units, with weights rounded to FP32.
+// begins at zero every 32 of k, the smallest group, and is multiplied by its scale as the FP32 units add it. No weight
+// is rounded. Matrix units cut off where FP32 units round, by up to twice as much: docs/gpu-gemm.md has the bound. A chain sums
+// before its scale, so it may overflow where a * weight would not: it does not while each |a| is below 2^128 / 480, some 7.08e35 (32
+// products of up to 15), which F16 always is. FP32 rows go through the FP32 units, with weights rounded to FP32.
 //
 // Bytes: half a byte a weight, and 5 of each group of a column: at k = n = 4096 and groups of 128 9 MB, where BF16 has 34.
 // Operations: 2 m n k; beside them, for 32 of k of a column, some 3 a pair of weights to make them numbers, which the rows of a

@@ -1,4 +1,5 @@
-// Products by MFMA and WMMA with weights of 4 bits and rows of 16: see kernels-cu/gemm/quantized_products.h.
+// Products by MFMA and WMMA with weights of 4 bits and rows of 16: see kernels-cu/gemm/quantized_products.h,
+// also for the limit of BF16 rows, whose chains of 32 products sum before the scale.
 #pragma once
 
 #include "gemm/matrix_products.h"
