@@ -6,10 +6,10 @@
 #include "kernels/activation/plan.h"
 #include "kernels/attention/plan.h"
 #include "kernels/gemm/plan.h"
-#include "kernels/glu/plan.h"
 #include "kernels/merge/plan.h"
 #include "kernels/norm/plan.h"
 #include "kernels/rope/plan.h"
+#include "kernels/select/plan.h"
 #include "kernels/softmax/plan.h"
 
 namespace gatun::ascend {
@@ -28,6 +28,7 @@ constexpr Operator kOperators[] = {
     {GTN_OP_ACTIVATION, plan_of<gtn_activation_desc, activation_plan>, activation_serves},
     {GTN_OP_MERGE, plan_of<gtn_merge_desc, merge_plan>, merge_serves},
     {GTN_OP_ROPE, plan_of<gtn_rope_desc, rope_plan>, rope_serves},
+    {GTN_OP_SELECT, plan_of<gtn_select_desc, select_plan>, select_serves},
     {GTN_OP_GLU, plan_of<gtn_glu_desc, glu_plan>, glu_serves},
 };
 

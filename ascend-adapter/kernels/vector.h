@@ -5,6 +5,8 @@
 // count, never more, so what lies behind it in the UB is never looked at.
 #pragma once
 
+#include <type_traits>
+
 #include "kernel_operator.h"
 
 namespace gatun::ascend {
@@ -125,6 +127,7 @@ __aicore__ inline float maximum_of(TPipe* pipe, const LocalTensor<float>& scalar
 
 __aicore__ inline int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
 __aicore__ inline int64_t most(int64_t a, int64_t b) { return a > b ? a : b; }
+__aicore__ inline int64_t between(int64_t low, int64_t x, int64_t high) { return most(low, least(x, high)); }
 
 __aicore__ inline uint32_t bits_of(float x) {
   union {

@@ -23,7 +23,7 @@ void call(const void* kernel, void* const* args, std::index_sequence<I...>) {
 template <size_t N = 0>
 void call(const void* kernel, void* const* args, size_t count) {
   if (count == N) return call(kernel, args, std::make_index_sequence<N>());
-  if constexpr (N < 24) call<N + 1>(kernel, args, count);
+  if constexpr (N < 32) call<N + 1>(kernel, args, count);
 }
 
 void core_main() {
@@ -171,8 +171,8 @@ Result launch(const void* kernel, uint32_t blocks, void* const* args, size_t cou
   m.cross_waits_stall = m.draw() % 2;
   Machine* const outer = machine;
   machine = &m;
-  if (blocks == 0 || count > 24) {
-    m.error = "a launch has at least one block and at most 24 arguments";
+  if (blocks == 0 || count > 32) {
+    m.error = "a launch has at least one block and at most 32 arguments";
   } else {
     // The first statement of the kernel says what it runs on.
     auto stack = std::make_unique_for_overwrite<char[]>(kStackBytes);

@@ -49,7 +49,7 @@ struct Result {
   bool ok() const { return error.empty(); }
 };
 
-// Runs `kernel`, an entry of the form void(GM_ADDR...) with `count` arguments (at most 24), on `blocks` blocks, and returns
+// Runs `kernel`, an entry of the form void(GM_ADDR...) with `count` arguments (at most 32), on `blocks` blocks, and returns
 // when it is done. Which cores make a block is what the kernel declares: KERNEL_TASK_TYPE_DEFAULT must be the first thing it
 // says. Runs on the calling thread alone; several threads may launch at the same time.
 Result launch(const void* kernel, uint32_t blocks, void* const* args, size_t count, std::span<const Range> memory,

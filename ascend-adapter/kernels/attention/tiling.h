@@ -6,32 +6,45 @@
 namespace gatun::ascend {
 
 constexpr int32_t kAttentionM = 128, kAttentionN = 128;  // queries and keys of a tile of scores
+constexpr int32_t kAttentionAnyM = 64;                   // queries of a tile where the vector cores need room for masks
 constexpr int32_t kAttentionHead = 128;                  // the largest head size, of keys and of values
 constexpr int32_t kAttentionTerms = 3;                   // of a weight, at most
 constexpr int64_t kAttentionStride = 65535;              // the largest stride of rows: what Nd2NzParams has 16 bits for
+constexpr int64_t kAttentionPositions = 1 << 22;         // keys and queries where positions are counted in FP32
 
 struct AttentionTiling {
   int64_t batch, heads_q, heads_k, len_q, len_k, dk, dv;                                                         // of this run
   int64_t q_batch, q_row, q_head, k_batch, k_row, k_head, v_batch, v_row, v_head, out_batch, out_row, out_head;  // in elements
-  int64_t lse_row;                 // the plan's len_q: lse is [batch, heads_q, lse_row]
-  int64_t left, right;             // -1: unlimited
-  // 0, or lists of tiles of keys for as many heads and tiles of queries; entries of all lists together, at most.
-  int64_t list_heads, list_tiles, list_entries;
-  int64_t q_tiles, items;
-  float scale;
-  int32_t has_lse, has_q_lengths, has_k_lengths;
+  int64_t most_q, most_k;    // the longest sequence that arrays of the run have room for
+  int64_t lq, lk;            // the plan's len_q and len_k, which arrays are laid out by: lse is [batch, heads_q, lq]
+  int64_t first_head, heads; // the heads of this launch, which share a window
+  int64_t left, right;       // in keys; -1: unlimited
+  int64_t dilation, sinks;
+  int64_t page_size, pages, table_width;                   // 0: not paged
+  int64_t list_heads, block_q, block_k, list_entries;      // 0, or lists for as many heads; entries of all together, at most
+  int64_t max_masks, max_globals, max_tree, document_heads, document_layers, order_heads;
+  int64_t bias_batch, bias_head, bias_row;
+  int64_t tile_m;
+  float scale, softcap, self_bias;
+  int32_t has_lse, has_q_index, has_k_index, packed_q, packed_k;
+  int32_t has_prefix, has_slopes, has_bias, has_sink_logits, has_block_bias;
+  int32_t reserved;
 };
 
 // False where the kernels cannot take these sizes.
-inline bool attention_tiling(AttentionTiling* t) {
-  if (t->batch < 1 || t->heads_q < 1 || t->heads_k < 1 || t->heads_q % t->heads_k || t->len_q < 1 || t->len_k < 0) return false;
-  if (t->dk < 1 || t->dk > kAttentionHead || t->dv < 1 || t->dv > kAttentionHead) return false;
-  if (t->q_row < t->dk || t->k_row < t->dk || t->v_row < t->dv || t->out_row < t->dv) return false;
-  if (t->out_row > kAttentionStride * kAttentionStride / 8) return false;  // its bytes have 32 bits
-  if (t->q_row > kAttentionStride || t->k_row > kAttentionStride || t->v_row > kAttentionStride) return false;
-  t->q_tiles = (t->len_q + kAttentionM - 1) / kAttentionM;
-  t->items = t->batch * t->heads_q * t->q_tiles;
-  return true;
+inline bool attention_tiling(const AttentionTiling& t) {
+  if (t.dk < 1 || t.dk > kAttentionHead || t.dv < 1 || t.dv > kAttentionHead) return false;
+  if (t.q_row < t.dk || t.k_row < t.dk || t.v_row < t.dv || t.out_row < t.dv) return false;
+  if (t.out_row > kAttentionStride * kAttentionStride / 8) return false;  // its bytes have 32 bits
+  return t.q_row <= kAttentionStride && t.k_row <= kAttentionStride && t.v_row <= kAttentionStride;
+}
+
+// Tiles there are at most: of packed sequences each may have one that is cut short.
+inline int64_t attention_items(const AttentionTiling& t) {
+  const int64_t blocks = t.list_heads != 0 ? (t.len_q + t.block_q - 1) / t.block_q : 1;
+  const int64_t of_block = ((t.list_heads != 0 && t.block_q < t.len_q ? t.block_q : t.len_q) + t.tile_m - 1) / t.tile_m;
+  const int64_t of_sequence = blocks * of_block;
+  return t.heads * (t.packed_q != 0 ? of_sequence + t.batch * of_block : t.batch * of_sequence);
 }
 
 // Two tiles each of scores, of weights and of what they weigh, for each block.

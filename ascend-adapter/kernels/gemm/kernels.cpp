@@ -1,4 +1,5 @@
-// Matrix products: out = activation(a b^T + bias) + residual, a [m, k], b [n, k], of BF16 or S8, for cube and vector cores.
+// Matrix products: out = activation(a b^T + addend + bias) + residual, a [m, k], b [n, k], of BF16, F16 or S8, for cube and vector
+// cores. With groups, each run of rows has a matrix, a bias, and for S8 scales and sums of its own.
 //
 // FLOPs: 2 m n k. Bytes: a tile of 128 x 128 reads (128 + 128) k elements, so a and b cross into L1 n/128 and m/128 times. A
 // step of 32 KiB each does 2^21 (S8: 2^22) multiply-adds; the L2 cache and then memory bind small k and m, the cube unit the
@@ -24,14 +25,39 @@ using AscendC::WaitFlag;
 // Flags between the cube core and its vector cores: a tile of sums is there, and has been read.
 constexpr uint16_t kReady = 0, kFree = 1;
 
-struct Tile {
-  int64_t row, column;
+// The tiles of out, in the order of groups, rows and columns. Groups begin and end where `offsets` say, of which nothing was checked
+// before: a group ends no earlier than it begins, and begins no earlier than the one before it ends.
+class Tiles {
+ public:
+  int64_t row, column, group = -1;
   int32_t m, n;
-  __aicore__ inline Tile(const GemmTiling& t, int64_t i)
-      : row(i / t.n_tiles * kGemmM),
-        column(i % t.n_tiles * kGemmN),
-        m(static_cast<int32_t>(least(t.m - row, kGemmM))),
-        n(static_cast<int32_t>(least(t.n - column, kGemmN))) {}
+
+  __aicore__ inline Tiles(const GemmTiling& t, GM_ADDR offsets) : t_(t), offsets_(global<int64_t>(offsets)) {}
+
+  // Goes to tile i, which is no earlier than the last. False where there is none.
+  __aicore__ inline bool find(int64_t i) {
+    while (i >= first_ + count_) {
+      if (++group >= most(t_.groups, 1)) return false;
+      first_ += count_;
+      const uint64_t at = static_cast<uint64_t>(group);
+      begin_ = t_.groups == 0 ? 0 : between(end_, offsets_.GetValue(at), t_.m);
+      end_ = t_.groups == 0 ? t_.m : between(begin_, offsets_.GetValue(at + 1), t_.m);
+      count_ = (end_ - begin_ + kGemmM - 1) / kGemmM * t_.n_tiles;
+    }
+    row = begin_ + (i - first_) / t_.n_tiles * kGemmM;
+    column = (i - first_) % t_.n_tiles * kGemmN;
+    m = static_cast<int32_t>(least(end_ - row, kGemmM));
+    n = static_cast<int32_t>(least(t_.n - column, kGemmN));
+    return true;
+  }
+
+  // Where the columns begin in what each group has n of.
+  __aicore__ inline int64_t of_group() const { return group * t_.n + column; }
+
+ private:
+  const GemmTiling& t_;
+  GlobalTensor<int64_t> offsets_;
+  int64_t first_ = 0, count_ = 0, begin_ = 0, end_ = 0;
 };
 
 // ---- The cube core.
@@ -42,8 +68,8 @@ class Products {
   static constexpr uint32_t kTileBytes = kGemmM * kGemmStepBytes, kSumBytes = kGemmM * kGemmN * 4;
 
  public:
-  __aicore__ inline void init(TPipe* pipe, const GemmTiling& tiling, GM_ADDR a, GM_ADDR b, GM_ADDR workspace) {
-    t_ = tiling;
+  __aicore__ inline Products(TPipe* pipe, const GemmTiling& tiling, GM_ADDR a, GM_ADDR b, GM_ADDR offsets, GM_ADDR workspace)
+      : t_(tiling), tile_(t_, offsets) {
     a_ = global<T>(a);
     b_ = global<T>(b);
     sums_ = global<Sum>(workspace);
@@ -63,19 +89,18 @@ class Products {
     }
     const int64_t block = AscendC::GetBlockIdx();
     int32_t step = 0, count = 0;
-    for (int64_t i = block; i < t_.tiles; i += AscendC::GetBlockNum(), ++count) {
-      const Tile tile(t_, i);
+    for (int64_t i = block; tile_.find(i); i += AscendC::GetBlockNum(), ++count) {
       const int32_t slot = count % 2;
       const LocalTensor<Sum> sum = l0_c_.Get<Sum>()[static_cast<uint32_t>(slot * kGemmM * kGemmN)];
       WaitFlag<HardEvent::FIX_M>(slot);
-      for (int64_t k = 0; k < t_.k; k += kStep, ++step) multiply(tile, k, step % 2, sum);
+      for (int64_t k = 0; k < t_.k; k += kStep, ++step) multiply(k, step % 2, sum);
       SetFlag<HardEvent::M_FIX>(slot);
       WaitFlag<HardEvent::M_FIX>(slot);
       if (count >= 2) CrossCoreWaitFlag<2, PIPE_FIX>(kFree);
-      const uint16_t rows = static_cast<uint16_t>((tile.m + 15) / 16 * 16);
+      const uint16_t rows = static_cast<uint16_t>((tile_.m + 15) / 16 * 16);
       AscendC::Fixpipe(
           sums_[static_cast<uint64_t>((block * 2 + slot) * kGemmM * kGemmN)], sum,
-          AscendC::FixpipeParamsV220(static_cast<uint16_t>(tile.n), static_cast<uint16_t>(tile.m), rows, kGemmN, false));
+          AscendC::FixpipeParamsV220(static_cast<uint16_t>(tile_.n), static_cast<uint16_t>(tile_.m), rows, kGemmN, false));
       SetFlag<HardEvent::FIX_M>(slot);
       CrossCoreSetFlag<2, PIPE_FIX>(kReady);
     }
@@ -97,16 +122,16 @@ class Products {
                                            static_cast<uint16_t>(stride), static_cast<uint16_t>(rows), 1, 0));
   }
 
-  __aicore__ inline void multiply(const Tile& tile, int64_t k, int32_t slot, const LocalTensor<Sum>& sum) {
+  __aicore__ inline void multiply(int64_t k, int32_t slot, const LocalTensor<Sum>& sum) {
     const int32_t width = static_cast<int32_t>(least(t_.k - k, kStep)), lines = (width + kLine - 1) / kLine;
-    const int32_t m1 = (tile.m + 15) / 16, n1 = (tile.n + 15) / 16;
+    const int32_t m1 = (tile_.m + 15) / 16, n1 = (tile_.n + 15) / 16;
     const uint32_t at = static_cast<uint32_t>(slot * kGemmM * kStep);
     const LocalTensor<T> a1 = l1_a_.Get<T>()[at], b1 = l1_b_.Get<T>()[at];
     const LocalTensor<T> a0 = l0_a_.Get<T>()[at], b0 = l0_b_.Get<T>()[at];
 
     WaitFlag<HardEvent::MTE1_MTE2>(slot);
-    load(a1, a_[static_cast<uint64_t>(tile.row * t_.a_stride + k)], tile.m, m1 * 16, width, t_.a_stride);
-    load(b1, b_[static_cast<uint64_t>(tile.column * t_.b_stride + k)], tile.n, n1 * 16, width, t_.b_stride);
+    load(a1, a_[static_cast<uint64_t>(tile_.row * t_.a_stride + k)], tile_.m, m1 * 16, width, t_.a_stride);
+    load(b1, b_[static_cast<uint64_t>(tile_.of_group() * t_.b_stride + k)], tile_.n, n1 * 16, width, t_.b_stride);
     SetFlag<HardEvent::MTE2_MTE1>(slot);
 
     WaitFlag<HardEvent::MTE2_MTE1>(slot);
@@ -123,13 +148,14 @@ class Products {
     WaitFlag<HardEvent::MTE1_M>(slot);
     // A single row would be a product of a vector, for which A lies otherwise: whole fractals of rows.
     AscendC::Mmad(sum, a0, b0,
-                  AscendC::MmadParams(static_cast<uint16_t>(m1 * 16), static_cast<uint16_t>(tile.n),
+                  AscendC::MmadParams(static_cast<uint16_t>(m1 * 16), static_cast<uint16_t>(tile_.n),
                                       static_cast<uint16_t>(width), 0, false, k == 0));
     PipeBarrier<PIPE_M>();
     SetFlag<HardEvent::M_MTE1>(slot);
   }
 
-  GemmTiling t_;
+  const GemmTiling t_;
+  Tiles tile_;
   GlobalTensor<T> a_, b_;
   GlobalTensor<Sum> sums_;
   TBuf<TPosition::A1> l1_a_;
@@ -148,6 +174,7 @@ struct Columns {
 struct Rows {
   GM_ADDR scales;
   GM_ADDR zeros;
+  GM_ADDR index;
 };
 
 template <typename Sum, typename Out>
@@ -157,14 +184,16 @@ class Finish {
   static constexpr uint32_t kBias = 0, kScale = kGemmN, kSum = 2 * kGemmN;  // in what is kept of a tile's columns
 
  public:
-  __aicore__ inline void init(TPipe* pipe, const GemmTiling& tiling, const Columns& columns, const Rows& rows, GM_ADDR residual,
-                              GM_ADDR out, GM_ADDR workspace) {
-    t_ = tiling;
+  __aicore__ inline Finish(TPipe* pipe, const GemmTiling& tiling, const Columns& columns, const Rows& rows, GM_ADDR addend,
+                           GM_ADDR residual, GM_ADDR out, GM_ADDR offsets, GM_ADDR workspace)
+      : t_(tiling), tile_(t_, offsets) {
     bias_ = global<float>(columns.bias);
     column_scales_ = global<float>(columns.scales);
     column_sums_ = global<float>(columns.sums);
     row_scales_ = global<float>(rows.scales);
     row_zeros_ = global<int32_t>(rows.zeros);
+    row_index_ = global<int32_t>(rows.index);
+    addend_ = global<float>(addend);
     residual_ = global<Out>(residual);
     out_ = global<Out>(out);
     sums_ = global<Sum>(workspace);
@@ -182,12 +211,11 @@ class Finish {
     const int64_t block = AscendC::GetBlockIdx() / 2, sub = AscendC::GetSubBlockIdx();
     const bool has_columns = t_.has_bias != 0 || kInt8;
     int32_t count = 0;
-    for (int64_t i = block; i < t_.tiles; i += AscendC::GetBlockNum(), ++count) {
-      const Tile tile(t_, i);
-      const int32_t share = (tile.m + 1) / 2;
-      const int32_t first = sub == 0 ? 0 : share, end = sub == 0 ? share : tile.m;
+    for (int64_t i = block; tile_.find(i); i += AscendC::GetBlockNum(), ++count) {
+      const int32_t share = (tile_.m + 1) / 2;
+      const int32_t first = sub == 0 ? 0 : share, end = sub == 0 ? share : tile_.m;
       const int64_t slot = (block * 2 + count % 2) * kGemmM * kGemmN;
-      if (has_columns && first < end) fetch_columns(tile);
+      if (has_columns && first < end) fetch_columns();
       CrossCoreWaitFlag<2, PIPE_MTE2>(kReady);
       LocalTensor<float> columns;
       if (has_columns && first < end) columns = columns_in_.DeQue<float>();  // orders nothing: sums follow them on their pipe
@@ -196,7 +224,7 @@ class Finish {
         LocalTensor<Sum> sums = sums_in_.AllocTensor<Sum>();
         AscendC::DataCopy(sums, sums_[static_cast<uint64_t>(slot + row * kGemmN)], static_cast<uint32_t>(rows * kGemmN));
         sums_in_.EnQue(sums);
-        finish(tile, row, rows, columns);
+        finish(row, rows, columns);
       }
       CrossCoreSetFlag<2, PIPE_MTE2>(kFree);
       if (has_columns && first < end) columns_in_.FreeTensor(columns);
@@ -204,13 +232,13 @@ class Finish {
   }
 
  private:
-  __aicore__ inline void fetch_columns(const Tile& tile) {
+  __aicore__ inline void fetch_columns() {
     LocalTensor<float> columns = columns_in_.AllocTensor<float>();
-    const uint64_t at = static_cast<uint64_t>(tile.column);
-    if (t_.has_bias != 0) copy_in(columns[kBias], bias_[at], tile.n);
+    const uint64_t at = static_cast<uint64_t>(tile_.of_group());
+    if (t_.has_bias != 0) copy_in(columns[kBias], bias_[at], tile_.n);
     if (kInt8) {
-      copy_in(columns[kScale], column_scales_[at], tile.n);
-      copy_in(columns[kSum], column_sums_[at], tile.n);
+      copy_in(columns[kScale], column_scales_[at], tile_.n);
+      copy_in(columns[kSum], column_sums_[at], tile_.n);
     }
     columns_in_.EnQue(columns);
   }
@@ -218,17 +246,23 @@ class Finish {
   // Where run i of the elements that there are begins: all rows are one where the tile is as wide as they are.
   __aicore__ inline uint32_t run_at(int32_t i) const { return static_cast<uint32_t>(i * kGemmN); }
 
+  // Where the numbers of a row lie: with an index those of the nearest row to what it says.
+  __aicore__ inline uint64_t number_of(int64_t row) const {
+    if (t_.has_index == 0) return static_cast<uint64_t>(row);
+    return static_cast<uint64_t>(between(0, row_index_.GetValue(static_cast<uint64_t>(row)), t_.rows_x - 1));
+  }
+
   // Sums of S8: value = float(sum - (zero - 128) * column sum) * (row scale * column scale).
-  __aicore__ inline void scale(const Tile& tile, int32_t row, int32_t rows, const LocalTensor<int32_t>& sums,
+  __aicore__ inline void scale(int32_t row, int32_t rows, const LocalTensor<int32_t>& sums,
                                const LocalTensor<float>& columns) {
     const LocalTensor<int32_t> column_sums = columns[kSum].template ReinterpretCast<int32_t>();
     const LocalTensor<int32_t> products = scratch_.template ReinterpretCast<int32_t>();
     const LocalTensor<float> scales = scratch_[kElements];
-    const uint64_t from = static_cast<uint64_t>(tile.row + row);
     for (int32_t r = 0; r < rows; ++r) {
       const uint32_t at = static_cast<uint32_t>(r * kGemmN);
-      AscendC::Muls(products[at], column_sums, row_zeros_.GetValue(from + static_cast<uint64_t>(r)) - 128, tile.n);
-      AscendC::Muls(scales[at], columns[kScale], row_scales_.GetValue(from + static_cast<uint64_t>(r)), tile.n);
+      const uint64_t from = number_of(tile_.row + row + r);
+      AscendC::Muls(products[at], column_sums, row_zeros_.GetValue(from) - 128, tile_.n);
+      AscendC::Muls(scales[at], columns[kScale], row_scales_.GetValue(from), tile_.n);
     }
     PipeBarrier<PIPE_V>();
     for (int32_t i = 0; i < runs_; ++i) AscendC::Sub(sums[run_at(i)], sums[run_at(i)], products[run_at(i)], length_);
@@ -239,16 +273,31 @@ class Finish {
     for (int32_t i = 0; i < runs_; ++i) AscendC::Mul(value_[run_at(i)], value_[run_at(i)], scales[run_at(i)], length_);
     PipeBarrier<PIPE_V>();
   }
-  __aicore__ inline void scale(const Tile&, int32_t, int32_t, const LocalTensor<float>& sums,
+  __aicore__ inline void scale(int32_t, int32_t, const LocalTensor<float>& sums,
                                const LocalTensor<float>&) {
     for (int32_t i = 0; i < runs_; ++i) AscendC::Muls(value_[run_at(i)], sums[run_at(i)], 1.0f, length_);
     PipeBarrier<PIPE_V>();
   }
 
-  __aicore__ inline void finish(const Tile& tile, int32_t row, int32_t rows, const LocalTensor<float>& columns) {
-    const uint64_t at = static_cast<uint64_t>((tile.row + row) * t_.out_stride + tile.column);
-    const uint32_t bytes = static_cast<uint32_t>(tile.n) * sizeof(Out), blocks = (bytes + 31) / 32;
-    const uint32_t gap = static_cast<uint32_t>(t_.out_stride - tile.n) * sizeof(Out),
+  // The buffers of sums, of which one is free, have room for what is added.
+  __aicore__ inline void add_product(int32_t row, int32_t rows) {
+    LocalTensor<float> addend = sums_in_.template AllocTensor<float>();
+    const uint32_t bytes = static_cast<uint32_t>(tile_.n) * sizeof(float), gap = static_cast<uint32_t>(t_.n - tile_.n) * 4;
+    AscendC::DataCopyPad(
+        addend, addend_[static_cast<uint64_t>((tile_.row + row) * t_.n + tile_.column)],
+        AscendC::DataCopyExtParams(static_cast<uint16_t>(rows), bytes, gap, kGemmN * 4 / 32 - (bytes + 31) / 32, 0),
+        AscendC::DataCopyPadExtParams<float>(false, 0, 0, 0.0f));
+    sums_in_.EnQue(addend);
+    addend = sums_in_.template DeQue<float>();
+    for (int32_t i = 0; i < runs_; ++i) AscendC::Add(value_[run_at(i)], value_[run_at(i)], addend[run_at(i)], length_);
+    PipeBarrier<PIPE_V>();
+    sums_in_.FreeTensor(addend);
+  }
+
+  __aicore__ inline void finish(int32_t row, int32_t rows, const LocalTensor<float>& columns) {
+    const uint64_t at = static_cast<uint64_t>((tile_.row + row) * t_.out_stride + tile_.column);
+    const uint32_t bytes = static_cast<uint32_t>(tile_.n) * sizeof(Out), blocks = (bytes + 31) / 32;
+    const uint32_t gap = static_cast<uint32_t>(t_.out_stride - tile_.n) * sizeof(Out),
                    ub_gap = kGemmN * sizeof(Out) / 32 - blocks;
     if (t_.has_residual != 0) {
       LocalTensor<Out> residual = residual_in_.AllocTensor<Out>();
@@ -257,16 +306,17 @@ class Finish {
                            AscendC::DataCopyPadExtParams<Out>(false, 0, 0, Out()));
       residual_in_.EnQue(residual);
     }
-    runs_ = tile.n == kGemmN ? 1 : rows;
-    length_ = tile.n == kGemmN ? rows * kGemmN : tile.n;
+    runs_ = tile_.n == kGemmN ? 1 : rows;
+    length_ = tile_.n == kGemmN ? rows * kGemmN : tile_.n;
     LocalTensor<Sum> sums = sums_in_.DeQue<Sum>();
-    scale(tile, row, rows, sums, columns);
+    scale(row, rows, sums, columns);
     sums_in_.FreeTensor(sums);
+    if (t_.has_addend != 0) add_product(row, rows);
     if (t_.has_bias != 0) {
       // A column's bias for all rows: half of a row a repetition, the bias staying where it is.
-      for (int32_t c = 0; c < tile.n; c += 64) {
+      for (int32_t c = 0; c < tile_.n; c += 64) {
         const uint32_t first = static_cast<uint32_t>(c);
-        AscendC::Add(value_[first], value_[first], columns[kBias + first], static_cast<uint64_t>(least(tile.n - c, 64)),
+        AscendC::Add(value_[first], value_[first], columns[kBias + first], static_cast<uint64_t>(least(tile_.n - c, 64)),
                      static_cast<uint8_t>(rows), AscendC::BinaryRepeatParams(1, 1, 1, 16, 16, 0));
       }
       PipeBarrier<PIPE_V>();
@@ -287,9 +337,10 @@ class Finish {
     out_out_.FreeTensor(out);
   }
 
-  GemmTiling t_;
-  GlobalTensor<float> bias_, column_scales_, column_sums_, row_scales_;
-  GlobalTensor<int32_t> row_zeros_;
+  const GemmTiling t_;
+  Tiles tile_;
+  GlobalTensor<float> bias_, column_scales_, column_sums_, row_scales_, addend_;
+  GlobalTensor<int32_t> row_zeros_, row_index_;
   GlobalTensor<Out> residual_, out_;
   GlobalTensor<Sum> sums_;
   TQue<TPosition::VECIN, 1> sums_in_, columns_in_, residual_in_;
@@ -303,25 +354,29 @@ class Finish {
 }  // namespace gatun::ascend
 
 // column_sums (int32), the scales and the zero points are of S8 alone.
-#define GATUN_GEMM_ENTRY(name, T, Sum, Out)                                                                               \
-  extern "C" __global__ __aicore__ void gatun_gemm_##name(                                                                \
-      GM_ADDR a, GM_ADDR b, GM_ADDR bias, GM_ADDR residual, GM_ADDR row_scales, GM_ADDR row_zeros, GM_ADDR column_scales, \
-      GM_ADDR column_sums, GM_ADDR out, GM_ADDR workspace, GM_ADDR tiling) {                                              \
-    KERNEL_TASK_TYPE_DEFAULT(KERNEL_TYPE_MIX_AIC_1_2);                                                                    \
-    AscendC::TPipe pipe;                                                                                                  \
-    const gatun::ascend::GemmTiling t = gatun::ascend::read_tiling<gatun::ascend::GemmTiling>(tiling);                    \
-    if (ASCEND_IS_AIC) {                                                                                                  \
-      gatun::ascend::Products<T, Sum> products;                                                                           \
-      products.init(&pipe, t, a, b, workspace);                                                                           \
-      products.run();                                                                                                     \
-    } else {                                                                                                              \
-      gatun::ascend::Finish<Sum, Out> finish;                                                                             \
-      finish.init(&pipe, t, {bias, column_scales, column_sums}, {row_scales, row_zeros}, residual, out, workspace);       \
-      finish.run();                                                                                                       \
-    }                                                                                                                     \
+#define GATUN_GEMM_ENTRY(name, T, Sum, Out)                                                                                 \
+  extern "C" __global__ __aicore__ void gatun_gemm_##name(                                                                  \
+      GM_ADDR a, GM_ADDR b, GM_ADDR offsets, GM_ADDR addend, GM_ADDR bias, GM_ADDR residual, GM_ADDR row_scales,            \
+      GM_ADDR row_zeros, GM_ADDR row_index, GM_ADDR column_scales, GM_ADDR column_sums, GM_ADDR out, GM_ADDR workspace, GM_ADDR tiling) {      \
+    KERNEL_TASK_TYPE_DEFAULT(KERNEL_TYPE_MIX_AIC_1_2);                                                                      \
+    AscendC::TPipe pipe;                                                                                                    \
+    const gatun::ascend::GemmTiling t = gatun::ascend::read_tiling<gatun::ascend::GemmTiling>(tiling);                      \
+    if (ASCEND_IS_AIC) {                                                                                                    \
+      gatun::ascend::Products<T, Sum> products(&pipe, t, a, b, offsets, workspace);                                         \
+      products.run();                                                                                                       \
+    } else {                                                                                                                \
+      gatun::ascend::Finish<Sum, Out> finish(&pipe, t, {bias, column_scales, column_sums}, {row_scales, row_zeros, row_index}, addend, \
+                                             residual, out, offsets, workspace);                                            \
+      finish.run();                                                                                                         \
+    }                                                                                                                       \
   }
 
 GATUN_GEMM_ENTRY(bf16_f32, bfloat16_t, float, float)
 GATUN_GEMM_ENTRY(bf16_bf16, bfloat16_t, float, bfloat16_t)
+GATUN_GEMM_ENTRY(bf16_f16, bfloat16_t, float, half)
+GATUN_GEMM_ENTRY(f16_f32, half, float, float)
+GATUN_GEMM_ENTRY(f16_bf16, half, float, bfloat16_t)
+GATUN_GEMM_ENTRY(f16_f16, half, float, half)
 GATUN_GEMM_ENTRY(s8_f32, int8_t, int32_t, float)
 GATUN_GEMM_ENTRY(s8_bf16, int8_t, int32_t, bfloat16_t)
+GATUN_GEMM_ENTRY(s8_f16, int8_t, int32_t, half)

@@ -2,27 +2,18 @@
 #include <cmath>
 #include <cstring>
 
+#include "cpu/halves.h"
 #include "kernels/gemm/plan.h"
 #include "kernels/gemm/weights.h"
 
 namespace gatun::ascend {
 namespace {
 
-// Element i of an array of FP32 or BF16.
+// Element i of an array of FP32, BF16 or F16.
 float load(const void* source, int32_t dtype, int64_t i) {
   if (dtype == GTN_F32) return static_cast<const float*>(source)[i];
-  const uint32_t bits = static_cast<uint32_t>(static_cast<const uint16_t*>(source)[i]) << 16;
-  float value;
-  std::memcpy(&value, &bits, sizeof value);
-  return value;
-}
-
-// To nearest, ties to even; NaN stays NaN.
-uint16_t to_bf16(float value) {
-  uint32_t bits;
-  std::memcpy(&bits, &value, sizeof bits);
-  if (value != value) return static_cast<uint16_t>(bits >> 16 | 0x40);
-  return static_cast<uint16_t>((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
+  const uint16_t half = static_cast<const uint16_t*>(source)[i];
+  return dtype == GTN_BF16 ? cpu::from_bf16(half) : cpu::from_f16(half);
 }
 
 struct Source {
@@ -32,17 +23,14 @@ struct Source {
   float at(int64_t i, int64_t j) const { return load(data, dtype, i * k_stride + j * n_stride); }
 };
 
-void pack_bf16(const Source& source, const Weights& weights, char* to) {
-  uint16_t* b = reinterpret_cast<uint16_t*>(to);
+void pack_halves(const Source& source, const Weights& weights, uint16_t* b) {
+  const bool bf16 = weights.format == GTN_BF16;
   for (int64_t j = 0; j < weights.n; ++j) {
-    for (int64_t i = 0; i < weights.k; ++i) *b++ = to_bf16(source.at(i, j));
+    for (int64_t i = 0; i < weights.k; ++i) *b++ = bf16 ? cpu::to_bf16(source.at(i, j)) : cpu::to_f16(source.at(i, j));
   }
 }
 
-gtn_status pack_s8(const Source& source, const Weights& weights, char* to, gtn_message* message) {
-  int8_t* b = reinterpret_cast<int8_t*>(to);
-  float* scales = reinterpret_cast<float*>(to + weights.b_bytes());
-  int32_t* sums = reinterpret_cast<int32_t*>(to + weights.b_bytes() + Weights::after(weights.n * 4));
+gtn_status pack_s8(const Source& source, const Weights& weights, int8_t* b, float* scales, int32_t* sums, gtn_message* message) {
   for (int64_t j = 0; j < weights.n; ++j) {
     float most = 0;
     for (int64_t i = 0; i < weights.k; ++i) {
@@ -65,6 +53,27 @@ gtn_status pack_s8(const Source& source, const Weights& weights, char* to, gtn_m
   return GTN_OK;
 }
 
+// All groups, into the host's image of the device's memory.
+gtn_status pack(const gtn_weights_desc& desc, const void* source, const Weights& weights, char* to, gtn_message* message) {
+  const bool grouped = desc.source.rank == 3;
+  const int64_t* strides = desc.source.strides + (grouped ? 1 : 0);
+  const int64_t matrix = weights.k * weights.n, size = desc.source.dtype == GTN_F32 ? 4 : 2;
+  float* scales = reinterpret_cast<float*>(to + weights.b_bytes());
+  int32_t* sums = reinterpret_cast<int32_t*>(to + weights.b_bytes() + Weights::after(weights.columns() * 4));
+  for (int64_t g = 0; g * weights.n < weights.columns(); ++g) {
+    const Source from = {static_cast<const char*>(source) + (grouped ? g * desc.source.strides[0] * size : 0), desc.source.dtype,
+                         strides[0], strides[1]};
+    if (weights.format != GTN_S8) {
+      pack_halves(from, weights, reinterpret_cast<uint16_t*>(to) + g * matrix);
+      continue;
+    }
+    const gtn_status status = pack_s8(from, weights, reinterpret_cast<int8_t*>(to) + g * matrix, scales + g * weights.n,
+                                      sums + g * weights.n, message);
+    if (status != GTN_OK) return status;
+  }
+  return GTN_OK;
+}
+
 gtn_status upload(const Weights& weights, const char* from, gtn_message* message) {
   Queue* queue = nullptr;
   if (const gtn_status status = queue_create(weights.device, &queue, message); status != GTN_OK) return status;
@@ -77,24 +86,20 @@ gtn_status upload(const Weights& weights, const char* from, gtn_message* message
 
 gtn_status gemm_weights_pack(Device& device, const gtn_weights_desc& desc, const void* source, void** weights,
                              gtn_weights_info* info, gtn_message* message) {
-  if (desc.format != GTN_BF16 && desc.format != GTN_S8) {
-    return fail(message, GTN_UNSUPPORTED, "format: is %d, this backend has products of BF16 (%d) and S8 (%d) weights",
-                desc.format, GTN_BF16, GTN_S8);
+  if (desc.format != GTN_BF16 && desc.format != GTN_F16 && desc.format != GTN_S8) {
+    return fail(message, GTN_UNSUPPORTED,
+                "format: is %d, this backend has products of BF16 (%d), F16 (%d) and S8 (%d) weights", desc.format, GTN_BF16,
+                GTN_F16, GTN_S8);
   }
-  if (desc.source.dtype == GTN_F16) return fail(message, GTN_UNSUPPORTED, "source: is F16, this backend packs F32 and BF16");
-  if (desc.source.rank != 2) return fail(message, GTN_UNSUPPORTED, "source: has groups, this backend has no grouped products");
-  const int64_t k = desc.source.shape[0], n = desc.source.shape[1];
-  std::unique_ptr<Weights> packed(new (std::nothrow) Weights{device.index, desc.format, k, n, nullptr});
+  const bool grouped = desc.source.rank == 3;
+  const int64_t groups = grouped ? desc.source.shape[0] : 0;
+  const int64_t k = desc.source.shape[grouped ? 1 : 0], n = desc.source.shape[grouped ? 2 : 1];
+  std::unique_ptr<Weights> packed(new (std::nothrow) Weights{device.index, desc.format, groups, k, n, nullptr});
   if (packed == nullptr) return fail(message, GTN_OUT_OF_MEMORY, "no memory for packed weights");
   if (packed->bytes() > 0) {
     std::unique_ptr<char[]> host(new (std::nothrow) char[static_cast<size_t>(packed->bytes())]());
     if (host == nullptr) return fail(message, GTN_OUT_OF_MEMORY, "no memory for packed weights");
-    const Source from = {source, desc.source.dtype, desc.source.strides[0], desc.source.strides[1]};
-    if (desc.format == GTN_BF16) {
-      pack_bf16(from, *packed, host.get());
-    } else if (const gtn_status status = pack_s8(from, *packed, host.get(), message); status != GTN_OK) {
-      return status;
-    }
+    if (const gtn_status status = pack(desc, source, *packed, host.get(), message); status != GTN_OK) return status;
     void* memory = nullptr;
     if (const gtn_status status = allocate(device.index, packed->bytes(), &memory, message); status != GTN_OK) return status;
     packed->memory = static_cast<char*>(memory);
@@ -106,7 +111,7 @@ gtn_status gemm_weights_pack(Device& device, const gtn_weights_desc& desc, const
   info->format = desc.format;
   info->k = k, info->n = n;
   info->bytes = packed->bytes();
-  info->groups = 0, info->group_size = 0;
+  info->groups = groups, info->group_size = 0;
   *weights = packed.release();
   return GTN_OK;
 }

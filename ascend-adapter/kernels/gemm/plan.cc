@@ -1,10 +1,9 @@
-// Products with BF16 and S8 weights. Rows of another type are brought to theirs first, in scratch memory: FP32 is rounded to
-// BF16 by the activation kernel that does nothing else, and for S8 every row is quantized.
+// Products with BF16, F16 and S8 weights. Rows of another type, and rows by number, are brought to where the product reads them
+// first, in scratch memory; for S8 they are quantized there. A low-rank product is made there too, and added by the epilogue.
 #include "kernels/gemm/plan.h"
 
 #include <cstdio>
 
-#include "kernels/activation/tiling.h"
 #include "kernels/gemm/tiling.h"
 #include "kernels/gemm/weights.h"
 #include "kernels/tiling.h"
@@ -12,132 +11,181 @@
 namespace gatun::ascend {
 namespace {
 
+// What a product launches. `rows` is null where a is taken as it is, the others where there is no low-rank product, and `widen`
+// where its factors are FP32.
+struct Kernels {
+  const Kernel *product = nullptr, *rows = nullptr, *down = nullptr, *up = nullptr, *widen = nullptr;
+};
+
 class GemmPlan final : public Plan {
  public:
-  GemmPlan(const gtn_gemm_desc& desc, const GemmTiling& tiling, const Kernel* kernel, const Kernel* rows)
-      : desc_(desc), tiling_(tiling), kernel_(kernel), rows_(rows) {}
+  GemmPlan(const gtn_gemm_desc& desc, const GemmTiling& tiling, const Kernels& kernels)
+      : desc_(desc), tiling_(tiling), kernels_(kernels) {}
 
   // Of a stream, for the plan's most rows.
-  int64_t workspace_bytes(const Device& device) const { return scratch_of(device, desc_.a.shape[0]).bytes; }
+  int64_t workspace_bytes(const Device& device) const { return scratch_of(device, desc_.out.shape[0]).bytes; }
 
   gtn_status run(Stream& stream, const void* arguments, gtn_message* message) const override {
     const gtn_gemm_args& args = *static_cast<const gtn_gemm_args*>(arguments);
     const Weights& weights = *static_cast<const Weights*>(args.weights);
-    if (args.rows == 0) return GTN_OK;
+    if (args.rows == 0 || tiling_.n == 0) return GTN_OK;
+    if (desc_.has_row_index != 0 && args.rows_a == 0) return GTN_OK;  // no number leads anywhere
     const Scratch parts = scratch_of(*stream.device, args.rows);
     void* memory = nullptr;
     if (const gtn_status status = stream.scratch(parts.bytes, &memory, message); status != GTN_OK) return status;
     char* scratch = static_cast<char*>(memory);
-    const void* a = args.a;
-    if (rows_ != nullptr) {
-      a = scratch + parts.a;
+    if (kernels_.rows != nullptr) {
       if (const gtn_status status = prepare_rows(stream, args, parts, scratch, message); status != GTN_OK) return status;
     }
+    if (kernels_.down != nullptr) {
+      if (const gtn_status status = multiply_low_rank(stream, args, parts, scratch, message); status != GTN_OK) return status;
+    }
     GemmTiling tiling = tiling_;
-    tiling.m = args.rows;
+    tiling.m = args.rows, tiling.rows_x = args.rows_a;
     gemm_tiling(&tiling);
-    const bool s8 = desc_.format == GTN_S8;
-    const auto of_s8 = [&](const void* p) { return s8 ? p : nullptr; };
-    return launch_with(stream, kernel_, blocks(*stream.device, args.rows), tiling, message, a,
-                       static_cast<const void*>(weights.memory), args.bias, args.residual, of_s8(scratch + parts.scales),
-                       of_s8(scratch + parts.zeros), of_s8(weights.scales()), of_s8(weights.sums()),
+    const bool s8 = desc_.format == GTN_S8, quantized = desc_.a.dtype == GTN_U8;
+    const auto when = [](bool there, const void* p) { return there ? p : nullptr; };
+    return launch_with(stream, kernels_.product, blocks(*stream.device, args.rows), tiling, message,
+                       kernels_.rows != nullptr ? scratch + parts.a : args.a, static_cast<const void*>(weights.memory),
+                       static_cast<const void*>(args.group_offsets), when(kernels_.down != nullptr, scratch + parts.addend),
+                       args.bias, args.residual, quantized ? args.scales : when(s8, scratch + parts.scales),
+                       quantized ? args.zero_points : when(s8, scratch + parts.zeros),
+                       when(tiling.has_index != 0, args.row_index), when(s8, weights.scales()), when(s8, weights.sums()),
                        static_cast<const void*>(args.out), static_cast<const void*>(scratch));
   }
 
  private:
   // Where things lie in the scratch memory: sums first.
   struct Scratch {
-    int64_t a, scales, zeros, bytes;
+    int64_t a, scales, zeros, lora_a, lora_b, between, addend, bytes;
   };
 
   int64_t blocks(const Device& device, int64_t rows) const {
-    const int64_t tiles = (rows + kGemmM - 1) / kGemmM * ((tiling_.n + kGemmN - 1) / kGemmN);
-    return tiles < device.properties.cube_cores ? tiles : device.properties.cube_cores;
+    GemmTiling tiling = tiling_;
+    tiling.m = rows > 0 ? rows : 1;
+    gemm_tiling(&tiling);
+    return tiling.tiles < device.properties.cube_cores ? tiling.tiles : device.properties.cube_cores;
   }
 
   Scratch scratch_of(const Device& device, int64_t rows) const {
     Scratch s = {};
-    s.a = Weights::after(gemm_workspace_bytes(blocks(device, rows)));
-    s.scales = s.a + (rows_ != nullptr ? Weights::after(rows * tiling_.k * element_bytes(desc_.format)) : 0);
-    const int64_t of_rows = desc_.format == GTN_S8 ? Weights::after(rows * 4) : 0;
-    s.zeros = s.scales + of_rows;
-    s.bytes = s.zeros + of_rows;
+    int64_t end = gemm_workspace_bytes(blocks(device, rows));
+    const auto take = [&end](bool needed, int64_t bytes) {
+      const int64_t at = Weights::after(end);
+      end = needed ? at + bytes : end;
+      return at;
+    };
+    const bool own_numbers = desc_.format == GTN_S8 && desc_.a.dtype != GTN_U8, low_rank = kernels_.down != nullptr;
+    s.a = take(kernels_.rows != nullptr, rows * tiling_.k * element_bytes(desc_.format));
+    s.scales = take(own_numbers, rows * 4);
+    s.zeros = take(own_numbers, rows * 4);
+    s.lora_a = take(kernels_.widen != nullptr, tiling_.k * desc_.rank * 4);
+    s.lora_b = take(kernels_.widen != nullptr, desc_.rank * tiling_.n * 4);
+    s.between = take(low_rank, rows * desc_.rank * 4);
+    s.addend = take(low_rank, rows * tiling_.n * 4);
+    s.bytes = end;
     return s;
   }
 
   gtn_status prepare_rows(Stream& stream, const gtn_gemm_args& args, const Scratch& parts, char* scratch,
                           gtn_message* message) const {
-    const int64_t k = tiling_.k;
-    if (desc_.format == GTN_S8) {
-      const GemmRowsTiling tiling = {args.rows, k, desc_.a.strides[0], k};
-      return launch_with(stream, rows_, vector_blocks(*stream.device, args.rows), tiling, message, args.a,
-                         static_cast<const void*>(scratch + parts.a), static_cast<const void*>(scratch + parts.scales),
-                         static_cast<const void*>(scratch + parts.zeros));
+    const GemmRowsTiling tiling = {args.rows,   tiling_.k, desc_.a.strides[0], tiling_.k,
+                                   args.rows_a, desc_.has_row_index, 0};
+    const void *index = args.row_index, *to = scratch + parts.a;
+    if (desc_.format == GTN_S8 && desc_.a.dtype != GTN_U8) {
+      return launch_with(stream, kernels_.rows, vector_blocks(*stream.device, args.rows), tiling, message, args.a, index, to,
+                         static_cast<const void*>(scratch + parts.scales), static_cast<const void*>(scratch + parts.zeros));
     }
-    ActivationTiling tiling = {};
-    tiling.rows = args.rows, tiling.n = k;
-    tiling.x_stride = desc_.a.strides[0], tiling.out_stride = k;
-    tiling.chunk = chunk_elements(share(*stream.device, args.rows, k), activation_element_bytes(4, 2, false));
-    tiling.activation = GTN_ACT_NONE;
-    return launch_with(stream, rows_, vector_blocks(*stream.device, chunks(args.rows, k, tiling.chunk)), tiling, message,
-                       args.a, static_cast<const void*>(nullptr), static_cast<const void*>(scratch + parts.a));
+    return launch_with(stream, kernels_.rows, vector_blocks(*stream.device, chunks(args.rows, tiling_.k, kGemmRowsChunk)), tiling,
+                       message, args.a, index, to);
+  }
+
+  gtn_status multiply_low_rank(Stream& stream, const gtn_gemm_args& args, const Scratch& parts, char* scratch,
+                               gtn_message* message) const {
+    const int64_t rank = desc_.rank, k = tiling_.k, n = tiling_.n;
+    const void *lora_a = args.lora_a, *lora_b = args.lora_b, *between = scratch + parts.between;
+    gtn_status status = GTN_OK;
+    const auto widen = [&](const void** x, int64_t at, int64_t elements) {
+      if (kernels_.widen == nullptr || status != GTN_OK) return;
+      const GemmRowsTiling tiling = {1, elements, elements, elements, 1, 0, 0};
+      const void* to = scratch + at;
+      status = launch_with(stream, kernels_.widen, vector_blocks(*stream.device, chunks(1, elements, kGemmRowsChunk)), tiling,
+                           message, *x, static_cast<const void*>(nullptr), to);
+      *x = to;
+    };
+    const auto multiply = [&](const Kernel* kernel, const ThinTiling& tiling, const void* a, const void* b, const void* out) {
+      if (status != GTN_OK) return;
+      status = launch_with(stream, kernel, vector_blocks(*stream.device, thin_tiles(tiling.m, tiling.n)), tiling, message, a, b,
+                           out);
+    };
+    widen(&lora_a, parts.lora_a, k * rank);
+    widen(&lora_b, parts.lora_b, rank * n);
+    multiply(kernels_.down, {args.rows, rank, k, desc_.a.strides[0], rank, rank, desc_.lora_scale, 0}, args.a, lora_a, between);
+    multiply(kernels_.up, {args.rows, n, rank, rank, n, n, 1.0f, 0}, between, lora_b,
+             static_cast<const void*>(scratch + parts.addend));
+    return status;
   }
 
   const gtn_gemm_desc desc_;
   const GemmTiling tiling_;
-  const Kernel *const kernel_, *const rows_;  // rows: null where a is of the weights' type
+  const Kernels kernels_;
 };
-
-// The first thing about a product that the kernels have not, or null.
-const char* missing(const gtn_gemm_desc& desc) {
-  if (desc.format != GTN_BF16 && desc.format != GTN_S8) return "format: this backend has products of BF16 and S8 weights alone";
-  if (desc.groups != 0) return "groups: this backend has no grouped products";
-  if (desc.has_row_index != 0) return "has_row_index: this backend takes no rows by number";
-  if (desc.rank != 0) return "rank: this backend adds no low-rank products";
-  if (desc.a.dtype == GTN_F16 || desc.out.dtype == GTN_F16) return "a or out: is F16, this backend takes and gives F32 and BF16";
-  if (desc.a.dtype == GTN_U8) return "a: is U8, this backend takes no rows that come quantized";
-  return nullptr;
-}
 
 }  // namespace
 
-bool gemm_serves(const Device&, int32_t dtype) { return dtype == GTN_BF16 || dtype == GTN_S8; }
+bool gemm_serves(const Device&, int32_t dtype) { return dtype == GTN_BF16 || dtype == GTN_F16 || dtype == GTN_S8; }
 
 gtn_status gemm_plan(Device& device, const gtn_gemm_desc& desc, Plan** plan, gtn_plan_info* info, gtn_message* message) {
-  if (const char* why = missing(desc); why != nullptr) return fail(message, GTN_UNSUPPORTED, "%s", why);
-  const bool s8 = desc.format == GTN_S8, prepared = s8 || desc.a.dtype != GTN_BF16;
+  if (!gemm_serves(device, desc.format)) {
+    return fail(message, GTN_UNSUPPORTED, "format: is %d, this backend has products of BF16 (%d), F16 (%d) and S8 (%d) weights",
+                desc.format, GTN_BF16, GTN_F16, GTN_S8);
+  }
+  const bool s8 = desc.format == GTN_S8;
+  const bool prepared = desc.a.dtype != desc.format || desc.has_row_index != 0;
   GemmTiling tiling = {};
-  tiling.m = desc.a.shape[0] > 0 ? desc.a.shape[0] : 1;
+  tiling.m = desc.out.shape[0] > 0 ? desc.out.shape[0] : 1;
   tiling.k = desc.a.shape[1], tiling.n = desc.out.shape[1];
-  tiling.a_stride = prepared ? tiling.k : desc.a.strides[0];
-  tiling.b_stride = tiling.k, tiling.out_stride = desc.out.strides[0];
+  // A single row may have any stride.
+  tiling.a_stride = prepared || desc.a.shape[0] <= 1 ? tiling.k : desc.a.strides[0];
+  tiling.b_stride = tiling.k, tiling.out_stride = desc.out.shape[0] <= 1 ? tiling.n : desc.out.strides[0];
+  tiling.groups = desc.groups;
   tiling.activation = desc.activation;
-  tiling.has_bias = desc.has_bias, tiling.has_residual = desc.has_residual;
-  if (!gemm_tiling(&tiling)) {
+  tiling.has_bias = desc.has_bias, tiling.has_residual = desc.has_residual, tiling.has_addend = desc.rank > 0;
+  tiling.has_index = desc.has_row_index != 0 && desc.a.dtype == GTN_U8;
+  if (!gemm_tiling(&tiling) || (desc.rank > 0 && tiling.n > kThinMost)) {
     return fail(message, GTN_UNSUPPORTED,
                 "a: k is %lld in rows of %lld, and n is %lld in rows of %lld; this backend takes k and rows of a of 1 to %lld, "
-                "n from 1, and rows of out of up to %lld",
+                "n from 1 (with a low-rank product to %lld), and rows of out of up to %lld",
                 static_cast<long long>(tiling.k), static_cast<long long>(tiling.a_stride), static_cast<long long>(tiling.n),
                 static_cast<long long>(tiling.out_stride), static_cast<long long>(kGemmMost),
-                static_cast<long long>(kGemmMostOut));
+                static_cast<long long>(kThinMost), static_cast<long long>(kGemmMostOut));
   }
-  const Kernel *kernel = nullptr, *rows = nullptr;
-  char name[48];
-  std::snprintf(name, sizeof name, "gatun_gemm_%s_%s", type_name(desc.format), type_name(desc.out.dtype));
-  if (const gtn_status status = find_kernel(device.index, name, &kernel, message); status != GTN_OK) return status;
-  if (prepared) {
-    std::snprintf(name, sizeof name, s8 ? "gatun_gemm_rows_%s_s8" : "gatun_activation_%s_bf16", type_name(desc.a.dtype));
-    if (const gtn_status status = find_kernel(device.index, name, &rows, message); status != GTN_OK) return status;
+  Kernels kernels;
+  gtn_status status = GTN_OK;
+  const auto find = [&](const Kernel** kernel, const char* family, const char* from, const char* to) {
+    char name[48];
+    std::snprintf(name, sizeof name, "gatun_%s_%s%s%s", family, from, *to != '\0' ? "_" : "", to);
+    if (status == GTN_OK) status = find_kernel(device.index, name, kernel, message);
+  };
+  find(&kernels.product, "gemm", type_name(desc.format), type_name(desc.out.dtype));
+  if (prepared) find(&kernels.rows, "rows", type_name(desc.a.dtype), type_name(desc.format));
+  if (desc.rank > 0) {
+    find(&kernels.down, "thin", type_name(desc.a.dtype), "");
+    find(&kernels.up, "thin", "f32", "");
+    if (desc.lora_dtype != GTN_F32) find(&kernels.widen, "rows", type_name(desc.lora_dtype), "f32");
   }
-  std::unique_ptr<GemmPlan> created(new (std::nothrow) GemmPlan(desc, tiling, kernel, rows));
-  if (created == nullptr) return fail(message, GTN_OUT_OF_MEMORY, "no memory for a plan");
-  const double m = static_cast<double>(desc.a.shape[0]), n = static_cast<double>(tiling.n), k = static_cast<double>(tiling.k);
+  if (status != GTN_OK) return status;
+  auto created = make_plan<GemmPlan>(message, desc, tiling, kernels);
+  if (created == nullptr) return GTN_OUT_OF_MEMORY;
+  const double m = static_cast<double>(desc.out.shape[0]), n = static_cast<double>(tiling.n), k = static_cast<double>(tiling.k);
+  const double groups = desc.groups > 0 ? static_cast<double>(desc.groups) : 1, rank = static_cast<double>(desc.rank);
   const double out_size = static_cast<double>(element_bytes(desc.out.dtype));
-  name_kernel(info, s8 ? "gemm.int8" : "gemm.bf16");
-  info->flops = 2 * m * n * k;
-  info->bytes = m * k * static_cast<double>(element_bytes(desc.a.dtype)) +
-                k * n * static_cast<double>(element_bytes(desc.format)) + m * n * out_size * (1 + desc.has_residual) +
-                4 * n * (desc.has_bias + (s8 ? 2 : 0));
+  name_kernel(info, s8 ? "gemm.int8" : desc.format == GTN_BF16 ? "gemm.bf16" : "gemm.f16");
+  info->flops = 2 * m * n * k + 2 * m * rank * (k + n);
+  info->bytes = static_cast<double>(desc.a.shape[0]) * k * static_cast<double>(element_bytes(desc.a.dtype)) +
+                groups * k * n * static_cast<double>(element_bytes(desc.format)) + m * n * out_size * (1 + desc.has_residual) +
+                4 * groups * n * (desc.has_bias + (s8 ? 2 : 0)) + 4 * m * desc.has_row_index;
+  if (desc.rank > 0) info->bytes += rank * (k + n) * static_cast<double>(element_bytes(desc.lora_dtype));
   info->workspace_bytes = created->workspace_bytes(device);
   *plan = created.release();
   return GTN_OK;

@@ -1,9 +1,13 @@
-// Rows of `a` for products of S8: lo = min(0, min x), hi = max(0, max x), s = (hi - lo) / 255, z = rint(-lo / s),
-// q = clamp(rint(x / s) + z, 0, 255), written as q - 128, with s and z of each row. s = 0 gives q = z = 0; a row with an
-// element that is not finite, or whose hi - lo overflows, gets the scale NaN, which makes its outputs NaN, and q = z = 0.
+// Rows on their way into a product, each by its number where there is an index: to another type, rounded to nearest even, or
+// quantized.
 //
-// Bytes: a row is read once to find its range and, where it does not fit the UB, once more to quantize; one byte an element is
-// written. About 10 vector instructions an element, the division the dearest: the vector unit and memory are close.
+// Quantizing: lo = min(0, min x), hi = max(0, max x), s = (hi - lo) / 255, z = rint(-lo / s), q = clamp(rint(x / s) + z, 0, 255),
+// written as q - 128 (int8) or q (uint8), with s and z of each row. s = 0 gives q = z = 0; a row with an element that is not
+// finite, or whose hi - lo overflows, gets the scale NaN, which makes its outputs NaN, and q = z = 0.
+//
+// Bytes: a row is read once and written once; one that is quantized and does not fit the UB is read once more. Conversions are
+// bound by memory; quantizing takes about 10 vector instructions an element, the division the dearest: the vector unit and
+// memory are close.
 #include "kernels/gemm/tiling.h"
 #include "kernels/vector.h"
 
@@ -13,18 +17,133 @@ namespace {
 using AscendC::SetFlag;
 using AscendC::WaitFlag;
 
-template <typename X>
-class QuantizeRows {
-  static constexpr uint32_t kZero = 8;  // of the row's two numbers in UB: where the second is
+// Which row of x row r is made of: the nearest there is to what the index says.
+class RowIndex {
+ public:
+  __aicore__ inline RowIndex(const GemmRowsTiling& t, GM_ADDR index) : t_(t), index_(global<int32_t>(index)) {}
+  __aicore__ inline int64_t of(int64_t row) const {
+    return t_.has_index == 0 ? row : between(0, index_.GetValue(static_cast<uint64_t>(row)), t_.rows_x - 1);
+  }
+
+ private:
+  const GemmRowsTiling& t_;
+  GlobalTensor<int32_t> index_;
+};
+
+// The scale and the zero point of a row on their way out.
+class RowNumbers {
+  static constexpr uint32_t kZero = 8;  // of the two in UB: where the second is
 
  public:
-  __aicore__ inline QuantizeRows(TPipe* pipe, const GemmRowsTiling& tiling, GM_ADDR x, GM_ADDR to, GM_ADDR scales,
-                                 GM_ADDR zeros)
-      : pipe_(pipe), t_(tiling) {
+  __aicore__ inline RowNumbers(TPipe* pipe, GM_ADDR scales, GM_ADDR zeros)
+      : pipe_(pipe), scales_(global<float>(scales)), zeros_(global<int32_t>(zeros)) {
+    pipe->InitBuffer(buffer_, 2 * kZero * sizeof(float));
+    row_ = buffer_.Get<float>();
+    copied_ = pipe_->AllocEventID<HardEvent::MTE3_S>();
+    SetFlag<HardEvent::MTE3_S>(copied_);  // orders nothing: there was no row before the first
+  }
+
+  __aicore__ inline void put(int64_t row, float scale, int32_t zero) {
+    WaitFlag<HardEvent::MTE3_S>(copied_);
+    row_.SetValue(0, scale);
+    row_.ReinterpretCast<int32_t>().SetValue(kZero, zero);
+    const AscendC::TEventID written = pipe_->FetchEventID(HardEvent::S_MTE3);
+    SetFlag<HardEvent::S_MTE3>(written);
+    WaitFlag<HardEvent::S_MTE3>(written);
+    copy_out(scales_[static_cast<uint64_t>(row)], row_, 1);
+    copy_out(zeros_[static_cast<uint64_t>(row)], row_[kZero].ReinterpretCast<int32_t>(), 1);
+    SetFlag<HardEvent::MTE3_S>(copied_);
+  }
+
+  __aicore__ inline void end() {
+    WaitFlag<HardEvent::MTE3_S>(copied_);  // orders nothing
+    pipe_->ReleaseEventID<HardEvent::MTE3_S>(copied_);
+  }
+
+ private:
+  TPipe* pipe_;
+  GlobalTensor<float> scales_;
+  GlobalTensor<int32_t> zeros_;
+  TBuf<TPosition::VECCALC> buffer_;
+  LocalTensor<float> row_;
+  AscendC::TEventID copied_;
+};
+
+// A vector core takes every chunk of its number modulo theirs, and has the next one on its way while it converts one.
+template <typename X, typename Y>
+class ConvertRows {
+  static constexpr bool kBytes = sizeof(X) == 1;  // without sign, less 128
+
+ public:
+  __aicore__ inline ConvertRows(TPipe* pipe, const GemmRowsTiling& tiling, GM_ADDR x, GM_ADDR index, GM_ADDR to)
+      : t_(tiling), index_(t_, index), x_(global<X>(x)), to_(global<Y>(to)) {
+    const uint32_t chunk = kGemmRowsChunk;
+    pipe->InitBuffer(x_in_, 2, chunk * sizeof(X));
+    pipe->InitBuffer(to_out_, 2, chunk * sizeof(Y));
+    pipe->InitBuffer(value_buffer_, chunk * sizeof(float));
+    chunks_ = (t_.k + kGemmRowsChunk - 1) / kGemmRowsChunk;
+  }
+
+  __aicore__ inline void run() {
+    const int64_t all = t_.rows * chunks_, step = AscendC::GetBlockNum();
+    int64_t i = AscendC::GetBlockIdx();
+    if (i < all) fetch(i);
+    for (; i < all; i += step) {
+      LocalTensor<X> x = x_in_.template DeQue<X>();
+      if (i + step < all) fetch(i + step);
+      LocalTensor<Y> to = to_out_.template AllocTensor<Y>();
+      change(to, x, count(i));
+      x_in_.FreeTensor(x);
+      to_out_.EnQue(to);
+      to = to_out_.template DeQue<Y>();
+      copy_out(to_[static_cast<uint64_t>(i / chunks_ * t_.to_stride + column(i))], to, count(i));
+      to_out_.FreeTensor(to);
+    }
+  }
+
+ private:
+  __aicore__ inline int64_t column(int64_t i) const { return i % chunks_ * kGemmRowsChunk; }
+  __aicore__ inline int32_t count(int64_t i) const { return static_cast<int32_t>(least(t_.k - column(i), kGemmRowsChunk)); }
+
+  __aicore__ inline void fetch(int64_t i) {
+    LocalTensor<X> x = x_in_.template AllocTensor<X>();
+    copy_in(x, x_[static_cast<uint64_t>(index_.of(i / chunks_) * t_.x_stride + column(i))], count(i));
+    x_in_.EnQue(x);
+  }
+
+  __aicore__ inline void change(const LocalTensor<Y>& to, const LocalTensor<X>& x, int32_t n) {
+    if constexpr (kBytes) {
+      const LocalTensor<half> value = value_buffer_.template Get<half>();
+      convert(value, x, RoundMode::CAST_NONE, static_cast<uint32_t>(n));
+      adds(value, value, half(-128.0f), n);
+      convert(to, value, RoundMode::CAST_RINT, static_cast<uint32_t>(n));
+    } else {
+      const LocalTensor<float> value = value_buffer_.template Get<float>();
+      widen(value, x, n);
+      narrow(to, value, n);
+    }
+  }
+
+  const GemmRowsTiling t_;
+  RowIndex index_;
+  int64_t chunks_;
+  GlobalTensor<X> x_;
+  GlobalTensor<Y> to_;
+  TQue<TPosition::VECIN, 1> x_in_;
+  TQue<TPosition::VECOUT, 1> to_out_;
+  TBuf<TPosition::VECCALC> value_buffer_;
+};
+
+template <typename X, typename Q>
+class QuantizeRows {
+  static constexpr float kLess = std::is_same<Q, int8_t>::value ? 128.0f : 0.0f;  // than q: what is written
+
+ public:
+  __aicore__ inline QuantizeRows(TPipe* pipe, const GemmRowsTiling& tiling, GM_ADDR x, GM_ADDR index, GM_ADDR to,
+                                 GM_ADDR scales, GM_ADDR zeros)
+      : pipe_(pipe), t_(tiling), index_(t_, index), numbers_(pipe, scales, zeros) {
     x_ = global<X>(x);
-    to_ = global<int8_t>(to);
-    scales_ = global<float>(scales);
-    zeros_ = global<int32_t>(zeros);
+    to_ = global<Q>(to);
     const uint32_t chunk = kGemmRowsChunk;
     pipe->InitBuffer(x_in_, 2, chunk * sizeof(X));
     pipe->InitBuffer(to_out_, 2, chunk);
@@ -32,17 +151,13 @@ class QuantizeRows {
     pipe->InitBuffer(other_buffer_, chunk * sizeof(float));
     pipe->InitBuffer(half_buffer_, chunk * sizeof(half));
     pipe->InitBuffer(found_buffer_, (3 * 8 + partial_elements(chunk)) * sizeof(float));
-    pipe->InitBuffer(row_buffer_, 2 * kZero * sizeof(float));
     value_ = value_buffer_.template Get<float>();
     other_ = other_buffer_.template Get<float>();
     half_ = half_buffer_.template Get<half>();
     found_ = found_buffer_.template Get<float>();
-    row_ = row_buffer_.template Get<float>();
   }
 
   __aicore__ inline void run() {
-    const AscendC::TEventID copied = pipe_->AllocEventID<HardEvent::MTE3_S>();
-    SetFlag<HardEvent::MTE3_S>(copied);  // orders nothing: there was no row before the first
     for (int64_t row = AscendC::GetBlockIdx(); row < t_.rows; row += AscendC::GetBlockNum()) {
       float low = 0.0f, high = 0.0f, odd = 0.0f;
       for (int64_t c = 0; c < t_.k; c += kGemmRowsChunk) range(row, c, &low, &high, &odd);
@@ -51,19 +166,10 @@ class QuantizeRows {
       const bool flat = !(whole == 0.0f) || scale == 0.0f;
       // To the nearest, ties to even: the sum has no bits for a fraction.
       const float zero = flat ? 0.0f : (-low / scale + 12582912.0f) - 12582912.0f;
-      WaitFlag<HardEvent::MTE3_S>(copied);
-      row_.SetValue(0, whole == 0.0f ? scale : float_of(0x7fc00000));
-      row_.template ReinterpretCast<int32_t>().SetValue(kZero, static_cast<int32_t>(zero));
-      const AscendC::TEventID written = pipe_->FetchEventID(HardEvent::S_MTE3);
-      SetFlag<HardEvent::S_MTE3>(written);
-      WaitFlag<HardEvent::S_MTE3>(written);
-      copy_out(scales_[static_cast<uint64_t>(row)], row_, 1);
-      copy_out(zeros_[static_cast<uint64_t>(row)], row_[kZero].template ReinterpretCast<int32_t>(), 1);
-      SetFlag<HardEvent::MTE3_S>(copied);
+      numbers_.put(row, whole == 0.0f ? scale : float_of(0x7fc00000), static_cast<int32_t>(zero));
       for (int64_t c = 0; c < t_.k; c += kGemmRowsChunk) quantize(row, c, flat, scale, zero);
     }
-    WaitFlag<HardEvent::MTE3_S>(copied);  // orders nothing
-    pipe_->ReleaseEventID<HardEvent::MTE3_S>(copied);
+    numbers_.end();
   }
 
  private:
@@ -73,7 +179,7 @@ class QuantizeRows {
 
   __aicore__ inline void fetch(int64_t row, int64_t column) {
     LocalTensor<X> x = x_in_.template AllocTensor<X>();
-    copy_in(x, x_[static_cast<uint64_t>(row * t_.x_stride + column)], count(column));
+    copy_in(x, x_[static_cast<uint64_t>(index_.of(row) * t_.x_stride + column)], count(column));
     x_in_.EnQue(x);
     x = x_in_.template DeQue<X>();
     widen(value_, x, count(column));
@@ -98,51 +204,72 @@ class QuantizeRows {
   __aicore__ inline void quantize(int64_t row, int64_t column, bool flat, float scale, float zero) {
     const int32_t n = count(column);
     if (flat) {
-      fill(value_, -128.0f, n);
+      fill(value_, -kLess, n);
     } else {
       if (t_.k > kGemmRowsChunk) fetch(row, column);
       fill(other_, scale, n);
       div(value_, value_, other_, n);
       convert(value_, value_, RoundMode::CAST_RINT, static_cast<uint32_t>(n));
-      adds(value_, value_, zero - 128.0f, n);
-      maxs(value_, value_, -128.0f, n);
-      mins(value_, value_, 127.0f, n);
+      adds(value_, value_, zero - kLess, n);
+      maxs(value_, value_, -kLess, n);
+      mins(value_, value_, 255.0f - kLess, n);
     }
     // By way of halves, which hold these integers exactly.
     convert(half_, value_, RoundMode::CAST_RINT, static_cast<uint32_t>(n));
-    LocalTensor<int8_t> to = to_out_.template AllocTensor<int8_t>();
+    LocalTensor<Q> to = to_out_.template AllocTensor<Q>();
     AscendC::Cast(to, half_, RoundMode::CAST_RINT, static_cast<uint32_t>(n));
     to_out_.EnQue(to);
-    to = to_out_.template DeQue<int8_t>();
+    to = to_out_.template DeQue<Q>();
     copy_out(to_[static_cast<uint64_t>(row * t_.to_stride + column)], to, n);
     to_out_.FreeTensor(to);
   }
 
   TPipe* pipe_;
   const GemmRowsTiling t_;
+  RowIndex index_;
+  RowNumbers numbers_;
   GlobalTensor<X> x_;
-  GlobalTensor<int8_t> to_;
-  GlobalTensor<float> scales_;
-  GlobalTensor<int32_t> zeros_;
+  GlobalTensor<Q> to_;
   TQue<TPosition::VECIN, 1> x_in_;
   TQue<TPosition::VECOUT, 1> to_out_;
-  TBuf<TPosition::VECCALC> value_buffer_, other_buffer_, half_buffer_, found_buffer_, row_buffer_;
-  LocalTensor<float> value_, other_, found_, row_;
+  TBuf<TPosition::VECCALC> value_buffer_, other_buffer_, half_buffer_, found_buffer_;
+  LocalTensor<float> value_, other_, found_;
   LocalTensor<half> half_;
 };
 
 }  // namespace
 }  // namespace gatun::ascend
 
-#define GATUN_GEMM_ROWS_ENTRY(name, X)                                                                                    \
-  extern "C" __global__ __aicore__ void gatun_gemm_rows_##name##_s8(GM_ADDR x, GM_ADDR to, GM_ADDR scales, GM_ADDR zeros, \
-                                                                    GM_ADDR tiling) {                                     \
+#define GATUN_ROWS_ENTRY(name, X, Y)                                                                                      \
+  extern "C" __global__ __aicore__ void gatun_rows_##name(GM_ADDR x, GM_ADDR index, GM_ADDR to, GM_ADDR tiling) {         \
     KERNEL_TASK_TYPE_DEFAULT(KERNEL_TYPE_AIV_ONLY);                                                                       \
     AscendC::TPipe pipe;                                                                                                  \
-    gatun::ascend::QuantizeRows<X> rows(&pipe, gatun::ascend::read_tiling<gatun::ascend::GemmRowsTiling>(tiling), x, to,  \
-                                        scales, zeros);                                                                   \
+    gatun::ascend::ConvertRows<X, Y> rows(&pipe, gatun::ascend::read_tiling<gatun::ascend::GemmRowsTiling>(tiling), x,    \
+                                          index, to);                                                                     \
     rows.run();                                                                                                           \
   }
 
-GATUN_GEMM_ROWS_ENTRY(f32, float)
-GATUN_GEMM_ROWS_ENTRY(bf16, bfloat16_t)
+GATUN_ROWS_ENTRY(f32_bf16, float, bfloat16_t)
+GATUN_ROWS_ENTRY(f32_f16, float, half)
+GATUN_ROWS_ENTRY(bf16_f32, bfloat16_t, float)
+GATUN_ROWS_ENTRY(bf16_bf16, bfloat16_t, bfloat16_t)
+GATUN_ROWS_ENTRY(bf16_f16, bfloat16_t, half)
+GATUN_ROWS_ENTRY(f16_f32, half, float)
+GATUN_ROWS_ENTRY(f16_bf16, half, bfloat16_t)
+GATUN_ROWS_ENTRY(f16_f16, half, half)
+GATUN_ROWS_ENTRY(u8_s8, uint8_t, int8_t)
+
+#define GATUN_QUANTIZE_ENTRY(name, X, Q)                                                                                  \
+  extern "C" __global__ __aicore__ void gatun_rows_##name(GM_ADDR x, GM_ADDR index, GM_ADDR to, GM_ADDR scales,           \
+                                                          GM_ADDR zeros, GM_ADDR tiling) {                                \
+    KERNEL_TASK_TYPE_DEFAULT(KERNEL_TYPE_AIV_ONLY);                                                                       \
+    AscendC::TPipe pipe;                                                                                                  \
+    gatun::ascend::QuantizeRows<X, Q> rows(&pipe, gatun::ascend::read_tiling<gatun::ascend::GemmRowsTiling>(tiling), x,   \
+                                           index, to, scales, zeros);                                                     \
+    rows.run();                                                                                                           \
+  }
+
+GATUN_QUANTIZE_ENTRY(f32_s8, float, int8_t)
+GATUN_QUANTIZE_ENTRY(bf16_s8, bfloat16_t, int8_t)
+GATUN_QUANTIZE_ENTRY(f16_s8, half, int8_t)
+GATUN_QUANTIZE_ENTRY(f32_u8, float, uint8_t)

@@ -12,8 +12,10 @@ constexpr int64_t kGemmMostOut = UINT32_MAX / 4;  // of the stride of out: DataC
 
 struct GemmTiling {
   int64_t m, n, k, a_stride, b_stride, out_stride;  // strides in elements; the residual's is out's
-  int64_t n_tiles, tiles;
-  int32_t activation, has_bias, has_residual, reserved;
+  int64_t groups;                                   // 0, or matrices of b, each with a run of rows
+  int64_t n_tiles, tiles;                           // of out; with groups as many as there may be
+  int64_t rows_x;                                   // has_index: how many rows have numbers of their own
+  int32_t activation, has_bias, has_residual, has_addend, has_index, reserved;
 };
 
 // False where the kernels cannot take these sizes.
@@ -21,15 +23,33 @@ inline bool gemm_tiling(GemmTiling* t) {
   if (t->m < 1 || t->n < 1 || t->k < 1 || t->k > kGemmMost || t->a_stride > kGemmMost || t->b_stride > kGemmMost) return false;
   if (t->out_stride > kGemmMostOut) return false;
   t->n_tiles = (t->n + kGemmN - 1) / kGemmN;
-  t->tiles = (t->m + kGemmM - 1) / kGemmM * t->n_tiles;
+  // The last tile of rows of each group but one may be cut short.
+  const int64_t cut = t->groups > 1 ? (t->groups < t->m ? t->groups : t->m) - 1 : 0;
+  t->tiles = ((t->m + kGemmM - 1) / kGemmM + cut) * t->n_tiles;
   return true;
 }
 
-// Rows that are quantized: strides in elements.
+// Rows that are brought to another type, or quantized: strides in elements. rows_x: how many of x there are; with an index, row r
+// is made of row index[r] of x.
 struct GemmRowsTiling {
-  int64_t rows, k, x_stride, to_stride;
+  int64_t rows, k, x_stride, to_stride, rows_x;
+  int32_t has_index, reserved;
 };
 constexpr int32_t kGemmRowsChunk = 4096;  // elements that are in the UB at once
+
+// A product of FP32 on the vector cores, out = scale a b: strides in elements. Tiles are of kThinRows x kThinColumns, and
+// kThinDepth of k are in the UB at once.
+struct ThinTiling {
+  int64_t m, n, k, a_stride, b_stride, out_stride;
+  float scale;
+  int32_t reserved;
+};
+constexpr int32_t kThinRows = 8, kThinColumns = 256, kThinDepth = 32;
+constexpr int64_t kThinMost = 1 << 28;  // of n: DataCopyExtParams has 32 bits for a gap's bytes
+
+inline int64_t thin_tiles(int64_t m, int64_t n) {
+  return (m + kThinRows - 1) / kThinRows * ((n + kThinColumns - 1) / kThinColumns);
+}
 
 // Sums on their way from the cube core to the vector cores: two tiles for each block.
 inline int64_t gemm_workspace_bytes(int64_t blocks) { return blocks * 2 * kGemmM * kGemmN * 4; }

@@ -13,10 +13,10 @@
 #include <type_traits>
 #include <vector>
 
-using Entry = void(uint8_t*, uint8_t*, uint8_t*, uint8_t*, uint8_t*, uint8_t*, uint8_t*, uint8_t*, uint8_t*, uint8_t*,
-                   uint8_t*);
+using Entry = void(); // of 24 arrays and the tiling, as the twin calls it
 extern "C" {
 Entry gatun_attention_bf16_bf16, gatun_attention_bf16_f32, gatun_attention_f16_f16, gatun_attention_f16_f32;
+Entry gatun_attention_any_bf16_bf16, gatun_attention_any_bf16_f32, gatun_attention_any_f16_f16, gatun_attention_any_f16_f32;
 }
 
 namespace gatun::ascend {
@@ -42,7 +42,8 @@ std::string text(const Case& c) {
 template <typename T, typename Out>
 class Attention {
  public:
-  Attention(Entry* entry, const Case& c) : entry_(entry), c_(c) {
+  // any: the entry is one of those that have all options.
+  Attention(Entry* entry, const Case& c, bool any = false) : entry_(entry), c_(c) {
     std::mt19937 random(static_cast<uint32_t>(c.len_q * 131 + c.len_k * 17 + c.dk));
     std::normal_distribution<float> normal;
     t_ = {};
@@ -52,11 +53,13 @@ class Attention {
     t_.k_head = c.dk, t_.k_row = c.heads_k * c.dk, t_.k_batch = c.len_k * t_.k_row;
     t_.v_head = c.dv, t_.v_row = c.heads_k * c.dv, t_.v_batch = c.len_k * t_.v_row;
     t_.out_head = c.dv, t_.out_row = c.heads_q * c.dv, t_.out_batch = c.len_q * t_.out_row;
-    t_.lse_row = c.len_q + 5;
+    t_.lq = c.list.empty() ? c.len_q + 5 : (c.len_q + kAttentionM - 1) / kAttentionM * kAttentionM, t_.lk = c.len_k, t_.most_q = c.len_q, t_.most_k = c.len_k;
+    t_.heads = c.heads_q, t_.dilation = 1;
+    t_.tile_m = any ? kAttentionAnyM : kAttentionM;
     t_.left = c.left, t_.right = c.right;
-    t_.list_heads = c.list.empty() ? 0 : c.list_heads, t_.list_tiles = (c.len_q + kAttentionM - 1) / kAttentionM;
+    t_.list_heads = c.list.empty() ? 0 : c.list_heads, t_.block_q = kAttentionM, t_.block_k = kAttentionN;
     t_.scale = 1 / std::sqrt(static_cast<float>(c.dk));
-    t_.has_lse = 1, t_.has_q_lengths = !c.q_lengths.empty(), t_.has_k_lengths = !c.k_lengths.empty();
+    t_.has_lse = 1, t_.has_q_index = !c.q_lengths.empty(), t_.has_k_index = !c.k_lengths.empty();
     q_.resize(size(c.batch * t_.q_batch));
     k_.resize(size(c.batch * t_.k_batch));
     v_.resize(size(c.batch * t_.v_batch));
@@ -64,7 +67,8 @@ class Attention {
       for (T& e : *x) e = T(normal(random));
     }
     for (int64_t b = 0; b < c.batch; ++b) {  // the same lists for every sequence
-      for (const auto& blocks : c.list) {
+      for (size_t i = 0; i < c.list.size(); ++i) {
+        const auto& blocks = c.list[i];
         offsets_.push_back(static_cast<int64_t>(columns_.size()));
         columns_.insert(columns_.end(), blocks.begin(), blocks.end());
       }
@@ -80,7 +84,7 @@ class Attention {
   // Runs it, and says what is wrong with the result.
   std::string run(const Options& options, Result* result = nullptr) {
     std::vector<Out> out(size(c_.batch * t_.out_batch), Out(12345.0f));
-    std::vector<float> lse(size(c_.batch * c_.heads_q * t_.lse_row), 12345.0f);
+    std::vector<float> lse(size(c_.batch * c_.heads_q * t_.lq), 12345.0f);
     const Result r = launched(options, out, lse);
     if (result) *result = r;
     return r.ok() ? compare(out, lse) : r.error;
@@ -89,7 +93,7 @@ class Attention {
   // Runs it, and says what it should not have touched.
   std::string stays_inside() {
     std::vector<Out> out(size(c_.batch * t_.out_batch));
-    std::vector<float> lse(size(c_.batch * c_.heads_q * t_.lse_row));
+    std::vector<float> lse(size(c_.batch * c_.heads_q * t_.lq));
     return launched({}, out, lse).error;
   }
 
@@ -101,19 +105,11 @@ class Attention {
   }
 
   Result launched(const Options& options, std::vector<Out>& out, std::vector<float>& lse) {
-    if (!attention_tiling(&t_)) return {"refused", {}};
+    if (!attention_tiling(t_)) return {"refused", {}};
     std::vector<uint8_t> workspace(static_cast<size_t>(attention_workspace_bytes(c_.blocks)), 0xff);
-    void* args[] = {q_.data(),
-                    k_.data(),
-                    v_.data(),
-                    c_.q_lengths.data(),
-                    c_.k_lengths.data(),
-                    offsets_.data(),
-                    columns_.data(),
-                    out.data(),
-                    lse.data(),
-                    workspace.data(),
-                    &t_};
+    void* args[25] = {q_.data(), k_.data(), v_.data(), c_.q_lengths.data(), c_.k_lengths.data()};
+    args[6] = offsets_.data(), args[7] = columns_.data();
+    args[21] = out.data(), args[22] = lse.data(), args[23] = workspace.data(), args[24] = &t_;
     const Range memory[] = {range(q_),       range(k_),       range(v_),  range(c_.q_lengths), range(c_.k_lengths),
                             range(offsets_), range(columns_), range(out), range(lse),          range(workspace),
                             {&t_, sizeof t_}};
@@ -123,11 +119,13 @@ class Attention {
   int64_t len_q(int64_t b) const { return c_.q_lengths.empty() ? c_.len_q : c_.q_lengths[size(b)]; }
   int64_t len_k(int64_t b) const { return c_.k_lengths.empty() ? c_.len_k : c_.k_lengths[size(b)]; }
 
+  int64_t lists() const { return (t_.lq + kAttentionM - 1) / kAttentionM; }
+
   bool sees(int64_t b, int64_t h, int64_t i, int64_t j) const {
     const int64_t p = i + len_k(b) - len_q(b);
     if (j >= len_k(b) || (c_.left >= 0 && j < p - c_.left) || (c_.right >= 0 && j > p + c_.right)) return false;
     if (c_.list.empty()) return true;
-    const auto& blocks = c_.list[size(h / (c_.heads_q / c_.list_heads) * t_.list_tiles + i / kAttentionM)];
+    const auto& blocks = c_.list[size(h / (c_.heads_q / c_.list_heads) * lists() + i / kAttentionM)];
     return std::find(blocks.begin(), blocks.end(), static_cast<int32_t>(j / kAttentionN)) != blocks.end();
   }
 
@@ -148,7 +146,7 @@ class Attention {
         for (int64_t i = 0; i < c_.len_q; ++i) {
           const std::string where =
               "batch " + std::to_string(b) + ", head " + std::to_string(h) + ", query " + std::to_string(i);
-          const float got_lse = lse[size((b * c_.heads_q + h) * t_.lse_row + i)];
+          const float got_lse = lse[size((b * c_.heads_q + h) * t_.lq + i)];
           if (i >= len_q(b)) {
             if (got_lse != 12345.0f) return where + ": wrote an lse that is not there";
             for (int64_t d = 0; d < c_.dv; ++d) {
@@ -226,19 +224,23 @@ const Case kCases[] = {
 };
 
 template <typename T, typename Out>
-void expect_right(Entry* entry) {
+void expect_right(Entry* entry, bool any) {
   for (const Case& c : kCases) {
-    Attention<T, Out> attention(entry, c);
+    Attention<T, Out> attention(entry, c, any);
     for (uint64_t seed = 0; seed < 4; ++seed) EXPECT_EQ(attention.run({seed}), "") << text(c) << ", seed " << seed;
   }
 }
 TEST(Attention, Bf16) {
-  expect_right<bfloat16_t, bfloat16_t>(gatun_attention_bf16_bf16);
-  expect_right<bfloat16_t, float>(gatun_attention_bf16_f32);
+  expect_right<bfloat16_t, bfloat16_t>(gatun_attention_bf16_bf16, false);
+  expect_right<bfloat16_t, bfloat16_t>(gatun_attention_any_bf16_bf16, true);
+  expect_right<bfloat16_t, float>(gatun_attention_bf16_f32, false);
+  expect_right<bfloat16_t, float>(gatun_attention_any_bf16_f32, true);
 }
 TEST(Attention, F16) {
-  expect_right<half, half>(gatun_attention_f16_f16);
-  expect_right<half, float>(gatun_attention_f16_f32);
+  expect_right<half, half>(gatun_attention_f16_f16, false);
+  expect_right<half, half>(gatun_attention_any_f16_f16, true);
+  expect_right<half, float>(gatun_attention_f16_f32, false);
+  expect_right<half, float>(gatun_attention_any_f16_f32, true);
 }
 
 // Arrays of a run may hold anything.

@@ -13,12 +13,10 @@
 #include <type_traits>
 #include <vector>
 
-using Entry = void(uint8_t*, uint8_t*, uint8_t*, uint8_t*, uint8_t*, uint8_t*, uint8_t*, uint8_t*, uint8_t*, uint8_t*,
-                   uint8_t*);
-using RowsEntry = void(uint8_t*, uint8_t*, uint8_t*, uint8_t*, uint8_t*);
+using Entry = void();  // of as many addresses as the kernel has, as the twin calls it
 extern "C" {
-RowsEntry gatun_gemm_rows_f32_s8, gatun_gemm_rows_bf16_s8;
-Entry gatun_gemm_bf16_f32, gatun_gemm_bf16_bf16, gatun_gemm_s8_f32, gatun_gemm_s8_bf16;
+Entry gatun_rows_f32_s8, gatun_rows_bf16_s8, gatun_rows_f16_s8, gatun_rows_bf16_f32, gatun_thin_bf16;
+Entry gatun_gemm_bf16_f32, gatun_gemm_bf16_bf16, gatun_gemm_f16_f32, gatun_gemm_f16_f16, gatun_gemm_s8_f32, gatun_gemm_s8_bf16;
 }
 
 namespace gatun::ascend {
@@ -32,6 +30,8 @@ struct Case {
   bool bias = false, residual = false;
   uint32_t blocks = 2;
   int64_t gap = 0;  // of rows of a and out
+  std::vector<int64_t> offsets = {};  // of groups of rows
+  bool addend = false;
 };
 
 std::string text(const Case& c) {
@@ -71,13 +71,20 @@ class Product {
         x = T(normal(random));
       }
     };
-    t_ = {c.m, c.n, c.k, c.k + c.gap, c.k, c.n + c.gap, 0, 0, c.activation, c.bias, c.residual, 0};
+    t_ = {};
+    t_.m = c.m, t_.n = c.n, t_.k = c.k;
+    t_.a_stride = c.k + c.gap, t_.b_stride = c.k, t_.out_stride = c.n + c.gap;
+    t_.groups = c.offsets.empty() ? 0 : static_cast<int64_t>(c.offsets.size()) - 1;
+    t_.activation = c.activation, t_.has_bias = c.bias, t_.has_residual = c.residual, t_.has_addend = c.addend;
+    const int64_t columns = c.n * std::max<int64_t>(t_.groups, 1);
+    addend_.resize(size(c.m * c.n));
+    for (float& x : addend_) x = normal(random);
     a_.resize(size(c.m * t_.a_stride));
-    b_.resize(size(c.n * c.k));
+    b_.resize(size(columns * c.k));
     residual_.resize(size(c.m * t_.out_stride));
-    bias_.resize(size(c.n));
-    column_scales_.resize(size(c.n));
-    column_sums_.resize(size(c.n));
+    bias_.resize(size(columns));
+    column_scales_.resize(size(columns));
+    column_sums_.resize(size(columns));
     row_scales_.resize(size(c.m));
     row_zeros_.resize(size(c.m));
     for (T& x : a_) value(x);
@@ -87,7 +94,7 @@ class Product {
     for (float& x : column_scales_) x = std::exp(normal(random)) / 4096;
     for (float& x : row_scales_) x = std::exp(normal(random)) / 4;
     for (int32_t& z : row_zeros_) z = whole(random) + 128;
-    for (int64_t j = 0; kInt8 && j < c.n; ++j) {
+    for (int64_t j = 0; kInt8 && j < columns; ++j) {
       for (int64_t l = 0; l < c.k; ++l)
         column_sums_[size(j)] += static_cast<int32_t>(static_cast<float>(b_[size(j * c.k + l)]));
     }
@@ -98,19 +105,11 @@ class Product {
     if (!gemm_tiling(&t_)) return "refused";
     std::vector<uint8_t> workspace(static_cast<size_t>(gemm_workspace_bytes(c_.blocks)), 0xff);
     std::vector<Out> out(residual_.size(), Out(12345.0f));
-    void* args[] = {a_.data(),
-                    b_.data(),
-                    bias_.data(),
-                    residual_.data(),
-                    row_scales_.data(),
-                    row_zeros_.data(),
-                    column_scales_.data(),
-                    column_sums_.data(),
-                    out.data(),
-                    workspace.data(),
-                    &t_};
-    const Range memory[] = {range(a_),          range(b_),         range(bias_),          range(residual_),
-                            range(row_scales_), range(row_zeros_), range(column_scales_), range(column_sums_),
+    void* args[] = {a_.data(),           b_.data(),         c_.offsets.data(), addend_.data(),        bias_.data(),
+                    residual_.data(),    row_scales_.data(), row_zeros_.data(), nullptr,               column_scales_.data(),
+                    column_sums_.data(), out.data(),        workspace.data(),  &t_};
+    const Range memory[] = {range(a_),          range(b_),         range(bias_),          range(residual_),    range(c_.offsets),
+                            range(row_scales_), range(row_zeros_), range(column_scales_), range(column_sums_), range(addend_),
                             range(out),         range(workspace),  {&t_, sizeof t_}};
     const Result r = launch(reinterpret_cast<const void*>(entry_), c_.blocks, args, std::size(args), memory, options);
     if (result) *result = r;
@@ -128,10 +127,14 @@ class Product {
   // S8 sums are exact.
   std::string compare(const std::vector<Out>& out) const {
     const double u = std::ldexp(1.0, -24), unit = std::is_same_v<Out, float> ? u : u * 65536;
+    int64_t group = 0;
     for (int64_t i = 0; i < c_.m; ++i) {
+      while (t_.groups > 0 && group < t_.groups && i >= c_.offsets[size(group + 1)]) ++group;
+      const int64_t first = group * c_.n;
+      const bool there = t_.groups == 0 || group < t_.groups;
       for (int64_t j = 0; j < t_.out_stride; ++j) {
         const double got = static_cast<float>(out[size(i * t_.out_stride + j)]);
-        if (j >= c_.n) {
+        if (j >= c_.n || !there) {
           if (got != static_cast<float>(Out(12345.0f))) return "wrote beyond the row " + std::to_string(i);
           continue;
         }
@@ -139,13 +142,14 @@ class Product {
         for (int64_t l = 0; l < c_.k; ++l) {
           const double x =
               static_cast<double>(static_cast<float>(a_[size(i * t_.a_stride + l)])) + (kInt8 ? 128 - row_zeros_[size(i)] : 0);
-          const double p = x * static_cast<double>(static_cast<float>(b_[size(j * c_.k + l)]));
+          const double p = x * static_cast<double>(static_cast<float>(b_[size((first + j) * c_.k + l)]));
           sum += p;
           magnitude += std::fabs(p);
         }
-        if (kInt8) sum *= static_cast<double>(row_scales_[size(i)]) * static_cast<double>(column_scales_[size(j)]);
+        if (kInt8) sum *= static_cast<double>(row_scales_[size(i)]) * static_cast<double>(column_scales_[size(first + j)]);
         double error = kInt8 ? 4 * u * std::fabs(sum) : static_cast<double>(c_.k) * u * magnitude;
-        if (c_.bias) sum += static_cast<double>(bias_[size(j)]);
+        if (c_.addend) sum += static_cast<double>(addend_[size(i * c_.n + j)]);
+        if (c_.bias) sum += static_cast<double>(bias_[size(first + j)]);
         // Slopes of the activations stay below 1.2; their own error is a few units of what they are of.
         double y = activated(c_.activation, sum);
         error = 1.2 * error + 32 * u * std::fabs(sum);
@@ -165,7 +169,7 @@ class Product {
   GemmTiling t_;
   std::vector<T> a_, b_;
   std::vector<Out> residual_;
-  std::vector<float> bias_, column_scales_, row_scales_;
+  std::vector<float> addend_, bias_, column_scales_, row_scales_;
   std::vector<int32_t> column_sums_, row_zeros_;
 };
 
@@ -177,6 +181,8 @@ const Case kCases[] = {
     {129, 65, 128, 3, false, true, 3},
     {130, 300, 257, 4, true, true, 2, 3},
     {400, 17, 31, 0, false, false, 1},
+    {300, 130, 40, 0, true, false, 2, 0, {0, 5, 5, 140, 290}},
+    {150, 130, 40, 3, true, true, 2, 0, {}, true},
 };
 
 template <typename T, typename Out>
@@ -191,6 +197,10 @@ TEST(Gemm, Bf16) {
   expect_right<bfloat16_t, float>(gatun_gemm_bf16_f32);
   expect_right<bfloat16_t, bfloat16_t>(gatun_gemm_bf16_bf16);
 }
+TEST(Gemm, F16) {
+  expect_right<half, float>(gatun_gemm_f16_f32);
+  expect_right<half, half>(gatun_gemm_f16_f16);
+}
 TEST(Gemm, S8) {
   expect_right<int8_t, float>(gatun_gemm_s8_f32);
   expect_right<int8_t, bfloat16_t>(gatun_gemm_s8_bf16);
@@ -200,7 +210,7 @@ TEST(Gemm, S8) {
 template <typename X>
 class Rows {
  public:
-  Rows(RowsEntry* entry, int64_t k) : entry_(entry), t_{kRows, k, k + 3, k + 5} {
+  Rows(Entry* entry, int64_t k) : entry_(entry), t_{kRows, k, k + 3, k + 5, kRows, 0, 0} {
     std::mt19937 random(static_cast<uint32_t>(k));
     std::normal_distribution<float> normal;
     x_.resize(static_cast<size_t>(kRows * t_.x_stride));
@@ -223,7 +233,7 @@ class Rows {
     std::vector<float> scales(kRows, -1.0f);
     std::vector<int32_t> zeros(kRows, -1);
     GemmRowsTiling t = t_;
-    void* args[] = {const_cast<X*>(x_.data()), to.data(), scales.data(), zeros.data(), &t};
+    void* args[] = {const_cast<X*>(x_.data()), nullptr, to.data(), scales.data(), zeros.data(), &t};
     const Range memory[] = {{x_.data(), x_.size() * sizeof(X)},
                             {to.data(), to.size()},
                             {scales.data(), kRows * 4},
@@ -260,7 +270,7 @@ class Rows {
 
  private:
   static constexpr int64_t kRows = 8;
-  RowsEntry* entry_;
+  Entry* entry_;
   GemmRowsTiling t_;
   std::vector<X> x_;
 };
@@ -268,17 +278,95 @@ class Rows {
 TEST(GemmRows, Quantizes) {
   for (int64_t k : {2, 31, 64, 1000, 4096, 4097, 9000}) {
     for (uint64_t seed = 0; seed < 4; ++seed) {
-      EXPECT_EQ(Rows<float>(gatun_gemm_rows_f32_s8, k).run({seed}), "") << k;
-      EXPECT_EQ(Rows<bfloat16_t>(gatun_gemm_rows_bf16_s8, k).run({seed}), "") << k;
+      EXPECT_EQ(Rows<float>(gatun_rows_f32_s8, k).run({seed}), "") << k;
+      EXPECT_EQ(Rows<bfloat16_t>(gatun_rows_bf16_s8, k).run({seed}), "") << k;
+      EXPECT_EQ(Rows<half>(gatun_rows_f16_s8, k).run({seed}), "") << k;
     }
   }
 }
 
 TEST(GemmRows, EverySiteMatters) {
   twin::expect_sites_matter(
-      {[rows = Rows<float>(gatun_gemm_rows_f32_s8, 9000)](const Options& o, Result* r) { return rows.run(o, r); },
-       [rows = Rows<float>(gatun_gemm_rows_f32_s8, 100)](const Options& o, Result* r) { return rows.run(o, r); }},
+      {[rows = Rows<float>(gatun_rows_f32_s8, 9000)](const Options& o, Result* r) { return rows.run(o, r); },
+       [rows = Rows<float>(gatun_rows_f32_s8, 100)](const Options& o, Result* r) { return rows.run(o, r); }},
       30);
+}
+
+// Rows by number, to FP32: exact.
+class Converted {
+ public:
+  std::string run(const Options& options, Result* result) const {
+    std::vector<bfloat16_t> x(static_cast<size_t>(kRowsX * kK));
+    for (size_t i = 0; i < x.size(); ++i) x[i] = bfloat16_t(static_cast<float>(i % 251));
+    std::vector<int32_t> index = {3, 0, -7, 1, 99, 2, 2};
+    std::vector<float> to(index.size() * kK);
+    GemmRowsTiling t = {static_cast<int64_t>(index.size()), kK, kK, kK, kRowsX, 1, 0};
+    void* args[] = {x.data(), index.data(), to.data(), &t};
+    const Range memory[] = {{x.data(), x.size() * 2}, {index.data(), index.size() * 4}, {to.data(), to.size() * 4}, {&t, sizeof t}};
+    const Result r = launch(reinterpret_cast<const void*>(gatun_rows_bf16_f32), 2, args, std::size(args), memory, options);
+    if (result) *result = r;
+    if (!r.ok()) return r.error;
+    for (size_t i = 0; i < to.size(); ++i) {
+      const int64_t row = std::clamp<int64_t>(index[i / kK], 0, kRowsX - 1);
+      if (to[i] != static_cast<float>(x[static_cast<size_t>(row * kK) + i % kK])) return "element " + std::to_string(i);
+    }
+    return "";
+  }
+
+ private:
+  static constexpr int64_t kRowsX = 4, kK = 4500;
+};
+
+TEST(GemmRows, ConvertsByNumber) {
+  for (uint64_t seed = 0; seed < 4; ++seed) EXPECT_EQ(Converted().run({seed}, nullptr), "");
+}
+TEST(GemmRows, EverySiteOfConversionsMatters) {
+  twin::expect_sites_matter({[](const Options& o, Result* r) { return Converted().run(o, r); }}, 8);
+}
+
+// Products of small integers: exact.
+class Thin {
+ public:
+  Thin(int64_t m, int64_t n, int64_t k) : t_{m, n, k, k + 3, n + 2, n + 1, 0.5f, 0} {}
+
+  std::string run(const Options& options, Result* result) const {
+    std::vector<bfloat16_t> a(static_cast<size_t>(t_.m * t_.a_stride));
+    std::vector<float> b(static_cast<size_t>(t_.k * t_.b_stride)), out(static_cast<size_t>(t_.m * t_.out_stride), 77.0f);
+    for (size_t i = 0; i < a.size(); ++i) a[i] = bfloat16_t(static_cast<float>(static_cast<int>(i * 7 % 15) - 7));
+    for (size_t i = 0; i < b.size(); ++i) b[i] = static_cast<float>(static_cast<int>(i * 5 % 13) - 6);
+    ThinTiling t = t_;
+    void* args[] = {a.data(), b.data(), out.data(), &t};
+    const Range memory[] = {{a.data(), a.size() * 2}, {b.data(), b.size() * 4}, {out.data(), out.size() * 4}, {&t, sizeof t}};
+    const Result r = launch(reinterpret_cast<const void*>(gatun_thin_bf16), 2, args, std::size(args), memory, options);
+    if (result) *result = r;
+    if (!r.ok()) return r.error;
+    for (int64_t i = 0; i < t.m; ++i) {
+      for (int64_t j = 0; j < t.out_stride; ++j) {
+        float sum = 0;
+        for (int64_t l = 0; l < t.k && j < t.n; ++l)
+          sum += static_cast<float>(a[static_cast<size_t>(i * t.a_stride + l)]) * b[static_cast<size_t>(l * t.b_stride + j)];
+        if (out[static_cast<size_t>(i * t.out_stride + j)] != (j < t.n ? sum / 2 : 77.0f))
+          return "row " + std::to_string(i) + ", column " + std::to_string(j);
+      }
+    }
+    return "";
+  }
+
+ private:
+  ThinTiling t_;
+};
+
+TEST(ThinProduct, IsRight) {
+  for (uint64_t seed = 0; seed < 4; ++seed) {
+    EXPECT_EQ(Thin(1, 1, 1).run({seed}, nullptr), "");
+    EXPECT_EQ(Thin(19, 260, 70).run({seed}, nullptr), "");
+    EXPECT_EQ(Thin(9, 16, 200).run({seed}, nullptr), "");
+  }
+}
+TEST(ThinProduct, EverySiteMatters) {
+  twin::expect_sites_matter({[thin = Thin(30, 20, 110)](const Options& o, Result* r) { return thin.run(o, r); },
+                             [thin = Thin(20, 300, 40)](const Options& o, Result* r) { return thin.run(o, r); }},
+                            10);
 }
 
 TEST(Gemm, RefusesWhatItCannotTake) {
@@ -302,6 +390,7 @@ TEST(Gemm, EverySiteMatters) {
   twin::expect_sites_matter({run_of<bfloat16_t, float>(gatun_gemm_bf16_f32, {300, 140, 300, 3, true, true, 1}),
                              run_of<bfloat16_t, float>(gatun_gemm_bf16_f32, {300, 140, 300, 1, false, true, 1}),
                              run_of<bfloat16_t, float>(gatun_gemm_bf16_f32, {130, 128, 130, 1, false, false, 1}),
+                             run_of<bfloat16_t, float>(gatun_gemm_bf16_f32, {130, 130, 130, 0, true, false, 1, 0, {}, true}),
                              run_of<int8_t, float>(gatun_gemm_s8_f32, {300, 140, 600, 3, true, true, 1}),
                              run_of<int8_t, float>(gatun_gemm_s8_f32, {130, 128, 256, 0, false, false, 1})},
                             60);

@@ -1,0 +1,425 @@
+// What attention adds to scores and hides of them, on a vector core: rows of scores of 128 keys, in FP32.
+//
+// AttentionScores does everything by arithmetic on whole tiles. How far a key lies to the right of a query is a tile of FP32, from which windows,
+// dilation, slopes and the query's own key follow; each reason to hide a score adds to a second tile, `hidden`, by how much it is
+// out of reach, and a score is hidden where that is not 0. About 40 instructions a tile, one for each two rows of 64 lanes: where
+// the window alone would take 4, so the vector cores bind.
+#pragma once
+
+#include "kernels/attention/item.h"
+
+namespace gatun::ascend {
+
+// A score that is hidden.
+constexpr float kMasked = -3e38f;
+
+// One window, and nothing that is added.
+template <int32_t kRows>
+class AttentionWindow {
+ public:
+  __aicore__ inline AttentionWindow(TPipe* pipe, const AttentionTiling& t, const AttentionArrays&) : t_(t) {
+    pipe->InitBuffer(distance_buffer_, kRows * kAttentionN * sizeof(float));
+    pipe->InitBuffer(bits_buffer_, kRows * kAttentionN / 8);
+    distance_ = distance_buffer_.template Get<float>();
+    bits_ = bits_buffer_.template Get<uint8_t>();
+    // Element c of row r is c - r: how far a key is to the right of a query, but for a number that is the tile's.
+    for (int32_t r = 0; r < kRows; ++r) {
+      AscendC::CreateVecIndex(distance_[static_cast<uint32_t>(r * kAttentionN)], static_cast<float>(-r), kAttentionN);
+    }
+    AscendC::PipeBarrier<PIPE_V>();
+  }
+
+  // The queries of a tile that this core has.
+  __aicore__ inline void begin(const AttentionItem&, int32_t first, int32_t rows) {
+    first_ = first;
+    rows_ = rows;
+  }
+
+  // s: products of the step's keys with the queries; makes them scores. Hides what neither end of the window admits, and columns
+  // that are no keys.
+  __aicore__ inline void apply(const LocalTensor<float>& s, const AttentionItem& item, const AttentionStep& step) {
+    const int64_t position = item.position() + first_, key = step.key;
+    const int32_t count = rows_ * kAttentionN;
+    muls(s, s, t_.scale, count);
+    // Key key + c is hidden from query r where key + c > position + r + right, and where key + c < position + r - left.
+    if (t_.right >= 0 && key + step.n - 1 > position + t_.right) {
+      hide(s, static_cast<float>(position + t_.right - key), AscendC::CMPMODE::LE, count);
+    }
+    if (t_.left >= 0 && key < position + rows_ - 1 - t_.left) {
+      hide(s, static_cast<float>(position - t_.left - key), AscendC::CMPMODE::GE, count);
+    }
+    if (step.n == kAttentionN) return;
+    // Row 0 of the distances counts columns.
+    AscendC::CompareScalar(bits_, distance_, static_cast<float>(step.n), AscendC::CMPMODE::LT, kAttentionN);
+    AscendC::PipeBarrier<PIPE_V>();
+    for (int32_t r = 0; r < rows_; ++r) {
+      const LocalTensor<float> row = s[static_cast<uint32_t>(r * kAttentionN)];
+      AscendC::Select(row, bits_, row, kMasked, AscendC::SELMODE::VSEL_TENSOR_SCALAR_MODE, kAttentionN);
+    }
+    AscendC::PipeBarrier<PIPE_V>();
+  }
+
+ private:
+  __aicore__ inline void hide(const LocalTensor<float>& s, float bound, AscendC::CMPMODE seen, int32_t count) {
+    AscendC::CompareScalar(bits_, distance_, bound, seen, static_cast<uint32_t>(count));
+    AscendC::PipeBarrier<PIPE_V>();
+    AscendC::Select(s, bits_, s, kMasked, AscendC::SELMODE::VSEL_TENSOR_SCALAR_MODE, static_cast<uint32_t>(count));
+    AscendC::PipeBarrier<PIPE_V>();
+  }
+
+  const AttentionTiling& t_;
+  TBuf<TPosition::VECCALC> distance_buffer_, bits_buffer_;
+  LocalTensor<float> distance_;
+  LocalTensor<uint8_t> bits_;
+  int32_t first_ = 0, rows_ = 0;
+};
+
+// Whatever gatun.h has for scores.
+template <typename T, int32_t kRows>
+class AttentionScores {
+  static constexpr int32_t kN = kAttentionN;
+  static constexpr uint32_t kTile = kRows * kN, kCopies = kRows * 8;  // copies of a number of each row that fill 32 bytes
+
+ public:
+  __aicore__ inline AttentionScores(TPipe* pipe, const AttentionTiling& t, const AttentionArrays& a)
+      : pipe_(pipe),
+        t_(t),
+        slopes_(global<float>(a.slopes)),
+        block_bias_(global<float>(a.block_bias)),
+        bias_f32_(global<float>(a.bias)),
+        bias_(global<T>(a.bias)),
+        globals_(global<int32_t>(a.globals)),
+        q_documents_(global<int32_t>(a.q_documents)),
+        k_documents_(global<int32_t>(a.k_documents)),
+        mask_index_(global<int32_t>(a.block_mask_index)),
+        tree_(global<uint8_t>(a.tree)),
+        masks_(global<uint8_t>(a.block_masks)) {
+    pipe->InitBuffer(distance_buffer_, kTile * sizeof(float));
+    pipe->InitBuffer(hidden_buffer_, kTile * sizeof(float));
+    pipe->InitBuffer(work_buffer_, kTile * sizeof(float));
+    pipe->InitBuffer(row_in_, 1, kTile * sizeof(float));
+    pipe->InitBuffer(half_buffer_, kTile * sizeof(half));
+    pipe->InitBuffer(key_buffer_, 4 * kN * sizeof(float));
+    pipe->InitBuffer(query_buffer_, (3 * kRows + 3 * kCopies) * sizeof(float));
+    pipe->InitBuffer(bits_buffer_, kTile / 8);
+    distance_ = distance_buffer_.template Get<float>();
+    hidden_ = hidden_buffer_.template Get<float>();
+    work_ = work_buffer_.template Get<float>();
+    half_ = half_buffer_.template Get<half>();
+    keys_ = key_buffer_.template Get<float>();
+    bounded_ = keys_[kN];      // 0 where the window's ends are lifted for a key
+    after_prefix_ = keys_[2 * kN];
+    row_ = keys_[3 * kN];
+    queries_ = query_buffer_.template Get<float>();
+    not_global_ = queries_[kRows];
+    labels_ = queries_[2 * kRows];
+    query_copies_ = queries_[3 * kRows];
+    global_copies_ = query_copies_[kCopies];
+    label_copies_ = query_copies_[2 * kCopies];
+    bits_ = bits_buffer_.template Get<uint8_t>();
+    fill(queries_, 0.0f, 3 * kRows);
+    fill(row_, 0.0f, kN);
+  }
+
+  // The queries of a tile that this core has.
+  __aicore__ inline void begin(const AttentionItem& item, int32_t first, int32_t rows) {
+    first_ = first;
+    rows_ = rows;
+    if (rows == 0) return;
+    const float offset = static_cast<float>(item.len_k - item.len_q);
+    if (t_.order_heads == 0) {
+      AscendC::CreateVecIndex(queries_, static_cast<float>(item.row + first) + offset, static_cast<uint32_t>(kRows));
+      AscendC::PipeBarrier<PIPE_V>();
+    } else {
+      vector_to_scalar();
+      for (int32_t r = 0; r < rows; ++r)
+        queries_.SetValue(static_cast<uint32_t>(r), static_cast<float>(item.query(item.row + first + r)) + offset);
+      scalar_to_vector();
+    }
+    copies(query_copies_, queries_);
+    if (t_.max_globals == 0) return;
+    fill(not_global_, 1.0f, kRows);
+    vector_to_scalar();
+    for (int64_t g = 0; g < t_.max_globals; ++g) {
+      const int64_t place = global_at(item, g);
+      if (place < 0) break;
+      for (int32_t r = 0; r < rows; ++r) {
+        const int64_t position = item.query(item.row + first + r) + item.len_k - item.len_q;
+        if (position == place) not_global_.SetValue(static_cast<uint32_t>(r), 0.0f);
+      }
+    }
+    scalar_to_vector();
+    copies(global_copies_, not_global_);
+  }
+
+  // s: products of the step's keys with the queries; makes them scores.
+  __aicore__ inline void apply(const LocalTensor<float>& s, const AttentionItem& item, const AttentionStep& step) {
+    count_ = rows_ * kN;
+    number_keys(item, step);
+    by_key_and_query([this](uint32_t c) {
+      AscendC::Sub(distance_[c], keys_[c], query_copies_, 64, repeats(), AscendC::BinaryRepeatParams(1, 1, 0, 16, 0, 1));
+    });
+    muls(s, s, t_.scale, count_);
+    add_to(s, item, step);
+    hide_by_window();
+    if (t_.document_layers != 0) hide_by_documents(item, step);
+    if (t_.max_tree != 0 && step.key >= item.len_k - item.len_q) {
+      const int64_t drafted = step.key - (item.len_k - item.len_q);
+      const int64_t from = item.sequence * t_.max_tree * t_.max_tree + drafted;
+      hide_by_bytes(tree_, from + (item.row + first_) * t_.max_tree, t_.max_tree, step.n);
+    }
+    if (t_.max_masks != 0) {
+      const int64_t index = mask_index_.GetValue(static_cast<uint64_t>(step.entry));
+      const int64_t from = (index * t_.block_q + (item.row + first_) % t_.block_q) * t_.block_k + step.key % t_.block_k;
+      if (index >= 0 && index < t_.max_masks) hide_by_bytes(masks_, from, t_.block_k, step.n);
+    }
+    AscendC::CompareScalar(bits_, hidden_, 0.0f, AscendC::CMPMODE::EQ, static_cast<uint32_t>(count_));
+    AscendC::PipeBarrier<PIPE_V>();
+    AscendC::Select(s, bits_, s, kMasked, AscendC::SELMODE::VSEL_TENSOR_SCALAR_MODE, static_cast<uint32_t>(count_));
+    AscendC::PipeBarrier<PIPE_V>();
+  }
+
+ private:
+  __aicore__ inline uint8_t repeats() const { return static_cast<uint8_t>(rows_); }
+
+  __aicore__ inline void vector_to_scalar() {
+    const AscendC::TEventID event = pipe_->FetchEventID(HardEvent::V_S);
+    AscendC::SetFlag<HardEvent::V_S>(event);
+    AscendC::WaitFlag<HardEvent::V_S>(event);
+  }
+  __aicore__ inline void scalar_to_vector() {
+    const AscendC::TEventID event = pipe_->FetchEventID(HardEvent::S_V);
+    AscendC::SetFlag<HardEvent::S_V>(event);
+    AscendC::WaitFlag<HardEvent::S_V>(event);
+  }
+
+  __aicore__ inline void copies(const LocalTensor<float>& to, const LocalTensor<float>& from) {
+    AscendC::Brcb(to, from, kRows / 8, AscendC::BrcbRepeatParams(1, 8));
+    AscendC::PipeBarrier<PIPE_V>();
+  }
+
+  // For each row, and for both halves of the tile's columns.
+  template <typename F>
+  __aicore__ inline void by_query(F f) {
+    for (int32_t r = 0; r < rows_; ++r) f(static_cast<uint32_t>(r * kN));
+    AscendC::PipeBarrier<PIPE_V>();
+  }
+  template <typename F>
+  __aicore__ inline void by_key_and_query(F f) {
+    for (uint32_t c = 0; c < kN; c += 64) f(c);
+    AscendC::PipeBarrier<PIPE_V>();
+  }
+  __aicore__ inline void multiply_by_key(const LocalTensor<float>& tile, const LocalTensor<float>& row) {
+    by_key_and_query([&](uint32_t c) {
+      AscendC::Mul(tile[c], tile[c], row[c], 64, repeats(), AscendC::BinaryRepeatParams(1, 1, 1, 16, 16, 0));
+    });
+  }
+  __aicore__ inline void multiply_by_query(const LocalTensor<float>& tile, const LocalTensor<float>& row_copies) {
+    by_key_and_query([&](uint32_t c) {
+      AscendC::Mul(tile[c], tile[c], row_copies, 64, repeats(), AscendC::BinaryRepeatParams(1, 1, 0, 16, 16, 1));
+    });
+  }
+
+  __aicore__ inline int64_t global_at(const AttentionItem& item, int64_t g) const {
+    return globals_.GetValue(static_cast<uint64_t>(item.sequence * t_.max_globals + g));
+  }
+
+  // The positions of the step's keys, -1 where there is none; those whose window is not lifted, and those behind the prefix.
+  __aicore__ inline void number_keys(const AttentionItem& item, const AttentionStep& step) {
+    fill(keys_, -1.0f, kN);
+    AscendC::CreateVecIndex(keys_, static_cast<float>(step.key), static_cast<uint32_t>(step.n));
+    AscendC::PipeBarrier<PIPE_V>();
+    if (t_.order_heads != 0) {
+      vector_to_scalar();
+      for (int64_t c = 0; c < step.n; ++c)
+        keys_.SetValue(static_cast<uint32_t>(c), static_cast<float>(item.key(step.key + c)));
+      scalar_to_vector();
+    }
+    // 1 from `first` on, else 0.
+    const auto from = [this](const LocalTensor<float>& to, int64_t first) {
+      adds(to, keys_, static_cast<float>(1 - first), kN);
+      maxs(to, to, 0.0f, kN);
+      mins(to, to, 1.0f, kN);
+    };
+    from(after_prefix_, item.prefix);
+    from(bounded_, t_.sinks);
+    if (t_.max_globals == 0) return;
+    vector_to_scalar();
+    for (int64_t g = 0; g < t_.max_globals; ++g) {
+      const int64_t place = global_at(item, g);
+      if (place < 0) break;
+      for (int64_t c = 0; c < step.n; ++c) {
+        if (item.key(step.key + c) == place) bounded_.SetValue(static_cast<uint32_t>(c), 0.0f);
+        if (t_.order_heads == 0) c += most(place - step.key - c - 1, 0);
+      }
+    }
+    scalar_to_vector();
+  }
+
+  __aicore__ inline void add_to(const LocalTensor<float>& s, const AttentionItem& item, const AttentionStep& step) {
+    if (t_.softcap != 0.0f) {
+      // c tanh(s / c) = c - 2 c / (exp(2 s / c) + 1), which overflows to c.
+      muls(work_, s, 2.0f / t_.softcap, count_);
+      exponential(work_, work_, count_);
+      adds(work_, work_, 1.0f, count_);
+      fill(hidden_, -2.0f * t_.softcap, count_);
+      div(s, hidden_, work_, count_);
+      adds(s, s, t_.softcap, count_);
+    }
+    if (t_.has_slopes != 0) {
+      absolute(work_, distance_, count_);
+      muls(work_, work_, -slopes_.GetValue(static_cast<uint64_t>(item.head)), count_);
+      add(s, s, work_, count_);
+    }
+    if (t_.has_bias == 1) add_bias(s, bias_f32_, item, step);
+    if (t_.has_bias == 2) add_bias(s, bias_, item, step);
+    if (t_.has_block_bias != 0) adds(s, s, block_bias_.GetValue(static_cast<uint64_t>(step.entry)), count_);
+    if (t_.self_bias != 0.0f) {
+      differs();
+      muls(work_, work_, -t_.self_bias, count_);
+      adds(work_, work_, t_.self_bias, count_);
+      add(s, s, work_, count_);
+    }
+  }
+
+  // work = 0 where a query meets its own key, else 1.
+  __aicore__ inline void differs() {
+    absolute(work_, distance_, count_);
+    mins(work_, work_, 1.0f, count_);
+  }
+
+  template <typename B>
+  __aicore__ inline void add_bias(const LocalTensor<float>& s, const GlobalTensor<B>& bias, const AttentionItem& item,
+                                  const AttentionStep& step) {
+    LocalTensor<B> rows = row_in_.template AllocTensor<B>();
+    const int32_t n = static_cast<int32_t>(step.n);
+    for (int32_t r = 0; r < rows_; ++r) {
+      const int64_t at = item.sequence * t_.bias_batch + item.head * t_.bias_head + (item.row + first_ + r) * t_.bias_row;
+      copy_in(rows[static_cast<uint32_t>(r * kN)], bias[static_cast<uint64_t>(at + step.key)], n);
+    }
+    row_in_.EnQue(rows);
+    rows = row_in_.template DeQue<B>();
+    by_query([&](uint32_t at) { widen_row(work_[at], rows[at], n); });
+    by_query([&](uint32_t at) { AscendC::Add(s[at], s[at], work_[at], n); });
+    row_in_.FreeTensor(rows);
+  }
+  __aicore__ inline void widen_row(const LocalTensor<float>& to, const LocalTensor<float>& from, int32_t n) {
+    AscendC::Muls(to, from, 1.0f, n);
+  }
+  template <typename B>
+  __aicore__ inline void widen_row(const LocalTensor<float>& to, const LocalTensor<B>& from, int32_t n) {
+    AscendC::Cast(to, from, RoundMode::CAST_NONE, static_cast<uint32_t>(n));
+  }
+
+  // hidden += how far work is above 0.
+  __aicore__ inline void hide_above() {
+    maxs(work_, work_, 0.0f, count_);
+    add(hidden_, hidden_, work_, count_);
+  }
+
+  __aicore__ inline void hide_by_window() {
+    fill(hidden_, 0.0f, count_);
+    if (t_.left >= 0) {
+      muls(work_, distance_, -1.0f, count_);
+      adds(work_, work_, -static_cast<float>(t_.left), count_);
+      hide_above();
+    }
+    if (t_.right > 0) {
+      adds(work_, distance_, -static_cast<float>(t_.right), count_);
+      maxs(work_, work_, 0.0f, count_);
+      multiply_by_key(work_, after_prefix_);
+      add(hidden_, hidden_, work_, count_);
+    }
+    if (t_.dilation > 1) {
+      // What is left of a division: FP32 holds positions and their multiples exactly.
+      const float step = static_cast<float>(t_.dilation);
+      muls(work_, distance_, 1.0f / step, count_);
+      convert(work_, work_, RoundMode::CAST_RINT, static_cast<uint32_t>(count_));
+      muls(work_, work_, -step, count_);
+      add(work_, work_, distance_, count_);
+      absolute(work_, work_, count_);
+      hide_above();
+    }
+    multiply_by_key(hidden_, bounded_);
+    if (t_.max_globals > 0) multiply_by_query(hidden_, global_copies_);
+    if (t_.right == 0) {
+      maxs(work_, distance_, 0.0f, count_);
+      multiply_by_key(work_, after_prefix_);
+      hide_above();
+    }
+    // Places that are no key, and those that an order leaves out.
+    muls(row_, keys_, -1.0f, kN);
+    maxs(row_, row_, 0.0f, kN);
+    by_key_and_query([this](uint32_t c) {
+      AscendC::Add(hidden_[c], hidden_[c], row_[c], 64, repeats(), AscendC::BinaryRepeatParams(1, 1, 1, 16, 16, 0));
+    });
+  }
+
+  // Labels are compared by their difference, which is exact modulo 2^32, and not 0 in FP32 either.
+  __aicore__ inline void hide_by_documents(const AttentionItem& item, const AttentionStep& step) {
+    const LocalTensor<int32_t> k_labels = row_.template ReinterpretCast<int32_t>(),
+                               q_labels = labels_.template ReinterpretCast<int32_t>(),
+                               copies_of = label_copies_.template ReinterpretCast<int32_t>(),
+                               difference = work_.template ReinterpretCast<int32_t>();
+    const int64_t head = item.head / (t_.heads_q / t_.document_heads);
+    for (int64_t layer = 0; layer < t_.document_layers; ++layer) {
+      const int64_t q_at = ((item.sequence_q() * t_.document_layers + layer) * t_.document_heads + head) * t_.lq + item.first_q;
+      const int64_t k_at = ((item.sequence_k() * t_.document_layers + layer) * t_.document_heads + head) * t_.lk + item.first_k;
+      vector_to_scalar();
+      for (int32_t r = 0; r < rows_; ++r) {
+        const int64_t at = q_at + item.query(item.row + first_ + r);
+        q_labels.SetValue(static_cast<uint32_t>(r), q_documents_.GetValue(static_cast<uint64_t>(at)));
+      }
+      for (int64_t c = 0; c < step.n; ++c) {
+        const int64_t at = k_at + most(item.key(step.key + c), 0);
+        k_labels.SetValue(static_cast<uint32_t>(c), k_documents_.GetValue(static_cast<uint64_t>(at)));
+      }
+      scalar_to_vector();
+      AscendC::Brcb(copies_of, q_labels, kRows / 8, AscendC::BrcbRepeatParams(1, 8));
+      AscendC::PipeBarrier<PIPE_V>();
+      by_key_and_query([&](uint32_t c) {
+        AscendC::Sub(difference[c], k_labels[c], copies_of, 64, repeats(), AscendC::BinaryRepeatParams(1, 1, 0, 16, 0, 1));
+      });
+      convert(work_, difference, RoundMode::CAST_RINT, static_cast<uint32_t>(count_));
+      absolute(work_, work_, count_);
+      mins(work_, work_, 1.0f, count_);
+      if (layer + 1 < t_.document_layers) {
+        muls(work_, work_, -1.0f, count_);
+        adds(work_, work_, 1.0f, count_);
+      }
+      add(hidden_, hidden_, work_, count_);
+    }
+  }
+
+  // Hides what has a byte of 0, `n` of them in a row.
+  __aicore__ inline void hide_by_bytes(const GlobalTensor<uint8_t>& bytes, int64_t from, int64_t stride, int64_t n) {
+    const int32_t count = static_cast<int32_t>(n);
+    LocalTensor<uint8_t> rows = row_in_.template AllocTensor<uint8_t>();
+    for (int32_t r = 0; r < rows_; ++r)
+      copy_in(rows[static_cast<uint32_t>(r * kN)], bytes[static_cast<uint64_t>(from + r * stride)], count);
+    row_in_.EnQue(rows);
+    rows = row_in_.template DeQue<uint8_t>();
+    by_query([&](uint32_t at) { AscendC::Cast(half_[at], rows[at], RoundMode::CAST_NONE, static_cast<uint32_t>(count)); });
+    row_in_.FreeTensor(rows);
+    by_query([&](uint32_t at) { AscendC::Cast(work_[at], half_[at], RoundMode::CAST_NONE, static_cast<uint32_t>(count)); });
+    by_query([&](uint32_t at) { AscendC::Mins(work_[at], work_[at], 1.0f, count); });
+    by_query([&](uint32_t at) { AscendC::Adds(work_[at], work_[at], -1.0f, count); });
+    by_query([&](uint32_t at) { AscendC::Sub(hidden_[at], hidden_[at], work_[at], count); });
+  }
+
+  TPipe* pipe_;
+  const AttentionTiling& t_;
+  GlobalTensor<float> slopes_, block_bias_, bias_f32_;
+  GlobalTensor<T> bias_;
+  GlobalTensor<int32_t> globals_, q_documents_, k_documents_, mask_index_;
+  GlobalTensor<uint8_t> tree_, masks_;
+  TQue<TPosition::VECIN, 1> row_in_;
+  TBuf<TPosition::VECCALC> distance_buffer_, hidden_buffer_, work_buffer_, half_buffer_, key_buffer_, query_buffer_, bits_buffer_;
+  LocalTensor<float> distance_, hidden_, work_, keys_, bounded_, after_prefix_, row_;
+  LocalTensor<float> queries_, not_global_, labels_, query_copies_, global_copies_, label_copies_;
+  LocalTensor<half> half_;
+  LocalTensor<uint8_t> bits_;
+  int32_t first_ = 0, rows_ = 0, count_ = 0;
+};
+
+}  // namespace gatun::ascend
