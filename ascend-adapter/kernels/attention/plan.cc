@@ -79,8 +79,11 @@ const char* missing(const gtn_attention_desc& desc) {
     return "k and v: this backend takes those of q's type alone";
   if (desc.has_bias != 0 && desc.bias.shape[3] > 1 && desc.bias.strides[3] != 1)
     return "bias: this backend takes a stride of 1 between keys";
+  if (desc.softcap != 0) return "softcap: the vector unit's exponential does not give this backend the accuracy that it asks for";
   uint32_t masks = 0;
   for (int64_t h = 0; h < desc.pattern_count; ++h) masks |= desc.patterns[h].masks;
+  if ((masks & GTN_MASK_BLOCKS) != 0 && desc.block_q * desc.block_k == 1 && desc.max_blocks > kAttentionPairs)
+    return "block_q and block_k: are 1 and 1, this backend takes up to 4096 blocks of a single pair";
   if (desc.order_heads != 0 && (desc.has_bias != 0 || (masks & GTN_MASK_TREE) != 0))
     return "order_heads: this backend takes no orders with a bias or a tree";
   return nullptr;

@@ -26,7 +26,6 @@ class AttentionWindow {
     for (int32_t r = 0; r < kRows; ++r) {
       AscendC::CreateVecIndex(distance_[static_cast<uint32_t>(r * kAttentionN)], static_cast<float>(-r), kAttentionN);
     }
-    AscendC::PipeBarrier<PIPE_V>();
   }
 
   // The queries of a tile that this core has.

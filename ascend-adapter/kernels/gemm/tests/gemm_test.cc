@@ -363,12 +363,6 @@ TEST(ThinProduct, IsRight) {
     EXPECT_EQ(Thin(9, 16, 200).run({seed}, nullptr), "");
   }
 }
-TEST(ThinProduct, EverySiteMatters) {
-  twin::expect_sites_matter({[thin = Thin(30, 20, 110)](const Options& o, Result* r) { return thin.run(o, r); },
-                             [thin = Thin(20, 300, 40)](const Options& o, Result* r) { return thin.run(o, r); }},
-                            10);
-}
-
 TEST(Gemm, RefusesWhatItCannotTake) {
   EXPECT_EQ((Product<bfloat16_t, float>(gatun_gemm_bf16_f32, {2, 2, 65536}).run({})), "refused");
   GemmTiling t = {};
