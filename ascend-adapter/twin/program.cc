@@ -521,6 +521,7 @@ Stretch queue_dequeue(int32_t queue, Where at) {
 
 void queue_free(int32_t queue, const Stretch& s, Where at) {
   Core& core = current(at);
+  if (effect(at, "FreeTensor") == Effect::Delete) return;  // the buffer stays taken
   Queue& q = queue_of(core, queue, "FreeTensor", at);
   Slot& slot = slot_of(core, queue, s, Slot::Taken, "FreeTensor", at);
   // What the next to use the buffer finds in it has no meaning.

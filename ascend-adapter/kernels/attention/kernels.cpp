@@ -19,6 +19,9 @@
 // The cube core makes S(t + 1) before O(t), so that it has work while the vector cores are at the softmax; they add O(t) after
 // the softmax of t + 1. Nobody writes to a slot of step t before its reader has told of something later: O(t) follows the
 // reading of P(t), P(t + 2) that of O(t) and of S(t + 2), so three flags between the cores are enough.
+//
+// The cube unit makes NaN of a weight of 0 and a value that is not finite. So tiles have no keys that no query sees; where options
+// leave some between others, the vector cores copy the values with 0 in their place, which adds 4 dv bytes of traffic a key.
 #include "kernels/attention/scores.h"
 
 namespace gatun::ascend {
@@ -30,7 +33,7 @@ using AscendC::PipeBarrier;
 using AscendC::SetFlag;
 using AscendC::WaitFlag;
 
-constexpr uint16_t kScores = 0, kWeights = 1, kProducts = 2;
+constexpr uint16_t kScores = 0, kWeights = 1, kProducts = 2, kUnseen = 3;
 constexpr uint32_t kTile = kAttentionM * kAttentionN;  // kAttentionHead is as wide
 constexpr float kLeast = -1e30f;  // a maximum that is above what is hidden and below all others
 
@@ -44,17 +47,20 @@ constexpr float kUnit = 1;
 template <>
 constexpr float kUnit<half> = 4096;
 
-// Two slots each of scores and products, then of weights, the terms of a slot one after another.
+// Two slots each of scores and products, then of weights, the terms of a slot one after another, then of values and of what each
+// of the vector cores knows of keys.
 template <typename T>
 struct Workspace {
-  GlobalTensor<float> scores, products;
-  GlobalTensor<T> weights;
+  GlobalTensor<float> scores, products, unseen;
+  GlobalTensor<T> weights, values;
   __aicore__ inline Workspace(GM_ADDR workspace) {
     const int64_t index = AscendC::GetBlockIdx() / (ASCEND_IS_AIV ? 2 : 1);
-    GM_ADDR block = workspace + index * 2 * kTile * (8 + kAttentionTerms * static_cast<int64_t>(sizeof(T)));
+    GM_ADDR block = workspace + index * attention_workspace_bytes(1);
     scores = global<float>(block);
     products = global<float>(block + 2 * kTile * 4);
     weights = global<T>(block + 2 * kTile * 8);
+    values = global<T>(block + 2 * kTile * (8 + kAttentionTerms * sizeof(T)));
+    unseen = global<float>(block + 2 * kTile * (8 + kAttentionTerms * sizeof(T) + sizeof(T)));
   }
 };
 
@@ -185,7 +191,7 @@ class Products {
     store(0, item_.m, step.n, space_.scores[at]);
     CrossCoreSetFlag<2, PIPE_FIX>(kScores);
     WaitFlag<HardEvent::MTE1_MTE2>(2 + slot);
-    load_keys(l1_v_.Get<T>()[at], v_, step, t_.dv, t_.v_batch, t_.v_row, t_.v_head);
+    if (t_.has_gaps == 0) load_keys(l1_v_.Get<T>()[at], v_, step, t_.dv, t_.v_batch, t_.v_row, t_.v_head);
   }
 
   // Weights times values, which stay in L0B for all terms. A term is loaded when the product of the one before is made, so that
@@ -194,6 +200,7 @@ class Products {
     const uint32_t at = static_cast<uint32_t>(slot) * kTile;
     const LocalTensor<T> p1 = l1_p_.Get<T>()[kTerms * at], v1 = l1_v_.Get<T>()[at];
     CrossCoreWaitFlag<2, PIPE_MTE2>(kWeights);
+    if (t_.has_gaps != 0) load(v1, space_.values[at], step.n, step.n, t_.dv, kAttentionN);
     for (uint32_t i = 0; i < kTerms; ++i) {
       load(p1[i * kTile], space_.weights[kTerms * at + i * kTile], step.m, step.m, step.n, kAttentionN);
     }
@@ -240,11 +247,18 @@ class Softmax {
   // What is kept of a row: FP32, and its copies that fill 32 bytes.
   static constexpr uint32_t kBlock = 8;
   static constexpr int32_t kLanes = 64;  // of a comparison, at least
+  static constexpr int32_t kValues = kAttentionN / 2;  // that each of two cores copies
 
  public:
-  __aicore__ inline Softmax(TPipe* pipe, const AttentionTiling& t, const AttentionArrays& arrays, GM_ADDR out, GM_ADDR lse,
-                            GM_ADDR workspace)
-      : t_(t), item_(t, arrays), space_(workspace), scores_(pipe, t, arrays), sink_logits_(global<float>(arrays.sink_logits)) {
+  __aicore__ inline Softmax(TPipe* pipe, const AttentionTiling& t, GM_ADDR v, const AttentionArrays& arrays, GM_ADDR out,
+                            GM_ADDR lse, GM_ADDR workspace)
+      : pipe_(pipe),
+        t_(t),
+        item_(t, arrays),
+        space_(workspace),
+        scores_(pipe, t, arrays),
+        v_(global<T>(v)),
+        sink_logits_(global<float>(arrays.sink_logits)) {
     out_ = global<Out>(out);
     lse_ = global<float>(lse);
     pipe->InitBuffer(scores_in_, 1, kPart * sizeof(float));
@@ -257,6 +271,11 @@ class Softmax {
     pipe->InitBuffer(row_buffer_, 5 * kLanes * sizeof(float));
     pipe->InitBuffer(block_buffer_, 3 * kRows * kBlock * sizeof(float));
     pipe->InitBuffer(bits_buffer_, 32);
+    if (kAny) {
+      pipe->InitBuffer(unseen_out_, 1, kAttentionN * sizeof(float));
+      pipe->InitBuffer(unseen_in_, 1, 2 * kAttentionN * sizeof(float));
+      pipe->InitBuffer(value_buffer_, kValues * kAttentionN * sizeof(T));
+    }
     acc_ = sum_buffer_.Get<float>();
     half_ = half_buffer_.Get<float>();
     const LocalTensor<float> rows = row_buffer_.Get<float>();
@@ -306,20 +325,87 @@ class Softmax {
 
   __aicore__ inline void weights(const AttentionStep& step, int32_t slot) {
     CrossCoreWaitFlag<2, PIPE_MTE2>(kScores);
-    if (rows_ > 0) softmax(step, slot);
+    LocalTensor<float> s;
+    if (rows_ > 0) s = score(step, slot);
+    if constexpr (kAny) {
+      if (t_.has_gaps != 0) copy_values(step, slot);
+    }
+    if (rows_ > 0) softmax(s, slot);
     CrossCoreSetFlag<2, PIPE_MTE3>(kWeights);
   }
 
-  __aicore__ inline void softmax(const AttentionStep& step, int32_t slot) {
-    const uint32_t row = static_cast<uint32_t>(first_ * kAttentionN), from = static_cast<uint32_t>(slot) * kTile + row,
-                   to = static_cast<uint32_t>(slot * kTerms<T, Out>) * kTile + row;
-    const int32_t count = rows_ * kAttentionN;
-    const uint8_t rows = static_cast<uint8_t>(rows_);
+  __aicore__ inline LocalTensor<float> score(const AttentionStep& step, int32_t slot) {
     LocalTensor<float> s = scores_in_.AllocTensor<float>();
-    AscendC::DataCopy(s, space_.scores[from], static_cast<uint32_t>(count));
+    AscendC::DataCopy(s, space_.scores[static_cast<uint32_t>(slot) * kTile + static_cast<uint32_t>(first_ * kAttentionN)],
+                      static_cast<uint32_t>(rows_ * kAttentionN));
     scores_in_.EnQue(s);
     s = scores_in_.DeQue<float>();
     scores_.apply(s, item_, step);
+    return s;
+  }
+
+  // The values of the step's keys for the cube core, 0 where neither this vector core's queries nor the other's see a key. Each
+  // core copies half of them.
+  __aicore__ inline void copy_values(const AttentionStep& step, int32_t slot) {
+    const int32_t first = static_cast<int32_t>(AscendC::GetSubBlockIdx()) * kValues;
+    const uint32_t known = static_cast<uint32_t>(slot) * 2 * kAttentionN;
+    LocalTensor<float> unseen = unseen_out_.AllocTensor<float>();
+    scores_.write_unseen(unseen);
+    unseen_out_.EnQue(unseen);
+    unseen = unseen_out_.DeQue<float>();
+    AscendC::DataCopy(space_.unseen[known + static_cast<uint32_t>(AscendC::GetSubBlockIdx()) * kAttentionN], unseen, kAttentionN);
+    unseen_out_.FreeTensor(unseen);
+    CrossCoreSetFlag<1, PIPE_MTE3>(kUnseen);
+    CrossCoreWaitFlag<1, PIPE_MTE2>(kUnseen);
+    LocalTensor<float> both = unseen_in_.AllocTensor<float>();
+    AscendC::DataCopy(both, space_.unseen[known], 2 * kAttentionN);
+    unseen_in_.EnQue(both);
+    both = unseen_in_.DeQue<float>();
+    AscendC::Min(both, both, both[kAttentionN], kAttentionN);
+    PipeBarrier<PIPE_V>();
+    AscendC::CompareScalar(bits_, both, 0.0f, AscendC::CMPMODE::EQ, kAttentionN);
+    unseen_in_.FreeTensor(both);
+
+    const LocalTensor<T> values = value_buffer_.Get<T>();
+    order<HardEvent::MTE3_V>();
+    AscendC::Duplicate(values, T(0.0f), kValues * kAttentionN);
+    order<HardEvent::V_MTE2>();
+    order<HardEvent::V_S>();
+    const uint32_t bytes = static_cast<uint32_t>(t_.dv) * sizeof(T);
+    const int32_t end = static_cast<int32_t>(least(first + kValues, step.n));
+    for (int32_t c = first; c < end;) {
+      int32_t some = 0;
+      const int32_t most = static_cast<int32_t>(item_.keys_side_by_side(step.key + c, end - c));
+      while (some < most && sees(c + some)) ++some;
+      if (some > 0) {
+        const int64_t from = item_.at_k(step.key + c, t_.v_batch, t_.v_row) + item_.head_k() * t_.v_head;
+        AscendC::DataCopyPad(
+            values[static_cast<uint32_t>((c - first) * kAttentionN)], v_[static_cast<uint64_t>(from)],
+            AscendC::DataCopyExtParams(static_cast<uint16_t>(some), bytes, static_cast<uint32_t>(t_.v_row - t_.dv) * sizeof(T),
+                                       kAttentionN * sizeof(T) / 32 - (bytes + 31) / 32, 0),
+            AscendC::DataCopyPadExtParams<T>(true, 0, static_cast<uint8_t>((32 - bytes % 32) % 32 / sizeof(T)), T(0.0f)));
+      }
+      c += some > 0 ? some : 1;
+    }
+    order<HardEvent::MTE2_MTE3>();
+    AscendC::DataCopy(space_.values[static_cast<uint32_t>(slot) * kTile + static_cast<uint32_t>(first * kAttentionN)], values,
+                      kValues * kAttentionN);
+  }
+  // Whether a query of the tile sees key c of the step.
+  __aicore__ inline bool sees(int32_t c) const {
+    return (bits_.GetValue(static_cast<uint32_t>(c / 8)) >> c % 8 & 1) != 0;
+  }
+  template <HardEvent kEvent>
+  __aicore__ inline void order() {
+    const AscendC::TEventID event = pipe_->FetchEventID(kEvent);
+    SetFlag<kEvent>(event);
+    WaitFlag<kEvent>(event);
+  }
+
+  __aicore__ inline void softmax(LocalTensor<float> s, int32_t slot) {
+    const uint32_t to = static_cast<uint32_t>(slot * kTerms<T, Out>) * kTile + static_cast<uint32_t>(first_ * kAttentionN);
+    const int32_t count = rows_ * kAttentionN;
+    const uint8_t rows = static_cast<uint8_t>(rows_);
     AscendC::Max(half_, s, s[64], 64, rows, AscendC::BinaryRepeatParams(1, 1, 1, 8, 16, 16));
     PipeBarrier<PIPE_V>();
     AscendC::WholeReduceMax(found_, half_, 64, rows_, 1, 1, 8, AscendC::ReduceOrder::ORDER_ONLY_VALUE);
@@ -443,16 +529,18 @@ class Softmax {
     AscendC::Cast(to, from, RoundMode::CAST_RINT, static_cast<uint32_t>(count));
   }
 
+  TPipe* pipe_;
   const AttentionTiling& t_;
   AttentionItem item_;
   Workspace<T> space_;
   typename std::conditional<kAny, AttentionScores<T, kRows>, AttentionWindow<kRows>>::type scores_;
+  GlobalTensor<T> v_;
   GlobalTensor<float> sink_logits_;
   GlobalTensor<Out> out_;
   GlobalTensor<float> lse_;
-  TQue<TPosition::VECIN, 1> scores_in_, products_in_;
-  TQue<TPosition::VECOUT, 1> rows_out_, lse_out_;
-  TBuf<TPosition::VECCALC> sum_buffer_, half_buffer_, row_buffer_, block_buffer_, bits_buffer_;
+  TQue<TPosition::VECIN, 1> scores_in_, products_in_, unseen_in_;
+  TQue<TPosition::VECOUT, 1> rows_out_, lse_out_, unseen_out_;
+  TBuf<TPosition::VECCALC> sum_buffer_, half_buffer_, row_buffer_, block_buffer_, bits_buffer_, value_buffer_;
   LocalTensor<float> acc_, half_, max_, sum_, new_max_, found_, factor_, blocks_, factors_;
   LocalTensor<uint8_t> bits_;
   int32_t first_ = 0, rows_ = 0;
@@ -478,7 +566,7 @@ class Softmax {
       gatun::ascend::Products<T, gatun::ascend::kTerms<T, Out>> products(&pipe, t, q, k, v, arrays, workspace);               \
       products.run();                                                                                                         \
     } else {                                                                                                                  \
-      gatun::ascend::Softmax<T, Out, any> softmax(&pipe, t, arrays, out, lse, workspace);                                     \
+      gatun::ascend::Softmax<T, Out, any> softmax(&pipe, t, v, arrays, out, lse, workspace);                                    \
       softmax.run();                                                                                                          \
     }                                                                                                                         \
   }

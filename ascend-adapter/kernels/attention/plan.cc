@@ -79,7 +79,6 @@ const char* missing(const gtn_attention_desc& desc) {
     return "k and v: this backend takes those of q's type alone";
   if (desc.has_bias != 0 && desc.bias.shape[3] > 1 && desc.bias.strides[3] != 1)
     return "bias: this backend takes a stride of 1 between keys";
-  if (desc.softcap != 0) return "softcap: the vector unit's exponential does not give this backend the accuracy that it asks for";
   uint32_t masks = 0;
   for (int64_t h = 0; h < desc.pattern_count; ++h) masks |= desc.patterns[h].masks;
   if ((masks & GTN_MASK_BLOCKS) != 0 && desc.block_q * desc.block_k == 1 && desc.max_blocks > kAttentionPairs)
@@ -127,6 +126,9 @@ void add_pattern(const gtn_attention_desc& desc, const gtn_attention_pattern& pa
   t->list_entries = when(GTN_MASK_BLOCKS, desc.max_blocks);
   t->max_masks = when(GTN_MASK_BLOCKS, desc.max_block_masks);
   t->has_block_bias = static_cast<int32_t>(when(GTN_MASK_BLOCKS, desc.has_block_bias));
+  const bool between_steps = t->sinks == 0 || t->list_heads == 0;  // lie the keys that sinks leave out
+  t->has_gaps = dilation > 1 || !between_steps || t->max_globals != 0 || t->max_tree != 0 || t->document_layers != 0 ||
+                t->max_masks != 0 || t->order_heads != 0 || t->has_bias != 0;
   t->most_q = t->lq, t->most_k = t->lk;
   if (t->max_tree != 0) t->most_q = least(t->most_q, t->max_tree);
   if (t->has_bias != 0) t->most_q = least(t->most_q, desc.bias.shape[2]), t->most_k = least(t->most_k, desc.bias.shape[3]);

@@ -1,9 +1,9 @@
 // What attention adds to scores and hides of them, on a vector core: rows of scores of 128 keys, in FP32.
 //
-// AttentionScores does everything by arithmetic on whole tiles. How far a key lies to the right of a query is a tile of FP32, from which windows,
-// dilation, slopes and the query's own key follow; each reason to hide a score adds to a second tile, `hidden`, by how much it is
-// out of reach, and a score is hidden where that is not 0. About 40 instructions a tile, one for each two rows of 64 lanes: where
-// the window alone would take 4, so the vector cores bind.
+// AttentionScores does everything by arithmetic on whole tiles. How far a key lies to the right of a query is a tile of FP32, from
+// which windows, dilation, slopes and the query's own key follow; each reason to hide a score adds to a second tile, `hidden`, by
+// how much it is out of reach, and a score is hidden where that is not 0. About 40 instructions for each 64 scores, where the
+// window alone would take 4, so the vector cores bind.
 #pragma once
 
 #include "kernels/attention/item.h"
@@ -155,12 +155,15 @@ class AttentionScores {
   __aicore__ inline void apply(const LocalTensor<float>& s, const AttentionItem& item, const AttentionStep& step) {
     count_ = rows_ * kN;
     number_keys(item, step);
+    muls(s, s, t_.scale, count_);
+    if (t_.softcap != 0.0f) cap(s);
     by_key_and_query([this](uint32_t c) {
       AscendC::Sub(distance_[c], keys_[c], query_copies_, 64, repeats(), AscendC::BinaryRepeatParams(1, 1, 0, 16, 0, 1));
     });
-    muls(s, s, t_.scale, count_);
-    add_to(s, item, step);
+    add_to(s, step, item);
     hide_by_window();
+    if (t_.has_bias == 1) add_bias(s, bias_f32_, item, step);
+    if (t_.has_bias == 2) add_bias(s, bias_, item, step);
     if (t_.document_layers != 0) hide_by_documents(item, step);
     if (t_.max_tree != 0 && step.key >= item.len_k - item.len_q) {
       const int64_t drafted = step.key - (item.len_k - item.len_q);
@@ -178,6 +181,21 @@ class AttentionScores {
     AscendC::PipeBarrier<PIPE_V>();
   }
 
+  // A number for each key of the step, 0 where a query sees it. Takes what apply() knew of its step.
+  __aicore__ inline void write_unseen(const LocalTensor<float>& to) {
+    if (rows_ == 0) {
+      AscendC::Duplicate(to, 1.0f, kN);
+      return;
+    }
+    for (int32_t rows = rows_; rows > 1;) {
+      const int32_t half = (rows + 1) / 2;
+      AscendC::Min(hidden_, hidden_, hidden_[static_cast<uint32_t>(half * kN)], (rows - half) * kN);
+      AscendC::PipeBarrier<PIPE_V>();
+      rows = half;
+    }
+    AscendC::Muls(to, hidden_, 1.0f, kN);
+  }
+
  private:
   __aicore__ inline uint8_t repeats() const { return static_cast<uint8_t>(rows_); }
 
@@ -192,9 +210,9 @@ class AttentionScores {
     AscendC::WaitFlag<HardEvent::S_V>(event);
   }
 
+  // Something with a barrier of its own comes before the copies are used.
   __aicore__ inline void copies(const LocalTensor<float>& to, const LocalTensor<float>& from) {
     AscendC::Brcb(to, from, kRows / 8, AscendC::BrcbRepeatParams(1, 8));
-    AscendC::PipeBarrier<PIPE_V>();
   }
 
   // For each row, and for both halves of the tile's columns.
@@ -255,23 +273,40 @@ class AttentionScores {
     scalar_to_vector();
   }
 
-  __aicore__ inline void add_to(const LocalTensor<float>& s, const AttentionItem& item, const AttentionStep& step) {
-    if (t_.softcap != 0.0f) {
-      // c tanh(s / c) = c - 2 c / (exp(2 s / c) + 1), which overflows to c.
-      muls(work_, s, 2.0f / t_.softcap, count_);
-      exponential(work_, work_, count_);
-      adds(work_, work_, 1.0f, count_);
-      fill(hidden_, -2.0f * t_.softcap, count_);
-      div(s, hidden_, work_, count_);
-      adds(s, s, t_.softcap, count_);
-    }
+  // s = c tanh(s / c). With y = s / c, tanh y = 1 - 2 / (exp(2 y) + 1), which overflows to 1 and cancels near 0: where y^2 is small
+  // it is what Lambert's continued fraction y / (1 + y^2 / (3 + y^2 / (5 + ...))) gives up to its 9, to 2^-33 of itself.
+  __aicore__ inline void cap(const LocalTensor<float>& s) {
+    const LocalTensor<float>&square = work_, &small = hidden_, &divisor = distance_;
+    muls(s, s, 1.0f / t_.softcap, count_);
+    mul(square, s, s, count_);
+    adds(small, square, 105.0f, count_);
+    mul(small, small, square, count_);
+    adds(small, small, 945.0f, count_);
+    mul(small, small, s, count_);
+    muls(divisor, square, 15.0f, count_);
+    adds(divisor, divisor, 420.0f, count_);
+    mul(divisor, divisor, square, count_);
+    adds(divisor, divisor, 945.0f, count_);
+    div(small, small, divisor, count_);
+    muls(s, s, 2.0f, count_);
+    exponential(s, s, count_);
+    adds(s, s, 1.0f, count_);
+    fill(divisor, -2.0f, count_);
+    div(s, divisor, s, count_);
+    adds(s, s, 1.0f, count_);
+    AscendC::CompareScalar(bits_, square, 0.25f, AscendC::CMPMODE::LT, static_cast<uint32_t>(count_));
+    AscendC::PipeBarrier<PIPE_V>();
+    AscendC::Select(s, bits_, small, s, AscendC::SELMODE::VSEL_TENSOR_TENSOR_MODE, static_cast<uint32_t>(count_));
+    AscendC::PipeBarrier<PIPE_V>();
+    muls(s, s, t_.softcap, count_);
+  }
+
+  __aicore__ inline void add_to(const LocalTensor<float>& s, const AttentionStep& step, const AttentionItem& item) {
     if (t_.has_slopes != 0) {
       absolute(work_, distance_, count_);
       muls(work_, work_, -slopes_.GetValue(static_cast<uint64_t>(item.head)), count_);
       add(s, s, work_, count_);
     }
-    if (t_.has_bias == 1) add_bias(s, bias_f32_, item, step);
-    if (t_.has_bias == 2) add_bias(s, bias_, item, step);
     if (t_.has_block_bias != 0) adds(s, s, block_bias_.GetValue(static_cast<uint64_t>(step.entry)), count_);
     if (t_.self_bias != 0.0f) {
       differs();
@@ -287,10 +322,12 @@ class AttentionScores {
     mins(work_, work_, 1.0f, count_);
   }
 
+  // Hides what has a bias of -infinity: the score may be NaN.
   template <typename B>
   __aicore__ inline void add_bias(const LocalTensor<float>& s, const GlobalTensor<B>& bias, const AttentionItem& item,
                                   const AttentionStep& step) {
-    LocalTensor<B> rows = row_in_.template AllocTensor<B>();
+    // The scores that this step began with lie where those of the last did, which were done with after this.
+    LocalTensor<B> rows = row_in_.template AllocTensor<B>();  // orders nothing
     const int32_t n = static_cast<int32_t>(step.n);
     for (int32_t r = 0; r < rows_; ++r) {
       const int64_t at = item.sequence * t_.bias_batch + item.head * t_.bias_head + (item.row + first_ + r) * t_.bias_row;
@@ -298,9 +335,13 @@ class AttentionScores {
     }
     row_in_.EnQue(rows);
     rows = row_in_.template DeQue<B>();
+    if (n < kN) fill(work_, 0.0f, count_);
     by_query([&](uint32_t at) { widen_row(work_[at], rows[at], n); });
-    by_query([&](uint32_t at) { AscendC::Add(s[at], s[at], work_[at], n); });
     row_in_.FreeTensor(rows);
+    AscendC::CompareScalar(bits_, work_, -float_of(0x7f800000), AscendC::CMPMODE::NE, static_cast<uint32_t>(count_));
+    add(s, s, work_, count_);
+    AscendC::Select(hidden_, bits_, hidden_, 1.0f, AscendC::SELMODE::VSEL_TENSOR_SCALAR_MODE, static_cast<uint32_t>(count_));
+    AscendC::PipeBarrier<PIPE_V>();
   }
   __aicore__ inline void widen_row(const LocalTensor<float>& to, const LocalTensor<float>& from, int32_t n) {
     AscendC::Muls(to, from, 1.0f, n);

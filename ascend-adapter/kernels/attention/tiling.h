@@ -30,7 +30,7 @@ struct AttentionTiling {
   float scale, softcap, self_bias;
   int32_t has_lse, has_q_index, has_k_index, packed_q, packed_k;
   int32_t has_prefix, has_slopes, has_bias, has_sink_logits, has_block_bias;
-  int32_t reserved;
+  int32_t has_gaps;  // tiles may have keys that no query sees, between others
 };
 
 // False where the kernels cannot take these sizes.
@@ -49,9 +49,9 @@ inline int64_t attention_items(const AttentionTiling& t) {
   return t.heads * (t.packed_q != 0 ? of_sequence + t.batch * of_block : t.batch * of_sequence);
 }
 
-// Two tiles each of scores, of weights and of what they weigh, for each block.
+// Two tiles each of scores, of what weights make of values, of weights and of values, and two numbers for each key of two tiles.
 inline int64_t attention_workspace_bytes(int64_t blocks) {
-  return blocks * 2 * (kAttentionM * kAttentionN * (4 + kAttentionTerms * 2) + kAttentionM * kAttentionHead * 4);
+  return blocks * 2 * (kAttentionM * kAttentionN * (4 + 4 + kAttentionTerms * 2 + 2) + 2 * kAttentionN * 4);
 }
 
 }  // namespace gatun::ascend

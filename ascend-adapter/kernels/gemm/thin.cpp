@@ -52,10 +52,12 @@ class ThinProduct {
   __aicore__ inline int32_t depth(int64_t k) const { return static_cast<int32_t>(least(t_.k - k, kThinDepth)); }
 
   __aicore__ inline void fetch(int64_t k) {
-    LocalTensor<X> a = a_in_.template AllocTensor<X>();
+    // The scalar unit has waited for what became of the rows of a that lay here, and the rows of b follow those of a: what queues
+    // order of a is ordered already.
+    LocalTensor<X> a = a_in_.template AllocTensor<X>();  // orders nothing
     for (int32_t r = 0; r < m_; ++r)
       copy_in(a[static_cast<uint32_t>(r * kThinDepth)], a_[static_cast<uint64_t>((row_ + r) * t_.a_stride + k)], depth(k));
-    a_in_.EnQue(a);
+    a_in_.EnQue(a);  // orders nothing
     LocalTensor<float> b = b_in_.template AllocTensor<float>();
     const uint32_t bytes = static_cast<uint32_t>(n_) * 4, gap = static_cast<uint32_t>(pitch_) * 4 / 32 - (bytes + 31) / 32;
     AscendC::DataCopyPad(b, b_[static_cast<uint64_t>(k * t_.b_stride + column_)],
@@ -68,14 +70,14 @@ class ThinProduct {
 
   // sums += a b over the step of k that was fetched last; the next one is fetched meanwhile.
   __aicore__ inline void add_products(int64_t k) {
-    LocalTensor<X> a = a_in_.template DeQue<X>();
+    LocalTensor<X> a = a_in_.template DeQue<X>();  // orders nothing
     LocalTensor<float> b = b_in_.template DeQue<float>();
     if (k + kThinDepth < t_.k) fetch(k + kThinDepth);
     for (int32_t r = 0; r < m_; ++r) {
       const uint32_t at = static_cast<uint32_t>(r * kThinDepth);
       widen(factors_[at], a[at], depth(k));
     }
-    a_in_.FreeTensor(a);
+    a_in_.FreeTensor(a);  // orders nothing
     scalar_of(pipe_, factors_);
     for (int32_t i = 0; i < depth(k); ++i) {
       const LocalTensor<float> row = b[static_cast<uint32_t>(i * pitch_)];

@@ -118,12 +118,13 @@ class MergeRows {
     if (t_.has_lse != 0) {
       // All log-sum-exps of the row have been read: the first part's may be where this goes.
       const float total = sum == 0.0f ? -infinity : m + logarithm_of(sum);
-      LocalTensor<float> lse = lse_out_.AllocTensor<float>();
+      // The rows that follow on the way out are waited for in its stead.
+      LocalTensor<float> lse = lse_out_.AllocTensor<float>();  // orders nothing
       fill(lse, total, 8);
       lse_out_.EnQue(lse);
       lse = lse_out_.DeQue<float>();
       copy_out(lse_[static_cast<uint64_t>(sequence * t_.lse_batch + head * t_.lse_head + token * t_.lse_token)], lse, 1);
-      lse_out_.FreeTensor(lse);
+      lse_out_.FreeTensor(lse);  // orders nothing
     }
   }
 

@@ -85,7 +85,7 @@ class RopeHeads {
       write(page * t_.out_page + row * t_.out_row + head * t_.out_head);
       i = after;
     }
-    if (angles_of_ >= 0) angles_in_.FreeTensor(angles_);
+    if (angles_of_ >= 0) angles_in_.FreeTensor(angles_);  // orders nothing
   }
 
  private:
@@ -142,9 +142,10 @@ class RopeHeads {
   // angles = the cosines and sines of the token's position.
   __aicore__ inline void turn_to(int64_t token) {
     if (t_.half == 0 || angles_of_ == token) return;
-    if (angles_of_ >= 0) angles_in_.FreeTensor(angles_);
+    // The head that is at hand was fetched into the place of one that was turned by the angles that lay here, or later.
+    if (angles_of_ >= 0) angles_in_.FreeTensor(angles_);  // orders nothing
     const int64_t from = positions_.GetValue(static_cast<uint64_t>(token)) * t_.table_row;
-    LocalTensor<float> angles = angles_in_.AllocTensor<float>();
+    LocalTensor<float> angles = angles_in_.AllocTensor<float>();  // orders nothing
     copy_in(angles, table_[static_cast<uint64_t>(from)], t_.half);
     copy_in(angles[second_], table_[static_cast<uint64_t>(from + t_.half)], t_.half);
     angles_in_.EnQue(angles);

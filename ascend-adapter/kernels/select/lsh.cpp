@@ -160,8 +160,9 @@ class SortLabels {
     const LocalTensor<int32_t> old = orders_[static_cast<uint32_t>(turn * kSelectLength)],
                                to = orders_[static_cast<uint32_t>((1 - turn) * kSelectLength)];
     const AscendC::TEventID read = pipe_->FetchEventID(HardEvent::S_MTE2);
-    AscendC::SetFlag<HardEvent::S_MTE2>(read);
-    AscendC::WaitFlag<HardEvent::S_MTE2>(read);
+    // The scalar unit has what it read before it goes on to the copy; the documentation asks for a flag nevertheless.
+    AscendC::SetFlag<HardEvent::S_MTE2>(read);   // orders nothing
+    AscendC::WaitFlag<HardEvent::S_MTE2>(read);  // orders nothing
     copy_in(labels_, labels[static_cast<uint64_t>(from)], static_cast<int32_t>(n));
     const AscendC::TEventID there = pipe_->FetchEventID(HardEvent::MTE2_S);
     AscendC::SetFlag<HardEvent::MTE2_S>(there);

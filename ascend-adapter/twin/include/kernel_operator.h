@@ -917,6 +917,23 @@ void Select(const LocalTensor<T>& dst, const LocalTensor<U>& selMask, const Loca
     for (uint64_t i = 0; i < n; ++i) d[i] = m[i / 8] >> i % 8 & 1 ? s[i] : src1;
   });
 }
+// Where the bit is set src0, else src1.
+template <typename T, typename U>
+void Select(const LocalTensor<T>& dst, const LocalTensor<U>& selMask, const LocalTensor<T>& src0, const LocalTensor<T>& src1,
+            SELMODE selMode, uint32_t count, Where at = Where::here()) {
+  static_assert(is_float<T> && sizeof(U) == 1, "Select: float or half by bits");
+  Op op(Pipe::V, "Select", at);
+  op.require(selMode == SELMODE::VSEL_TENSOR_TENSOR_MODE, "a tensor goes with VSEL_TENSOR_TENSOR_MODE");
+  const uint64_t n = elements(op, count);
+  check_overlap(op, dst, n, src0, n);
+  check_overlap(op, dst, n, src1, n);
+  const U* const m = ub_read(op, selMask, (n + 7) / 8);
+  const T *const s0 = ub_read(op, src0, n), *const s1 = ub_read(op, src1, n);
+  T* const d = ub_write(op, dst, n);
+  op.issue([=] {
+    for (uint64_t i = 0; i < n; ++i) d[i] = m[i / 8] >> i % 8 & 1 ? s0[i] : s1[i];
+  });
+}
 
 // dst[i] = the element `base + byteOffset[i]` bytes into src.
 template <typename T>
