@@ -349,7 +349,8 @@ class Softmax {
   __aicore__ inline void copy_values(const AttentionStep& step, int32_t slot) {
     const int32_t first = static_cast<int32_t>(AscendC::GetSubBlockIdx()) * kValues;
     const uint32_t known = static_cast<uint32_t>(slot) * 2 * kAttentionN;
-    LocalTensor<float> unseen = unseen_out_.AllocTensor<float>();
+    // Both cores have told each other of what they know since they read what lay here, and in the queue that follows.
+    LocalTensor<float> unseen = unseen_out_.AllocTensor<float>();  // orders nothing
     scores_.write_unseen(unseen);
     unseen_out_.EnQue(unseen);
     unseen = unseen_out_.DeQue<float>();
@@ -357,7 +358,7 @@ class Softmax {
     unseen_out_.FreeTensor(unseen);
     CrossCoreSetFlag<1, PIPE_MTE3>(kUnseen);
     CrossCoreWaitFlag<1, PIPE_MTE2>(kUnseen);
-    LocalTensor<float> both = unseen_in_.AllocTensor<float>();
+    LocalTensor<float> both = unseen_in_.AllocTensor<float>();  // orders nothing
     AscendC::DataCopy(both, space_.unseen[known], 2 * kAttentionN);
     unseen_in_.EnQue(both);
     both = unseen_in_.DeQue<float>();

@@ -197,7 +197,7 @@ class NormRows {
   // The vector unit has a square root, the scalar unit none.
   __aicore__ inline float root_of(float x) {
     fill(scalar_, x, 8);
-    square_root(scalar_, scalar_, 8);
+    AscendC::Sqrt(scalar_, scalar_, 8);
     return scalar_of(pipe_, scalar_);
   }
 

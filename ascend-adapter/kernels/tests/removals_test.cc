@@ -249,7 +249,13 @@ std::vector<twin::Run> attention_with_options() {
 
   for (AttentionTiling* each : {&added, &halves, &ordered}) each->has_gaps = 1;
 
-  return {run_of(gatun_attention_any_bf16_bf16, added, with_added, 1),
+  AttentionTiling sloped = t;
+  sloped.has_slopes = 1;
+  std::vector<Bytes> with_slopes = tensors;
+  with_slopes[kSlopes] = numbers<float>(1);
+
+  return {run_of(gatun_attention_any_bf16_bf16, sloped, with_slopes, 1),
+          run_of(gatun_attention_any_bf16_bf16, added, with_added, 1),
           run_of(gatun_attention_any_bf16_bf16, halves, with_halves, 1),
           run_of(gatun_attention_any_bf16_bf16, ordered, with_order, 1)};
 }
