@@ -82,7 +82,7 @@ const char* missing(const gtn_attention_desc& desc) {
   uint32_t masks = 0;
   for (int64_t h = 0; h < desc.pattern_count; ++h) masks |= desc.patterns[h].masks;
   if ((masks & GTN_MASK_BLOCKS) != 0 && desc.block_q * desc.block_k == 1 && desc.max_blocks > kAttentionPairs)
-    return "block_q and block_k: are 1 and 1, this backend takes up to 4096 blocks of a single pair";
+    return "block_q and block_k: are 1 and 1, this backend takes up to 1024 blocks of a single pair";
   if (desc.order_heads != 0 && (desc.has_bias != 0 || (masks & GTN_MASK_TREE) != 0))
     return "order_heads: this backend takes no orders with a bias or a tree";
   return nullptr;

@@ -12,7 +12,7 @@ constexpr int32_t kAttentionTerms = 3;                   // of a weight, at most
 constexpr int64_t kAttentionStride = 65535;              // the largest stride of rows: what Nd2NzParams has 16 bits for
 constexpr int64_t kAttentionPositions = 1 << 22;         // keys and queries where positions are counted in FP32
 
-constexpr int64_t kAttentionPairs = 4096;                // of lists whose blocks are single pairs, each a step of the cube unit
+constexpr int64_t kAttentionPairs = 1024;                // of lists whose blocks are single pairs, each a step of the cube unit
 
 struct AttentionTiling {
   int64_t batch, heads_q, heads_k, len_q, len_k, dk, dv;                                                         // of this run
