@@ -250,7 +250,7 @@ gtn_weights pack(Input& input, gtn_device device, const gtn_gemm_desc& planned, 
     group_size = any_group_size(input, format);
   }
   if (!right && input.ConsumeIntegralInRange(0, 15) == 0) groups = input.ConsumeIntegralInRange(0, 3);
-  static const float source[1024] = {1.0f, -2.0f, 0.5f};
+  static const float source[1024] = {1.0f, -2.0f, 0.0f, 0.0f, 0.5f};  // no more than 2 of 4 in any column: pruned, too
   gtn_weights_desc desc = {sizeof desc, format, {sizeof(gtn_tensor_desc), GTN_F32, 2, 0, {k, n}, {n, 1}}, group_size, 0, 0};
   if (groups > 0) desc.source = {sizeof(gtn_tensor_desc), GTN_F32, 3, 0, {groups, k, n}, {0, n, 1}};
   gtn_weights weights = 0;
