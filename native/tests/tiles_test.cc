@@ -34,7 +34,7 @@ using Memory = std::array<uint8_t, 16 * kStride>;
 TEST(Tiles, DoWhatTheModelDoes) {
   bool there = false;
   for (const std::string& device : gatun::test::cpu_devices()) there |= device == "cpu:amx";
-  if (!there) GTEST_SKIP() << "not available: this processor has no AMX";
+  if (!there) GTEST_SKIP() << "not available: there is no device cpu:amx to be tested here";
   const gatun::test::OpenDevice asks("cpu:amx");  // for permission
   std::mt19937 random(1);
   const auto bf16_of = [](float value) {

@@ -11,9 +11,6 @@
 namespace gatun::cpu {
 namespace {
 
-// As for the activation alone: see its plan.
-constexpr int64_t kTaskElements = 8192, kPastElements = 65536;
-
 int index_of(int32_t dtype) { return dtype == GTN_F32 ? 0 : dtype == GTN_BF16 ? 1 : 2; }
 int64_t size_of(int32_t dtype) { return dtype == GTN_F32 ? 4 : 2; }
 
@@ -37,14 +34,9 @@ class GluPlan final : public Plan {
     const bool past = out_size_ == 4 && args.out != args.gate && args.out != args.x &&
                       past_caches(args.out, rows > 1 ? out_stride_ * out_size_ : 0, rows * n * out_size_,
                                   2 * rows * n * x_size_);
-    const int64_t elements = past ? kPastElements : kTaskElements;
-    const int64_t width = n < elements ? n : elements;
-    const int64_t height = elements / width;  // 1 unless whole rows fit
-    const int64_t across = (n + width - 1) / width;
-    const int64_t down = (rows + height - 1) / height;
-    parallel(stream.device->threads, down * across, [&](int64_t task, int) {
-      const int64_t row = task / across * height;
-      const int64_t column = task % across * width;
+    const Pieces pieces(rows, n, past);
+    parallel(stream.device->threads, pieces.count(), [&](int64_t task, int) {
+      const auto [row, column, height, width] = pieces.at(task);
       GluRows part = {};
       part.gate = static_cast<const char*>(args.gate) + (row * gate_stride_ + column) * x_size_;
       part.x = static_cast<const char*>(args.x) + (row * x_stride_ + column) * x_size_;
@@ -52,8 +44,8 @@ class GluPlan final : public Plan {
       part.gate_stride = gate_stride_;
       part.x_stride = x_stride_;
       part.out_stride = out_stride_;
-      part.rows = rows - row < height ? rows - row : height;
-      part.n = n - column < width ? n - column : width;
+      part.rows = height;
+      part.n = width;
       part.past_caches = past;
       kernel_(part);
     });

@@ -12,10 +12,6 @@
 namespace gatun::cpu {
 namespace {
 
-// 32 KiB of FP32 in and as much out are long enough to hide the cost of handing out a task, and short enough to
-// balance. What passes the caches is in longer pieces: a task ends when its last stores have arrived.
-constexpr int64_t kTaskElements = 8192, kPastElements = 65536;
-
 class ActivationPlan final : public Plan {
  public:
   ActivationPlan(const Device& device, const gtn_activation_desc& desc)
@@ -37,20 +33,14 @@ class ActivationPlan final : public Plan {
     const bool past = out_size_ == 4 && args.out != args.x &&
                       past_caches(args.out, rows > 1 ? out_stride_ * out_size_ : 0, rows * n * out_size_,
                                   rows * n * x_size_);
-    const int64_t elements = past ? kPastElements : kTaskElements;
-    const int64_t width = n < elements ? n : elements;
-    const int64_t height = elements / width;  // 1 unless whole rows fit
-    const int64_t across = (n + width - 1) / width;
-    const int64_t down = (rows + height - 1) / height;
+    const Pieces pieces(rows, n, past);
     const char* x = static_cast<const char*>(args.x);
     const float* bias = static_cast<const float*>(args.bias);
     char* out = static_cast<char*>(args.out);
-    parallel(stream.device->threads, down * across, [&](int64_t task, int) {
-      const int64_t row = task / across * height;
-      const int64_t column = task % across * width;
-      kernel_(x + (row * x_stride_ + column) * x_size_, x_stride_, bias == nullptr ? nullptr : bias + column,
-              out + (row * out_stride_ + column) * out_size_, out_stride_, rows - row < height ? rows - row : height,
-              n - column < width ? n - column : width, past);
+    parallel(stream.device->threads, pieces.count(), [&](int64_t task, int) {
+      const Pieces::Piece p = pieces.at(task);
+      kernel_(x + (p.row * x_stride_ + p.column) * x_size_, x_stride_, bias == nullptr ? nullptr : bias + p.column,
+              out + (p.row * out_stride_ + p.column) * out_size_, out_stride_, p.rows, p.n, past);
     });
     return GTN_OK;
   }

@@ -11,9 +11,6 @@
 namespace gatun::cpu {
 namespace {
 
-// As for activations.
-constexpr int64_t kTaskElements = 8192, kPastElements = 65536;
-
 class FakeQuantizePlan final : public Plan {
  public:
   FakeQuantizePlan(const Device& device, const gtn_fake_quantize_desc& desc)
@@ -41,13 +38,9 @@ class FakeQuantizePlan final : public Plan {
     FakeQuantizeRows form = form_;
     form.past_caches = out_size_ == 4 && args.out != args.x && args.out != args.gradient &&
                        past_caches(args.out, rows > 1 ? form.out_stride * out_size_ : 0, rows * n * out_size_, rows * n * x_size_);
-    const int64_t elements = form.past_caches ? kPastElements : kTaskElements;
-    const int64_t width = n < elements ? n : elements;
-    const int64_t height = elements / width;  // 1 unless whole rows fit
-    const int64_t across = (n + width - 1) / width;
-    const int64_t down = (rows + height - 1) / height;
-    parallel(stream.device->threads, down * across, [&](int64_t task, int) {
-      const int64_t row = task / across * height, column = task % across * width;
+    const Pieces pieces(rows, n, form.past_caches);
+    parallel(stream.device->threads, pieces.count(), [&](int64_t task, int) {
+      const auto [row, column, height, width] = pieces.at(task);
       const int64_t grid = granularity_ == GTN_SCALE_OF_ROW ? row : granularity_ == GTN_SCALE_OF_COLUMN ? column : 0;
       const int64_t out = (row * form.out_stride + column) * out_size_;
       FakeQuantizeRows part = form;
@@ -56,8 +49,8 @@ class FakeQuantizePlan final : public Plan {
       part.scales = args.scales + grid;
       part.zero_points = args.zero_points == nullptr ? nullptr : args.zero_points + grid;
       part.out = static_cast<char*>(args.out) + out;
-      part.rows = rows - row < height ? rows - row : height;
-      part.n = n - column < width ? n - column : width;
+      part.rows = height;
+      part.n = width;
       kernel_(part);
     });
     return GTN_OK;

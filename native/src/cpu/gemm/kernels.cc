@@ -60,11 +60,11 @@ HWY_INLINE constexpr int panels_for(int64_t rows) {
 
 // Weights in groups are unpacked for FormatF32 where they meet more rows than a tile.
 template <typename Format>
-constexpr bool kUnpacked = false;
+constexpr bool kQuantized = false;
 template <int kBits>
-constexpr bool kUnpacked<FormatQuantized<kBits>> = true;
+constexpr bool kQuantized<FormatQuantized<kBits>> = true;
 
-template <bool kAsF32, typename Format>
+template <bool kUnpacked, typename Format>
 struct MultipliedAsOf {
   using Type = Format;
 };
@@ -73,7 +73,7 @@ struct MultipliedAsOf<true, Format> {
   using Type = FormatF32;
 };
 template <typename Format>
-using MultipliedAs = typename MultipliedAsOf<kUnpacked<Format>, Format>::Type;
+using MultipliedAs = typename MultipliedAsOf<kQuantized<Format>, Format>::Type;
 
 // Of a packed weight.
 template <typename Format>
@@ -87,7 +87,7 @@ struct Blocking {
   bool panel_by_panel;
 
   Blocking(int64_t k, int64_t rows) {
-    if (kUnpacked<Format>) {
+    if (kQuantized<Format>) {
       depth = kQuantizedDepth;
       depths = k <= depth ? 1 : (k + depth - 1) / depth;
     } else {
@@ -112,7 +112,7 @@ int64_t low_rank_elements(int64_t rank) { return rank * kPanel * panels_at_once(
 // The slice of a panel of weights in groups that a step of more than a tile unpacks, behind lora_b; such a step takes one panel.
 template <typename Format>
 int64_t unpacked_elements(int64_t rows) {
-  return kUnpacked<Format> && rows > kRowTile ? kQuantizedDepth * kPanel : 0;
+  return kQuantized<Format> && rows > kRowTile ? kQuantizedDepth * kPanel : 0;
 }
 
 // Brings in what the epilogue writes, while the products before it are under way.
@@ -154,7 +154,7 @@ void compute_block(const GemmRun& run, const GemmBlock& block, void* memory) {
     product.steps = (depth + Format::kGroup - 1) / Format::kGroup;
     product.row_stride = run.row_stride;
     const unsigned char* first_panel = run.panels + (block.panel + panel) * run.panel_bytes;
-    if constexpr (kUnpacked<Format>) {
+    if constexpr (kQuantized<Format>) {
       unpack<Format>(run, first_panel, p, depth, unpacked);
       product.weights = unpacked;
     } else {
@@ -229,6 +229,7 @@ void compute_packed_tiles(const GemmRun& run, const GemmBlock& block, void* memo
     const int64_t here = block.panels - panel >= width ? width : 1;
     const int64_t column = (block.panel + panel) * kPanel;
     const unsigned char* first = run.panels + (block.panel + panel) * run.panel_bytes;
+    for (int64_t i = 0; run.rank > 0 && i < here; ++i) widen_lora_b(run, column + i * kPanel, low_rank + i * run.rank * kPanel);
     for (int64_t done = 0; done < block.rows; done += tile_rows) {
       const int64_t row = block.row + done, count = block.rows - done < tile_rows ? block.rows - done : tile_rows;
       const float* rows = static_cast<const float*>(run.rows) + row * run.row_stride;
@@ -240,10 +241,7 @@ void compute_packed_tiles(const GemmRun& run, const GemmBlock& block, void* memo
       }
       for (int64_t i = 0; i < here; ++i) {
         HWY_ALIGN float added[kRowTile * kPanel];
-        if (run.rank > 0) {
-          widen_lora_b(run, column + i * kPanel, low_rank);
-          multiply_low_rank(run, row, count, low_rank, added);
-        }
+        if (run.rank > 0) multiply_low_rank(run, row, count, low_rank + i * run.rank * kPanel, added);
         finish_tile(run, sums + i * count * kPanel, run.rank > 0 ? added : nullptr, row, count, column + i * kPanel);
       }
     }
