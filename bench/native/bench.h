@@ -11,6 +11,7 @@
 #include <initializer_list>
 #include <map>
 #include <memory>
+#include <stdexcept>
 #include <string>
 #include <vector>
 
@@ -23,7 +24,12 @@ struct Message : gtn_message {
   }
 };
 
-// Throws std::runtime_error with the message where the status is not GTN_OK.
+// What a device says of a plan that it does not serve.
+struct Declined : std::runtime_error {
+  using std::runtime_error::runtime_error;
+};
+
+// Throws where the status is not GTN_OK: Declined for GTN_UNSUPPORTED, else std::runtime_error, with the message.
 void check(gtn_status status, const gtn_message& message);
 
 // An open device and a stream on it, closed with the object.
@@ -123,7 +129,6 @@ struct Benchmark {
   int32_t limit;      // the ceiling of its arithmetic: GTN_LIMIT_*
   std::function<std::unique_ptr<Problem>(const Device&)> make;
   bool large = false;  // too large for a processor: for accelerators alone
-  bool host = false;   // what accelerators decline: for processors alone
 };
 
 // Words for types in names, as in those of kernels: "f32", "bf16", "f16", "int8", "u4", "u8".

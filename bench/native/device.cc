@@ -66,6 +66,7 @@ void from_pool(int64_t count, Copy copy) {
 }  // namespace
 
 void check(gtn_status status, const gtn_message& message) {
+  if (status == GTN_UNSUPPORTED) throw Declined(message.text);
   if (status != GTN_OK) throw std::runtime_error("status " + std::to_string(status) + ": " + message.text);
 }
 

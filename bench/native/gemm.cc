@@ -135,7 +135,7 @@ std::vector<Benchmark> gemm_benchmarks() {
       all.push_back({std::string("gemm/") + type_name(format) + "/" + shape.name() + further.name, GTN_OP_GEMM, format,
                      limit_of(format), [=](const Device& device) {
                        return std::make_unique<Gemm>(device, format, shape, further);
-                     }, shape.large, further.quantized});
+                     }, shape.large});
     };
     for (const Shape& shape : kShapes) add(shape, kPlain);
     for (const auto& more : kFurther) add(more.shape, more.further);

@@ -6,8 +6,8 @@
 // runs take turns through more sets than any cache holds. The label is the kernel that ran; flops and bytes are the
 // plan's, per second. roofline is the least time that the device's ceilings, measured during the same run, would allow
 // for them, divided by the time it took: 1 is as fast as the device can. Warm runs may exceed it, since caches are
-// faster than the memory that the ceiling is of. The host's devices are timed by the host's clock, a run at a time, others by
-// events around runs that follow each other.
+// faster than the memory that the ceiling is of. The host's devices are timed by the host's clock, a run at a time, others
+// by events around runs that follow each other. What an accelerator declines is named, and is no failure.
 #include <benchmark/benchmark.h>
 
 #include <algorithm>
@@ -100,6 +100,9 @@ void measure(benchmark::State& state, const std::string& name, Device& device, c
     if (arithmetic > 0 || memory > 0) {
       state.counters["roofline"] = std::max(arithmetic, memory) * static_cast<double>(state.iterations()) / seconds;
     }
+  } catch (const Declined& declined) {
+    failed |= device.is_host();  // processors serve all that is here
+    state.SkipWithError((std::string("declined: ") + declined.what()).c_str());
   } catch (const std::exception& error) {
     failed = true;
     state.SkipWithError(error.what());
@@ -161,9 +164,7 @@ int run(int argc, char** argv) {
   for (const std::string& name : device_names()) {
     Device& device = *devices.emplace_back(std::make_unique<Device>(name, threads));
     for (const Benchmark& benchmark : all) {
-      if (!device.claims(benchmark.op, benchmark.dtype) || (device.is_host() ? benchmark.large : benchmark.host)) {
-        continue;
-      }
+      if (!device.claims(benchmark.op, benchmark.dtype) || (device.is_host() && benchmark.large)) continue;
       for (const bool cold : {false, true}) {
         const std::string full = name + "/" + benchmark.name + (cold ? "/cold" : "/warm");
         auto* registered = benchmark::RegisterBenchmark(full.c_str(), [&, full, cold](benchmark::State& state) {

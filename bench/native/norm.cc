@@ -56,7 +56,7 @@ std::vector<Benchmark> norm_benchmarks() {
           all.push_back({name + type_name(dtype) + (quantized ? "/to_int8/" : "/") + rows.name(), GTN_OP_NORM, dtype,
                          GTN_LIMIT_F32, [=](const Device& device) {
                            return std::make_unique<Norm>(device, kind, dtype, rows, quantized);
-                         }, rows.large, quantized});
+                         }, rows.large});
         }
       }
     }
