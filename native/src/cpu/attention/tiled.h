@@ -18,6 +18,7 @@
 
 #if defined(GATUN_LEVEL_amx)
 
+#include "cpu/attention/panels.h"
 #include "cpu/gemm/tiled.h"
 
 namespace gatun::cpu::GATUN_LEVEL {
@@ -175,6 +176,156 @@ inline void weigh_tiles(TileUse& use, int64_t size, const bf16* values, const bf
       weigh_rows<false>(rows, values + i * stride, low_values + i * stride, bytes, high, low, pairs, o + i * kPanel);
     }
   }
+}
+
+static_assert(kPanelRows == kPanel, "a panel of queries is one of weights");
+
+// By the way through a tile and by types alone, so that no result depends on what else is in the batch.
+HWY_INLINE bool is_tiled(const AttentionTile& t) {
+  return t.row_block > kDirectRows && t.q_dtype == GTN_BF16 && t.k.dtype == GTN_BF16 && t.v.dtype == GTN_BF16 &&
+         t.out_dtype == GTN_BF16;
+}
+
+HWY_INLINE const bf16* row_at(const AttentionTile& t, const KeySource& source, int64_t token) {
+  return reinterpret_cast<const bf16*>(source.data) + place_of(t, source, token).element;
+}
+
+// The products of panels and a block of keys.
+class TiledProducts {
+ public:
+  TiledProducts(const AttentionTile& tile, const KeyBlock& block, const Layout& layout, float* scratch)
+      : t(tile), values(reinterpret_cast<bf16*>(scratch + layout.values)), stride(round_up(block.count + 1, kTiledKeys)) {
+    const int64_t terms = (layout.block_keys / 2 + 1) * kPanel, copy = (layout.block_keys / 2 + 16) * layout.dv_padded;
+    high = reinterpret_cast<uint32_t*>(scratch + layout.tiled);
+    low = high + terms;
+    masked = reinterpret_cast<bf16*>(low + terms);
+    masked_low = masked + 2 * copy;
+    const int64_t even = even_stride(t, t.k, block);
+    if (even > 0 && even <= 2 * t.dk && t.dk % 2 == 0) {
+      k = row_at(t, t.k, block.first);
+      k_row = even;
+    } else {
+      bf16* copied = reinterpret_cast<bf16*>(scratch + layout.keys);
+      k = copied;
+      k_row = round_up(t.dk, 2);
+      for (int64_t j = 0; j < block.count; ++j) {
+        if (j + kKeysAhead < block.count) prefetch_row(row_at(t, t.k, token_of(block, j + kKeysAhead)), t.dk);
+        memcpy(copied + j * k_row, row_at(t, t.k, token_of(block, j)), static_cast<size_t>(t.dk) * sizeof(bf16));
+        if (t.dk % 2 != 0) copied[j * k_row + t.dk] = bf16{0};
+      }
+    }
+    finite = transpose_values([&](int64_t key) { return row_at(t, t.v, token_of(block, key)); }, block.count, t.dv, values, stride);
+  }
+  TiledProducts(const TiledProducts&) = delete;
+  TiledProducts& operator=(const TiledProducts&) = delete;
+  void end() const { use.end(); }
+
+  void score(const Panel& panel, int64_t first, int64_t keys, float* s, VF* maximum) {
+    const F32 d;
+    ProductOf<TiledBf16> product = {(t.dk + 1) / 2, nullptr, k_row, reinterpret_cast<const bf16*>(panel.q), 0, nullptr, 0, false, nullptr, 0};
+    for (int64_t j = 0; j < keys; j += kTiledRows) {
+      product.rows = k + (first + j) * k_row;
+      product.sums = s + j * kPanel;
+      multiply<TiledBf16>(use, min_of(keys - j, kTiledRows), 1, product);
+    }
+    const VF factor = hn::Set(d, t.scale);
+    for (int64_t j = 0; j < keys; ++j) {
+      for (int c = 0; c < kPanelVectors; ++c) {
+        float* at = s + j * kPanel + c * kLanes;
+        const VF score = hn::Mul(hn::Load(d, at), factor);
+        hn::Store(score, d, at);
+        maximum[c] = hn::Max(maximum[c], score);
+      }
+    }
+  }
+
+  void weigh(const Panel& panel, const uint8_t* used, int64_t first, int64_t keys, const float* p, const float* alpha) {
+    scale(panel.o, alpha);
+    split_weights(p, keys, high, low);
+    const bf16 *of_high = values + first, *of_low = of_high;
+    if (!finite) {
+      for (int64_t i = 0; i < t.dv; ++i) {
+        for (int64_t key = 0; key < round_up(keys, 2); ++key) {
+          const bool seen = key < keys && (used == nullptr || used[key] != 0);
+          const bf16 value = seen ? values[i * stride + first + key] : bf16{0};
+          masked[i * stride + key] = value;
+          masked_low[i * stride + key] = is_finite(value) ? value : bf16{0};
+        }
+      }
+      of_high = masked;
+      of_low = masked_low;
+    }
+    weigh_tiles(use, t.dv, of_high, of_low, stride, high, low, (keys + 1) / 2, panel.o);
+  }
+
+ private:
+  void scale(float* o, const float* alpha) const {
+    const F32 d;
+    const VF one = hn::Set(d, 1.0f);
+    VF factors[kPanelVectors];
+    bool all_one = true;
+    for (int c = 0; c < kPanelVectors; ++c) {
+      factors[c] = hn::Load(d, alpha + c * kLanes);
+      all_one = all_one && hn::AllTrue(d, hn::Eq(factors[c], one));
+    }
+    for (int64_t i = 0; !all_one && i < t.dv; ++i) {
+      for (int c = 0; c < kPanelVectors; ++c) {
+        float* at = o + i * kPanel + c * kLanes;
+        hn::Store(hn::Mul(hn::Load(d, at), factors[c]), d, at);
+      }
+    }
+  }
+
+  const AttentionTile& t;
+  const bf16* k;
+  int64_t k_row;
+  bf16* values;    // [dv][stride]
+  int64_t stride;  // whole steps of the second product
+  bool finite;     // all values
+  uint32_t *high, *low;
+  bf16 *masked, *masked_low;
+  TileUse use;
+};
+
+void begin_tiled(const AttentionTile& t, const Layout& layout, float* scratch) {
+  const F32 d;
+#if defined(GATUN_AMX_MODEL)
+  memset(scratch + layout.keys, 0xff, static_cast<size_t>(layout.end - layout.keys) * sizeof(float));  // NaN to who reads first
+#endif
+  for (int64_t first = 0; first < panels_of(t) * kPanelRows; first += kPanelRows) {
+    const bf16* rows[kPanel];
+    for (int64_t r = 0; r < kPanel; ++r) {
+      rows[r] = first + r < t.rows ? reinterpret_cast<const bf16*>(query_at(t, first + r)) : nullptr;
+    }
+    pack_pairs(rows, t.dk, reinterpret_cast<uint32_t*>(scratch + layout.queries + first * layout.dk_padded));
+    for (int64_t r = first; r < first + kPanelRows; r += kLanes) {
+      hn::Store(hn::Set(d, -kInfinity), d, scratch + layout.maxima + r);
+      hn::Store(hn::Zero(d), d, scratch + layout.sums + r);
+    }
+  }
+  memset(scratch + layout.outputs, 0, static_cast<size_t>(panels_of(t) * kPanelRows * layout.dv_padded) * sizeof(float));
+}
+
+void tiled_panels(const AttentionTile& t, const KeyBlock& block, const Layout& layout, float* scratch) {
+  TiledProducts products(t, block, layout, scratch);
+  for (int64_t first = 0; first < t.rows; first += kPanelRows) {
+    const Panel panel = {first,
+                         min_of(t.rows - first, kPanelRows),
+                         scratch + layout.queries + first * layout.dk_padded,
+                         scratch + layout.outputs + first * layout.dv_padded,
+                         scratch + layout.maxima + first,
+                         scratch + layout.sums + first};
+    panel_block<kPanelVectors>(t, block, panel, products, scratch + layout.scores, scratch + layout.added);
+  }
+  products.end();
+}
+
+// A row of what panels of tiles have transposed, in the place of values, which are done with.
+const float* tiled_row(const AttentionTile& t, int64_t row, const Layout& layout, float* scratch) {
+  const float* from = scratch + layout.outputs + row / kPanelRows * kPanelRows * layout.dv_padded + row % kPanelRows;
+  float* to = scratch + layout.values;
+  for (int64_t i = 0; i < t.dv; ++i) to[i] = from[i * kPanelRows];
+  return to;
 }
 
 }  // namespace
