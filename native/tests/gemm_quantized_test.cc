@@ -1,40 +1,26 @@
 // GEMM with weights of 4 and 8 bits on every level: against a plain FP64 product with the weights that the integers stand for,
 // and, bit for bit, against an FP32 product with them; the quantizer against its definition, element by element.
-#include <algorithm>
-
-#include "device_test.h"
+#include "packed_product.h"
 
 namespace gatun::test {
 namespace {
 
 constexpr int32_t kU4 = GTN_U4, kU8 = GTN_U8;
 
-struct Case {
-  int64_t m = 1, k = 1, n = 1, group_size = 32;
+struct Case : Product {
+  int64_t group_size = 32;
   int32_t format = GTN_U4;
   bool symmetric = false;
   int32_t method = GTN_QUANTIZE_NEAREST;
   bool ready = false;  // quantized by the test
-  int32_t a_dtype = GTN_F32, w_dtype = GTN_F32, out_dtype = GTN_F32;
-  int32_t activation = GTN_ACT_NONE;
-  bool bias = false, residual = false, transposed = false;
-  int64_t groups = 0;
-  uint64_t seed = 1;
 
-  int64_t matrices() const { return groups > 0 ? groups : 1; }
   int64_t groups_k() const { return (k + group_size - 1) / group_size; }
   int32_t most() const { return format == GTN_U4 ? 15 : 255; }
   int32_t half() const { return format == GTN_U4 ? 8 : 128; }
 
   std::string text() const {
-    char line[256];
-    std::snprintf(line, sizeof line,
-                  "m=%lld k=%lld n=%lld group_size=%lld format=%d symmetric=%d method=%d ready=%d a=%d w=%d out=%d activation=%d "
-                  "bias=%d residual=%d transposed=%d groups=%lld seed=%llu",
-                  static_cast<long long>(m), static_cast<long long>(k), static_cast<long long>(n),
-                  static_cast<long long>(group_size), format, symmetric, method, ready, a_dtype, w_dtype, out_dtype, activation,
-                  bias, residual, transposed, static_cast<long long>(groups), static_cast<unsigned long long>(seed));
-    return line;
+    return Product::text() + "group_size=" + std::to_string(group_size) + " format=" + std::to_string(format) +
+           " symmetric=" + std::to_string(symmetric) + " method=" + std::to_string(method) + " ready=" + std::to_string(ready);
   }
 };
 
@@ -124,20 +110,13 @@ void quantize(const Case& c, const std::vector<double>& w, int32_t* integers, in
   }
 }
 
-struct Operands {
-  Buffer a, w, bias, residual;
+struct Operands : ProductOperands {
   Quantized quantized;
-  std::vector<int64_t> offsets;
 
-  explicit Operands(const Case& c)
-      : a(c.a_dtype, c.m * c.k), w(c.w_dtype, c.matrices() * c.k * c.n), bias(GTN_F32, c.matrices() * c.n),
-        residual(c.out_dtype, c.m * c.n) {
-    std::mt19937_64 random(c.seed);
-    a.fill_normal(random);
-    w.fill_normal(random);
-    bias.fill_normal(random);
-    residual.fill_normal(random);
-    for (int64_t e = 0; e <= c.groups; ++e) offsets.push_back(c.m * e / c.matrices());
+  explicit Operands(const Case& c) : Operands(c, std::mt19937_64(c.seed)) {}
+
+ private:
+  Operands(const Case& c, std::mt19937_64&& random) : ProductOperands(c, random) {
     const size_t groups = static_cast<size_t>(c.matrices() * c.n * c.groups_k());
     quantized.integers.resize(groups * static_cast<size_t>(c.group_size));
     quantized.zeros.resize(groups);
@@ -153,17 +132,13 @@ struct Operands {
       const int64_t column = static_cast<int64_t>(g) / c.groups_k(), first = static_cast<int64_t>(g) % c.groups_k() * c.group_size;
       std::vector<double> values;
       for (int64_t p = first; p < std::min(first + c.group_size, c.k); ++p) {
-        values.push_back(w_at(c, column / c.n, p, column % c.n));
+        values.push_back(w.get(w_at(c, column / c.n, p, column % c.n)));
       }
       double error = 0;
       quantize(c, values, integers, &quantized.zeros[g], &quantized.scales[g], &error);
       quantized.squared_error += error;
     }
     quantized.stand_for(c);
-  }
-
-  float w_at(const Case& c, int64_t e, int64_t p, int64_t j) const {
-    return w.get(e * c.k * c.n + (c.transposed ? j * c.k + p : p * c.n + j));
   }
 };
 
@@ -195,14 +170,7 @@ gtn_weights pack(const OpenDevice& on, const Case& c, const Operands& x) {
         << message.text << c.text();
     return weights;
   }
-  gtn_weights_desc desc = {};
-  desc.size = sizeof desc;
-  desc.format = c.format;
-  desc.source = c.groups > 0 ? tensor(c.w_dtype, {c.groups, c.k, c.n}) : tensor(c.w_dtype, {c.k, c.n});
-  if (c.transposed) {
-    desc.source.strides[desc.source.rank - 2] = 1;
-    desc.source.strides[desc.source.rank - 1] = c.k;
-  }
+  gtn_weights_desc desc = weights_desc(c, c.format);
   desc.group_size = c.group_size;
   desc.symmetric = c.symmetric;
   desc.quantize = c.method;
@@ -210,96 +178,32 @@ gtn_weights pack(const OpenDevice& on, const Case& c, const Operands& x) {
   return weights;
 }
 
-// The case on its quantized weights or, as a product of another format, on the FP32 weights that they stand for.
-Buffer run(const OpenDevice& on, const Case& c, const Operands& x, bool quantized, int64_t rows = -1) {
-  if (rows < 0) rows = c.m;
+Buffer run(const OpenDevice& on, const Case& c, const Operands& x, int64_t rows) {
+  const gtn_weights weights = pack(on, c, x);
   Message message;
-  gtn_weights weights = 0;
-  if (quantized) {
-    weights = pack(on, c, x);
-    gtn_weights_info info = {};
-    info.size = sizeof info;
-    EXPECT_EQ(GTN_OK, gtn_weights_query(weights, &info, &message)) << message.text;
-    EXPECT_EQ(c.format, info.format);
-    EXPECT_EQ(c.group_size, info.group_size);
-    // A scale, a zero point and the integers of each group, in whole panels of at most 64 columns.
-    const int64_t groups_k = (c.k + c.group_size - 1) / c.group_size, columns = (c.n + 63) / 64 * 64;
-    const int64_t bits = c.format == GTN_U4 ? 4 : 8;
-    EXPECT_LE(info.bytes, (c.groups > 0 ? c.groups : 1) * columns * (groups_k * (5 + c.group_size * bits / 8) + 64));
-  } else {
-    gtn_weights_desc desc = {};
-    desc.size = sizeof desc;
-    desc.format = GTN_F32;
-    desc.source = c.groups > 0 ? tensor(GTN_F32, {c.groups, c.k, c.n}) : tensor(GTN_F32, {c.k, c.n});
-    EXPECT_EQ(GTN_OK, gtn_weights_pack(on.device, &desc, x.quantized.weights.data(), &weights, &message)) << message.text;
-  }
-  gtn_gemm_desc desc = {};
-  desc.size = sizeof desc;
-  desc.format = quantized ? c.format : static_cast<int32_t>(GTN_F32);
-  desc.a = tensor(c.a_dtype, {c.m, c.k});
-  desc.out = tensor(c.out_dtype, {c.m, c.n});
-  desc.activation = c.activation;
-  desc.has_bias = c.bias;
-  desc.has_residual = c.residual;
-  desc.groups = c.groups;
-  desc.group_size = quantized ? c.group_size : 0;
-  gtn_plan plan = 0;
-  EXPECT_EQ(GTN_OK, gtn_gemm_plan(on.device, &desc, &plan, &message)) << message.text << c.text();
-  gtn_plan_info info = {};
+  gtn_weights_info info = {};
   info.size = sizeof info;
-  EXPECT_EQ(GTN_OK, gtn_plan_query(plan, &info, &message)) << message.text;
-  if (quantized) {
-    const std::string name = std::string(c.format == GTN_U4 ? ".gemm.u4" : ".gemm.u8") + (c.groups > 0 ? ".grouped" : "");
-    EXPECT_NE(std::string(info.kernel).find(name), std::string::npos) << info.kernel;
-  }
-  Buffer out(c.out_dtype, c.m * c.n);
-  out.fill(-7776.0f);
-  EXPECT_EQ(GTN_OK, gtn_gemm_run_with(plan, on.stream, weights, rows, rows, x.a.data(), c.bias ? x.bias.data() : nullptr,
-                                      c.residual ? x.residual.data() : nullptr, out.data(),
-                                      c.groups > 0 ? x.offsets.data() : nullptr, nullptr, nullptr, nullptr))
-      << on.message() << c.text();
-  EXPECT_EQ(GTN_OK, gtn_plan_close(plan, &message)) << message.text;
-  EXPECT_EQ(GTN_OK, gtn_weights_close(weights, &message)) << message.text;
-  return out;
+  EXPECT_EQ(GTN_OK, gtn_weights_query(weights, &info, &message)) << message.text;
+  EXPECT_EQ(c.format, info.format);
+  EXPECT_EQ(c.group_size, info.group_size);
+  // A scale, a zero point and the integers of each group, in whole panels of at most 64 columns.
+  const int64_t columns = (c.n + 63) / 64 * 64, bits = c.format == GTN_U4 ? 4 : 8;
+  EXPECT_LE(info.bytes, c.matrices() * columns * (c.groups_k() * (5 + c.group_size * bits / 8) + 64));
+  const std::string kernel = std::string(c.format == GTN_U4 ? ".gemm.u4" : ".gemm.u8") + (c.groups > 0 ? ".grouped" : "");
+  return run_product(on, c, x, weights, c.format, c.group_size, kernel, rows);
 }
 
-// Per element at most (k + 2) u sum|a w|, of k multiply-adds in any order, one rounding of each weight and one u more for a
-// product that is rounded by itself (see gemm_test.cc); the bias and the conversion round once each.
+// In terms of the FP64 product the weights are rounded, and a product with one is where it stands by itself.
 void check(const OpenDevice& on, const std::string& device, const Case& c) {
   const Operands x(c);
-  const Buffer out = run(on, c, x, true);
-  EXPECT_TRUE(out.same_bytes(run(on, c, x, false))) << device << " differs from FP32: " << c.text();
+  const Buffer out = run(on, c, x, c.m);
+  EXPECT_TRUE(out.same_bytes(run_in_fp32(on, c, x, x.quantized.weights.data()))) << device << " differs from FP32: " << c.text();
   if (c.activation != GTN_ACT_NONE) return;
-  const double u = kUnitRoundoffF32;
-  int reported = 0;
-  for (int64_t r = 0, e = 0; r < c.m; ++r) {
-    while (c.groups > 0 && r >= x.offsets[static_cast<size_t>(e + 1)]) ++e;
-    for (int64_t j = 0; j < c.n; ++j) {
-      double value = 0, terms = 0;
-      for (int64_t p = 0; p < c.k; ++p) {
-        const size_t g = static_cast<size_t>((e * c.n + j) * c.groups_k() + p / c.group_size);
-        const size_t i = g * static_cast<size_t>(c.group_size) + static_cast<size_t>(p % c.group_size);
-        const double w = (x.quantized.integers[i] - x.quantized.zeros[g]) * static_cast<double>(x.quantized.scales[g]);
-        value += static_cast<double>(x.a.get(r * c.k + p)) * w;
-        terms += std::fabs(static_cast<double>(x.a.get(r * c.k + p)) * w);
-      }
-      double error = (static_cast<double>(c.k) + 2) * u * terms * 1.001;
-      if (c.bias) {
-        value += static_cast<double>(x.bias.get(e * c.n + j));
-        error += u * (std::fabs(value) + error);
-      }
-      if (c.residual) {
-        value += static_cast<double>(x.residual.get(r * c.n + j));
-        error += u * (std::fabs(value) + error);
-      }
-      error += (c.out_dtype == GTN_F32 ? u : 0x1p-8) * (std::fabs(value) + error);
-      const double got = static_cast<double>(out.get(r * c.n + j));
-      if (!(std::fabs(got - value) <= error) && reported++ < 3) {
-        ADD_FAILURE() << device << " [" << r << ", " << j << "] is " << got << ", expected " << value << " within " << error << ": "
-                      << c.text();
-      }
-    }
-  }
+  expect_fp64_product(device, c.text(), c, x, out, 2, [&](int64_t e, int64_t p, int64_t j) {
+    const size_t g = static_cast<size_t>((e * c.n + j) * c.groups_k() + p / c.group_size);
+    const size_t i = g * static_cast<size_t>(c.group_size) + static_cast<size_t>(p % c.group_size);
+    return (x.quantized.integers[i] - x.quantized.zeros[g]) * static_cast<double>(x.quantized.scales[g]);
+  });
 }
 
 Case with_options(int64_t m, int64_t k, int64_t n, uint64_t index) {
@@ -312,13 +216,7 @@ Case with_options(int64_t m, int64_t k, int64_t n, uint64_t index) {
   c.symmetric = index % 2 == 1;
   c.ready = index % 4 < 2;
   c.method = index % 8 == 3 ? GTN_QUANTIZE_SEARCH : index % 8 == 6 ? GTN_QUANTIZE_FIT : GTN_QUANTIZE_NEAREST;
-  c.a_dtype = index % 6 == 1 ? GTN_BF16 : index % 6 == 4 ? GTN_F16 : GTN_F32;
-  c.w_dtype = index % 7 == 3 ? GTN_BF16 : index % 7 == 5 ? GTN_F16 : GTN_F32;
-  c.out_dtype = index % 8 == 2 ? GTN_BF16 : index % 8 == 6 ? GTN_F16 : GTN_F32;
-  c.activation = index % 6 == 5 ? static_cast<int32_t>(1 + index / 6 % 4) : GTN_ACT_NONE;
-  c.bias = index % 2 == 0;
-  c.residual = index % 3 == 2;
-  c.transposed = index % 5 >= 3;
+  c.take_options(index);
   c.seed = 4000 + index;
   return c;
 }
@@ -408,7 +306,7 @@ TEST_P(GemmQuantizedTest, WeightsAreThoseOfTheDefinition) {
     for (int64_t p = 0; p < c.m; ++p) {
       for (int64_t i = 0; i < c.k; ++i) x.a.set(p * c.k + i, p == i ? 1.0f : 0.0f);
     }
-    const Buffer out = run(on, c, x, true);
+    const Buffer out = run(on, c, x, c.m);
     int reported = 0;
     for (int64_t i = 0; i < c.k * c.n; ++i) {
       const float expected = x.quantized.weights[static_cast<size_t>(i)];
@@ -447,9 +345,9 @@ TEST_P(GemmQuantizedTest, RowsDoNotDependOnTheirNumber) {
   Case c = with_options(110, 700, 75, 12);
   c.out_dtype = GTN_F32;
   const Operands x(c);
-  const Buffer all = run(on, c, x, true);
+  const Buffer all = run(on, c, x, c.m);
   for (int64_t rows : {1, 2, 3, 4, 6, 7, 12, 13, 25, 97}) {
-    const Buffer some = run(on, c, x, true, rows);
+    const Buffer some = run(on, c, x, rows);
     EXPECT_EQ(0, std::memcmp(all.data(), some.data(), static_cast<size_t>(rows * c.n) * 4)) << GetParam() << " " << rows << " rows";
     EXPECT_EQ(-7776.0f, some.get(rows * c.n)) << rows;
   }
@@ -474,7 +372,7 @@ TEST_P(GemmQuantizedTest, NanStaysInItsRow) {
     c.n = 50;
     Operands x(c);
     x.a.set(3 * c.k + 76, std::numeric_limits<float>::quiet_NaN());
-    const Buffer out = run(on, c, x, true);
+    const Buffer out = run(on, c, x, c.m);
     for (int64_t i = 0; i < c.m * c.n; ++i) ASSERT_EQ(i / c.n == 3, std::isnan(out.get(i))) << GetParam() << " " << i;
   }
 }

@@ -1,65 +1,32 @@
 // GEMM with pruned weights on every level: bit for bit against an FP32 product with the same weights, zeros included, and against a
 // plain FP64 product.
-#include <algorithm>
-
-#include "device_test.h"
+#include "packed_product.h"
 
 namespace gatun::test {
 namespace {
 
 constexpr int32_t kSparse = GTN_BF16_2OF4;
 
-struct Case {
-  int64_t m = 1, k = 1, n = 1;
-  int32_t a_dtype = GTN_F32, w_dtype = GTN_F32, out_dtype = GTN_F32;
-  int32_t activation = GTN_ACT_NONE;
-  bool bias = false, residual = false, transposed = false;
-  int64_t groups = 0, rank = 0;
-  uint64_t seed = 1;
+struct Operands : ProductOperands {
+  Buffer rounded;  // FP32 [matrices, k, n] of the weights in BF16
 
-  int64_t matrices() const { return groups > 0 ? groups : 1; }
+  explicit Operands(const Product& p) : Operands(p, std::mt19937_64(p.seed)) {}
 
-  std::string text() const {
-    char line[256];
-    std::snprintf(line, sizeof line,
-                  "m=%lld k=%lld n=%lld a=%d w=%d out=%d activation=%d bias=%d residual=%d transposed=%d groups=%lld rank=%lld "
-                  "seed=%llu",
-                  static_cast<long long>(m), static_cast<long long>(k), static_cast<long long>(n), a_dtype, w_dtype, out_dtype,
-                  activation, bias, residual, transposed, static_cast<long long>(groups), static_cast<long long>(rank),
-                  static_cast<unsigned long long>(seed));
-    return line;
-  }
-};
-
-struct Operands {
-  Buffer a, w, rounded, bias, residual, lora_a, lora_b;  // rounded: FP32 [matrices, k, n] of the weights in BF16
-  std::vector<int64_t> offsets;
-
-  explicit Operands(const Case& c)
-      : a(c.a_dtype, c.m * c.k), w(c.w_dtype, c.matrices() * c.k * c.n), rounded(GTN_F32, c.matrices() * c.k * c.n),
-        bias(GTN_F32, c.matrices() * c.n), residual(c.out_dtype, c.m * c.n), lora_a(GTN_F32, c.k * c.rank),
-        lora_b(GTN_F32, c.rank * c.n) {
-    std::mt19937_64 random(c.seed);
-    a.fill_normal(random);
-    w.fill_normal(random);
-    bias.fill_normal(random);
-    residual.fill_normal(random);
-    lora_a.fill_normal(random);
-    lora_b.fill_normal(random);
-    for (int64_t e = 0; e <= c.groups; ++e) offsets.push_back(c.m * e / c.matrices());
+ private:
+  Operands(const Product& p, std::mt19937_64&& random)
+      : ProductOperands(p, random), rounded(GTN_F32, p.matrices() * p.k * p.n) {
     Buffer half(GTN_BF16, 1);
-    for (int64_t e = 0; e < c.matrices(); ++e) {
-      for (int64_t j = 0; j < c.n; ++j) {
-        for (int64_t p = 0; p < c.k; p += 4) {
+    for (int64_t e = 0; e < p.matrices(); ++e) {
+      for (int64_t j = 0; j < p.n; ++j) {
+        for (int64_t four = 0; four < p.k; four += 4) {
           // Two, one or none of them, at any places.
-          const uint64_t kept = random() % 8, first = random() % 4, second = (first + 1 + random() % 3) % 4;
-          for (uint64_t i = 0; i < 4 && p + static_cast<int64_t>(i) < c.k; ++i) {
+          const int64_t kept = random() % 8, first = random() % 4, second = (first + 1 + static_cast<int64_t>(random() % 3)) % 4;
+          for (int64_t i = 0; i < std::min<int64_t>(4, p.k - four); ++i) {
             const bool keep = (kept > 0 && i == first) || (kept > 1 && i == second);
-            const int64_t row = p + static_cast<int64_t>(i);
-            const int64_t at = e * c.k * c.n + (c.transposed ? j * c.k + row : row * c.n + j);
+            const int64_t at = w_at(p, e, four + i, j);
             if (!keep) w.set(at, 0.0f);
             half.set(0, w.get(at));
-            rounded.set((e * c.k + row) * c.n + j, half.get(0));
+            rounded.set((e * p.k + four + i) * p.n + j, half.get(0));
           }
         }
       }
@@ -67,112 +34,40 @@ struct Operands {
   }
 };
 
-// The case on its pruned weights or, as a product of FP32, on all of them.
-Buffer run(const OpenDevice& on, const Case& c, const Operands& x, bool sparse, int64_t rows = -1) {
-  if (rows < 0) rows = c.m;
+Buffer run(const OpenDevice& on, const Product& p, const Operands& x, int64_t rows) {
+  const gtn_weights_desc desc = weights_desc(p, kSparse);
   Message message;
   gtn_weights weights = 0;
-  gtn_weights_desc desc = {};
-  desc.size = sizeof desc;
-  desc.format = sparse ? kSparse : static_cast<int32_t>(GTN_F32);
-  const int32_t dtype = sparse ? c.w_dtype : static_cast<int32_t>(GTN_F32);
-  desc.source = c.groups > 0 ? tensor(dtype, {c.groups, c.k, c.n}) : tensor(dtype, {c.k, c.n});
-  if (sparse && c.transposed) {
-    desc.source.strides[desc.source.rank - 2] = 1;
-    desc.source.strides[desc.source.rank - 1] = c.k;
-  }
-  EXPECT_EQ(GTN_OK, gtn_weights_pack(on.device, &desc, sparse ? x.w.data() : x.rounded.data(), &weights, &message))
-      << message.text << c.text();
-  gtn_gemm_desc gemm = {};
-  gemm.size = sizeof gemm;
-  gemm.format = desc.format;
-  gemm.a = tensor(c.a_dtype, {c.m, c.k});
-  gemm.out = tensor(c.out_dtype, {c.m, c.n});
-  gemm.activation = c.activation;
-  gemm.has_bias = c.bias;
-  gemm.has_residual = c.residual;
-  gemm.groups = c.groups;
-  gemm.rank = c.rank;
-  gemm.lora_dtype = c.rank > 0 ? GTN_F32 : 0;
-  gemm.lora_scale = c.rank > 0 ? 0.5f : 0.0f;
-  gtn_plan plan = 0;
-  EXPECT_EQ(GTN_OK, gtn_gemm_plan(on.device, &gemm, &plan, &message)) << message.text << c.text();
-  gtn_plan_info info = {};
-  info.size = sizeof info;
-  EXPECT_EQ(GTN_OK, gtn_plan_query(plan, &info, &message)) << message.text;
-  if (sparse) {
-    EXPECT_NE(std::string(info.kernel).find(".gemm.bf16_2of4"), std::string::npos) << info.kernel;
-  }
-  Buffer out(c.out_dtype, c.m * c.n);
-  out.fill(-7776.0f);
-  EXPECT_EQ(GTN_OK, gtn_gemm_run_with(plan, on.stream, weights, rows, rows, x.a.data(), c.bias ? x.bias.data() : nullptr,
-                                      c.residual ? x.residual.data() : nullptr, out.data(),
-                                      c.groups > 0 ? x.offsets.data() : nullptr, nullptr, c.rank > 0 ? x.lora_a.data() : nullptr,
-                                      c.rank > 0 ? x.lora_b.data() : nullptr))
-      << on.message() << c.text();
-  EXPECT_EQ(GTN_OK, gtn_plan_close(plan, &message)) << message.text;
-  EXPECT_EQ(GTN_OK, gtn_weights_close(weights, &message)) << message.text;
-  return out;
+  EXPECT_EQ(GTN_OK, gtn_weights_pack(on.device, &desc, x.w.data(), &weights, &message)) << message.text << p.text();
+  return run_product(on, p, x, weights, kSparse, 0, ".gemm.bf16_2of4", rows);
 }
 
-// Per element at most k u sum|a w|, of k multiply-adds in index order, each rounded once; the bias and the conversion round once
-// each (see gemm_test.cc).
-void check(const OpenDevice& on, const std::string& device, const Case& c) {
-  const Operands x(c);
-  const Buffer out = run(on, c, x, true), dense = run(on, c, x, false);
+void check(const OpenDevice& on, const std::string& device, const Product& p) {
+  const Operands x(p);
+  const Buffer out = run(on, p, x, p.m), dense = run_in_fp32(on, p, x, static_cast<const float*>(x.rounded.data()));
   int reported = 0;
-  for (int64_t i = 0; i < c.m * c.n; ++i) {
+  for (int64_t i = 0; i < p.m * p.n; ++i) {
     if (out.get(i) != dense.get(i) && reported++ < 3) {
-      ADD_FAILURE() << device << " [" << i / c.n << ", " << i % c.n << "] is " << out.get(i) << ", in FP32 " << dense.get(i) << ": "
-                    << c.text();
+      ADD_FAILURE() << device << " [" << i / p.n << ", " << i % p.n << "] is " << out.get(i) << ", in FP32 " << dense.get(i) << ": "
+                    << p.text();
     }
   }
-  if (c.activation != GTN_ACT_NONE || c.rank > 0) return;
-  const double u = kUnitRoundoffF32;
-  for (int64_t r = 0, e = 0; r < c.m; ++r) {
-    while (c.groups > 0 && r >= x.offsets[static_cast<size_t>(e + 1)]) ++e;
-    for (int64_t j = 0; j < c.n; ++j) {
-      double value = 0, terms = 0;
-      for (int64_t p = 0; p < c.k; ++p) {
-        const double product = static_cast<double>(x.a.get(r * c.k + p)) * static_cast<double>(x.rounded.get((e * c.k + p) * c.n + j));
-        value += product;
-        terms += std::fabs(product);
-      }
-      double error = static_cast<double>(c.k) * u * terms * 1.001;
-      if (c.bias) {
-        value += static_cast<double>(x.bias.get(e * c.n + j));
-        error += u * (std::fabs(value) + error);
-      }
-      if (c.residual) {
-        value += static_cast<double>(x.residual.get(r * c.n + j));
-        error += u * (std::fabs(value) + error);
-      }
-      error += (c.out_dtype == GTN_F32 ? u : c.out_dtype == GTN_F16 ? 0x1p-11 : 0x1p-8) * (std::fabs(value) + error);
-      const double got = static_cast<double>(out.get(r * c.n + j));
-      if (!(std::fabs(got - value) <= error) && reported++ < 3) {
-        ADD_FAILURE() << device << " [" << r << ", " << j << "] is " << got << ", expected " << value << " within " << error << ": "
-                      << c.text();
-      }
-    }
-  }
+  if (p.activation != GTN_ACT_NONE || p.rank > 0) return;
+  expect_fp64_product(device, p.text(), p, x, out, 0, [&](int64_t e, int64_t i, int64_t j) {
+    return static_cast<double>(x.rounded.get((e * p.k + i) * p.n + j));
+  });
 }
 
-Case with_options(int64_t m, int64_t k, int64_t n, uint64_t index) {
-  Case c;
-  c.m = m;
-  c.k = k;
-  c.n = n;
-  c.a_dtype = index % 6 == 1 ? GTN_BF16 : index % 6 == 4 ? GTN_F16 : GTN_F32;
-  c.w_dtype = index % 7 == 3 ? GTN_BF16 : index % 7 == 5 ? GTN_F16 : GTN_F32;
-  c.out_dtype = index % 8 == 2 ? GTN_BF16 : index % 8 == 6 ? GTN_F16 : GTN_F32;
-  c.activation = index % 6 == 5 ? static_cast<int32_t>(1 + index / 6 % 4) : GTN_ACT_NONE;
-  c.bias = index % 2 == 0;
-  c.residual = index % 3 == 2;
-  c.transposed = index % 5 >= 3;
-  c.groups = index % 11 == 7 ? 3 : 0;
-  c.rank = index % 11 == 4 ? 5 : 0;
-  c.seed = 6000 + index;
-  return c;
+Product with_options(int64_t m, int64_t k, int64_t n, uint64_t index) {
+  Product p;
+  p.m = m;
+  p.k = k;
+  p.n = n;
+  p.take_options(index);
+  p.groups = index % 11 == 7 ? 3 : 0;
+  p.rank = index % 11 == 4 ? 5 : 0;
+  p.seed = 6000 + index;
+  return p;
 }
 
 class GemmSparseTest : public testing::TestWithParam<std::string> {};
@@ -208,12 +103,12 @@ TEST_P(GemmSparseTest, Blocks) {
 
 TEST_P(GemmSparseTest, RowsDoNotDependOnTheirNumber) {
   const OpenDevice on(GetParam());
-  Case c = with_options(110, 701, 75, 12);
+  Product c = with_options(110, 701, 75, 12);
   c.out_dtype = GTN_F32;
   const Operands x(c);
-  const Buffer all = run(on, c, x, true);
+  const Buffer all = run(on, c, x, c.m);
   for (int64_t rows : {1, 2, 3, 4, 5, 6, 7, 8, 9, 12, 13, 25, 97}) {
-    const Buffer some = run(on, c, x, true, rows);
+    const Buffer some = run(on, c, x, rows);
     EXPECT_EQ(0, std::memcmp(all.data(), some.data(), static_cast<size_t>(rows * c.n) * 4)) << GetParam() << " " << rows << " rows";
     EXPECT_EQ(-7776.0f, some.get(rows * c.n)) << rows;
   }
@@ -232,13 +127,13 @@ TEST_P(GemmSparseTest, EmptySizes) {
 TEST_P(GemmSparseTest, NanStaysInItsRow) {
   const OpenDevice on(GetParam());
   for (int64_t m : {5, 40}) {
-    Case c;
+    Product c;
     c.m = m;
     c.k = 77;
     c.n = 50;
     Operands x(c);
     x.a.set(3 * c.k + 76, std::numeric_limits<float>::quiet_NaN());
-    const Buffer out = run(on, c, x, true);
+    const Buffer out = run(on, c, x, c.m);
     for (int64_t i = 0; i < c.m * c.n; ++i) {
       const bool meets = x.rounded.get(76 * c.n + i % c.n) != 0;
       if (i / c.n != 3 || meets) {
