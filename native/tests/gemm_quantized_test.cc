@@ -19,8 +19,10 @@ struct Case : Product {
   int32_t half() const { return format == GTN_U4 ? 8 : 128; }
 
   std::string text() const {
-    return Product::text() + "group_size=" + std::to_string(group_size) + " format=" + std::to_string(format) +
-           " symmetric=" + std::to_string(symmetric) + " method=" + std::to_string(method) + " ready=" + std::to_string(ready);
+    char line[128];
+    std::snprintf(line, sizeof line, "group_size=%d format=%d symmetric=%d method=%d ready=%d", static_cast<int>(group_size), format,
+                  symmetric, method, ready);
+    return Product::text() + line;
   }
 };
 

@@ -21,7 +21,7 @@ struct Product {
 
   std::string text() const {
     std::string line;
-    const auto add = [&](const char* name, auto value) { line += name + ("=" + std::to_string(value)) + " "; };
+    const auto add = [&](const char* name, auto value) { line.append(name).append("=").append(std::to_string(value)).append(" "); };
     add("m", m), add("k", k), add("n", n), add("a", a_dtype), add("w", w_dtype), add("out", out_dtype);
     add("activation", activation), add("bias", bias), add("residual", residual), add("transposed", transposed);
     add("groups", groups), add("rank", rank), add("seed", seed);

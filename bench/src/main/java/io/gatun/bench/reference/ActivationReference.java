@@ -51,8 +51,11 @@ public final class ActivationReference {
         return expected;
     }
 
-    /** f(y). */
+    /** f(y); at -infinity its limit, where the formula gives NaN and {@link #bound} leaves the value open. */
     public static double value(Activation activation, double y) {
+        if (y == Double.NEGATIVE_INFINITY && activation != Activation.NONE) {
+            return 0;
+        }
         return switch (activation) {
             case NONE -> y;
             case GELU_ERF -> y / 2 * Erf.erfc(-y / Math.sqrt(2));
@@ -71,7 +74,7 @@ public final class ActivationReference {
             }
             case GELU_ERF, GELU_TANH -> {
                 if (y == Double.NEGATIVE_INFINITY) {
-                    return ANY; // the formula gives NaN, its limit is 0
+                    return ANY;
                 }
                 // 1 + |erf| and 1 + |tanh| lie between 1 and 2, and 2 value - y is y times the function.
                 double parts = y < -6 ? 6 : (magnitude + Math.abs(2 * value(activation, y) - y)) / 2;

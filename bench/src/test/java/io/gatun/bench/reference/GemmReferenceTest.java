@@ -49,6 +49,15 @@ class GemmReferenceTest {
     }
 
     @Test
+    void anActivationOfMinusInfinityStaysOpenUnderAResidual() {
+        Expected expected = GemmReference.compute(
+                DType.F32, 1, 1, 2, new float[] {1}, new float[] {Float.NEGATIVE_INFINITY, 1}, null, Activation.SILU,
+                new float[] {5, 5});
+        assertEquals(Expected.ANY, expected.bound()[0]);
+        assertTrue(expected.bound()[1] < 1e-5);
+    }
+
+    @Test
     void int8RowThatIsNotFinite() {
         Expected expected = GemmReference.compute(
                 DType.S8, 2, 1, 1, new float[] {Float.POSITIVE_INFINITY, 1}, new float[] {1}, null, Activation.RELU,
