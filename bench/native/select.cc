@@ -17,6 +17,7 @@ struct Shape {
 };
 
 constexpr Shape kShapes[] = {
+    {"decode_2048", GTN_SELECT_BLOCKS, 1, 2048, 32, 8, 128, 1, 32, 8, GTN_POOL_BOUNDS, 0, 0, false},
     {"decode_16384", GTN_SELECT_BLOCKS, 1, 16384, 32, 8, 128, 1, 32, 64, GTN_POOL_BOUNDS, 0, 0, false},
     {"blocks_16384", GTN_SELECT_BLOCKS, 16384, 16384, 2, 2, 64, 64, 64, 32, GTN_POOL_MEAN, 0, 0, false},
     {"bounds_16384", GTN_SELECT_BLOCKS, 16384, 16384, 2, 2, 64, 64, 64, 32, GTN_POOL_BOUNDS, 0, 0, false},
