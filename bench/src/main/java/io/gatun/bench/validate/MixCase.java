@@ -48,21 +48,15 @@ record MixCase(DType in, DType out, Gate gate, int parts, int tokens, int heads,
     @Override
     public String name() {
         StringJoiner name = new StringJoiner(" ").add("mix").add(types());
-        flag(name, gate != Gate.NONE, Words.word(gate));
+        Words.flag(name, gate != Gate.NONE, Words.word(gate));
         name.add("parts" + parts).add("t" + tokens).add("h" + heads).add("n" + n);
-        flag(name, rows >= 0, "rows=" + rows);
-        flag(name, shared, "shared");
-        flag(name, residual, "residual");
-        flag(name, padded, "padded");
-        flag(name, inplace, "inplace");
-        flag(name, slack, "slack");
+        Words.flag(name, rows >= 0, "rows=" + rows);
+        Words.flag(name, shared, "shared");
+        Words.flag(name, residual, "residual");
+        Words.flag(name, padded, "padded");
+        Words.flag(name, inplace, "inplace");
+        Words.flag(name, slack, "slack");
         return Rows.end(name, values, seed);
-    }
-
-    private static void flag(StringJoiner name, boolean there, String word) {
-        if (there) {
-            name.add(word);
-        }
     }
 
     @Override

@@ -76,18 +76,12 @@ record RopeCase(DType in, DType out, DType kv, Style style, int tokens, int head
                 .add("hq" + headsQ).add("hk" + headsK).add("dk" + dk).add("dv" + dv).add("rotary=" + rotary)
                 .add("positions=" + positions).add("parts=" + parts).add("cache=" + pages + "x" + pageSize)
                 .add("kv=" + Words.word(kv));
-        flag(name, inOrder, "inorder");
-        flag(name, hnd, "hnd");
-        flag(name, padded, "padded");
-        flag(name, inplace, "inplace");
-        flag(name, slack, "slack");
+        Words.flag(name, inOrder, "inorder");
+        Words.flag(name, hnd, "hnd");
+        Words.flag(name, padded, "padded");
+        Words.flag(name, inplace, "inplace");
+        Words.flag(name, slack, "slack");
         return Rows.end(name, values, seed);
-    }
-
-    private static void flag(StringJoiner name, boolean there, String word) {
-        if (there) {
-            name.add(word);
-        }
     }
 
     @Override

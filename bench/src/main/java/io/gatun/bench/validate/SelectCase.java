@@ -88,19 +88,13 @@ record SelectCase(DType in, Kind kind, int batch, int lengthQ, int lengthK, int 
         name.add("b" + batch).add("q" + lengthQ).add("k" + lengthK).add("hq" + headsQ).add("hk" + headsK)
                 .add("dk" + dk).add("bq" + blockQ).add("bk" + blockK).add("count" + count).add("first" + first)
                 .add("local" + local);
-        flag(name, causal, "causal");
-        flag(name, groups, "groups");
-        flag(name, packed, "packed");
-        flag(name, ragged, "ragged");
-        flag(name, slack, "slack");
+        Words.flag(name, causal, "causal");
+        Words.flag(name, groups, "groups");
+        Words.flag(name, packed, "packed");
+        Words.flag(name, ragged, "ragged");
+        Words.flag(name, slack, "slack");
         if (!pools()) {
             name.add("buckets=" + buckets).add("layers=" + layers);
-        }
-    }
-
-    private static void flag(StringJoiner name, boolean there, String word) {
-        if (there) {
-            name.add(word);
         }
     }
 

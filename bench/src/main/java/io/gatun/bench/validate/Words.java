@@ -5,6 +5,7 @@ import java.util.ArrayList;
 import java.util.Arrays;
 import java.util.List;
 import java.util.Locale;
+import java.util.StringJoiner;
 import java.util.function.Supplier;
 import java.util.regex.Matcher;
 import java.util.regex.Pattern;
@@ -192,6 +193,13 @@ final class Words {
 
     IllegalArgumentException wrong(String why) {
         return new IllegalArgumentException("case '" + line + "': " + why);
+    }
+
+    /** Adds a word to a name where it is there. */
+    static void flag(StringJoiner name, boolean there, String word) {
+        if (there) {
+            name.add(word);
+        }
     }
 
     /** How an enum constant is written in a line. */
