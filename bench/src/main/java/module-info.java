@@ -6,6 +6,7 @@ module io.gatun.bench {
     requires java.management;
     requires java.xml;
     requires me.tongfei.progressbar;
+    requires org.apache.commons.numbers.gamma;
     requires static org.jspecify;
 
     opens io.gatun.bench.cli to info.picocli;

@@ -1,6 +1,7 @@
 package io.gatun.bench.reference;
 
 import io.gatun.DType;
+import java.util.Arrays;
 
 /** The FP8 formats E4M3 and E5M2, by tables of their numbers, and weights in them with a scale for each column. */
 public final class F8 {
@@ -46,10 +47,8 @@ public final class F8 {
     public static byte bits(DType dtype, float value) {
         float[] numbers = numbers(dtype);
         double magnitude = Math.abs((double) value);
-        int above = 0;
-        while (above < last(dtype) && numbers[above] < magnitude) {
-            above++;
-        }
+        int found = Arrays.binarySearch(numbers, 0, last(dtype) + 1, (float) magnitude);
+        int above = found >= 0 ? found : Math.min(-found - 1, last(dtype));
         int nearest = above;
         if (above > 0 && numbers[above] > magnitude) {
             double up = numbers[above] - magnitude;

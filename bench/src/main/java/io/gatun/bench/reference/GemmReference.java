@@ -193,28 +193,16 @@ public final class GemmReference {
             Arrays.fill(magnitude, 0);
             Arrays.fill(freedom, 0);
             Arrays.fill(naive, 0);
-            for (int p = 0; p < k; p++) {
-                float x = a[i * k + p];
-                float taken = rounded[i * k + p];
-                accumulate(sum, magnitude, x, wide, p * n);
-                for (int j = 0; j < n; j++) {
-                    naive[j] += taken * w[p * n + j];
-                }
-                if (taken != x && !Float.isNaN(x)) {
-                    double off = Math.abs((double) x - taken);
-                    for (int j = 0; j < n; j++) {
-                        float weight = Math.abs(w[p * n + j]);
-                        boolean same = Float.isInfinite(weight) && taken != 0; // infinite either way
-                        freedom[j] += Double.isInfinite(off) ? off : same ? 0 : off * weight;
-                    }
-                }
-                if (small) {
-                    for (int j = 0; j < n; j++) {
-                        if (Math.abs(x) < FLUSH || Math.abs(w[p * n + j]) < FLUSH) {
-                            freedom[j] += Math.abs((double) x * w[p * n + j]);
-                        }
-                    }
-                }
+            int p = 0;
+            for (; p + 4 <= k; p += 4) {
+                accumulate(sum, magnitude, a, i * k + p, wide, p * n);
+            }
+            for (; p < k; p++) {
+                accumulate(sum, magnitude, a[i * k + p], wide, p * n);
+            }
+            for (p = 0; p < k; p++) {
+                accumulate(naive, rounded[i * k + p], w, p * n);
+                allow(freedom, a[i * k + p], rounded[i * k + p], w, p * n, small);
             }
             for (int j = 0; j < n; j++) {
                 if (Double.isInfinite(freedom[j])) {
@@ -233,13 +221,66 @@ public final class GemmReference {
         }
     }
 
+    // These loops are where a validation run spends its time. Each is a method of its own, which the compiler makes vectors of.
+
     private static void accumulate(double[] sum, double[] magnitude, double x, double[] w, int from) {
         for (int j = 0; j < sum.length; j++) {
             sum[j] += x * w[from + j];
         }
-        double positive = Math.abs(x);
         for (int j = 0; j < sum.length; j++) {
-            magnitude[j] += positive * Math.abs(w[from + j]);
+            magnitude[j] += Math.abs(x * w[from + j]);
+        }
+    }
+
+    private static void accumulate(float[] naive, float x, float[] w, int from) {
+        for (int j = 0; j < naive.length; j++) {
+            naive[j] += x * w[from + j];
+        }
+    }
+
+    /** Four elements of a, from {@code at} on, and the rows of w that they meet. */
+    private static void accumulate(double[] sum, double[] magnitude, float[] a, int at, double[] w, int first) {
+        int n = sum.length;
+        accumulate(sum, a[at], a[at + 1], a[at + 2], a[at + 3], w, first, first + n, first + 2 * n, first + 3 * n);
+        accumulateMagnitude(magnitude, a[at], a[at + 1], a[at + 2], a[at + 3], w, first, first + n, first + 2 * n,
+                first + 3 * n);
+    }
+
+    private static void accumulate(double[] sum, double x0, double x1, double x2, double x3, double[] w, int row0,
+            int row1, int row2, int row3) {
+        for (int j = 0; j < sum.length; j++) {
+            sum[j] += x0 * w[row0 + j] + x1 * w[row1 + j] + x2 * w[row2 + j] + x3 * w[row3 + j];
+        }
+    }
+
+    private static void accumulateMagnitude(double[] sum, double x0, double x1, double x2, double x3, double[] w,
+            int row0, int row1, int row2, int row3) {
+        for (int j = 0; j < sum.length; j++) {
+            sum[j] += Math.abs(x0 * w[row0 + j]) + Math.abs(x1 * w[row1 + j]) + Math.abs(x2 * w[row2 + j])
+                    + Math.abs(x3 * w[row3 + j]);
+        }
+    }
+
+    /** Adds what a device may make of an element of a, times those of a row of w. */
+    private static void allow(double[] freedom, float x, float taken, float[] w, int from, boolean small) {
+        int n = freedom.length;
+        if (taken != x && !Float.isNaN(x)) {
+            double off = Math.abs((double) x - taken);
+            if (Double.isInfinite(off)) {
+                Arrays.fill(freedom, off);
+            } else {
+                float most = taken == 0 ? Float.POSITIVE_INFINITY : Float.MAX_VALUE; // else infinite either way
+                for (int j = 0; j < n; j++) {
+                    freedom[j] += off * Math.min(Math.abs(w[from + j]), most);
+                }
+            }
+        }
+        if (small) {
+            for (int j = 0; j < n; j++) {
+                if (Math.abs(x) < FLUSH || Math.abs(w[from + j]) < FLUSH) {
+                    freedom[j] += Math.abs((double) x * w[from + j]);
+                }
+            }
         }
     }
 
