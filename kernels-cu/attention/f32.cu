@@ -4,25 +4,12 @@
 namespace gatun::gpu::attention {
 namespace {
 
-template <int kRowWarps, int kColumns, bool kExact>
-using Products = ScalarProducts<kRowWarps, kColumns, kExact>;
-
-template <int kRowWarps, int kColumns, bool kExact, int kBlocks>
-GPU_KERNEL(kTileThreads, kBlocks) void attention_f32(const Args a) {
-  attend<Products<kRowWarps, kColumns, kExact>>(a);
-}
-
 template <int kRowWarps, int kColumns>
-GPU_KERNEL(kTileThreads, 1) void merge_f32(const Args a) {
-  merge_parts<Products<kRowWarps, kColumns, false>>(a);
-}
+using Shape = TileShape<kRowWarps, kColumns, (kColumns <= 64 ? 64 : kRowWarps == 1 || kColumns <= 128 ? 32 : 16)>;
 
 template <int kRowWarps, int kColumns, bool kExact, int kBlocks>
 constexpr Kernel kernel() {
-  using P = Products<kRowWarps, kColumns, kExact>;
-  using Shape = typename P::Shape;
-  return {attention_f32<kRowWarps, kColumns, kExact, kBlocks>, merge_f32<kRowWarps, kColumns>,
-          Shape::kRows, kColumns, kExact, Shape::kKeys, shared_bytes<P>};
+  return kernel_of<ScalarProducts<Shape<kRowWarps, kColumns>, kExact>, kBlocks>();
 }
 
 }  // namespace

@@ -7,7 +7,7 @@
 // terms of weights; 4096 exponentials at 16 a cycle are 256, and what surrounds them, about 500 instructions of each warp, as much again,
 // while the unit works for the two other thread blocks; 32 KiB of keys and values from L2 at about 24 bytes a cycle take 1300. Measured: 0.40
 // of the rate of mma.sync (docs/gpu-attention.md), bound by the latency of the softmax; more rows for the same keys gained nothing.
-#include "attention/kernel.h"
+#include "attention/mma_products.h"
 #include "gpu/hopper.h"
 
 namespace gatun::gpu::attention {
@@ -87,28 +87,12 @@ struct GroupProducts : MatrixProducts<T, 4, kColumnsOfTile, true, PanelRows<kCol
   }
 };
 
-template <typename T, int kColumns, int kBlocks>
-GPU_KERNEL(kTileThreads, kBlocks) void attention_hopper(const Args a) {
-  attend<GroupProducts<T, kColumns>>(a);
-}
-
-template <typename T, int kColumns>
-GPU_KERNEL(kTileThreads, 1) void merge_hopper(const Args a) {
-  merge_parts<GroupProducts<T, kColumns>>(a);
-}
-
-template <typename T, int kColumns, int kBlocks>
-constexpr Kernel kernel() {
-  using P = GroupProducts<T, kColumns>;
-  return {attention_hopper<T, kColumns, kBlocks>, merge_hopper<T, kColumns>, P::Shape::kRows, kColumns, true, P::kKeys, shared_bytes<P>};
-}
-
 }  // namespace
 
 // The last numbers: thread blocks that a multiprocessor is to hold, which limits registers.
 KernelTable hopper_kernels(bool bf16) {
-  static constexpr Kernel kBf16[] = {kernel<Bf16, 64, 3>(), kernel<Bf16, 128, 3>()};
-  static constexpr Kernel kF16[] = {kernel<Half, 64, 3>(), kernel<Half, 128, 3>()};
+  static constexpr Kernel kBf16[] = {kernel_of<GroupProducts<Bf16, 64>, 3>(), kernel_of<GroupProducts<Bf16, 128>, 3>()};
+  static constexpr Kernel kF16[] = {kernel_of<GroupProducts<Half, 64>, 3>(), kernel_of<GroupProducts<Half, 128>, 3>()};
   return bf16 ? KernelTable{kBf16, 2} : KernelTable{kF16, 2};
 }
 

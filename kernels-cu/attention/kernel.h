@@ -57,8 +57,6 @@ GPU_HOST_DEVICE constexpr int chunks_of(int size, int step) {
 // Of a head's value row, the columns that one thread block has.
 GPU_HOST_DEVICE constexpr int columns_of(int dv, int column, int most) { return dv - column < most ? dv - column : most; }
 
-
-
 // When all products are made, the warps' outputs lie over the rows of q, k and v: of each row kColumns values, then its maximum
 // and sum, with a distance that spreads what a warp writes over all banks.
 template <typename Products>
@@ -229,7 +227,7 @@ GPU_DEVICE void look_up_keys(const Args& a, const Tile& t, const KeyBlock& block
 
 // ---- Between the products ------------------------------------------------------------------------------------------
 
-// What a thread knows of each of its two rows.
+// What a thread knows of each of its rows.
 struct RowState {
   QueryRow query;
   int head, slot;
@@ -246,20 +244,39 @@ GPU_DEVICE RowState state_of(const Args& a, const Tile& t, int row) {
   return state;
 }
 
-// Bit 4 n + 2 r + i is that of row r of the thread and its key 8 n + 2 (lane % 4) + i of the warp's, which is this one of the block.
-GPU_DEVICE int column_of(int first, int bit) { return first + bit / 4 * 8 + lane() % 4 * 2 + bit % 2; }
+template <typename Products>
+constexpr int kRowsOf = Products::Layout::kRows;
+template <typename Products>
+constexpr int kScores = Products::kKeys / Products::Layout::kTile * Products::Layout::kSums;  // of a thread
+template <typename Products>
+using Scores = float[Products::kKeys / Products::Layout::kTile][Products::Layout::kSums];
+
+// Score n kSums + i of a thread is sum i of its tile n. Its row, of the thread's, and its key, where that of the warp's first is given.
+template <typename Products>
+GPU_HOST_DEVICE constexpr int row_of_score(int score) {
+  return Products::Layout::row_of(score % Products::Layout::kSums);
+}
+template <typename Products>
+GPU_DEVICE int column_of(int first, int score) {
+  using Layout = typename Products::Layout;
+  return first + score / Layout::kSums * Layout::kTile + Layout::column(score % Layout::kSums);
+}
+template <typename Products>
+GPU_DEVICE float& score_at(Scores<Products>& s, int score) {
+  return s[score / Products::Layout::kSums][score % Products::Layout::kSums];
+}
 
 // The columns from the first that are tokens from this one on.
 GPU_DEVICE int column_from(const KeyBlock& block, int token) {
   return at_most(at_least(token - block.first + block.step - 1, 0) / block.step, block.count);
 }
 
-// Which of its pairs a thread's rows see by the window, where that tells; `key` is the warp's first.
-template <int kKeys>
-GPU_DEVICE uint32_t window_pairs(const Tile& t, const KeyBlock& block, const RowState (&rows)[2], int key) {
-  int first[2], last[2];
+// Which of its pairs a thread's rows see by the window, where that tells: a bit for each score. `key` is the warp's first.
+template <typename Products>
+GPU_DEVICE uint32_t window_pairs(const Tile& t, const KeyBlock& block, const RowState (&rows)[kRowsOf<Products>], int key) {
+  int first[kRowsOf<Products>], last[kRowsOf<Products>];
   GPU_UNROLL
-  for (int r = 0; r < 2; ++r) {
+  for (int r = 0; r < kRowsOf<Products>; ++r) {
     first[r] = 0;
     last[r] = rows[r].there ? block.count : 0;
     if (block.kind != KeyBlock::kFull && rows[r].there) {
@@ -270,43 +287,44 @@ GPU_DEVICE uint32_t window_pairs(const Tile& t, const KeyBlock& block, const Row
   }
   uint32_t bits = 0;
   GPU_UNROLL
-  for (int bit = 0; bit < kKeys / 2; ++bit) {
-    const int column = column_of(key, bit), r = bit / 2 % 2;
+  for (int bit = 0; bit < kScores<Products>; ++bit) {
+    const int column = column_of<Products>(key, bit), r = row_of_score<Products>(bit);
     if (column >= first[r] && column < last[r]) bits |= 1u << bit;
   }
   return bits;
 }
 
 // The same for every kind of block.
-template <int kKeys, typename Info>
+template <typename Products, typename Info>
 GPU_DEVICE uint32_t visible_pairs(const Args& a, const Tile& t, const KeyBlock& block, int index, const Info& info,
-                                  const RowState (&rows)[2], int key) {
+                                  const RowState (&rows)[kRowsOf<Products>], int key) {
   uint32_t bits = 0;
   if (block.kind != KeyBlock::kGeneral) {
-    bits = window_pairs<kKeys>(t, block, rows, key);
+    bits = window_pairs<Products>(t, block, rows, key);
     if (block.kind != KeyBlock::kLifted) return bits;
-    // Which keys are lifted is found once for all rows, a key to each lane.
+    // Which keys are lifted is found once for all rows, a key to each lane: of as many keys a thread has 16 scores.
     GPU_UNROLL
-    for (int half = 0; half < (kKeys + kWarp - 1) / kWarp; ++half) {
-      const int token = block.first + (key + half * kWarp + lane()) * block.step;
-      const uint32_t lifted =
-          ballot(token < t.mask.sinks || is_among(t.mask.globals, t.mask.global_count, token));
+    for (int part = 0; part < (Products::kKeys + kWarp - 1) / kWarp; ++part) {
+      const int token = block.first + (key + part * kWarp + lane()) * block.step;
+      const Lanes lifted = ballot(token < t.mask.sinks || is_among(t.mask.globals, t.mask.global_count, token));
       GPU_UNROLL
-      for (int r = 0; r < 2; ++r) {
+      for (int r = 0; r < kRowsOf<Products>; ++r) {
         const int end = rows[r].there ? column_from(block, window_of(t.mask, rows[r].query, true).last) : 0;
         GPU_UNROLL
-        for (int bit = 16 * half; bit < at_most(16 * half + 16, kKeys / 2); ++bit) {
-          const int column = column_of(key, bit);
-          if (bit / 2 % 2 == r && (lifted >> ((column - key) & (kWarp - 1)) & 1) != 0 && column < end) bits |= 1u << bit;
+        for (int bit = 16 * part; bit < at_most(16 * part + 16, kScores<Products>); ++bit) {
+          const int column = column_of<Products>(key, bit);
+          if (row_of_score<Products>(bit) == r && (lifted >> ((column - key) & (kWarp - 1)) & 1) != 0 && column < end) {
+            bits |= 1u << bit;
+          }
         }
       }
     }
     return bits;
   }
   GPU_ROLLED
-  for (int bit = 0; bit < kKeys / 2; ++bit) {
-    const int column = column_of(key, bit);
-    const RowState row = bit / 2 % 2 == 0 ? rows[0] : rows[1];
+  for (int bit = 0; bit < kScores<Products>; ++bit) {
+    const int column = column_of<Products>(key, bit);
+    const RowState row = row_of_score<Products>(bit) == 0 ? rows[0] : rows[kRowsOf<Products> - 1];
     if (column >= block.count || !row.there) continue;
     const int token = block.gathered ? info.token[column] : block.first + column * block.step;
     if (token < 0 || !visible(t.mask, row.query, token)) continue;
@@ -322,38 +340,40 @@ GPU_DEVICE bool adds_biases(const Args& a, const Tile& t) {
 
 // The scores of a block in units of log2, from the products of q and k, where more is done to them than scaling. Clears the bits of
 // pairs that a bias masks.
-template <int kKeys, typename Info>
+template <typename Products, typename Info>
 GPU_DEVICE void finish_scores(const Args& a, const Tile& t, const KeyBlock& block, int index, const Info& info,
-                              const RowState (&rows)[2], int key, float (&s)[kKeys / 8][4], uint32_t* bits) {
+                              const RowState (&rows)[kRowsOf<Products>], int key, Scores<Products>& s, uint32_t* bits) {
   if (a.k_scales != nullptr) {
     GPU_UNROLL
-    for (int bit = 0; bit < kKeys / 2; ++bit) s[bit / 4][bit % 4] *= info.k_scale[column_of(key, bit)];
+    for (int bit = 0; bit < kScores<Products>; ++bit) score_at<Products>(s, bit) *= info.k_scale[column_of<Products>(key, bit)];
   }
   GPU_UNROLL
-  for (int bit = 0; bit < kKeys / 2; ++bit) s[bit / 4][bit % 4] *= a.scale;
+  for (int bit = 0; bit < kScores<Products>; ++bit) score_at<Products>(s, bit) *= a.scale;
   if (a.softcap > 0.0f) {
     GPU_UNROLL
-    for (int bit = 0; bit < kKeys / 2; ++bit) {
-      s[bit / 4][bit % 4] = a.softcap * tanh(s[bit / 4][bit % 4] / a.softcap);
+    for (int bit = 0; bit < kScores<Products>; ++bit) {
+      score_at<Products>(s, bit) = a.softcap * tanh(score_at<Products>(s, bit) / a.softcap);
     }
   }
   if (a.slopes != nullptr) {
-    const float slope[2] = {rows[0].there ? a.slopes[rows[0].head] : 0.0f, rows[1].there ? a.slopes[rows[1].head] : 0.0f};
+    float slope[kRowsOf<Products>];
     GPU_UNROLL
-    for (int bit = 0; bit < kKeys / 2; ++bit) {
-      const int column = column_of(key, bit), r = bit / 2 % 2;
+    for (int r = 0; r < kRowsOf<Products>; ++r) slope[r] = rows[r].there ? a.slopes[rows[r].head] : 0.0f;
+    GPU_UNROLL
+    for (int bit = 0; bit < kScores<Products>; ++bit) {
+      const int column = column_of<Products>(key, bit), r = row_of_score<Products>(bit);
       const int token = block.gathered ? info.token[column] : block.first + column * block.step;
       const int apart = rows[r].query.position - token;
-      s[bit / 4][bit % 4] = fma(-slope[r], static_cast<float>(apart < 0 ? -apart : apart), s[bit / 4][bit % 4]);
+      score_at<Products>(s, bit) = fma(-slope[r], static_cast<float>(apart < 0 ? -apart : apart), score_at<Products>(s, bit));
     }
   }
   if (adds_biases(a, t)) {
     GPU_UNROLL
-    for (int bit = 0; bit < kKeys / 2; ++bit) {
+    for (int bit = 0; bit < kScores<Products>; ++bit) {
       if ((*bits >> bit & 1) != 0) {
-        const int column = column_of(key, bit), r = bit / 2 % 2;
+        const int column = column_of<Products>(key, bit), r = row_of_score<Products>(bit);
         const int token = block.gathered ? info.token[column] : block.first + column * block.step;
-        float& score = s[bit / 4][bit % 4];
+        float& score = score_at<Products>(s, bit);
         if (a.bias != nullptr && token < a.bias_keys && rows[r].query.query < a.bias_queries) {
           const float bias = element_at(a.bias, a.bias_dtype,
                                         t.sequence * a.bias_sequence + rows[r].head * a.bias_head +
@@ -370,7 +390,7 @@ GPU_DEVICE void finish_scores(const Args& a, const Tile& t, const KeyBlock& bloc
     }
   }
   GPU_UNROLL
-  for (int bit = 0; bit < kKeys / 2; ++bit) s[bit / 4][bit % 4] *= kLog2E;
+  for (int bit = 0; bit < kScores<Products>; ++bit) score_at<Products>(s, bit) *= kLog2E;
 }
 
 // ---- Writing -------------------------------------------------------------------------------------------------------
@@ -473,9 +493,8 @@ GPU_DEVICE void write_row(const Args& a, const Tile& t, const RowState& row, int
 // ---- The kernel ----------------------------------------------------------------------------------------------------
 
 // Warp 0 finds the tile, and leaves it in shared memory for all; false where there is none.
-template <typename Products>
+template <typename Shape>
 GPU_DEVICE bool find_tile_together(const Args& a, bool parts) {
-  using Shape = typename Products::Shape;
   static_assert(sizeof(Tile) + 16 <= kTileBytes);
   int& found = *reinterpret_cast<int*>(shared() + kTileBytes - 16);
   if (warp() == 0) {
@@ -504,7 +523,8 @@ struct Blocks {
       block = block_at<kKeys>(a, t, index);
       if (block.count > 0) break;
     }
-    return block;
+    index = uniform(index);
+    return uniform(block);
   }
 };
 
@@ -522,19 +542,22 @@ GPU_DEVICE bool scales_alone(const Args& a, const Tile& t) {
   return a.k_scales == nullptr && a.softcap <= 0.0f && a.slopes == nullptr && !adds_biases(a, t);
 }
 
-// What a thread has of the online softmax of its rows, `row` of the tile and the one after 8.
+// What a thread has of the online softmax of its rows, `row` of the tile and, where it has two, the one after 8.
 template <typename Products>
 struct Softmax {
-  static constexpr int kKeys = Products::kKeys, kTilesOfKeys = kKeys / 8, kTilesOfColumns = Products::kColumns / 8;
+  using Layout = typename Products::Layout;
+  static constexpr int kTilesOfKeys = Products::kKeys / Layout::kTile, kTilesOfColumns = Products::kColumns / Layout::kTile;
+  static constexpr int kSums = Layout::kSums, kRows = Layout::kRows, kScores = attention::kScores<Products>;
+  static_assert(kScores <= 32, "a bit for each");
 
   int row, first_key;  // the warp's first key, of the block's
-  float maximum[2], sum[2];
-  float alpha[2];  // what the latest weights leave of the outputs before them
-  float o[kTilesOfColumns][4];
+  float maximum[kRows], sum[kRows];
+  float alpha[kRows];  // what the latest weights leave of the outputs before them
+  float o[kTilesOfColumns][kSums];
 
   GPU_DEVICE void start() {
     GPU_UNROLL
-    for (int r = 0; r < 2; ++r) {
+    for (int r = 0; r < kRows; ++r) {
       maximum[r] = -infinity();
       sum[r] = 0.0f;
       alpha[r] = 1.0f;
@@ -542,48 +565,51 @@ struct Softmax {
     GPU_UNROLL
     for (int n = 0; n < kTilesOfColumns; ++n) {
       GPU_UNROLL
-      for (int i = 0; i < 4; ++i) o[n][i] = 0.0f;
+      for (int i = 0; i < kSums; ++i) o[n][i] = 0.0f;
     }
   }
 
   // Makes weights of the products of q and k, with what that does to the sums of weights; the outputs before them wait for
-  // rescale(). Returns the bits of pairs that any row of the warp sees, where the block is masked.
+  // rescale(). Returns the bits of pairs that any row of the warp sees, where the block is masked: those of the thread's first row
+  // tell.
   template <typename Info>
   GPU_DEVICE uint32_t weights(const Args& a, const Tile& t, const KeyBlock& block, int index, const Info& info, bool masked,
-                              bool simple, float (&s)[kTilesOfKeys][4]) {
+                              bool simple, Scores<Products>& s) {
     uint32_t bits = 0xffffffffu, used = 0;
     if (masked || !simple) {
-      const RowState rows[2] = {state_of(a, t, row), state_of(a, t, row + 8)};
-      if (masked) bits = visible_pairs<kKeys>(a, t, block, index, info, rows, first_key);
-      if (!simple) finish_scores<kKeys>(a, t, block, index, info, rows, first_key, s, &bits);
+      RowState rows[kRows];
+      GPU_UNROLL
+      for (int r = 0; r < kRows; ++r) rows[r] = state_of(a, t, row + r * 8);
+      const int key = anew(first_key);
+      if (masked) bits = visible_pairs<Products>(a, t, block, index, info, rows, key);
+      if (!simple) finish_scores<Products>(a, t, block, index, info, rows, key, s, &bits);
     }
     if (simple) {
       const float factor = a.scale * kLog2E;
       GPU_UNROLL
-      for (int bit = 0; bit < kKeys / 2; ++bit) s[bit / 4][bit % 4] *= factor;
+      for (int bit = 0; bit < kScores; ++bit) score_at<Products>(s, bit) *= factor;
     }
     if (masked) {
       GPU_UNROLL
-      for (int bit = 0; bit < kKeys / 2; ++bit) {
-        if ((bits >> bit & 1) == 0) s[bit / 4][bit % 4] = -infinity();
+      for (int bit = 0; bit < kScores; ++bit) {
+        if ((bits >> bit & 1) == 0) score_at<Products>(s, bit) = -infinity();
       }
-      used = bits | bits >> 2;
+      used = kRows == 2 ? bits | bits >> 2 : bits;
       GPU_UNROLL
-      for (int lanes = 4; lanes < kWarp; lanes *= 2) used |= shuffle_xor(used, lanes);
+      for (int lanes = Layout::kSameColumn.first; lanes < Layout::kSameColumn.end; lanes *= 2) used |= shuffle_xor(used, lanes);
     }
 
     // Max loses a NaN; the weight of that key is NaN in any case, and with it the sum. A maximum of -inf would make -inf - -inf
     // of masked scores: there 0 takes its place, and all weights are 0.
     GPU_UNROLL
-    for (int r = 0; r < 2; ++r) {
+    for (int r = 0; r < kRows; ++r) {
       float now = maximum[r];
       GPU_UNROLL
-      for (int n = 0; n < kTilesOfKeys; ++n) {
-        now = greater_of(s[n][2 * r], now);
-        now = greater_of(s[n][2 * r + 1], now);
+      for (int bit = 0; bit < kScores; ++bit) {
+        if (row_of_score<Products>(bit) == r) now = greater_of(score_at<Products>(s, bit), now);
       }
       GPU_UNROLL
-      for (int lanes = 1; lanes < 4; lanes *= 2) {
+      for (int lanes = Layout::kSameRow.first; lanes < Layout::kSameRow.end; lanes *= 2) {
         const float other = shuffle_xor(now, lanes);
         now = other > now ? other : now;
       }
@@ -592,29 +618,37 @@ struct Softmax {
       maximum[r] = now;
       float added = 0.0f;
       GPU_UNROLL
-      for (int n = 0; n < kTilesOfKeys; ++n) {
-        s[n][2 * r] = exp2_approx(s[n][2 * r] - base);
-        s[n][2 * r + 1] = exp2_approx(s[n][2 * r + 1] - base);
-        added += s[n][2 * r] + s[n][2 * r + 1];
+      for (int bit = 0; bit < kScores; bit += 2) {
+        if (row_of_score<Products>(bit) != r) continue;
+        float &one = score_at<Products>(s, bit), &other = score_at<Products>(s, bit + 1);
+        one = exp2_approx(one - base);
+        other = exp2_approx(other - base);
+        added += one + other;
       }
       sum[r] = fma(sum[r], alpha[r], added);
     }
     if (a.v_scales != nullptr) {
       GPU_UNROLL
-      for (int bit = 0; bit < kKeys / 2; ++bit) {
-        const bool sees = !masked || (used >> (bit & ~2) & 1) != 0;
-        s[bit / 4][bit % 4] *= sees ? info.v_scale[column_of(first_key, bit)] : 0.0f;
+      for (int bit = 0; bit < kScores; ++bit) {
+        const bool sees = !masked || (used >> (bit - 2 * row_of_score<Products>(bit)) & 1) != 0;
+        score_at<Products>(s, bit) *= sees ? info.v_scale[column_of<Products>(first_key, bit)] : 0.0f;
       }
     }
     return used;
   }
 
+  // Whether any row of the warp sees anything.
+  GPU_DEVICE static bool any_used(uint32_t used) { return any((used & (kRows == 2 ? 0x33333333u : 0xffffffffu)) != 0); }
+
   GPU_DEVICE void rescale() {
-    if (!any(alpha[0] != 1.0f || alpha[1] != 1.0f)) return;
+    bool changes = false;
+    GPU_UNROLL
+    for (int r = 0; r < kRows; ++r) changes = changes || alpha[r] != 1.0f;
+    if (!any(changes)) return;
     GPU_UNROLL
     for (int n = 0; n < kTilesOfColumns; ++n) {
       GPU_UNROLL
-      for (int i = 0; i < 4; ++i) o[n][i] *= alpha[i / 2];
+      for (int i = 0; i < kSums; ++i) o[n][i] *= alpha[Layout::row_of(i)];
     }
   }
 
@@ -622,18 +656,16 @@ struct Softmax {
   GPU_DEVICE void store(const Tile& t, float* outputs, int line) {
     constexpr float kUnshift = Products::kShift == 0.0f ? 1.0f : 0x1p-12f;
     static_assert(Products::kShift == 0.0f || Products::kShift == 12.0f);
+    constexpr LaneBits kSameRow = Layout::kSameRow;
     GPU_UNROLL
-    for (int r = 0; r < 2; ++r) {
+    for (int r = 0; r < kRows; ++r) {
       float its = sum[r] * kUnshift;
       GPU_UNROLL
-      for (int lanes = 1; lanes < 4; lanes *= 2) its += shuffle_xor(its, lanes);
+      for (int lanes = kSameRow.first; lanes < kSameRow.end; lanes *= 2) its += shuffle_xor(its, lanes);
       if (row + r * 8 >= t.rows) continue;
       float* to = outputs + (line + r * 8) * kOutputStride<Products>;
-      GPU_UNROLL
-      for (int n = 0; n < kTilesOfColumns; ++n) {
-        store_8(to + n * 8 + lane() % 4 * 2, {{bits_of(o[n][2 * r] * kUnshift), bits_of(o[n][2 * r + 1] * kUnshift)}});
-      }
-      if (lane() % 4 == 0) {
+      Layout::store_row(to, r, o, kUnshift);
+      if ((lane() & (kSameRow.end - kSameRow.first)) == 0) {
         to[Products::kColumns] = maximum[r];
         to[Products::kColumns + 1] = its;
       }
@@ -644,16 +676,17 @@ struct Softmax {
 template <typename Products>
 GPU_DEVICE void attend(const Args& a) {
   using Shape = typename Products::Shape;
+  using Layout = typename Products::Layout;
   constexpr int kKeys = Shape::kWarpKeys, kColumns = Shape::kColumns;  // of a warp
-  static_assert(kKeys <= 64 && Shape::kKeys <= kTileThreads);
+  static_assert(Shape::kKeys <= kTileThreads);
   using Info = KeyInfo<Shape::kKeys>;
 
-  if (!find_tile_together<Products>(a, a.parts > 1)) return;
+  if (!find_tile_together<Shape>(a, a.parts > 1)) return;
   const Tile& t = *reinterpret_cast<const Tile*>(shared());
   int part_blocks;
   if (t.part >= parts_of(a, t, Shape::kRows, &part_blocks)) return;
-  const int first_block = t.part * part_blocks;
-  Blocks<Shape::kKeys> blocks = {a, t, first_block, at_most(first_block + part_blocks, t.blocks)};
+  const int first_block = uniform(t.part * part_blocks);
+  Blocks<Shape::kKeys> blocks = {a, t, first_block, uniform(at_most(first_block + part_blocks, t.blocks))};
 
   const int columns = Products::kExact ? kColumns : at_least(columns_of(a.dv, t.column, kColumns), 0);
   Info* const infos = reinterpret_cast<Info*>(shared() + kTileBytes);
@@ -669,7 +702,7 @@ GPU_DEVICE void attend(const Args& a) {
   const bool active = Products::kTogether || first_row < t.rows;  // else the warp copies, and waits for the others
   const bool simple = scales_alone(a, t);
   Softmax<Products> softmax;
-  softmax.row = first_row + lane() / 4;
+  softmax.row = first_row + Layout::row();
   softmax.first_key = warp() % Shape::kKeyWarps * kKeys;
   softmax.start();
 
@@ -694,7 +727,7 @@ GPU_DEVICE void attend(const Args& a) {
                         v);
     copy_async_commit();
 
-    float s[kKeys / 8][4];
+    Scores<Products> s;
     uint32_t used = 0;
     const bool masked = is_masked<Shape::kKeys>(a, block);
     if (active) {
@@ -718,14 +751,14 @@ GPU_DEVICE void attend(const Args& a) {
     copy_async_commit();
     if (active && !masked) {
       Products::template weigh<false>(s, v, softmax.first_key, columns, 0, a.exact != 0, softmax.o);
-    } else if (active && any((used & 0x33333333u) != 0)) {
+    } else if (active && softmax.any_used(used)) {
       Products::template weigh<true>(s, v, softmax.first_key, columns, used, a.exact != 0, softmax.o);
     }
   }
   copy_async_wait<0>();
 
   sync_threads();  // all are done with q, k and v, which the outputs take the place of
-  softmax.store(t, outputs, warp() * 16 + lane() / 4);
+  softmax.store(t, outputs, warp() * 16 + Layout::row());
   sync_threads();
   const int parts = parts_of(a, t, Shape::kRows, &part_blocks);
   for (int r = warp(); r < t.rows; r += kTileWarps) {
@@ -737,10 +770,9 @@ GPU_DEVICE void attend(const Args& a) {
 }
 
 // Puts the parts of a tile together, in their order.
-template <typename Products>
+template <typename Shape>
 GPU_DEVICE void merge_parts(const Args& a) {
-  using Shape = typename Products::Shape;
-  if (!find_tile_together<Products>(a, false)) return;
+  if (!find_tile_together<Shape>(a, false)) return;
   const Tile& t = *reinterpret_cast<const Tile*>(shared());
   int part_blocks;
   const int parts = parts_of(a, t, Shape::kRows, &part_blocks);
@@ -751,6 +783,27 @@ GPU_DEVICE void merge_parts(const Args& a) {
     write_row(a, t, row, columns, parts, a.dv - t.column, nullptr,
               [&](int part) { return partial_row(a, t, row, part) + t.column; });
   }
+}
+
+// kBlocks: thread blocks that a multiprocessor is to hold, which limits registers.
+template <typename Products, int kBlocks>
+GPU_KERNEL(kTileThreads, kBlocks)
+void attend_tiles(const Args a) {
+  attend<Products>(a);
+}
+
+template <typename Shape>
+GPU_KERNEL(kTileThreads, 1)
+void merge_tiles(const Args a) {
+  merge_parts<Shape>(a);
+}
+
+// A line of a table.
+template <typename Products, int kBlocks>
+constexpr Kernel kernel_of() {
+  using Shape = typename Products::Shape;
+  return {attend_tiles<Products, kBlocks>, merge_tiles<Shape>, Shape::kRows,         Shape::kColumns,
+          Products::kExact,                Shape::kKeys,       shared_bytes<Products>};
 }
 
 }  // namespace gatun::gpu::attention

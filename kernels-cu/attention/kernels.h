@@ -2,6 +2,7 @@
 #pragma once
 
 #include "attention/args.h"
+#include "gpu/wave.h"
 
 namespace gatun::gpu::attention {
 
@@ -29,7 +30,7 @@ KernelTable f32_kernels(bool few_rows);
 // For compute capability 9.0, 64 rows and outputs of 16 bits, where the build has them (GATUN_GPU_HOPPER).
 KernelTable hopper_kernels(bool bf16);
 
-constexpr int kTileThreads = 128;
+constexpr int kTileWarps = 4, kTileThreads = kTileWarps * kWarp;
 constexpr int kTileBytes = 512;  // of shared memory, for what a tile is: all that merging needs
 
 }  // namespace gatun::gpu::attention

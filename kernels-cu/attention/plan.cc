@@ -5,6 +5,7 @@
 #include <cstring>
 
 #include "attention/kernels.h"
+#include "gemm/plan.h"
 
 namespace gatun::gpu {
 namespace {
@@ -250,18 +251,21 @@ class AttentionPlan final : public Plan {
 
   gtn_status choose_kernel(const Device& device, const gtn_attention_desc& desc, gtn_message* message) {
     Args& a = args_;
-    const bool k_bf16 = a.k_dtype == GTN_BF16 || a.k_dtype == GTN_S8, k_f16 = a.k_dtype == GTN_F16;
+    const bool k_bf16 = a.k_dtype == GTN_BF16 || a.k_dtype == GTN_S8, k_f16 = a.k_dtype == GTN_F16 && !flushes_halves(device);
     const int32_t element = a.q_dtype == GTN_BF16 && k_bf16 ? GTN_BF16 : a.q_dtype == GTN_F16 && k_f16 ? GTN_F16 : GTN_F32;
     const auto& kernels = element == GTN_BF16  ? attention::bf16_kernels
                           : element == GTN_F16 ? attention::f16_kernels
                                                : attention::f32_kernels;
     const auto choose = [&](const attention::KernelTable& table, Choice* choice) {
-      // Of those that fit, the first that takes all values at once, or else the one with the most columns.
+      // Of those that fit, the first that takes all values at once, or else the first with the most columns.
       for (int i = 0; i < table.count; ++i) {
         const Kernel& kernel = table.kernels[i];
         if (kernel.exact && (kernel.columns != a.dk || kernel.columns != a.dv)) continue;
         const int bytes = kernel.shared_bytes(a.dk, a.dv);
-        if (choice->kernel != nullptr && (choice->kernel->columns >= a.dv || bytes > device.properties.shared_bytes)) continue;
+        if (choice->kernel != nullptr && choice->shared_bytes <= device.properties.shared_bytes &&
+            (choice->kernel->columns >= at_most(a.dv, kernel.columns) || bytes > device.properties.shared_bytes)) {
+          continue;
+        }
         *choice = {&kernel, bytes};
       }
     };

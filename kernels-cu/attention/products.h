@@ -1,20 +1,24 @@
-// The two products of attention, on matrix units and on FP32 units, with one layout of sums, so that all else is written once.
+// What the two products of attention have in common on all units, and those of the FP32 units. mma_products.h has those of mma.sync,
+// hopper.cu those of wgmma, and rocm-adapter/attention those of MFMA and WMMA.
 //
-// A warp has 16 rows of a tile. Its sums are those of mma m16n8k16 (PTX ISA 9.0, section 9.7.14.5.8): of columns 8 n to 8 n + 7
-// lane l holds c[n][0] and c[n][1] in row l / 4 and columns 8 n + 2 (l % 4) and the one after, and c[n][2] and c[n][3] in row
-// l / 4 + 8. For scores columns are keys, for outputs they are elements of the head. As the left operand of the second product
-// the scores already lie where the unit wants them.
+// A warp has 16 rows of a tile. Its sums come in tiles of columns: for scores columns are keys, for outputs they are elements of the
+// head. Which of them a thread has is what units differ in, and what a Layout says, so that all between the products is written
+// once:
 //
-// Weights on matrix units. The unit takes 16-bit operands, and a weight rounded to BF16 errs by 2^-9 of itself, far more than
-// FP32 arithmetic does. So a weight is split into a sum of 16-bit terms, each the rounding of what the ones before left: BF16
-// takes two, for 2^-17, which is far below the rounding of a 16-bit output, and three where the output is FP32; F16 takes two,
-// for 2^-22, and weights are scaled by 2^12 so that small ones are no denormals. The sums of weights are of the FP32 values.
-// That costs 2 dk + 4 dv matrix operations for a pair of a query and a key, in place of 2 dk + 2 dv.
+//   kTile          columns of a tile
+//   kSums          of a tile, that a thread has
+//   kRows          of a thread, eight apart
+//   row()          its first, of the warp's 16
+//   row_of(i)      which of its rows sum i of a tile is of; of each two sums that begin with an even one it is the same
+//   column(i)      of the tile's, the one that sum i is of
+//   kSameRow       lanes that differ by these powers of two, from the first to before the end, share rows
+//   kSameColumn    and these share columns
 //
 // Shared memory. A row is a whole number of chunks of 16 bytes. Chunk c of row r lies at c ^ (r & 7) where rows are multiples of
 // 128 bytes, and else rows are an odd number of chunks apart: in both cases eight rows' chunks of one number lie in all 32 banks.
 #pragma once
 
+#include "attention/kernels.h"
 #include "gpu/gpu.h"
 
 namespace gatun::gpu::attention {
@@ -34,14 +38,13 @@ struct Rows {
   GPU_DEVICE char* at(int row, int chunk) const { return data + (row * stride() + (chunk ^ (row & swizzle()))) * 16; }
 };
 
-GPU_DEVICE float convert_to(float x, float*) { return x; }
-GPU_DEVICE Bf16 convert_to(float x, Bf16*) { return to_bf16(x); }
-GPU_DEVICE Half convert_to(float x, Half*) { return to_half(x); }
-
-// ---- Matrix units --------------------------------------------------------------------------------------------------
-
-GPU_DEVICE void multiply(float (&c)[4], const uint32_t (&a)[4], const uint32_t (&b)[2], Bf16*) { mma_bf16(c, a, b); }
-GPU_DEVICE void multiply(float (&c)[4], const uint32_t (&a)[4], const uint32_t (&b)[2], Half*) { mma_f16(c, a, b); }
+// ---- Weights as operands -------------------------------------------------------------------------------------------
+//
+// A matrix unit takes 16-bit operands, and a weight rounded to BF16 errs by 2^-9 of itself, far more than FP32 arithmetic does. So
+// a weight is split into a sum of 16-bit terms, each the rounding of what the ones before left: BF16 takes two, for 2^-17, which
+// is far below the rounding of a 16-bit output, and three where the output is FP32; F16 takes two, for 2^-22, and weights are
+// scaled by 2^12 so that small ones are no denormals. The sums of weights are of the FP32 values. That costs 2 dk + 4 dv matrix
+// operations for a pair of a query and a key, in place of 2 dk + 2 dv.
 
 // Takes what a pair of 16-bit numbers holds of x and y from them.
 GPU_DEVICE uint32_t take_pair(float& x, float& y, Bf16*) {
@@ -67,129 +70,52 @@ constexpr Split kSplit = {3, 0.0f};
 template <>
 constexpr Split kSplit<Half> = {2, 12.0f};
 
-// How the four warps of a thread block share a tile: each has 16 rows and all keys of a block, or all have the same 16 rows and each
-// a quarter of the keys.
-constexpr int kTileWarps = 4;
+// ---- Layouts -------------------------------------------------------------------------------------------------------
 
-// kExact: the head sizes of keys and values are both kColumns, which leaves addresses to the compiler.
-template <int kRowWarps, int kColumnsOfTile, int kKeysOfBlock>
+// How the four warps of a thread block share a tile: each has 16 rows of it and a part of the keys of a block. Warps beyond
+// kRowWarps * kKeyWarps copy alone: with so few keys at once, large heads fit shared memory.
+template <int kRowWarps, int kColumnsOfTile, int kKeysOfBlock, int kKeyWarpsOfRow = kTileWarps / kRowWarps>
 struct TileShape {
   static constexpr int kColumns = kColumnsOfTile;
   static constexpr int kRows = 16 * kRowWarps;
-  static constexpr int kKeyWarps = kTileWarps / kRowWarps;
+  static constexpr int kKeyWarps = kKeyWarpsOfRow;
   static constexpr int kKeys = kKeysOfBlock;
   static constexpr int kWarpKeys = kKeys / kKeyWarps;
+  static_assert(kRowWarps * kKeyWarps <= kTileWarps);
 };
 
-template <typename T, int kRowWarps, int kColumnsOfTile, bool kExactSizes,
-          typename SharedRows = Rows<kExactSizes ? kColumnsOfTile / 8 : 0>>
-struct MatrixProducts {
-  using Element = T;
-  using Shape = TileShape<kRowWarps, kColumnsOfTile, (kRowWarps > 1 && kColumnsOfTile > 128 ? 32 : 64)>;
-  static constexpr int kKeys = Shape::kWarpKeys, kColumns = Shape::kColumns;
-  static constexpr int kPerChunk = 8;  // elements
-  static constexpr int kGroup = 8;     // tiles of columns between two branches
-  static constexpr bool kExact = kExactSizes;
-  static constexpr bool kTogether = false;  // whether all warps make a product together
-  using InputRows = SharedRows;
-  static constexpr int kChunkStep = 2;  // chunks of a row of q and k are a multiple of this, of v of the next
-  static constexpr int kValueStep = kGroup;
-  static constexpr int kTerms = kSplit<T>.terms;
-  static constexpr float kShift = kSplit<T>.shift;
+// Powers of two, from the first to before the end.
+struct LaneBits {
+  int first, end;
+};
 
-  // Before the barrier after which others use what this thread wrote to shared memory.
-  static GPU_DEVICE void publish() {}
+// Four lanes share a row, and each has two neighbours of eight columns: the sums of mma m16n8k16 (PTX ISA 9.0, section 9.7.14.5.8),
+// of which lane l has c0 and c1 in row l / 4 and c2 and c3 eight rows below; in a warp of 64 each lane has one row.
+struct QuadLayout {
+  static constexpr int kTile = 8, kRows = 64 / kWarp, kSums = 2 * kRows;
+  static constexpr LaneBits kSameRow = {1, 4}, kSameColumn = {4, kWarp};
+  static GPU_DEVICE int row() { return lane() / 4; }
+  static GPU_HOST_DEVICE constexpr int row_of(int i) { return i / 2; }
+  static GPU_DEVICE int column(int i) { return lane() % 4 * 2 + i % 2; }
 
-  // s = q k^T for the warp's 16 rows from `row` on and its keys from `key` on.
-  static GPU_DEVICE void scores(const InputRows& q, int row, const InputRows& k, int key, float (&s)[kKeys / 8][4]) {
+  // The outputs of the thread's r-th row, times a factor, into a row of shared memory.
+  template <int kTiles>
+  static GPU_DEVICE void store_row(float* to, int r, const float (&o)[kTiles][kSums], float factor) {
     GPU_UNROLL
-    for (int n = 0; n < kKeys / 8; ++n) {
-      GPU_UNROLL
-      for (int i = 0; i < 4; ++i) s[n][i] = 0.0f;
-    }
-    // Rows that are eight apart are swizzled alike, so of a chunk's place only the exclusive or is left to the loop.
-    const int l = lane();
-    const int q_row = row + (l & 15), k_row = key + (l & 7) + ((l >> 4) << 3);
-    const char* const q_at = q.data + q_row * q.stride() * 16;
-    const char* const k_at = k.data + k_row * k.stride() * 16;
-    const int q_turn = (l >> 4) ^ (q_row & q.swizzle()), k_turn = (l >> 3 & 1) ^ (k_row & k.swizzle());
-    const int k_step = k.stride() * 16 * 16;  // from one pair of tiles of keys to the next
-    GPU_UNROLL_BY(4)
-    for (int c = 0; c < q.chunks(); c += 2) {
-      uint32_t a[4];
-      load_matrix_x4(a, q_at + q.offset(c ^ q_turn));
-      const char* const k_chunk = k_at + k.offset(c ^ k_turn);
-      GPU_UNROLL
-      for (int n = 0; n < kKeys / 8; n += 2) {
-        uint32_t b[4];
-        load_matrix_x4(b, k_chunk + n / 2 * k_step);
-        const uint32_t b0[2] = {b[0], b[1]}, b1[2] = {b[2], b[3]};
-        multiply(s[n], a, b0, static_cast<T*>(nullptr));
-        multiply(s[n + 1], a, b1, static_cast<T*>(nullptr));
-      }
-    }
-  }
-
-  // o += p v for the keys from `first` on and the `columns` first columns. Bit 4 n + i of `used` (i = 0, 1) says whether a row of the warp sees the key of
-  // p[n][i]; where kMasked, values of the others are taken to be 0, whatever they hold.
-  template <bool kMasked>
-  static GPU_DEVICE void weigh(float (&p)[kKeys / 8][4], const InputRows& v, int first, int columns, uint32_t used, bool exact,
-                               float (&o)[kColumns / 8][4]) {
-    const int l = lane(), v_row = first + (l & 15);
-    const char* const v_at = v.data + v_row * v.stride() * 16;
-    const int v_turn = (l >> 4) ^ (v_row & v.swizzle());
-    constexpr T* kType = nullptr;
-    GPU_UNROLL
-    for (int n = 0; n < kKeys / 8; n += 2) {
-      uint32_t high[4], low[4], rest[4];
-      GPU_UNROLL
-      for (int i = 0; i < 4; ++i) high[i] = take_pair(p[n + i / 2][i % 2 * 2], p[n + i / 2][i % 2 * 2 + 1], kType);
-      GPU_UNROLL
-      for (int i = 0; i < 4; ++i) low[i] = take_pair(p[n + i / 2][i % 2 * 2], p[n + i / 2][i % 2 * 2 + 1], kType);
-      if (kTerms > 2 && exact) {
-        GPU_UNROLL
-        for (int i = 0; i < 4; ++i) rest[i] = take_pair(p[n + i / 2][i % 2 * 2], p[n + i / 2][i % 2 * 2 + 1], kType);
-      }
-      uint32_t keep[2] = {0, 0};
-      if (kMasked) {
-        const uint32_t bits = used >> (4 * n);
-        keep[0] = ((bits & 1) != 0 ? 0x0000ffffu : 0u) | ((bits & 2) != 0 ? 0xffff0000u : 0u);
-        keep[1] = ((bits & 16) != 0 ? 0x0000ffffu : 0u) | ((bits & 32) != 0 ? 0xffff0000u : 0u);
-      }
-      // Columns go in groups without a branch between them: each sum waits for its own products alone, and those of the others
-      // fill the time.
-      GPU_UNROLL
-      for (int group = 0; group < kColumns / 8; group += kGroup) {
-        if (kExact || group * 8 < columns) {
-          uint32_t b[kGroup][2];
-          GPU_UNROLL
-          for (int d = 0; d < kGroup; d += 2) {
-            uint32_t four[4];
-            load_matrix_x4_transposed(four, v_at + n * 8 * v.stride() * 16 + v.offset((group + d) ^ v_turn));
-            GPU_UNROLL
-            for (int i = 0; i < 4; ++i) b[d + i / 2][i % 2] = kMasked ? four[i] & keep[i % 2] : four[i];
-          }
-          GPU_UNROLL
-          for (int d = 0; d < kGroup; ++d) multiply(o[group + d], high, b[d], kType);
-          GPU_UNROLL
-          for (int d = 0; d < kGroup; ++d) multiply(o[group + d], low, b[d], kType);
-          if (kTerms > 2 && exact) {
-            GPU_UNROLL
-            for (int d = 0; d < kGroup; ++d) multiply(o[group + d], rest, b[d], kType);
-          }
-        }
-      }
+    for (int n = 0; n < kTiles; ++n) {
+      store_8(to + n * kTile + column(0), {{bits_of(o[n][2 * r] * factor), bits_of(o[n][2 * r + 1] * factor)}});
     }
   }
 };
 
 // ---- FP32 units ----------------------------------------------------------------------------------------------------
 
-template <int kRowWarps, int kColumnsOfTile, bool kExactSizes>
+// kExact: the head sizes of keys and values are both kColumns, which leaves addresses to the compiler.
+template <typename ShapeOfTile, bool kExactSizes>
 struct ScalarProducts {
   using Element = float;
-  using Shape =
-      TileShape<kRowWarps, kColumnsOfTile, (kColumnsOfTile <= 64 ? 64 : kRowWarps == 1 || kColumnsOfTile <= 128 ? 32 : 16)>;
+  using Shape = ShapeOfTile;
+  using Layout = QuadLayout;
   static constexpr int kKeys = Shape::kWarpKeys, kColumns = Shape::kColumns;
   static constexpr int kPerChunk = 4;
   static constexpr bool kExact = kExactSizes, kTogether = false;
@@ -197,6 +123,7 @@ struct ScalarProducts {
   static constexpr int kGroup = 4;  // tiles of columns between two branches
   static constexpr int kChunkStep = 1, kValueStep = 2 * kGroup;
   static constexpr float kShift = 0.0f;
+  static constexpr int kSums = Layout::kSums, kRows = Layout::kRows;
 
   static GPU_DEVICE void publish() {}
 
@@ -205,31 +132,33 @@ struct ScalarProducts {
     for (int i = 0; i < 4; ++i) sum = fma(float_of(x.word[i]), float_of(y.word[i]), sum);
   }
 
-  static GPU_DEVICE void scores(const InputRows& q, int row, const InputRows& k, int key, float (&s)[kKeys / 8][4]) {
+  static GPU_DEVICE void scores(const InputRows& q, int row, const InputRows& k, int key, float (&s)[kKeys / 8][kSums]) {
     GPU_UNROLL
     for (int n = 0; n < kKeys / 8; ++n) {
       GPU_UNROLL
-      for (int i = 0; i < 4; ++i) s[n][i] = 0.0f;
+      for (int i = 0; i < kSums; ++i) s[n][i] = 0.0f;
     }
-    const int q_row = row + lane() / 4, k_row = key + lane() % 4 * 2;
+    const int q_row = row + Layout::row(), k_row = key + Layout::column(0);
     for (int c = 0; c < q.chunks(); ++c) {
-      const Bytes16 q0 = load_16(q.at(q_row, c)), q1 = load_16(q.at(q_row + 8, c));
+      Bytes16 q_chunk[kRows];
+      GPU_UNROLL
+      for (int r = 0; r < kRows; ++r) q_chunk[r] = load_16(q.at(q_row + r * 8, c));
       GPU_UNROLL
       for (int n = 0; n < kKeys / 8; ++n) {
         GPU_UNROLL
         for (int i = 0; i < 2; ++i) {
-          const Bytes16 k0 = load_16(k.at(n * 8 + k_row + i, c));
-          add_products(s[n][i], q0, k0);
-          add_products(s[n][2 + i], q1, k0);
+          const Bytes16 k_chunk = load_16(k.at(n * 8 + k_row + i, c));
+          GPU_UNROLL
+          for (int r = 0; r < kRows; ++r) add_products(s[n][2 * r + i], q_chunk[r], k_chunk);
         }
       }
     }
   }
 
   template <bool kMasked>
-  static GPU_DEVICE void weigh(float (&p)[kKeys / 8][4], const InputRows& v, int first, int columns, uint32_t used, bool,
-                               float (&o)[kColumns / 8][4]) {
-    const int l = lane(), column = l % 4 * 2;
+  static GPU_DEVICE void weigh(float (&p)[kKeys / 8][kSums], const InputRows& v, int first, int columns, uint32_t used, bool,
+                               float (&o)[kColumns / 8][kSums]) {
+    const int l = lane(), column = Layout::column(0);
     GPU_UNROLL
     for (int n = 0; n < kKeys / 8; ++n) {
       GPU_ROLLED
@@ -238,8 +167,10 @@ struct ScalarProducts {
         const uint32_t bits = kMasked ? shuffle(used, from) : 0u;
         GPU_UNROLL
         for (int i = 0; i < 2; ++i) {
-          const float p0 = shuffle(p[n][i], from), p1 = shuffle(p[n][2 + i], from);
-          if (kMasked && (bits >> (4 * n + i) & 1) == 0) continue;  // the same for all lanes
+          float weight[kRows];
+          GPU_UNROLL
+          for (int r = 0; r < kRows; ++r) weight[r] = shuffle(p[n][2 * r + i], from);
+          if (kMasked && (bits >> (kSums * n + i) & 1) == 0) continue;  // the same for all lanes
           const int key = first + n * 8 + t * 2 + i;
           GPU_UNROLL
           for (int group = 0; group < kColumns / 8; group += kGroup) {
@@ -247,10 +178,11 @@ struct ScalarProducts {
               GPU_UNROLL
               for (int d = group; d < group + kGroup; ++d) {
                 const Bytes8 value = load_8(v.at(key, d * 2 + column / 4) + column % 4 * 4);
-                o[d][0] = fma(p0, float_of(value.word[0]), o[d][0]);
-                o[d][1] = fma(p0, float_of(value.word[1]), o[d][1]);
-                o[d][2] = fma(p1, float_of(value.word[0]), o[d][2]);
-                o[d][3] = fma(p1, float_of(value.word[1]), o[d][3]);
+                GPU_UNROLL
+                for (int r = 0; r < kRows; ++r) {
+                  o[d][2 * r] = fma(weight[r], float_of(value.word[0]), o[d][2 * r]);
+                  o[d][2 * r + 1] = fma(weight[r], float_of(value.word[1]), o[d][2 * r + 1]);
+                }
               }
             }
           }

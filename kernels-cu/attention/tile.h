@@ -112,7 +112,7 @@ GPU_DEVICE bool find_sequence(const Args& a, int64_t index, int* sequence, int* 
       const int before = shuffle_up(end, n);
       if (lane() >= n) end += before;
     }
-    const uint32_t beyond = ballot(end > index);
+    const Lanes beyond = ballot(end > index);
     if (beyond != 0) {
       int from = 0;
       while ((beyond >> from & 1) == 0) ++from;
@@ -307,7 +307,7 @@ GPU_DEVICE bool find_tile(const Args& a, bool parts, Tile* t) {
     m.globals = a.globals + static_cast<int64_t>(sequence) * a.max_globals;
     for (int base = 0; base < a.max_globals; base += kWarp) {
       const int i = base + lane();
-      const uint32_t used = ballot(i < a.max_globals && m.globals[i] >= 0 && m.globals[i] < t->len_k);
+      const Lanes used = ballot(i < a.max_globals && m.globals[i] >= 0 && m.globals[i] < t->len_k);
       int count = 0;
       while (count < kWarp && (used >> count & 1) != 0) ++count;
       m.global_count += count;

@@ -64,6 +64,18 @@ template <typename T>
 GPU_DEVICE T shuffle_down(T v, int n, Where where = Where::current()) {
   return bits_as<T>(simt::shuffle(simt::Shuffle::kDown, bits_as<uint32_t>(v), n, where));
 }
+// The first thread's, so that a difference shows.
+template <typename T>
+GPU_DEVICE T uniform(const T& v, Where where = Where::current()) {
+  uint32_t words[sizeof(T) / 4];
+  static_assert(sizeof words == sizeof v);
+  std::memcpy(words, &v, sizeof v);
+  for (uint32_t& word : words) word = shuffle(word, 0, where);
+  T first;
+  std::memcpy(&first, words, sizeof first);
+  return first;
+}
+GPU_DEVICE int anew(int v) { return v; }
 GPU_DEVICE Lanes ballot(bool p, Where where = Where::current()) {
   return static_cast<Lanes>(simt::ballot(p, where));
 }

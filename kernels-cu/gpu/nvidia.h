@@ -60,6 +60,11 @@ GPU_DEVICE T shuffle_down(T v, int n) {
   static_assert(sizeof(T) == 4);
   return __shfl_down_sync(kAllLanes, v, static_cast<unsigned>(n));
 }
+template <typename T>
+GPU_DEVICE T uniform(const T& v) {
+  return v;
+}
+GPU_DEVICE int anew(int v) { return v; }
 GPU_DEVICE Lanes ballot(bool p) { return __ballot_sync(kAllLanes, p); }
 GPU_DEVICE bool any(bool p) { return __any_sync(kAllLanes, p) != 0; }
 GPU_DEVICE bool all(bool p) { return __all_sync(kAllLanes, p) != 0; }

@@ -7,6 +7,7 @@
 // (backend/registry.h).
 #pragma once
 
+#include <stddef.h>
 #include <stdint.h>
 
 #define GPU_KERNEL(threads, min_blocks) __attribute__((global, amdgpu_flat_work_group_size(threads, threads)))
@@ -100,6 +101,22 @@ GPU_DEVICE Lanes ballot(bool p) {
 #else
   return __builtin_amdgcn_ballot_w32(p);
 #endif
+}
+// In scalar registers, on which branches need no masks of lanes.
+template <typename T>
+GPU_DEVICE T uniform(const T& v) {
+  uint32_t words[sizeof(T) / 4];
+  static_assert(sizeof words == sizeof v);
+  __builtin_memcpy(words, &v, sizeof v);
+  GPU_UNROLL
+  for (uint32_t& word : words) word = __builtin_amdgcn_readfirstlane(word);
+  T same;
+  __builtin_memcpy(&same, words, sizeof same);
+  return same;
+}
+GPU_DEVICE int anew(int v) {
+  asm volatile("" : "+v"(v));
+  return v;
 }
 GPU_DEVICE bool any(bool p) { return ballot(p) != 0; }
 GPU_DEVICE bool all(bool p) { return ballot(p) == kAllLanes; }

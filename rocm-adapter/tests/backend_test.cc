@@ -1,5 +1,5 @@
-// The ROCm backend over the stand-in for its runtime (fake/): devices and refusals, a softmax from the host's memory and back,
-// and the same with each call of the runtime failing in turn: no step that failed says that it went well, nothing stays behind,
+// The ROCm backend over the stand-in for its runtime (fake/): devices and refusals, attention, a softmax from the host's
+// memory and back, and the same with each call of the runtime failing in turn: no step that failed says that it went well, nothing stays behind,
 // and the next try works. GATUN_ROCM_LIBRARY is the backend.
 #include <gatun/backend.h>
 
@@ -104,21 +104,6 @@ TEST(Backend, NamesItsDevices) {
   EXPECT_NE(std::string(info.reason).find("it is a device of the backend rocm"), std::string::npos) << info.reason;
 }
 
-TEST(Backend, DeclinesAttention) {
-  void* device = nullptr;
-  ASSERT_EQ(backend().device_open("0", nullptr, &device, nullptr), GTN_OK);
-  const gtn_attention_desc attention = {};
-  void* plan = nullptr;
-  gtn_plan_info info = {};
-  gtn_message message = empty();
-  EXPECT_EQ(backend().plan_create(device, GTN_OP_ATTENTION, &attention, &plan, &info, &message), GTN_UNSUPPORTED);
-  EXPECT_NE(std::string(message.text).find("matrix units"), std::string::npos) << message.text;
-  int32_t claimed = 1;
-  EXPECT_EQ(backend().supports(device, GTN_OP_ATTENTION, GTN_BF16, &claimed, nullptr), GTN_OK);
-  EXPECT_EQ(claimed, 0);
-  backend().device_close(device);
-}
-
 // ---- A softmax.
 
 constexpr int64_t kRows = 5, kColumns = 100, kBytes = kRows * kColumns * 4;
@@ -206,6 +191,73 @@ TEST(Backend, RunsAKernelOfItsCodeObjects) {
   const Outcome outcome = softmax(x);
   ASSERT_EQ(outcome.status, GTN_OK) << outcome.message;
   check(x, outcome.out);
+  EXPECT_EQ(fake().live(), 0);
+}
+
+// ---- Attention, whose kernels have arguments of more than a kilobyte.
+
+// A causal prefill of one head in FP32: row i is the mean of the first i + 1 values where all keys are alike.
+TEST(Backend, RunsAttention) {
+  constexpr int64_t kLength = 40, kHead = 16, kElements = kLength * kHead;
+  const gtn_backend& b = backend();
+  void *device = nullptr, *stream = nullptr, *memory = nullptr, *plan = nullptr;
+  gtn_message message = empty();
+  ASSERT_EQ(b.device_open("0", nullptr, &device, &message), GTN_OK) << message.text;
+  int32_t claimed = 0;
+  EXPECT_EQ(b.supports(device, GTN_OP_ATTENTION, GTN_BF16, &claimed, nullptr), GTN_OK);
+  EXPECT_EQ(claimed, 1);
+  gtn_attention_pattern causal = {};
+  causal.size = sizeof causal;
+  causal.window_left = -1, causal.dilation = 1;
+  gtn_attention_desc desc = {};
+  desc.size = sizeof desc;
+  desc.scale = 0.25f;
+  desc.patterns = &causal;
+  desc.pattern_count = 1;
+  desc.q.size = sizeof desc.q;
+  desc.q.rank = 4;
+  desc.q.shape[0] = 1, desc.q.shape[1] = kLength, desc.q.shape[2] = 1, desc.q.shape[3] = kHead;
+  desc.q.strides[0] = kElements, desc.q.strides[1] = kHead, desc.q.strides[2] = kHead, desc.q.strides[3] = 1;
+  for (const int32_t dtype : {GTN_F32, GTN_BF16}) {
+    desc.q.dtype = dtype;
+    desc.k = desc.v = desc.out = desc.q;
+    desc.out.dtype = GTN_F32;
+    // 1 in both types for queries and keys, and small whole numbers for values.
+    std::vector<float> numbers(kElements);
+    std::vector<char> q(kElements * 4), v(kElements * 4);
+    const size_t bytes = dtype == GTN_F32 ? 4 : 2;
+    for (size_t i = 0; i < numbers.size(); ++i) {
+      numbers[i] = static_cast<float>(i % 23);
+      const float one = 1.0f;
+      std::memcpy(&q[i * bytes], reinterpret_cast<const char*>(&one) + 4 - bytes, bytes);
+      std::memcpy(&v[i * bytes], reinterpret_cast<const char*>(&numbers[i]) + 4 - bytes, bytes);
+    }
+    gtn_plan_info info = {};
+    ASSERT_EQ(b.stream_create(device, &stream, &message), GTN_OK) << message.text;
+    ASSERT_EQ(b.memory_alloc(device, 4 * kElements * 4, 256, &memory, &message), GTN_OK) << message.text;
+    ASSERT_EQ(b.plan_create(device, GTN_OP_ATTENTION, &desc, &plan, &info, &message), GTN_OK) << message.text;
+    char* const at = static_cast<char*>(memory);
+    gtn_attention_args args = {};
+    args.sequences = 1, args.len_q = kLength, args.len_k = kLength;
+    args.q = at, args.k = at, args.v = at + kElements * 4, args.out = at + 2 * kElements * 4;
+    std::vector<float> out(kElements);
+    ASSERT_EQ(b.memory_copy(stream, at, q.data(), kElements * 4, GTN_HOST_TO_DEVICE, &message), GTN_OK);
+    ASSERT_EQ(b.memory_copy(stream, at + kElements * 4, v.data(), kElements * 4, GTN_HOST_TO_DEVICE, &message), GTN_OK);
+    ASSERT_EQ(b.run(plan, stream, &args, &message), GTN_OK) << message.text;
+    ASSERT_EQ(b.memory_copy(stream, out.data(), args.out, kElements * 4, GTN_DEVICE_TO_HOST, &message), GTN_OK) << message.text;
+    for (int64_t column = 0; column < kHead; ++column) {
+      double sum = 0;
+      for (int64_t row = 0; row < kLength; ++row) {
+        const auto i = static_cast<size_t>(row * kHead + column);
+        sum += static_cast<double>(numbers[i]);
+        ASSERT_NEAR(static_cast<double>(out[i]), sum / static_cast<double>(row + 1), 1e-5) << info.kernel << row << ", " << column;
+      }
+    }
+    b.plan_destroy(plan);
+    b.memory_free(device, memory, 4 * kElements * 4);
+    b.stream_destroy(stream);
+  }
+  b.device_close(device);
   EXPECT_EQ(fake().live(), 0);
 }
 

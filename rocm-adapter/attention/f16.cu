@@ -1,0 +1,8 @@
+// Attention by MFMA and WMMA, with F16 operands; its own since their tiles are: see matrix_products.h.
+#include "attention/matrix_products.h"
+
+namespace gatun::gpu::attention {
+
+KernelTable f16_kernels(bool few_rows) { return halves_kernels<Half>(few_rows); }
+
+}  // namespace gatun::gpu::attention
