@@ -3,7 +3,7 @@
 // runs the kernel of the same name that this library has for the host model of native/simt. It says nothing of any hardware.
 //
 // Streams are lazy: work is done when somebody waits for it, so that memory that is touched too early, or given back too early,
-// shows. An event that is asked for has not been reached yet the first time. A kernel that goes wrong loses the device, and
+// shows. An event that is asked for has not been reached yet the first time; times are those that the model takes. A kernel that goes wrong loses the device, and
 // what the model has to say of it goes to standard error. The current device and the last error are a thread's own.
 //
 // Read from the environment when the first function is called:
@@ -14,6 +14,7 @@
 #include <dlfcn.h>
 #include <elf.h>
 
+#include <chrono>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
@@ -39,6 +40,7 @@ struct hip::StreamTag {
 struct hip::EventTag {
   int device;
   bool recorded = false, reached = false;
+  std::chrono::steady_clock::time_point time = {};  // when it was reached
   hip::Stream stream = nullptr;
 };
 struct hip::ModuleTag {
@@ -357,6 +359,7 @@ int hipEventRecord(hip::Event event, hip::Stream stream) {
   event->stream = stream;
   stream->work.push_back([event] {
     event->reached = true;
+    event->time = std::chrono::steady_clock::now();
     return 0;
   });
   return 0;
@@ -381,7 +384,7 @@ int hipEventElapsedTime(float* milliseconds, hip::Event start, hip::Event end) {
   FAKE_ENTER("hipEventElapsedTime");
   if (!start->recorded || !end->recorded) return answer(kInvalidHandle);
   if (!start->reached || !end->reached) return answer(hip::kNotReady);
-  *milliseconds = 1.0f;
+  *milliseconds = std::chrono::duration<float, std::milli>(end->time - start->time).count();
   return 0;
 }
 

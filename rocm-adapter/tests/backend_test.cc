@@ -1,4 +1,4 @@
-// The ROCm backend over the stand-in for its runtime (fake/): devices and refusals, attention, a softmax from the host's
+// The ROCm backend over the stand-in for its runtime (fake/): devices and refusals, attention, limits, a softmax from the host's
 // memory and back, and the same with each call of the runtime failing in turn: no step that failed says that it went well, nothing stays behind,
 // and the next try works. GATUN_ROCM_LIBRARY is the backend.
 #include <gatun/backend.h>
@@ -194,7 +194,7 @@ TEST(Backend, RunsAKernelOfItsCodeObjects) {
   EXPECT_EQ(fake().live(), 0);
 }
 
-// ---- Attention, whose kernels have arguments of more than a kilobyte.
+// ---- Attention, whose kernels have arguments of more than a kilobyte, and the loops of limits.
 
 // A causal prefill of one head in FP32: row i is the mean of the first i + 1 values where all keys are alike.
 TEST(Backend, RunsAttention) {
@@ -258,6 +258,20 @@ TEST(Backend, RunsAttention) {
     b.stream_destroy(stream);
   }
   b.device_close(device);
+  EXPECT_EQ(fake().live(), 0);
+}
+
+// What they say here is the model's time, and nothing of a device.
+TEST(Backend, MeasuresLimits) {
+  void* device = nullptr;
+  gtn_message message = empty();
+  ASSERT_EQ(backend().device_open("0", nullptr, &device, &message), GTN_OK) << message.text;
+  for (const int32_t limit : {GTN_LIMIT_F32, GTN_LIMIT_BF16, GTN_LIMIT_S8, GTN_LIMIT_EXP, GTN_LIMIT_CACHE, GTN_LIMIT_COPY}) {
+    double per_second = 0;
+    EXPECT_EQ(backend().measure(device, limit, &per_second, &message), GTN_OK) << limit << ": " << message.text;
+    EXPECT_GT(per_second, 0) << limit;
+  }
+  backend().device_close(device);
   EXPECT_EQ(fake().live(), 0);
 }
 
