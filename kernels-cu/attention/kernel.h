@@ -251,7 +251,8 @@ constexpr int kScores = Products::kKeys / Products::Layout::kTile * Products::La
 template <typename Products>
 using Scores = float[Products::kKeys / Products::Layout::kTile][Products::Layout::kSums];
 
-// Score n kSums + i of a thread is sum i of its tile n. Its row, of the thread's, and its key, where that of the warp's first is given.
+// Score n kSums + i of a thread is sum i of its tile n. Its row, of the thread's, and its key, where that of the warp's first
+// is given.
 template <typename Products>
 GPU_HOST_DEVICE constexpr int row_of_score(int score) {
   return Products::Layout::row_of(score % Products::Layout::kSums);
@@ -570,8 +571,8 @@ struct Softmax {
   }
 
   // Makes weights of the products of q and k, with what that does to the sums of weights; the outputs before them wait for
-  // rescale(). Returns the bits of pairs that any row of the warp sees, where the block is masked: those of the thread's first row
-  // tell.
+  // rescale(). Returns the bits of pairs that any row of the warp sees, where the block is masked: those of the thread's first
+  // row tell.
   template <typename Info>
   GPU_DEVICE uint32_t weights(const Args& a, const Tile& t, const KeyBlock& block, int index, const Info& info, bool masked,
                               bool simple, Scores<Products>& s) {

@@ -60,8 +60,8 @@ struct MatrixProducts {
     }
   }
 
-  // o += p v for the keys from `first` on and the `columns` first columns. Bit 4 n + i of `used` (i = 0, 1) says whether a row of the warp sees the key of
-  // p[n][i]; where kMasked, values of the others are taken to be 0, whatever they hold.
+  // o += p v for the keys from `first` on and the `columns` first columns. Bit 4 n + i of `used` (i = 0, 1) says whether a row
+  // of the warp sees the key of p[n][i]; where kMasked, values of the others are taken to be 0, whatever they hold.
   template <bool kMasked>
   static GPU_DEVICE void weigh(float (&p)[kKeys / 8][4], const InputRows& v, int first, int columns, uint32_t used, bool exact,
                                float (&o)[kColumns / 8][4]) {

@@ -1,9 +1,9 @@
-// What the two products of attention have in common on all units, and those of the FP32 units. mma_products.h has those of mma.sync,
-// hopper.cu those of wgmma, and rocm-adapter/attention those of MFMA and WMMA.
+// What the two products of attention have in common on all units, and those of the FP32 units. mma_products.h has those of
+// mma.sync, hopper.cu those of wgmma, and rocm-adapter/attention those of MFMA and WMMA.
 //
-// A warp has 16 rows of a tile. Its sums come in tiles of columns: for scores columns are keys, for outputs they are elements of the
-// head. Which of them a thread has is what units differ in, and what a Layout says, so that all between the products is written
-// once:
+// A warp has 16 rows of a tile. Its sums come in tiles of columns: for scores columns are keys, for outputs they are elements
+// of the head. Which of them a thread has is what units differ in, and what a Layout says, so that all between the products is
+// written once:
 //
 //   kTile          columns of a tile
 //   kSums          of a tile, that a thread has
@@ -40,11 +40,11 @@ struct Rows {
 
 // ---- Weights as operands -------------------------------------------------------------------------------------------
 //
-// A matrix unit takes 16-bit operands, and a weight rounded to BF16 errs by 2^-9 of itself, far more than FP32 arithmetic does. So
-// a weight is split into a sum of 16-bit terms, each the rounding of what the ones before left: BF16 takes two, for 2^-17, which
-// is far below the rounding of a 16-bit output, and three where the output is FP32; F16 takes two, for 2^-22, and weights are
-// scaled by 2^12 so that small ones are no denormals. The sums of weights are of the FP32 values. That costs 2 dk + 4 dv matrix
-// operations for a pair of a query and a key, in place of 2 dk + 2 dv.
+// A matrix unit takes 16-bit operands, and a weight rounded to BF16 errs by 2^-9 of itself, far more than FP32 arithmetic does.
+// So a weight is split into a sum of 16-bit terms, each the rounding of what the ones before left: BF16 takes two, for 2^-17,
+// which is far below the rounding of a 16-bit output, and three where the output is FP32; F16 takes two, for 2^-22, and weights
+// are scaled by 2^12 so that small ones are no denormals. The sums of weights are of the FP32 values. That costs 2 dk + 4 dv
+// matrix operations for a pair of a query and a key, in place of 2 dk + 2 dv.
 
 // Takes what a pair of 16-bit numbers holds of x and y from them.
 GPU_DEVICE uint32_t take_pair(float& x, float& y, Bf16*) {
@@ -89,8 +89,9 @@ struct LaneBits {
   int first, end;
 };
 
-// Four lanes share a row, and each has two neighbours of eight columns: the sums of mma m16n8k16 (PTX ISA 9.0, section 9.7.14.5.8),
-// of which lane l has c0 and c1 in row l / 4 and c2 and c3 eight rows below; in a warp of 64 each lane has one row.
+// Four lanes share a row, and each has two neighbours of eight columns: the sums of mma m16n8k16 (PTX ISA 9.0, section
+// 9.7.14.5.8), of which lane l has c0 and c1 in row l / 4 and c2 and c3 eight rows below; in a warp of 64 each lane has one
+// row.
 struct QuadLayout {
   static constexpr int kTile = 8, kRows = 64 / kWarp, kSums = 2 * kRows;
   static constexpr LaneBits kSameRow = {1, 4}, kSameColumn = {4, kWarp};

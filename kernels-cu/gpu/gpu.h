@@ -20,7 +20,7 @@
 //   sync_threads()  sync_warp(mask)  sync_group(id, threads)        the last: a named barrier of 1 to 15, whole warps; not on AMD
 //   shuffle(v, from)  shuffle_xor(v, mask)  shuffle_up(v, n)  shuffle_down(v, n)  ballot(p)  any(p)  all(p)
 //                                    by all threads of a warp; of 4-byte values
-//   uniform(v)                       v, of which all threads of a warp have the same: AMD keeps it, and branches on it, once for a warp
+//   uniform(v)                       v, of which all threads of a warp have the same: AMD keeps it once for a warp
 //   anew(v)                          v, an int, of which nothing is computed ahead of a loop and kept: for what loops seldom need
 //   atomic_add(p, v)  atomic_max(p, v)  fence()                     global or shared memory
 //   copy_async_16(shared, global, valid)  copy_async_commit()  copy_async_wait<N>()

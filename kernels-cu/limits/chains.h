@@ -1,6 +1,6 @@
 // Chains of dependent instructions on operands in registers. Eight of them a thread, which do not wait for each other: an
-// instruction's latency is four cycles for FP32 and some twenty to thirty for the matrix units, and a multiprocessor holds 16 warps
-// or more of these kernels.
+// instruction's latency is four cycles for FP32 and some twenty to thirty for the matrix units, and a multiprocessor holds 16
+// warps or more of these kernels.
 #pragma once
 
 #include "gpu/gpu.h"

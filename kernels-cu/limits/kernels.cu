@@ -1,5 +1,5 @@
-// What the FP32 units reach on operands in registers, and what memory reaches in a sweep. mma.cu and rocm-adapter/limits have the
-// matrix units.
+// What the FP32 units reach on operands in registers, and what memory reaches in a sweep. mma.cu and rocm-adapter/limits have
+// the matrix units.
 #include "limits/chains.h"
 
 namespace gatun::gpu {

@@ -1,5 +1,5 @@
-// What the matrix units reach through mma.sync, as most kernels of this backend ask them: on compute capability 9.0 and up their
-// own instructions reach more.
+// What the matrix units reach through mma.sync, as most kernels of this backend ask them: on compute capability 9.0 and up
+// their own instructions reach more.
 #include "limits/chains.h"
 
 namespace gatun::gpu {

@@ -3,8 +3,8 @@
 
 namespace gatun::gpu::attention {
 
-// Warps of rows, columns, keys, and warps of keys where that is not what the rows leave. The last of the few serves head sizes up to
-// 576 (MLA).
+// Warps of rows, columns, keys, and warps of keys where that is not what the rows leave. The last of the few serves head sizes
+// up to 576 (MLA).
 KernelTable f32_kernels(bool few_rows) {
   static constexpr Kernel kMany[] = {
       kernel_of<ScalarProducts<TileShape<4, 64, 64>, true>, 1>(),

@@ -1,13 +1,14 @@
-// The products of attention by MFMA and WMMA: a policy of kernels-cu/attention/products.h, over gpu/matrix.h. It is AMD's own since
-// lanes have other parts of operands and sums than those of mma.sync, and no instruction transposes what it loads from LDS.
+// The products of attention by MFMA and WMMA: a policy of kernels-cu/attention/products.h, over gpu/matrix.h. It is AMD's own
+// since lanes have other parts of operands and sums than those of mma.sync, and no instruction transposes what it loads from
+// LDS.
 //
-// Both products are made transposed, S^T = K Q^T and O^T = V^T P^T: then a lane's sums are all of one query, lane % 16, and scores
-// have the place of operands of the second product already (MFMA, WMMA of RDNA 4), or have it in one half of the wave (RDNA 3, where
-// both halves hold all operands: the other half's scores come by an exchange of lanes).
+// Both products are made transposed, S^T = K Q^T and O^T = V^T P^T: then a lane's sums are all of one query, lane % 16, and
+// scores have the place of operands of the second product already (MFMA, WMMA of RDNA 4), or have it in one half of the wave
+// (RDNA 3, where both halves hold all operands: the other half's scores come by an exchange of lanes).
 //
-// V^T pairs two keys of a column in a word, where rows in LDS have two columns of a key. A lane reads 8 bytes, 4 columns, of the
-// rows of each of its keys, and puts halves together: as the operands of four tiles of outputs. So tile j of each 64 columns has
-// the columns 4 m + j.
+// V^T pairs two keys of a column in a word, where rows in LDS have two columns of a key. A lane reads 8 bytes, 4 columns, of
+// the rows of each of its keys, and puts halves together: as the operands of four tiles of outputs. So tile j of each 64
+// columns has the columns 4 m + j.
 //
 // LDS. Rows of q and k as in gemm/matrix_products.h; of v, 16 lanes read 128 bytes of a row.
 #pragma once
@@ -154,8 +155,8 @@ struct MatrixProducts {
   }
 };
 
-// Tiles that 64 KiB of LDS hold: warps of rows, columns, keys, and warps of keys where that is not what the rows leave. The last of
-// the few serves head sizes up to 576 (MLA).
+// Tiles that 64 KiB of LDS hold: warps of rows, columns, keys, and warps of keys where that is not what the rows leave. The
+// last of the few serves head sizes up to 576 (MLA).
 template <typename T>
 KernelTable halves_kernels(bool few_rows) {
   static constexpr Kernel kMany[] = {

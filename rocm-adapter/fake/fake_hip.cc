@@ -3,8 +3,9 @@
 // runs the kernel of the same name that this library has for the host model of native/simt. It says nothing of any hardware.
 //
 // Streams are lazy: work is done when somebody waits for it, so that memory that is touched too early, or given back too early,
-// shows. An event that is asked for has not been reached yet the first time; times are those that the model takes. A kernel that goes wrong loses the device, and
-// what the model has to say of it goes to standard error. The current device and the last error are a thread's own.
+// shows. An event that is asked for has not been reached yet the first time; times are those that the model takes. A kernel
+// that goes wrong loses the device, and what the model has to say of it goes to standard error. The current device and the last
+// error are a thread's own.
 //
 // Read from the environment when the first function is called:
 //   FAKE_HIP_DEVICES=arch,...   what there is; "gfx942:sramecc+:xnack-,gfx1100" by default, of which it runs those that it is built for

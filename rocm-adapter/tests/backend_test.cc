@@ -1,6 +1,6 @@
-// The ROCm backend over the stand-in for its runtime (fake/): devices and refusals, attention, limits, a softmax from the host's
-// memory and back, and the same with each call of the runtime failing in turn: no step that failed says that it went well, nothing stays behind,
-// and the next try works. GATUN_ROCM_LIBRARY is the backend.
+// The ROCm backend over the stand-in for its runtime (fake/): devices and refusals, attention, limits, a softmax from the
+// host's memory and back, and the same with each call of the runtime failing in turn: no step that failed says that it went
+// well, nothing stays behind, and the next try works. GATUN_ROCM_LIBRARY is the backend.
 #include <gatun/backend.h>
 
 #include <dlfcn.h>
@@ -250,7 +250,7 @@ TEST(Backend, RunsAttention) {
       for (int64_t row = 0; row < kLength; ++row) {
         const auto i = static_cast<size_t>(row * kHead + column);
         sum += static_cast<double>(numbers[i]);
-        ASSERT_NEAR(static_cast<double>(out[i]), sum / static_cast<double>(row + 1), 1e-5) << info.kernel << row << ", " << column;
+        ASSERT_NEAR(static_cast<double>(out[i]), sum / static_cast<double>(row + 1), 1e-5) << info.kernel << ": " << row;
       }
     }
     b.plan_destroy(plan);
