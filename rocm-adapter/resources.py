@@ -6,8 +6,9 @@
 Of each file, kernel and architecture the table has, over all instances of the kernel's template: how many there are,
 the most vector, accumulation and scalar registers, scalar registers that were spilled (to lanes of vector registers,
 not to memory), the fewest waves that a SIMD has vector registers for (LDS is not counted), and instructions of the
-matrix unit and of the flat address space in all of its code. A kernel that spills vector registers, has scratch
-memory, static LDS or a stack of unknown size, or is for another width of waves, is an error whatever the table says.
+matrix unit and of the flat address space in all of its code. A kernel that spills vector registers, touches scratch
+memory, has static LDS or a stack of unknown size, or is for another width of waves, is an error whatever the table
+says. Scratch memory that no instruction touches is none: the compiler leaves the room of spills that it took back.
 Lines of the table for architectures that are not given are left alone, and code objects for architectures that the
 table does not have are not compared.
 """
@@ -21,8 +22,8 @@ import sys
 # later), the granule that they are handed out in, and waves at most.
 VECTOR_REGISTERS = {"gfx90a": (512, 8, 8), "gfx942": (512, 8, 8), "gfx950": (512, 8, 8), "gfx1100": (1536, 24, 16),
                     "gfx1200": (1536, 24, 16)}
-FIELDS = ("agpr_count", "vgpr_count", "sgpr_count", "sgpr_spill_count", "vgpr_spill_count", "private_segment_fixed_size",
-          "group_segment_fixed_size", "wavefront_size")
+FIELDS = ("agpr_count", "vgpr_count", "sgpr_count", "sgpr_spill_count", "vgpr_spill_count", "group_segment_fixed_size",
+          "wavefront_size")
 
 
 def template_of(mangled):
@@ -35,14 +36,17 @@ def template_of(mangled):
 
 
 def instructions_of(objdump, path):
-    """(matrix, flat) instructions by the name of the template."""
-    counts, name = {}, None
+    """(matrix, flat) instructions by the name of the template, and the kernels that touch scratch memory."""
+    counts, scratch, name, mangled = {}, set(), None, None
     for line in subprocess.run([objdump, "-d", path], check=True, capture_output=True, text=True).stdout.splitlines():
         if match := re.match(r"[0-9a-f]+ <(\S+)>:", line):
-            name = template_of(match.group(1))
+            mangled = match.group(1)
+            name = template_of(mangled)
         elif match := re.match(r"\s+(v_s?w?mfma|v_wmma|flat)_", line):
             counts.setdefault(name, [0, 0])["flat" == match.group(1)] += 1
-    return counts
+        elif re.match(r"\s+(scratch|buffer)_(load|store)_", line):
+            scratch.add(mangled)
+    return counts, scratch
 
 
 def kernels_of(readelf, path):
@@ -67,11 +71,11 @@ def measure(readelf, objdump, paths):
     rows, errors = {}, []
     for path in paths:
         source, arch = os.path.basename(path).split(".")[:2]
-        instructions = instructions_of(objdump, path)
+        instructions, scratch = instructions_of(objdump, path)
         for name, mangled, fields in kernels_of(readelf, path):
             wrong = [what for what, bad in (
                 ("vector registers are spilled", fields["vgpr_spill_count"] != 0),
-                ("there is scratch memory", fields["private_segment_fixed_size"] != 0),
+                ("scratch memory is touched", mangled in scratch),
                 ("there is static LDS", fields["group_segment_fixed_size"] != 0),
                 ("the stack has no known size", fields["dynamic_stack"]),
                 ("the wave has another width", fields["wavefront_size"] != (64 if arch.startswith("gfx9") else 32))) if bad]
