@@ -19,7 +19,7 @@ gtn_status find_kernel(int device, const char* name, const Kernel** kernel, gtn_
 
 // The arguments of an entry: addresses of device memory, or null, and after them the address of a copy of `tiling`, which says
 // all that is no tensor.
-constexpr int kMaxPointers = 24;
+constexpr int kMaxPointers = 26;
 constexpr int kMaxTilingBytes = 512;
 struct Arguments {
   const void* pointers[kMaxPointers];

@@ -14,6 +14,7 @@
   F(gatun_attention_bf16_f32) F(gatun_attention_bf16_bf16) F(gatun_attention_f16_f32) F(gatun_attention_f16_f16) \
   F(gatun_attention_any_bf16_f32) F(gatun_attention_any_bf16_bf16) \
   F(gatun_attention_any_f16_f32) F(gatun_attention_any_f16_f16) \
+  F(gatun_attention_terms_f32) F(gatun_attention_terms_bf16) F(gatun_attention_terms_f16) \
   F(gatun_gemm_bf16_f32) F(gatun_gemm_bf16_bf16) F(gatun_gemm_bf16_f16) \
   F(gatun_gemm_f16_f32) F(gatun_gemm_f16_bf16) F(gatun_gemm_f16_f16) \
   F(gatun_gemm_s8_f32) F(gatun_gemm_s8_bf16) F(gatun_gemm_s8_f16) \

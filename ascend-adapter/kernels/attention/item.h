@@ -27,6 +27,8 @@ struct AttentionArrays {
   GM_ADDR block_mask_index;
   GM_ADDR block_masks;
   GM_ADDR block_bias;
+  GM_ADDR k_scales;
+  GM_ADDR v_scales;
 };
 
 // Keys key to key + n - 1 of the sequence, in their order where there is one; `entry`: of the block list, or -1.

@@ -11,6 +11,8 @@
 namespace gatun::ascend {
 namespace {
 
+static_assert(kAttentionF32 == GTN_F32 && kAttentionBf16 == GTN_BF16 && kAttentionF16 == GTN_F16 && kAttentionS8 == GTN_S8);
+
 int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
 int64_t clamp(int64_t x, int64_t low, int64_t high) { return x < low ? low : x > high ? high : x; }
 
@@ -45,12 +47,15 @@ class AttentionPlan final : public Plan {
       tiling.has_q_index = args.q_index != nullptr, tiling.has_k_index = args.k_index != nullptr;
       const int64_t blocks = blocks_of(*stream.device, tiling);
       void* workspace = nullptr;
-      gtn_status status = stream.scratch(attention_workspace_bytes(blocks), &workspace, message);
+      gtn_status status = stream.scratch(attention_workspace_bytes(blocks, has_terms(tiling)), &workspace, message);
       if (status == GTN_OK) status = launch_one(stream, tiling, blocks, args, workspace, message);
       if (status != GTN_OK) return status;
     }
     return GTN_OK;
   }
+
+  // Whether the kernels that make terms of their operands serve it: the others multiply those of one 16-bit type.
+  static bool has_terms(const AttentionTiling& t) { return t.q_type != t.kv_type || t.q_type == GTN_F32; }
 
   static int64_t blocks_of(const Device& device, const AttentionTiling& tiling) {
     return least(attention_items(tiling), device.properties.cube_cores);
@@ -64,7 +69,7 @@ class AttentionPlan final : public Plan {
                        of(args.block_table), of(args.block_offsets), of(args.block_columns), of(args.q_order),
                        of(args.k_order), of(args.sink_logits), of(args.slopes), args.bias, of(args.prefixes), of(args.globals),
                        of(args.q_documents), of(args.k_documents), of(args.tree), of(args.block_mask_index),
-                       of(args.block_masks), of(args.block_bias), of(args.out), of(args.lse), workspace);
+                       of(args.block_masks), of(args.block_bias), of(args.k_scales), of(args.v_scales), of(args.out), of(args.lse), workspace);
   }
 
   const std::unique_ptr<AttentionTiling[]> launches_;  // one for each run of heads that share a pattern
@@ -74,17 +79,12 @@ class AttentionPlan final : public Plan {
 
 // The first thing about attention that the kernels have not, or null.
 const char* missing(const gtn_attention_desc& desc) {
-  if (desc.q.dtype == GTN_F32) return "q: is F32, this backend takes BF16 and F16";
-  if (desc.k.dtype != desc.q.dtype || desc.v.dtype != desc.q.dtype)
-    return "k and v: this backend takes those of q's type alone";
   if (desc.has_bias != 0 && desc.bias.shape[3] > 1 && desc.bias.strides[3] != 1)
     return "bias: this backend takes a stride of 1 between keys";
   uint32_t masks = 0;
   for (int64_t h = 0; h < desc.pattern_count; ++h) masks |= desc.patterns[h].masks;
   if ((masks & GTN_MASK_BLOCKS) != 0 && desc.block_q * desc.block_k == 1 && desc.max_blocks > kAttentionPairs)
     return "block_q and block_k: are 1 and 1, this backend takes up to 1024 blocks of a single pair";
-  if (desc.order_heads != 0 && (desc.has_bias != 0 || (masks & GTN_MASK_TREE) != 0))
-    return "order_heads: this backend takes no orders with a bias or a tree";
   return nullptr;
 }
 
@@ -141,7 +141,7 @@ bool same_pattern(const gtn_attention_pattern& a, const gtn_attention_pattern& b
 
 }  // namespace
 
-bool attention_serves(const Device&, int32_t dtype) { return dtype == GTN_BF16 || dtype == GTN_F16; }
+bool attention_serves(const Device&, int32_t dtype) { return dtype == GTN_F32 || dtype == GTN_BF16 || dtype == GTN_F16; }
 
 gtn_status attention_plan(Device& device, const gtn_attention_desc& desc, Plan** plan, gtn_plan_info* info,
                           gtn_message* message) {
@@ -167,7 +167,8 @@ gtn_status attention_plan(Device& device, const gtn_attention_desc& desc, Plan**
   t.order_heads = desc.order_heads;
   t.scale = desc.scale, t.softcap = desc.softcap, t.self_bias = desc.self_bias;
   t.has_slopes = desc.has_slopes, t.has_sink_logits = desc.has_sink_logits;
-  t.has_bias = desc.has_bias == 0 ? 0 : desc.bias.dtype == GTN_F32 ? 1 : 2;
+  t.has_bias = desc.has_bias == 0 ? 0 : desc.bias.dtype;
+  t.q_type = desc.q.dtype, t.kv_type = desc.k.dtype;
   if (t.has_bias != 0)
     t.bias_batch = desc.bias.strides[0], t.bias_head = desc.bias.strides[1], t.bias_row = desc.bias.strides[2];
   if (!attention_tiling(t) || (paged && (t.pages < 1 || t.page_size < 1))) {
@@ -178,7 +179,8 @@ gtn_status attention_plan(Device& device, const gtn_attention_desc& desc, Plan**
                 static_cast<long long>(t.k_row), static_cast<long long>(t.v_row), static_cast<int>(kAttentionHead),
                 static_cast<long long>(kAttentionStride));
   }
-  bool plain = true;
+  const bool terms = AttentionPlan::has_terms(t);
+  bool plain = !terms;
   for (int64_t h = 0; h < desc.pattern_count; ++h) plain = plain && is_plain(desc, desc.patterns[h]);
   if (!plain && (t.lq > kAttentionPositions || t.lk > kAttentionPositions)) {
     return fail(message, GTN_UNSUPPORTED, "q and k: sequences of %lld and %lld; with these options this backend takes up to %lld",
@@ -199,16 +201,17 @@ gtn_status attention_plan(Device& device, const gtn_attention_desc& desc, Plan**
     add_pattern(desc, pattern, &launch);
   }
   char name[48];
-  std::snprintf(name, sizeof name, "gatun_attention_%s%s_%s", plain ? "" : "any_", type_name(desc.q.dtype),
-                type_name(desc.out.dtype));
+  std::snprintf(name, sizeof name, "gatun_attention_%s%s%s%s", plain ? "" : terms ? "terms" : "any_",
+                terms ? "" : type_name(desc.q.dtype), "_", type_name(desc.out.dtype));
   const Kernel* kernel = nullptr;
   if (const gtn_status status = find_kernel(device.index, name, &kernel, message); status != GTN_OK) return status;
   auto created = make_plan<AttentionPlan>(message, launches.get(), count, kernel);
   if (created == nullptr) return GTN_OUT_OF_MEMORY;
   const AttentionTiling* all = launches.release();
   const bool lists = (desc.patterns->masks & GTN_MASK_BLOCKS) != 0;
-  std::snprintf(name, sizeof name, "attention.%s%s.%lldx128", type_name(desc.q.dtype), lists ? ".blocks" : "",
-                static_cast<long long>(t.tile_m));
+  std::snprintf(name, sizeof name, "attention.%s%s%s%s.%lldx128", type_name(desc.q.dtype),
+                desc.q.dtype == desc.k.dtype ? "" : ".", desc.q.dtype == desc.k.dtype ? "" : type_name(desc.k.dtype),
+                lists ? ".blocks" : "", static_cast<long long>(t.tile_m));
   name_kernel(info, name);
   const double batch = packed ? 1 : static_cast<double>(desc.q.shape[0]);
   const double len_q = static_cast<double>(t.lq), len_k = static_cast<double>(t.lk);
@@ -217,11 +220,13 @@ gtn_status attention_plan(Device& device, const gtn_attention_desc& desc, Plan**
   for (int64_t i = 0; i < count; ++i)
     pairs += t.lq == 0 ? 0 : batch * static_cast<double>(all[i].heads) * visible_pairs(all[i]);
   info->flops = 2 * pairs * (dk + dv);
-  info->bytes = 2 * batch * (len_q * static_cast<double>(t.heads_q) * dk + len_k * static_cast<double>(t.heads_k) * (dk + dv)) +
+  const double q_size = static_cast<double>(element_bytes(desc.q.dtype)), kv_size = static_cast<double>(element_bytes(desc.k.dtype));
+  info->bytes = batch * (q_size * len_q * static_cast<double>(t.heads_q) * dk +
+                         len_k * static_cast<double>(t.heads_k) * (kv_size * (dk + dv) + (t.kv_type == GTN_S8 ? 8 : 0))) +
                 batch * len_q * static_cast<double>(t.heads_q) * dv * static_cast<double>(element_bytes(desc.out.dtype));
   info->blocks = static_cast<int64_t>(pairs / static_cast<double>(t.tile_m * kAttentionN));
   for (int64_t i = 0; i < count; ++i) {
-    const int64_t bytes = attention_workspace_bytes(AttentionPlan::blocks_of(device, all[i]));
+    const int64_t bytes = attention_workspace_bytes(AttentionPlan::blocks_of(device, all[i]), terms);
     info->workspace_bytes = bytes > info->workspace_bytes ? bytes : info->workspace_bytes;
   }
   *plan = created.release();

@@ -73,8 +73,16 @@ class AttentionWindow {
   int32_t first_ = 0, rows_ = 0;
 };
 
+// Multiplies columns of a tile by a number each.
+__aicore__ inline void multiply_by_key(const LocalTensor<float>& tile, const LocalTensor<float>& row, int32_t rows) {
+  for (uint32_t c = 0; c < kAttentionN; c += 64) {
+    AscendC::Mul(tile[c], tile[c], row[c], 64, static_cast<uint8_t>(rows), AscendC::BinaryRepeatParams(1, 1, 1, 16, 16, 0));
+  }
+  AscendC::PipeBarrier<PIPE_V>();
+}
+
 // Whatever gatun.h has for scores.
-template <typename T, int32_t kRows>
+template <int32_t kRows>
 class AttentionScores {
   static constexpr int32_t kN = kAttentionN;
   static constexpr uint32_t kTile = kRows * kN, kCopies = kRows * 8;  // copies of a number of each row that fill 32 bytes
@@ -86,7 +94,8 @@ class AttentionScores {
         slopes_(global<float>(a.slopes)),
         block_bias_(global<float>(a.block_bias)),
         bias_f32_(global<float>(a.bias)),
-        bias_(global<T>(a.bias)),
+        bias_bf16_(global<bfloat16_t>(a.bias)),
+        bias_f16_(global<half>(a.bias)),
         globals_(global<int32_t>(a.globals)),
         q_documents_(global<int32_t>(a.q_documents)),
         k_documents_(global<int32_t>(a.k_documents)),
@@ -162,19 +171,12 @@ class AttentionScores {
     });
     add_to(s, step, item);
     hide_by_window();
-    if (t_.has_bias == 1) add_bias(s, bias_f32_, item, step);
-    if (t_.has_bias == 2) add_bias(s, bias_, item, step);
+    if (t_.has_bias == kAttentionF32) add_bias(s, bias_f32_, item, step);
+    if (t_.has_bias == kAttentionBf16) add_bias(s, bias_bf16_, item, step);
+    if (t_.has_bias == kAttentionF16) add_bias(s, bias_f16_, item, step);
     if (t_.document_layers != 0) hide_by_documents(item, step);
-    if (t_.max_tree != 0 && step.key >= item.len_k - item.len_q) {
-      const int64_t drafted = step.key - (item.len_k - item.len_q);
-      const int64_t from = item.sequence * t_.max_tree * t_.max_tree + drafted;
-      hide_by_bytes(tree_, from + (item.row + first_) * t_.max_tree, t_.max_tree, step.n);
-    }
-    if (t_.max_masks != 0) {
-      const int64_t index = mask_index_.GetValue(static_cast<uint64_t>(step.entry));
-      const int64_t from = (index * t_.block_q + (item.row + first_) % t_.block_q) * t_.block_k + step.key % t_.block_k;
-      if (index >= 0 && index < t_.max_masks) hide_by_bytes(masks_, from, t_.block_k, step.n);
-    }
+    if (t_.max_tree != 0) hide_by_tree(item, step);
+    if (t_.max_masks != 0) hide_by_masks(item, step);
     AscendC::CompareScalar(bits_, hidden_, 0.0f, AscendC::CMPMODE::EQ, static_cast<uint32_t>(count_));
     AscendC::PipeBarrier<PIPE_V>();
     AscendC::Select(s, bits_, s, kMasked, AscendC::SELMODE::VSEL_TENSOR_SCALAR_MODE, static_cast<uint32_t>(count_));
@@ -225,11 +227,6 @@ class AttentionScores {
   __aicore__ inline void by_key_and_query(F f) {
     for (uint32_t c = 0; c < kN; c += 64) f(c);
     AscendC::PipeBarrier<PIPE_V>();
-  }
-  __aicore__ inline void multiply_by_key(const LocalTensor<float>& tile, const LocalTensor<float>& row) {
-    by_key_and_query([&](uint32_t c) {
-      AscendC::Mul(tile[c], tile[c], row[c], 64, repeats(), AscendC::BinaryRepeatParams(1, 1, 1, 16, 16, 0));
-    });
   }
   __aicore__ inline void multiply_by_query(const LocalTensor<float>& tile, const LocalTensor<float>& row_copies) {
     by_key_and_query([&](uint32_t c) {
@@ -322,6 +319,21 @@ class AttentionScores {
     mins(work_, work_, 1.0f, count_);
   }
 
+  // rows = the n elements from at(r) on.
+  template <typename B, typename At>
+  __aicore__ inline void copy_rows(const LocalTensor<B>& rows, const GlobalTensor<B>& from, int32_t n, At at) {
+    for (int32_t r = 0; r < rows_; ++r) copy_in(rows[static_cast<uint32_t>(r * kN)], from[static_cast<uint64_t>(at(r))], n);
+  }
+  // rows = value(r, c), one by one: orders leave nothing side by side.
+  template <typename B, typename Value>
+  __aicore__ inline void set_rows(const LocalTensor<B>& rows, int32_t n, Value value) {
+    vector_to_scalar();
+    for (int32_t r = 0; r < rows_; ++r) {
+      for (int32_t c = 0; c < n; ++c) rows.SetValue(static_cast<uint32_t>(r * kN + c), value(r, c));
+    }
+    scalar_to_vector();
+  }
+
   // Hides what has a bias of -infinity: the score may be NaN.
   template <typename B>
   __aicore__ inline void add_bias(const LocalTensor<float>& s, const GlobalTensor<B>& bias, const AttentionItem& item,
@@ -329,9 +341,14 @@ class AttentionScores {
     // The scores that this step began with lie where those of the last did, which were done with after this.
     LocalTensor<B> rows = row_in_.template AllocTensor<B>();  // orders nothing
     const int32_t n = static_cast<int32_t>(step.n);
-    for (int32_t r = 0; r < rows_; ++r) {
-      const int64_t at = item.sequence * t_.bias_batch + item.head * t_.bias_head + (item.row + first_ + r) * t_.bias_row;
-      copy_in(rows[static_cast<uint32_t>(r * kN)], bias[static_cast<uint64_t>(at + step.key)], n);
+    const int64_t head = item.sequence * t_.bias_batch + item.head * t_.bias_head;
+    const auto place = [&](int32_t r, int64_t key) { return head + item.query(item.row + first_ + r) * t_.bias_row + key; };
+    if (t_.order_heads != 0) {
+      set_rows(rows, n, [&](int32_t r, int32_t c) {
+        return bias.GetValue(static_cast<uint64_t>(place(r, most(item.key(step.key + c), 0))));
+      });
+    } else {
+      copy_rows(rows, bias, n, [&](int32_t r) { return place(r, step.key); });
     }
     row_in_.EnQue(rows);
     rows = row_in_.template DeQue<B>();
@@ -367,7 +384,7 @@ class AttentionScores {
     if (t_.right > 0) {
       adds(work_, distance_, -static_cast<float>(t_.right), count_);
       maxs(work_, work_, 0.0f, count_);
-      multiply_by_key(work_, after_prefix_);
+      multiply_by_key(work_, after_prefix_, rows_);
       add(hidden_, hidden_, work_, count_);
     }
     if (t_.dilation > 1) {
@@ -380,11 +397,11 @@ class AttentionScores {
       absolute(work_, work_, count_);
       hide_above();
     }
-    multiply_by_key(hidden_, bounded_);
+    multiply_by_key(hidden_, bounded_, rows_);
     if (t_.max_globals > 0) multiply_by_query(hidden_, global_copies_);
     if (t_.right == 0) {
       maxs(work_, distance_, 0.0f, count_);
-      multiply_by_key(work_, after_prefix_);
+      multiply_by_key(work_, after_prefix_, rows_);
       hide_above();
     }
     // Places that are no key, and those that an order leaves out.
@@ -431,12 +448,37 @@ class AttentionScores {
     }
   }
 
-  // Hides what has a byte of 0, `n` of them in a row.
-  __aicore__ inline void hide_by_bytes(const GlobalTensor<uint8_t>& bytes, int64_t from, int64_t stride, int64_t n) {
-    const int32_t count = static_cast<int32_t>(n);
+  // Keys before the drafted ones are seen by all; a drafted one by the queries that follow it.
+  __aicore__ inline void hide_by_tree(const AttentionItem& item, const AttentionStep& step) {
+    const int64_t drafted = item.len_k - item.len_q;
+    if (t_.order_heads == 0 && step.key < drafted) return;
+    const int32_t n = static_cast<int32_t>(step.n);
+    const auto at = [&](int32_t r, int64_t key) {
+      return (item.sequence * t_.max_tree + item.query(item.row + first_ + r)) * t_.max_tree + key - drafted;
+    };
     LocalTensor<uint8_t> rows = row_in_.template AllocTensor<uint8_t>();
-    for (int32_t r = 0; r < rows_; ++r)
-      copy_in(rows[static_cast<uint32_t>(r * kN)], bytes[static_cast<uint64_t>(from + r * stride)], count);
+    if (t_.order_heads != 0) {
+      set_rows(rows, n, [&](int32_t r, int32_t c) {
+        const int64_t key = item.key(step.key + c);
+        return key < drafted ? uint8_t{1} : tree_.GetValue(static_cast<uint64_t>(at(r, key)));
+      });
+    } else {
+      copy_rows(rows, tree_, n, [&](int32_t r) { return at(r, step.key); });
+    }
+    hide_by_bytes(rows, n);
+  }
+
+  __aicore__ inline void hide_by_masks(const AttentionItem& item, const AttentionStep& step) {
+    const int64_t index = mask_index_.GetValue(static_cast<uint64_t>(step.entry));
+    if (index < 0 || index >= t_.max_masks) return;
+    const int64_t from = (index * t_.block_q + (item.row + first_) % t_.block_q) * t_.block_k + step.key % t_.block_k;
+    LocalTensor<uint8_t> rows = row_in_.template AllocTensor<uint8_t>();
+    copy_rows(rows, masks_, static_cast<int32_t>(step.n), [&](int32_t r) { return from + r * t_.block_k; });
+    hide_by_bytes(rows, static_cast<int32_t>(step.n));
+  }
+
+  // Hides what has a byte of 0.
+  __aicore__ inline void hide_by_bytes(LocalTensor<uint8_t> rows, int32_t count) {
     row_in_.EnQue(rows);
     rows = row_in_.template DeQue<uint8_t>();
     by_query([&](uint32_t at) { AscendC::Cast(half_[at], rows[at], RoundMode::CAST_NONE, static_cast<uint32_t>(count)); });
@@ -450,7 +492,8 @@ class AttentionScores {
   TPipe* pipe_;
   const AttentionTiling& t_;
   GlobalTensor<float> slopes_, block_bias_, bias_f32_;
-  GlobalTensor<T> bias_;
+  GlobalTensor<bfloat16_t> bias_bf16_;
+  GlobalTensor<half> bias_f16_;
   GlobalTensor<int32_t> globals_, q_documents_, k_documents_, mask_index_;
   GlobalTensor<uint8_t> tree_, masks_;
   TQue<TPosition::VECIN, 1> row_in_;

@@ -8,9 +8,13 @@ namespace gatun::ascend {
 constexpr int32_t kAttentionM = 128, kAttentionN = 128;  // queries and keys of a tile of scores
 constexpr int32_t kAttentionAnyM = 64;                   // queries of a tile where the vector cores need room for masks
 constexpr int32_t kAttentionHead = 128;                  // the largest head size, of keys and of values
-constexpr int32_t kAttentionTerms = 3;                   // of a weight, at most
+constexpr int32_t kAttentionTerms = 3;                   // of BF16 that stand for a number, at most
 constexpr int64_t kAttentionStride = 65535;              // the largest stride of rows: what Nd2NzParams has 16 bits for
 constexpr int64_t kAttentionPositions = 1 << 22;         // keys and queries where positions are counted in FP32
+
+
+// Element types, as gatun.h numbers them.
+constexpr int32_t kAttentionF32 = 1, kAttentionBf16 = 2, kAttentionF16 = 3, kAttentionS8 = 4;
 
 constexpr int64_t kAttentionPairs = 1024;                // of lists whose blocks are single pairs, each a step of the cube unit
 
@@ -31,7 +35,16 @@ struct AttentionTiling {
   int32_t has_lse, has_q_index, has_k_index, packed_q, packed_k;
   int32_t has_prefix, has_slopes, has_bias, has_sink_logits, has_block_bias;
   int32_t has_gaps;  // tiles may have keys that no query sees, between others
+  int32_t q_type, kv_type;
 };
+
+constexpr int32_t attention_element_bytes(int32_t type) { return type == kAttentionF32 ? 4 : type == kAttentionS8 ? 1 : 2; }
+
+// Numbers of BF16, of 8 bits each, whose sum is an element of the type.
+constexpr int32_t attention_terms(int32_t type) { return type == kAttentionF32 ? 3 : type == kAttentionF16 ? 2 : 1; }
+
+// The first of those products of terms that are too small to matter: 2^-24 of the whole.
+constexpr int32_t kAttentionLeastTerm = 3;
 
 // False where the kernels cannot take these sizes.
 inline bool attention_tiling(const AttentionTiling& t) {
@@ -49,9 +62,11 @@ inline int64_t attention_items(const AttentionTiling& t) {
   return t.heads * (t.packed_q != 0 ? of_sequence + t.batch * of_block : t.batch * of_sequence);
 }
 
-// Two tiles each of scores, of what weights make of values, of weights and of values, and two numbers for each key of two tiles.
-inline int64_t attention_workspace_bytes(int64_t blocks) {
-  return blocks * 2 * (kAttentionM * kAttentionN * (4 + 4 + kAttentionTerms * 2 + 2) + 2 * kAttentionN * 4);
+// Two tiles each of scores, of what weights make of values, of weights and of values, and two numbers for each key of two tiles;
+// where operands are made of terms, two tiles of each term of values, keys and queries.
+inline int64_t attention_workspace_bytes(int64_t blocks, bool terms) {
+  const int64_t halves = kAttentionTerms + (terms ? 3 * kAttentionTerms : 1);
+  return blocks * 2 * (kAttentionM * kAttentionN * (4 + 4 + halves * 2) + 2 * kAttentionN * 4);
 }
 
 }  // namespace gatun::ascend

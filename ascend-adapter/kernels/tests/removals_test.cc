@@ -208,11 +208,11 @@ std::vector<twin::Run> attention_with_options() {
   t.dk = t.dv = t.q_row = t.q_head = t.k_row = t.k_head = t.v_row = t.v_head = t.out_row = t.out_head = kHead;
   t.tile_m = kAttentionAnyM, t.scale = 0.25f, t.left = t.right = -1, t.dilation = 1, t.has_lse = 1;
   enum { kBlockOffsets = 6, kBlockColumns, kQOrder, kKOrder, kSinkLogits, kSlopes, kBias, kPrefixes, kGlobals, kQDocuments,
-         kKDocuments, kTree, kMaskIndex, kMasks, kBlockBias, kOut, kLse, kWorkspace };
+         kKDocuments, kTree, kMaskIndex, kMasks, kBlockBias, kKScales, kVScales, kOut, kLse, kWorkspace };
   std::vector<Bytes> tensors(kWorkspace + 1);
   tensors[0] = numbers<bfloat16_t>(kQ * kHead), tensors[1] = numbers<bfloat16_t>(kK * kHead, 2);
   tensors[2] = numbers<bfloat16_t>(kK * kHead, 3);
-  tensors[kOut] = room(kQ * kHead * 2), tensors[kLse] = room(kQ * 4), tensors[kWorkspace] = room(attention_workspace_bytes(1));
+  tensors[kOut] = room(kQ * kHead * 2), tensors[kLse] = room(kQ * 4), tensors[kWorkspace] = room(attention_workspace_bytes(1, false));
   const auto labels = [](int64_t n) {
     std::vector<int32_t> all(static_cast<size_t>(2 * n));
     for (size_t i = 0; i < all.size(); ++i) all[i] = static_cast<int32_t>(i * 7 % 3);

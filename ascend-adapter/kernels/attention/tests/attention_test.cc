@@ -13,10 +13,11 @@
 #include <type_traits>
 #include <vector>
 
-using Entry = void(); // of 24 arrays and the tiling, as the twin calls it
+using Entry = void(); // of 26 arrays and the tiling, as the twin calls it
 extern "C" {
 Entry gatun_attention_bf16_bf16, gatun_attention_bf16_f32, gatun_attention_f16_f16, gatun_attention_f16_f32;
 Entry gatun_attention_any_bf16_bf16, gatun_attention_any_bf16_f32, gatun_attention_any_f16_f16, gatun_attention_any_f16_f32;
+Entry gatun_attention_terms_bf16, gatun_attention_terms_f16, gatun_attention_terms_f32;
 }
 
 namespace gatun::ascend {
@@ -39,11 +40,19 @@ std::string text(const Case& c) {
          (c.list.empty() ? "" : ", listed");
 }
 
-template <typename T, typename Out>
+// What an entry serves: see kernels.cpp.
+enum class Serves { Windows, Options, Types };
+
+template <typename X>
+constexpr int32_t kType = std::is_same_v<X, float>        ? kAttentionF32
+                          : std::is_same_v<X, bfloat16_t> ? kAttentionBf16
+                          : std::is_same_v<X, half>       ? kAttentionF16
+                                                          : kAttentionS8;
+
+template <typename T, typename Out, typename KV = T>
 class Attention {
  public:
-  // any: the entry is one of those that have all options.
-  Attention(Entry* entry, const Case& c, bool any = false) : entry_(entry), c_(c) {
+  Attention(Entry* entry, const Case& c, Serves serves = Serves::Windows) : entry_(entry), serves_(serves), c_(c) {
     std::mt19937 random(static_cast<uint32_t>(c.len_q * 131 + c.len_k * 17 + c.dk));
     std::normal_distribution<float> normal;
     t_ = {};
@@ -55,7 +64,8 @@ class Attention {
     t_.out_head = c.dv, t_.out_row = c.heads_q * c.dv, t_.out_batch = c.len_q * t_.out_row;
     t_.lq = c.list.empty() ? c.len_q + 5 : (c.len_q + kAttentionM - 1) / kAttentionM * kAttentionM, t_.lk = c.len_k, t_.most_q = c.len_q, t_.most_k = c.len_k;
     t_.heads = c.heads_q, t_.dilation = 1;
-    t_.tile_m = any ? kAttentionAnyM : kAttentionM;
+    t_.tile_m = serves != Serves::Windows ? kAttentionAnyM : kAttentionM;
+    t_.q_type = kType<T>, t_.kv_type = kType<KV>;
     t_.left = c.left, t_.right = c.right;
     t_.list_heads = c.list.empty() ? 0 : c.list_heads, t_.block_q = kAttentionM, t_.block_k = kAttentionN;
     t_.scale = 1 / std::sqrt(static_cast<float>(c.dk));
@@ -63,8 +73,13 @@ class Attention {
     q_.resize(size(c.batch * t_.q_batch));
     k_.resize(size(c.batch * t_.k_batch));
     v_.resize(size(c.batch * t_.v_batch));
-    for (auto* x : {&q_, &k_, &v_}) {
-      for (T& e : *x) e = T(normal(random));
+    for (T& e : q_) e = T(normal(random));
+    for (auto* x : {&k_, &v_}) {
+      for (KV& e : *x) e = KV(std::is_same_v<KV, int8_t> ? 40 * normal(random) : normal(random));
+    }
+    for (auto* x : {&k_scales_, &v_scales_}) {
+      x->resize(size(c.batch * c.len_k * c.heads_k), 1.0f);
+      for (float& e : *x) e = std::is_same_v<KV, int8_t> ? std::fabs(normal(random)) / 40 : 1.0f;
     }
     for (int64_t b = 0; b < c.batch; ++b) {  // the same lists for every sequence
       for (size_t i = 0; i < c.list.size(); ++i) {
@@ -78,8 +93,8 @@ class Attention {
   }
 
   std::vector<int64_t>& offsets() { return offsets_; }
-  std::vector<T>& keys() { return k_; }
-  std::vector<T>& values() { return v_; }
+  std::vector<KV>& keys() { return k_; }
+  std::vector<KV>& values() { return v_; }
 
   // Runs it, and says what is wrong with the result.
   std::string run(const Options& options, Result* result = nullptr) {
@@ -106,16 +121,21 @@ class Attention {
 
   Result launched(const Options& options, std::vector<Out>& out, std::vector<float>& lse) {
     if (!attention_tiling(t_)) return {"refused", {}};
-    std::vector<uint8_t> workspace(static_cast<size_t>(attention_workspace_bytes(c_.blocks)), 0xff);
-    void* args[25] = {q_.data(), k_.data(), v_.data(), c_.q_lengths.data(), c_.k_lengths.data()};
+    std::vector<uint8_t> workspace(static_cast<size_t>(attention_workspace_bytes(c_.blocks, serves_ == Serves::Types)), 0xff);
+    void* args[27] = {q_.data(), k_.data(), v_.data(), c_.q_lengths.data(), c_.k_lengths.data()};
     args[6] = offsets_.data(), args[7] = columns_.data();
-    args[21] = out.data(), args[22] = lse.data(), args[23] = workspace.data(), args[24] = &t_;
+    args[23] = out.data(), args[24] = lse.data(), args[25] = workspace.data(), args[26] = &t_;
+    args[21] = k_scales_.data(), args[22] = v_scales_.data();
     const Range memory[] = {range(q_),       range(k_),       range(v_),  range(c_.q_lengths), range(c_.k_lengths),
                             range(offsets_), range(columns_), range(out), range(lse),          range(workspace),
-                            {&t_, sizeof t_}};
+                            range(k_scales_), range(v_scales_), {&t_, sizeof t_}};
     return launch(reinterpret_cast<const void*>(entry_), c_.blocks, args, std::size(args), memory, options);
   }
 
+  // An element of key or value j of a sequence and head.
+  double number(KV x, const std::vector<float>& scales, int64_t b, int64_t j, int64_t head) const {
+    return static_cast<double>(static_cast<float>(x)) * static_cast<double>(scales[size((b * c_.len_k + j) * c_.heads_k + head)]);
+  }
   int64_t len_q(int64_t b) const { return c_.q_lengths.empty() ? c_.len_q : c_.q_lengths[size(b)]; }
   int64_t len_k(int64_t b) const { return c_.k_lengths.empty() ? c_.len_k : c_.k_lengths[size(b)]; }
 
@@ -131,13 +151,14 @@ class Attention {
 
   // Scores are FP32 sums of dk products; a weight has their error and what its terms leave, which its row's sum does not have;
   // the sums over keys add a rounding of FP32 for each; then one rounding of the result. The terms of F16 are of weights times
-  // 2^12, and denormals below 2^-14.
+  // 2^12, and denormals below 2^-14; those of BF16 are three but for an output of BF16.
   std::string compare(const std::vector<Out>& out, const std::vector<float>& lse) const {
-    const double u = std::ldexp(1.0, -24), unit = std::ldexp(1.0, std::is_same_v<T, half> ? -11 : -8);
-    const double out_unit = std::is_same_v<Out, float> ? u : unit;
-    const bool exact = !std::is_same_v<T, half> && std::is_same_v<Out, float>;
+    const bool half_terms = std::is_same_v<T, half> && serves_ != Serves::Types;
+    const double u = std::ldexp(1.0, -24), unit = std::ldexp(1.0, half_terms ? -11 : -8);
+    const double out_unit = std::is_same_v<Out, float> ? u : std::ldexp(1.0, std::is_same_v<Out, half> ? -11 : -8);
+    const bool exact = !half_terms && !std::is_same_v<Out, bfloat16_t>;
     const double terms = exact ? unit * unit * unit / 4 : unit * unit / 2;
-    const double least = std::is_same_v<T, half> ? std::ldexp(1.0, -25 - 12) : 0;
+    const double least = half_terms ? std::ldexp(1.0, -25 - 12) : 0;
     const double least_out = std::is_same_v<Out, half> ? std::ldexp(1.0, -25) : 0;
     std::vector<double> s(size(c_.len_k));
     for (int64_t b = 0; b < c_.batch; ++b) {
@@ -162,7 +183,7 @@ class Attention {
             for (int64_t d = 0; d < c_.dk; ++d) {
               const double p =
                   static_cast<double>(static_cast<float>(q_[size(b * t_.q_batch + i * t_.q_row + h * t_.q_head + d)])) *
-                  static_cast<double>(static_cast<float>(k_[size(b * t_.k_batch + j * t_.k_row + hk * t_.k_head + d)]));
+                  number(k_[size(b * t_.k_batch + j * t_.k_row + hk * t_.k_head + d)], k_scales_, b, j, hk);
               dot += p;
               parts += std::fabs(p);
             }
@@ -182,8 +203,7 @@ class Attention {
             double y = 0, error = 0;
             for (int64_t j = 0; j < c_.len_k; ++j) {
               if (!sees(b, h, i, j)) continue;
-              const double v =
-                  static_cast<double>(static_cast<float>(v_[size(b * t_.v_batch + j * t_.v_row + hk * t_.v_head + d)]));
+              const double v = number(v_[size(b * t_.v_batch + j * t_.v_row + hk * t_.v_head + d)], v_scales_, b, j, hk);
               const double w = std::exp(s[size(j)] - max) / sum;
               y += w * v;
               error += (w * weight_error + least) * std::fabs(v);
@@ -202,9 +222,12 @@ class Attention {
   }
 
   Entry* entry_;
+  Serves serves_;
   Case c_;
   AttentionTiling t_;
-  std::vector<T> q_, k_, v_;
+  std::vector<T> q_;
+  std::vector<KV> k_, v_;
+  std::vector<float> k_scales_, v_scales_;
   std::vector<int64_t> offsets_;
   std::vector<int32_t> columns_;
 };
@@ -223,24 +246,33 @@ const Case kCases[] = {
     {2, 1, 1, 130, 260, 16, 16, 70, 3, 1, {{0, 1, 2}, {0, 1, 2}}, 1, {}, {0, 140}},
 };
 
-template <typename T, typename Out>
-void expect_right(Entry* entry, bool any) {
+template <typename T, typename Out, typename KV = T>
+void expect_right(Entry* entry, Serves serves) {
   for (const Case& c : kCases) {
-    Attention<T, Out> attention(entry, c, any);
+    Attention<T, Out, KV> attention(entry, c, serves);
     for (uint64_t seed = 0; seed < 4; ++seed) EXPECT_EQ(attention.run({seed}), "") << text(c) << ", seed " << seed;
   }
 }
 TEST(Attention, Bf16) {
-  expect_right<bfloat16_t, bfloat16_t>(gatun_attention_bf16_bf16, false);
-  expect_right<bfloat16_t, bfloat16_t>(gatun_attention_any_bf16_bf16, true);
-  expect_right<bfloat16_t, float>(gatun_attention_bf16_f32, false);
-  expect_right<bfloat16_t, float>(gatun_attention_any_bf16_f32, true);
+  expect_right<bfloat16_t, bfloat16_t>(gatun_attention_bf16_bf16, Serves::Windows);
+  expect_right<bfloat16_t, bfloat16_t>(gatun_attention_any_bf16_bf16, Serves::Options);
+  expect_right<bfloat16_t, float>(gatun_attention_bf16_f32, Serves::Windows);
+  expect_right<bfloat16_t, float>(gatun_attention_any_bf16_f32, Serves::Options);
 }
 TEST(Attention, F16) {
-  expect_right<half, half>(gatun_attention_f16_f16, false);
-  expect_right<half, half>(gatun_attention_any_f16_f16, true);
-  expect_right<half, float>(gatun_attention_f16_f32, false);
-  expect_right<half, float>(gatun_attention_any_f16_f32, true);
+  expect_right<half, half>(gatun_attention_f16_f16, Serves::Windows);
+  expect_right<half, half>(gatun_attention_any_f16_f16, Serves::Options);
+  expect_right<half, float>(gatun_attention_f16_f32, Serves::Windows);
+  expect_right<half, float>(gatun_attention_any_f16_f32, Serves::Options);
+}
+
+TEST(Attention, OtherTypes) {
+  expect_right<bfloat16_t, bfloat16_t, int8_t>(gatun_attention_terms_bf16, Serves::Types);
+  expect_right<bfloat16_t, float, half>(gatun_attention_terms_f32, Serves::Types);
+  expect_right<half, half, int8_t>(gatun_attention_terms_f16, Serves::Types);
+  expect_right<half, float, bfloat16_t>(gatun_attention_terms_f32, Serves::Types);
+  expect_right<float, float, int8_t>(gatun_attention_terms_f32, Serves::Types);
+  expect_right<float, float>(gatun_attention_terms_f32, Serves::Types);
 }
 
 // Arrays of a run may hold anything.
@@ -279,14 +311,21 @@ TEST(Attention, RefusesWhatItCannotTake) {
   EXPECT_EQ(attention.run({}), "refused");
 }
 
-twin::Run run_of(const Case& c) {
-  return [attention = Attention<bfloat16_t, float>(gatun_attention_bf16_f32, c)](
-             const Options& options, Result* result) mutable { return attention.run(options, result); };
+template <typename T, typename KV>
+twin::Run run_of(Entry* entry, Serves serves, const Case& c) {
+  return [attention = Attention<T, float, KV>(entry, c, serves)](const Options& options, Result* result) mutable {
+    return attention.run(options, result);
+  };
 }
 
 TEST(Attention, EverySiteMatters) {
-  twin::expect_sites_matter({run_of({1, 1, 1, 150, 650, 16, 16, 300, 0, 1}), run_of({1, 1, 1, 20, 650, 16, 16, -1, -1, 1})},
-                            60);
+  std::vector<twin::Run> runs;
+  for (const Case& c : {Case{1, 1, 1, 150, 650, 16, 16, 300, 0, 1}, Case{1, 1, 1, 20, 650, 16, 16, -1, -1, 1}})
+    runs.push_back(run_of<bfloat16_t, bfloat16_t>(gatun_attention_bf16_f32, Serves::Windows, c));
+  const Case c = {1, 1, 1, 70, 400, 16, 16, 300, 0, 1};
+  runs.push_back(run_of<half, int8_t>(gatun_attention_terms_f32, Serves::Types, c));
+  runs.push_back(run_of<float, float>(gatun_attention_terms_f32, Serves::Types, c));
+  twin::expect_sites_matter(runs, 90);
 }
 
 }  // namespace
