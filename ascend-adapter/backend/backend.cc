@@ -34,6 +34,6 @@ constexpr Operator kOperators[] = {
 
 }  // namespace
 
-const Served kServed = {kOperators, gemm_weights_pack, gemm_weights_destroy, nullptr};
+const Served kServed = {kOperators, gemm_weights_pack, gemm_weights_destroy, nullptr, gemm_weights_pack_quantized};
 
 }  // namespace gatun::ascend

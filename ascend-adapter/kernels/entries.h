@@ -25,11 +25,12 @@
   GATUN_ASCEND_TRIPLES(F, gatun_rope)      \
   F(gatun_rope_f32_s8) F(gatun_rope_bf16_s8) F(gatun_rope_f16_s8) \
   F(gatun_rows_f32_bf16) F(gatun_rows_f32_f16) F(gatun_rows_bf16_f32) F(gatun_rows_bf16_bf16) F(gatun_rows_bf16_f16) \
-  F(gatun_rows_f16_f32) F(gatun_rows_f16_bf16) F(gatun_rows_f16_f16) F(gatun_rows_u8_s8) \
+  F(gatun_rows_f16_f32) F(gatun_rows_f16_bf16) F(gatun_rows_f16_f16) F(gatun_rows_u8_s8) F(gatun_rows_u8_bf16) \
   F(gatun_rows_f32_s8) F(gatun_rows_bf16_s8) F(gatun_rows_f16_s8) F(gatun_rows_f32_u8) \
   F(gatun_select_pool_f32) F(gatun_select_pool_bf16) F(gatun_select_pool_f16) \
   F(gatun_select_weigh_f32) F(gatun_select_weigh_bf16) F(gatun_select_weigh_f16) \
   F(gatun_select_label_f32) F(gatun_select_label_bf16) F(gatun_select_label_f16) \
+  F(gatun_select_unit_f32) F(gatun_select_unit_bf16) F(gatun_select_unit_f16) F(gatun_select_code) F(gatun_select_retrieve) \
   F(gatun_select_sort) F(gatun_select_near) F(gatun_select_lengths) F(gatun_select_copy) \
   GATUN_ASCEND_PAIRS(F, gatun_softmax)     \
   F(gatun_thin_f32) F(gatun_thin_bf16) F(gatun_thin_f16)

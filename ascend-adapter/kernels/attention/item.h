@@ -31,7 +31,8 @@ struct AttentionArrays {
   GM_ADDR v_scales;
 };
 
-// Keys key to key + n - 1 of the sequence, in their order where there is one; `entry`: of the block list, or -1.
+// Places key to key + n - 1: keys of the sequence, in their order where there is one; or, where entries of the block list are joined,
+// theirs, block_k for each of the list. `entry`: of the block list, or -1.
 struct AttentionStep {
   int64_t key, n, entry;
 };
@@ -86,6 +87,7 @@ class AttentionItem {
       key_ += step->n;
       return true;
     }
+    if (attention_joins(t_)) return join(step);
     for (; entry_ < last_entry_; ++entry_, key_ = 0) {
       const int64_t start = column(entry_) * t_.block_k;
       const int64_t from = most(start + key_, low_), end = least(start + t_.block_k, high_);
@@ -111,6 +113,7 @@ class AttentionItem {
     return between(0, q_order_.GetValue(static_cast<uint64_t>(at)), len_q - 1);
   }
   __aicore__ inline int64_t key(int64_t place) const {
+    if (attention_joins(t_)) place = column(place / t_.block_k) * t_.block_k + place % t_.block_k;
     if (t_.order_heads == 0) return place;
     const int64_t at = (sequence_k() * t_.order_heads + order_head()) * t_.lk + first_k + place;
     return between(-1, k_order_.GetValue(static_cast<uint64_t>(at)), len_k - 1);
@@ -118,9 +121,12 @@ class AttentionItem {
 
   // Where rows lie, in elements, and how many of `count` from a place on follow each other.
   __aicore__ inline int64_t side_by_side(int64_t count) const { return t_.order_heads != 0 ? 1 : count; }
+  // Keys need not follow each other as their places do.
+  __aicore__ inline bool keys_apart() const { return t_.order_heads != 0 || attention_joins(t_); }
   __aicore__ inline int64_t keys_side_by_side(int64_t place, int64_t count) const {
     if (t_.order_heads != 0) return 1;
-    return t_.page_size == 0 ? count : least(count, t_.page_size - place % t_.page_size);
+    if (attention_joins(t_)) count = least(count, t_.block_k - place % t_.block_k);
+    return t_.page_size == 0 ? count : least(count, t_.page_size - key(place) % t_.page_size);
   }
   __aicore__ inline int64_t at_q(int64_t place, int64_t batch_stride, int64_t row_stride) const {
     return t_.packed_q != 0 ? (first_q + query(place)) * row_stride : sequence * batch_stride + query(place) * row_stride;
@@ -176,6 +182,20 @@ class AttentionItem {
       before = here;
     }
     if (sinks_ > 0) low_ = 0;
+  }
+  // As many entries as a tile has room for, of those that have keys which some query may see: they follow each other.
+  __aicore__ inline bool join(AttentionStep* step) {
+    const auto outside = [this](int64_t entry) {
+      const int64_t start = column(entry) * t_.block_k;
+      return start + t_.block_k <= low_ || start >= high_;
+    };
+    while (entry_ < last_entry_ && outside(entry_)) ++entry_;
+    const int64_t first = entry_, end = least(last_entry_, first + kAttentionN / t_.block_k);
+    while (entry_ < end && !outside(entry_)) ++entry_;
+    if (entry_ == first) return false;
+    const int64_t beyond = most((column(entry_ - 1) + 1) * t_.block_k - high_, 0);
+    *step = {first * t_.block_k, (entry_ - first) * t_.block_k - beyond, first};
+    return true;
   }
   __aicore__ inline int64_t column(int64_t entry) const { return columns_.GetValue(static_cast<uint64_t>(entry)); }
 

@@ -81,7 +81,7 @@ class Products {
   static constexpr int32_t kLine = 32 / sizeof(T), kFractal = 16 * kLine;
   // Elements of a term of queries, and of all of them: the rest of L0A is for weights.
   static constexpr uint32_t kTermOfQ = kMade ? kAttentionAnyM * kAttentionN : kTile;
-  static constexpr uint32_t kQueries = (kMade ? kAttentionTerms : 1) * kTermOfQ;
+  static constexpr uint32_t kQueries = (kMade ? 2 : 1) * kTermOfQ;  // F16 has two
 
  public:
   __aicore__ inline Products(TPipe* pipe, const AttentionTiling& t, GM_ADDR q, GM_ADDR k, GM_ADDR v,
@@ -197,15 +197,16 @@ class Products {
   __aicore__ inline uint16_t whole(int64_t m) const { return static_cast<uint16_t>((m + 15) / 16 * 16); }
 
   // The tile of scores. The queries come with the first tile of keys, and stay in L0A for the others; the values come with the
-  // keys, for the product that follows. Terms of keys take turns in the two buffers, as those of steps do.
+  // keys, for the product that follows. Terms of keys take turns in the two buffers, as those of steps do; the least products are
+  // summed first, so that those of the first terms have the roundings of a sum of their own.
   __aicore__ inline void score(const AttentionStep& step, bool first, int32_t slot) {
     if (kMade) CrossCoreWaitFlag<2, PIPE_MTE2>(kPrepared);
-    for (int32_t j = 0; j < kv_terms_; ++j) {
-      const int32_t id = (slot * kv_terms_ + j) % 2;
+    for (int32_t turn = 0, j = kv_terms_ - 1; j >= 0; ++turn, --j) {
+      const int32_t id = (slot * kv_terms_ + turn) % 2;
       const LocalTensor<T> q1 = l1_q_.Get<T>()[static_cast<uint32_t>(id) * kQueries];
       const LocalTensor<T> k1 = l1_k_.Get<T>()[static_cast<uint32_t>(id) * kTile];
       WaitFlag<HardEvent::MTE1_MTE2>(id);
-      if (first && j == 0) load_queries(q1, slot);
+      if (first && turn == 0) load_queries(q1, slot);
       if (made_kv_) {
         load(k1, space_.keys[slot * space_.kOfSlot + static_cast<uint32_t>(j) * kTile], step.n, step.n, t_.dk, kAttentionN);
       } else {
@@ -214,7 +215,7 @@ class Products {
       SetFlag<HardEvent::MTE2_MTE1>(id);
       WaitFlag<HardEvent::MTE2_MTE1>(id);
       WaitFlag<HardEvent::M_MTE1>(0);
-      for (int32_t i = 0; first && j == 0 && i < q_terms_; ++i)
+      for (int32_t i = 0; first && turn == 0 && i < q_terms_; ++i)
         load_left(l0_a_.Get<T>()[i * kTermOfQ], q1[i * kTermOfQ], item_.m, t_.dk);
       // Rows of keys are the columns that L0B is made of: their fractals lie as they are wanted.
       const int64_t fractals = (step.n + 15) / 16 * ((t_.dk + kLine - 1) / kLine);
@@ -222,9 +223,10 @@ class Products {
       SetFlag<HardEvent::MTE1_MTE2>(id);
       SetFlag<HardEvent::MTE1_M>(0);
       WaitFlag<HardEvent::MTE1_M>(0);
-      for (int32_t i = 0; i < q_terms_ && i + j < kAttentionLeastTerm; ++i) {
+      const int32_t terms = static_cast<int32_t>(least(q_terms_, kAttentionLeastTerm - j));
+      for (int32_t i = terms - 1; i >= 0; --i) {
+        multiply(0, i * kTermOfQ, item_.m, step.n, t_.dk, turn == 0 && i + 1 == terms);
         if (i > 0) PipeBarrier<PIPE_M>();
-        multiply(0, i * kTermOfQ, item_.m, step.n, t_.dk, i + j == 0);
       }
       SetFlag<HardEvent::M_MTE1>(0);
     }
@@ -240,28 +242,28 @@ class Products {
   __aicore__ inline void weigh(const Product& step, int32_t slot) {
     const LocalTensor<T> p1 = l1_p_.Get<T>()[kTerms * static_cast<uint32_t>(slot) * kTile];
     CrossCoreWaitFlag<2, PIPE_MTE2>(kWeights);
-    for (int32_t j = 0; j < kv_terms_; ++j) {
-      const int32_t place = (slot * kv_terms_ + j) % 2, id = 2 + place;
+    for (int32_t turn = 0, j = kv_terms_ - 1; j >= 0; ++turn, --j) {
+      const int32_t place = (slot * kv_terms_ + turn) % 2, id = 2 + place;
       const LocalTensor<T> v1 = l1_v_.Get<T>()[static_cast<uint32_t>(place) * kTile];
       if (copied_v_) {
         WaitFlag<HardEvent::MTE1_MTE2>(id);
         load(v1, space_.values[slot * space_.kOfSlot + static_cast<uint32_t>(j) * kTile], step.n, step.n, t_.dv, kAttentionN);
       }
-      for (uint32_t i = 0; j == 0 && i < kTerms; ++i) {
+      for (uint32_t i = 0; turn == 0 && i < kTerms; ++i) {
         load(p1[i * kTile], space_.weights[(kTerms * static_cast<uint32_t>(slot) + i) * kTile], step.m, step.m, step.n,
              kAttentionN);
       }
       SetFlag<HardEvent::MTE2_MTE1>(id);
       WaitFlag<HardEvent::MTE2_MTE1>(id);
       const int32_t terms = static_cast<int32_t>(least(kTerms, kAttentionLeastTerm - j));
-      for (int32_t i = 0; i < terms; ++i) {
+      for (int32_t i = terms - 1; i >= 0; --i) {
         WaitFlag<HardEvent::M_MTE1>(1);
-        if (i == 0) load_values(v1, step.n);
+        if (i + 1 == terms) load_values(v1, step.n);
         load_left(l0_a_.Get<T>()[kQueries], p1[static_cast<uint32_t>(i) * kTile], step.m, step.n);
-        if (i + 1 == terms) SetFlag<HardEvent::MTE1_MTE2>(id);
+        if (i == 0) SetFlag<HardEvent::MTE1_MTE2>(id);
         SetFlag<HardEvent::MTE1_M>(1);
         WaitFlag<HardEvent::MTE1_M>(1);
-        multiply(1, kQueries, step.m, t_.dv, step.n, i + j == 0);
+        multiply(1, kQueries, step.m, t_.dv, step.n, turn == 0 && i + 1 == terms);
         SetFlag<HardEvent::M_MTE1>(1);
       }
     }

@@ -1,5 +1,5 @@
-// Attention of BF16 and F16: windows, and lists of blocks of 128 by 128, by the kernels that have nothing else; the rest by those
-// that have all of it, on tiles half as high.
+// Attention of queries of BF16 and F16: windows, and lists of blocks of 128 by 128, by the kernels that have nothing else; the rest by
+// those that have all of it, on tiles half as high; keys and values of another type by those that make terms of them.
 #include "kernels/attention/plan.h"
 
 #include <cstdio>
@@ -55,7 +55,7 @@ class AttentionPlan final : public Plan {
   }
 
   // Whether the kernels that make terms of their operands serve it: the others multiply those of one 16-bit type.
-  static bool has_terms(const AttentionTiling& t) { return t.q_type != t.kv_type || t.q_type == GTN_F32; }
+  static bool has_terms(const AttentionTiling& t) { return t.q_type != t.kv_type; }
 
   static int64_t blocks_of(const Device& device, const AttentionTiling& tiling) {
     return least(attention_items(tiling), device.properties.cube_cores);
@@ -79,12 +79,9 @@ class AttentionPlan final : public Plan {
 
 // The first thing about attention that the kernels have not, or null.
 const char* missing(const gtn_attention_desc& desc) {
+  if (desc.q.dtype == GTN_F32) return "q: is F32, this backend takes BF16 and F16: terms of BF16 would lose what is below 2^-133 of it";
   if (desc.has_bias != 0 && desc.bias.shape[3] > 1 && desc.bias.strides[3] != 1)
     return "bias: this backend takes a stride of 1 between keys";
-  uint32_t masks = 0;
-  for (int64_t h = 0; h < desc.pattern_count; ++h) masks |= desc.patterns[h].masks;
-  if ((masks & GTN_MASK_BLOCKS) != 0 && desc.block_q * desc.block_k == 1 && desc.max_blocks > kAttentionPairs)
-    return "block_q and block_k: are 1 and 1, this backend takes up to 1024 blocks of a single pair";
   return nullptr;
 }
 
@@ -128,7 +125,7 @@ void add_pattern(const gtn_attention_desc& desc, const gtn_attention_pattern& pa
   t->has_block_bias = static_cast<int32_t>(when(GTN_MASK_BLOCKS, desc.has_block_bias));
   const bool between_steps = t->sinks == 0 || t->list_heads == 0;  // lie the keys that sinks leave out
   t->has_gaps = dilation > 1 || !between_steps || t->max_globals != 0 || t->max_tree != 0 || t->document_layers != 0 ||
-                t->max_masks != 0 || t->order_heads != 0 || t->has_bias != 0;
+                t->max_masks != 0 || t->order_heads != 0 || t->has_bias != 0 || (attention_joins(*t) && t->left >= 0);
   t->most_q = t->lq, t->most_k = t->lk;
   if (t->max_tree != 0) t->most_q = least(t->most_q, t->max_tree);
   if (t->has_bias != 0) t->most_q = least(t->most_q, desc.bias.shape[2]), t->most_k = least(t->most_k, desc.bias.shape[3]);
@@ -141,7 +138,7 @@ bool same_pattern(const gtn_attention_pattern& a, const gtn_attention_pattern& b
 
 }  // namespace
 
-bool attention_serves(const Device&, int32_t dtype) { return dtype == GTN_F32 || dtype == GTN_BF16 || dtype == GTN_F16; }
+bool attention_serves(const Device&, int32_t dtype) { return dtype == GTN_BF16 || dtype == GTN_F16; }
 
 gtn_status attention_plan(Device& device, const gtn_attention_desc& desc, Plan** plan, gtn_plan_info* info,
                           gtn_message* message) {

@@ -243,7 +243,7 @@ class AttentionScores {
     fill(keys_, -1.0f, kN);
     AscendC::CreateVecIndex(keys_, static_cast<float>(step.key), static_cast<uint32_t>(step.n));
     AscendC::PipeBarrier<PIPE_V>();
-    if (t_.order_heads != 0) {
+    if (item.keys_apart()) {
       vector_to_scalar();
       for (int64_t c = 0; c < step.n; ++c)
         keys_.SetValue(static_cast<uint32_t>(c), static_cast<float>(item.key(step.key + c)));
@@ -264,7 +264,7 @@ class AttentionScores {
       if (place < 0) break;
       for (int64_t c = 0; c < step.n; ++c) {
         if (item.key(step.key + c) == place) bounded_.SetValue(static_cast<uint32_t>(c), 0.0f);
-        if (t_.order_heads == 0) c += most(place - step.key - c - 1, 0);
+        if (!item.keys_apart()) c += most(place - step.key - c - 1, 0);
       }
     }
     scalar_to_vector();
@@ -304,13 +304,30 @@ class AttentionScores {
       muls(work_, work_, -slopes_.GetValue(static_cast<uint64_t>(item.head)), count_);
       add(s, s, work_, count_);
     }
-    if (t_.has_block_bias != 0) adds(s, s, block_bias_.GetValue(static_cast<uint64_t>(step.entry)), count_);
+    if (t_.has_block_bias != 0) add_block_bias(s, step);
     if (t_.self_bias != 0.0f) {
       differs();
       muls(work_, work_, -t_.self_bias, count_);
       adds(work_, work_, t_.self_bias, count_);
       add(s, s, work_, count_);
     }
+  }
+
+  __aicore__ inline void add_block_bias(const LocalTensor<float>& s, const AttentionStep& step) {
+    const auto bias = [&](int64_t entry) { return block_bias_.GetValue(static_cast<uint64_t>(entry)); };
+    if (!attention_joins(t_)) {
+      adds(s, s, bias(step.entry), count_);
+      return;
+    }
+    vector_to_scalar();
+    for (int64_t c = 0; c < step.n; ++c) row_.SetValue(static_cast<uint32_t>(c), bias(step.entry + c / t_.block_k));
+    scalar_to_vector();
+    add_by_key(s, row_);
+  }
+  __aicore__ inline void add_by_key(const LocalTensor<float>& tile, const LocalTensor<float>& row) {
+    by_key_and_query([&](uint32_t c) {
+      AscendC::Add(tile[c], tile[c], row[c], 64, repeats(), AscendC::BinaryRepeatParams(1, 1, 1, 16, 16, 0));
+    });
   }
 
   // work = 0 where a query meets its own key, else 1.
@@ -324,7 +341,7 @@ class AttentionScores {
   __aicore__ inline void copy_rows(const LocalTensor<B>& rows, const GlobalTensor<B>& from, int32_t n, At at) {
     for (int32_t r = 0; r < rows_; ++r) copy_in(rows[static_cast<uint32_t>(r * kN)], from[static_cast<uint64_t>(at(r))], n);
   }
-  // rows = value(r, c), one by one: orders leave nothing side by side.
+  // rows = value(r, c), one by one, where nothing lies side by side.
   template <typename B, typename Value>
   __aicore__ inline void set_rows(const LocalTensor<B>& rows, int32_t n, Value value) {
     vector_to_scalar();
@@ -343,7 +360,7 @@ class AttentionScores {
     const int32_t n = static_cast<int32_t>(step.n);
     const int64_t head = item.sequence * t_.bias_batch + item.head * t_.bias_head;
     const auto place = [&](int32_t r, int64_t key) { return head + item.query(item.row + first_ + r) * t_.bias_row + key; };
-    if (t_.order_heads != 0) {
+    if (item.keys_apart()) {
       set_rows(rows, n, [&](int32_t r, int32_t c) {
         return bias.GetValue(static_cast<uint64_t>(place(r, most(item.key(step.key + c), 0))));
       });
@@ -407,9 +424,7 @@ class AttentionScores {
     // Places that are no key, and those that an order leaves out.
     muls(row_, keys_, -1.0f, kN);
     maxs(row_, row_, 0.0f, kN);
-    by_key_and_query([this](uint32_t c) {
-      AscendC::Add(hidden_[c], hidden_[c], row_[c], 64, repeats(), AscendC::BinaryRepeatParams(1, 1, 1, 16, 16, 0));
-    });
+    add_by_key(hidden_, row_);
   }
 
   // Labels are compared by their difference, which is exact modulo 2^32, and not 0 in FP32 either.
@@ -451,13 +466,13 @@ class AttentionScores {
   // Keys before the drafted ones are seen by all; a drafted one by the queries that follow it.
   __aicore__ inline void hide_by_tree(const AttentionItem& item, const AttentionStep& step) {
     const int64_t drafted = item.len_k - item.len_q;
-    if (t_.order_heads == 0 && step.key < drafted) return;
+    if (!item.keys_apart() && step.key < drafted) return;
     const int32_t n = static_cast<int32_t>(step.n);
     const auto at = [&](int32_t r, int64_t key) {
       return (item.sequence * t_.max_tree + item.query(item.row + first_ + r)) * t_.max_tree + key - drafted;
     };
     LocalTensor<uint8_t> rows = row_in_.template AllocTensor<uint8_t>();
-    if (t_.order_heads != 0) {
+    if (item.keys_apart()) {
       set_rows(rows, n, [&](int32_t r, int32_t c) {
         const int64_t key = item.key(step.key + c);
         return key < drafted ? uint8_t{1} : tree_.GetValue(static_cast<uint64_t>(at(r, key)));
@@ -469,12 +484,24 @@ class AttentionScores {
   }
 
   __aicore__ inline void hide_by_masks(const AttentionItem& item, const AttentionStep& step) {
-    const int64_t index = mask_index_.GetValue(static_cast<uint64_t>(step.entry));
-    if (index < 0 || index >= t_.max_masks) return;
-    const int64_t from = (index * t_.block_q + (item.row + first_) % t_.block_q) * t_.block_k + step.key % t_.block_k;
+    const int64_t row = (item.row + first_) % t_.block_q, n = step.n;
+    const auto index = [&](int64_t entry) { return mask_index_.GetValue(static_cast<uint64_t>(entry)); };
+    const auto there = [&](int64_t i) { return i >= 0 && i < t_.max_masks; };
+    const auto at = [&](int64_t i, int32_t r, int64_t key) { return (i * t_.block_q + row + r) * t_.block_k + key % t_.block_k; };
+    const int64_t last = step.entry + (attention_joins(t_) ? (n - 1) / t_.block_k : 0);
+    bool any = false;
+    for (int64_t e = step.entry; e <= last; ++e) any = any || there(index(e));
+    if (!any) return;
     LocalTensor<uint8_t> rows = row_in_.template AllocTensor<uint8_t>();
-    copy_rows(rows, masks_, static_cast<int32_t>(step.n), [&](int32_t r) { return from + r * t_.block_k; });
-    hide_by_bytes(rows, static_cast<int32_t>(step.n));
+    if (attention_joins(t_)) {
+      set_rows(rows, static_cast<int32_t>(n), [&](int32_t r, int32_t c) {
+        const int64_t i = index(step.entry + c / t_.block_k);
+        return there(i) ? masks_.GetValue(static_cast<uint64_t>(at(i, r, c))) : uint8_t{1};
+      });
+    } else {
+      copy_rows(rows, masks_, static_cast<int32_t>(n), [&](int32_t r) { return at(index(step.entry), r, step.key); });
+    }
+    hide_by_bytes(rows, static_cast<int32_t>(n));
   }
 
   // Hides what has a byte of 0.

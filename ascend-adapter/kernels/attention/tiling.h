@@ -16,8 +16,6 @@ constexpr int64_t kAttentionPositions = 1 << 22;         // keys and queries whe
 // Element types, as gatun.h numbers them.
 constexpr int32_t kAttentionF32 = 1, kAttentionBf16 = 2, kAttentionF16 = 3, kAttentionS8 = 4;
 
-constexpr int64_t kAttentionPairs = 1024;                // of lists whose blocks are single pairs, each a step of the cube unit
-
 struct AttentionTiling {
   int64_t batch, heads_q, heads_k, len_q, len_k, dk, dv;                                                         // of this run
   int64_t q_batch, q_row, q_head, k_batch, k_row, k_head, v_batch, v_row, v_head, out_batch, out_row, out_head;  // in elements
@@ -45,6 +43,9 @@ constexpr int32_t attention_terms(int32_t type) { return type == kAttentionF32 ?
 
 // The first of those products of terms that are too small to matter: 2^-24 of the whole.
 constexpr int32_t kAttentionLeastTerm = 3;
+
+// Whether a step has the keys of several entries of a list.
+constexpr bool attention_joins(const AttentionTiling& t) { return t.list_heads != 0 && 2 * t.block_k <= kAttentionN; }
 
 // False where the kernels cannot take these sizes.
 inline bool attention_tiling(const AttentionTiling& t) {

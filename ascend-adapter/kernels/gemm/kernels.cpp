@@ -9,6 +9,9 @@
 // its way to L1. Architecture 2201 has no way from L0C to a vector core, so sums go through global memory, two tiles of it per
 // block, which stay in the L2 cache. There the two vector cores take half of the rows each, 32 at a time.
 //
+// Elements of more bits than BF16 has come as terms of it, a by the kernel of rows and b packed: the products of terms that matter
+// are summed one after the other, the least first. Without k there are no sums.
+//
 // S8: a holds q - 128, q being Gatun's unsigned rows, so that sum((q - z) w) = sum(a w) - (z - 128) sum(w), exactly in 32 bits.
 #include "kernels/activation/functions.h"
 #include "kernels/gemm/tiling.h"
@@ -81,6 +84,7 @@ class Products {
   }
 
   __aicore__ inline void run() {
+    if (t_.k == 0) return;
     // Every buffer is free, and at the end is so again. "Orders nothing" are words that the test looks for.
     for (int32_t i = 0; i < 2; ++i) {
       SetFlag<HardEvent::MTE1_MTE2>(i);  // orders nothing
@@ -93,7 +97,13 @@ class Products {
       const int32_t slot = count % 2;
       const LocalTensor<Sum> sum = l0_c_.Get<Sum>()[static_cast<uint32_t>(slot * kGemmM * kGemmN)];
       WaitFlag<HardEvent::FIX_M>(slot);
-      for (int64_t k = 0; k < t_.k; k += kStep, ++step) multiply(k, step % 2, sum);
+      bool first = true;
+      for (int32_t term = t_.a_terms * t_.b_terms - 1; term >= 0; --term) {
+        const int32_t of_a = term % t_.a_terms, of_b = term / t_.a_terms;
+        if (of_a + of_b >= kGemmTerms) continue;
+        for (int64_t k = 0; k < t_.k; k += kStep, ++step, first = false)
+          multiply(of_a * t_.a_term + k, of_b * t_.b_term + k, t_.k - k, first, step % 2, sum);
+      }
       SetFlag<HardEvent::M_FIX>(slot);
       WaitFlag<HardEvent::M_FIX>(slot);
       if (count >= 2) CrossCoreWaitFlag<2, PIPE_FIX>(kFree);
@@ -122,16 +132,17 @@ class Products {
                                            static_cast<uint16_t>(stride), static_cast<uint16_t>(rows), 1, 0));
   }
 
-  __aicore__ inline void multiply(int64_t k, int32_t slot, const LocalTensor<Sum>& sum) {
-    const int32_t width = static_cast<int32_t>(least(t_.k - k, kStep)), lines = (width + kLine - 1) / kLine;
+  // A step of what is left of k, from elements a_at and b_at of rows on.
+  __aicore__ inline void multiply(int64_t a_at, int64_t b_at, int64_t left, bool first, int32_t slot, const LocalTensor<Sum>& sum) {
+    const int32_t width = static_cast<int32_t>(least(left, kStep)), lines = (width + kLine - 1) / kLine;
     const int32_t m1 = (tile_.m + 15) / 16, n1 = (tile_.n + 15) / 16;
     const uint32_t at = static_cast<uint32_t>(slot * kGemmM * kStep);
     const LocalTensor<T> a1 = l1_a_.Get<T>()[at], b1 = l1_b_.Get<T>()[at];
     const LocalTensor<T> a0 = l0_a_.Get<T>()[at], b0 = l0_b_.Get<T>()[at];
 
     WaitFlag<HardEvent::MTE1_MTE2>(slot);
-    load(a1, a_[static_cast<uint64_t>(tile_.row * t_.a_stride + k)], tile_.m, m1 * 16, width, t_.a_stride);
-    load(b1, b_[static_cast<uint64_t>(tile_.of_group() * t_.b_stride + k)], tile_.n, n1 * 16, width, t_.b_stride);
+    load(a1, a_[static_cast<uint64_t>(tile_.row * t_.a_stride + a_at)], tile_.m, m1 * 16, width, t_.a_stride);
+    load(b1, b_[static_cast<uint64_t>(tile_.of_group() * t_.b_stride + b_at)], tile_.n, n1 * 16, width, t_.b_stride);
     SetFlag<HardEvent::MTE2_MTE1>(slot);
 
     WaitFlag<HardEvent::MTE2_MTE1>(slot);
@@ -149,7 +160,7 @@ class Products {
     // A single row would be a product of a vector, for which A lies otherwise: whole fractals of rows.
     AscendC::Mmad(sum, a0, b0,
                   AscendC::MmadParams(static_cast<uint16_t>(m1 * 16), static_cast<uint16_t>(tile_.n),
-                                      static_cast<uint16_t>(width), 0, false, k == 0));
+                                      static_cast<uint16_t>(width), 0, false, first));
     PipeBarrier<PIPE_M>();
     SetFlag<HardEvent::M_MTE1>(slot);
   }
@@ -216,17 +227,19 @@ class Finish {
       const int32_t first = sub == 0 ? 0 : share, end = sub == 0 ? share : tile_.m;
       const int64_t slot = (block * 2 + count % 2) * kGemmM * kGemmN;
       if (has_columns && first < end) fetch_columns();
-      CrossCoreWaitFlag<2, PIPE_MTE2>(kReady);
+      if (t_.k != 0) CrossCoreWaitFlag<2, PIPE_MTE2>(kReady);
       LocalTensor<float> columns;
-      if (has_columns && first < end) columns = columns_in_.DeQue<float>();  // orders nothing: sums follow them on their pipe
+      if (has_columns && first < end) columns = columns_in_.DeQue<float>();
       for (int32_t row = first; row < end; row += kRows) {
         const int32_t rows = static_cast<int32_t>(least(end - row, kRows));
-        LocalTensor<Sum> sums = sums_in_.AllocTensor<Sum>();
-        AscendC::DataCopy(sums, sums_[static_cast<uint64_t>(slot + row * kGemmN)], static_cast<uint32_t>(rows * kGemmN));
-        sums_in_.EnQue(sums);
+        if (t_.k != 0) {
+          LocalTensor<Sum> sums = sums_in_.AllocTensor<Sum>();
+          AscendC::DataCopy(sums, sums_[static_cast<uint64_t>(slot + row * kGemmN)], static_cast<uint32_t>(rows * kGemmN));
+          sums_in_.EnQue(sums);
+        }
         finish(row, rows, columns);
       }
-      CrossCoreSetFlag<2, PIPE_MTE2>(kFree);
+      if (t_.k != 0) CrossCoreSetFlag<2, PIPE_MTE2>(kFree);
       if (has_columns && first < end) columns_in_.FreeTensor(columns);
     }
   }
@@ -308,9 +321,13 @@ class Finish {
     }
     runs_ = tile_.n == kGemmN ? 1 : rows;
     length_ = tile_.n == kGemmN ? rows * kGemmN : tile_.n;
-    LocalTensor<Sum> sums = sums_in_.DeQue<Sum>();
-    scale(row, rows, sums, columns);
-    sums_in_.FreeTensor(sums);
+    if (t_.k != 0) {
+      LocalTensor<Sum> sums = sums_in_.DeQue<Sum>();
+      scale(row, rows, sums, columns);
+      sums_in_.FreeTensor(sums);
+    } else {
+      fill(value_, 0.0f, kElements);
+    }
     if (t_.has_addend != 0) add_product(row, rows);
     if (t_.has_bias != 0) {
       // A column's bias for all rows: half of a row a repetition, the bias staying where it is.

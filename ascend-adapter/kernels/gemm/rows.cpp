@@ -5,7 +5,12 @@
 // written as q - 128 (int8) or q (uint8), with s and z of each row. s = 0 gives q = z = 0; a row with an element that is not
 // finite, or whose hi - lo overflows, gets the scale NaN, which makes its outputs NaN, and q = z = 0.
 //
-// Bytes: a row is read once and written once; one that is quantized and does not fit the UB is read once more. Conversions are
+// FP32 and F16 as terms of BF16: each the rounding of what those before left. An element that is not finite is its first term, and 0
+// after it.
+//
+// Integers of 8 bits in groups, which are columns of weights: (q - zero) scale, with a scale and a zero point for each group.
+//
+// Bytes: a row is read once and written once, for each term; one that is quantized and does not fit the UB is read once more. Conversions are
 // bound by memory; quantizing takes about 10 vector instructions an element, the division the dearest: the vector unit and
 // memory are close.
 #include "kernels/gemm/tiling.h"
@@ -72,15 +77,18 @@ class RowNumbers {
 // A vector core takes every chunk of its number modulo theirs, and has the next one on its way while it converts one.
 template <typename X, typename Y>
 class ConvertRows {
-  static constexpr bool kBytes = sizeof(X) == 1;  // without sign, less 128
+  static constexpr bool kBytes = sizeof(Y) == 1;   // without sign, less 128
+  static constexpr bool kGroups = !kBytes && sizeof(X) == 1;
 
  public:
-  __aicore__ inline ConvertRows(TPipe* pipe, const GemmRowsTiling& tiling, GM_ADDR x, GM_ADDR index, GM_ADDR to)
-      : t_(tiling), index_(t_, index), x_(global<X>(x)), to_(global<Y>(to)) {
+  __aicore__ inline ConvertRows(TPipe* pipe, const GemmRowsTiling& tiling, GM_ADDR x, GM_ADDR index, GM_ADDR to,
+                                GM_ADDR scales = nullptr, GM_ADDR zeros = nullptr)
+      : t_(tiling), index_(t_, index), x_(global<X>(x)), to_(global<Y>(to)), scales_(global<float>(scales)), zeros_(global<float>(zeros)) {
     const uint32_t chunk = kGemmRowsChunk;
     pipe->InitBuffer(x_in_, 2, chunk * sizeof(X));
     pipe->InitBuffer(to_out_, 2, chunk * sizeof(Y));
-    pipe->InitBuffer(value_buffer_, chunk * sizeof(float));
+    pipe->InitBuffer(value_buffer_, 2 * chunk * sizeof(float));
+    pipe->InitBuffer(bits_buffer_, chunk / 8);
     chunks_ = (t_.k + kGemmRowsChunk - 1) / kGemmRowsChunk;
   }
 
@@ -92,12 +100,15 @@ class ConvertRows {
       LocalTensor<X> x = x_in_.template DeQue<X>();
       if (i + step < all) fetch(i + step);
       LocalTensor<Y> to = to_out_.template AllocTensor<Y>();
-      change(to, x, count(i));
+      if constexpr (kGroups) {
+        scale_groups(x, i);
+        narrow(to, value_buffer_.template Get<float>(), count(i));
+      } else {
+        change(to, x, count(i));
+      }
       x_in_.FreeTensor(x);
-      to_out_.EnQue(to);
-      to = to_out_.template DeQue<Y>();
-      copy_out(to_[static_cast<uint64_t>(i / chunks_ * t_.to_stride + column(i))], to, count(i));
-      to_out_.FreeTensor(to);
+      write(to, i, 0);
+      if constexpr (std::is_same<Y, bfloat16_t>::value) write_rest(i);
     }
   }
 
@@ -109,6 +120,52 @@ class ConvertRows {
     LocalTensor<X> x = x_in_.template AllocTensor<X>();
     copy_in(x, x_[static_cast<uint64_t>(index_.of(i / chunks_) * t_.x_stride + column(i))], count(i));
     x_in_.EnQue(x);
+  }
+
+  // value = (x - zero) scale, by groups.
+  __aicore__ inline void scale_groups(const LocalTensor<X>& x, int64_t i) {
+    const LocalTensor<float> value = value_buffer_.template Get<float>(), other = value[kGemmRowsChunk];
+    const LocalTensor<half> between = other.template ReinterpretCast<half>();
+    const int32_t n = count(i);
+    convert(between, x, RoundMode::CAST_NONE, static_cast<uint32_t>(n));
+    widen(value, between, n);
+    const int64_t first = i / chunks_ * ((t_.k + t_.group_size - 1) / t_.group_size) + column(i) / t_.group_size;
+    const auto each = [&](auto f) {
+      for (int64_t c = 0; c < n; c += t_.group_size)
+        f(value[static_cast<uint32_t>(c)], static_cast<uint64_t>(first + c / t_.group_size), static_cast<int32_t>(least(n - c, t_.group_size)));
+      AscendC::PipeBarrier<PIPE_V>();
+    };
+    each([&](const LocalTensor<float>& of, uint64_t group, int32_t some) { AscendC::Adds(of, of, -zeros_.GetValue(group), some); });
+    each([&](const LocalTensor<float>& of, uint64_t group, int32_t some) { AscendC::Muls(of, of, scales_.GetValue(group), some); });
+  }
+
+  __aicore__ inline void write(LocalTensor<Y> to, int64_t i, int64_t term) {
+    to_out_.EnQue(to);
+    to = to_out_.template DeQue<Y>();
+    copy_out(to_[static_cast<uint64_t>(i / chunks_ * t_.to_stride + term * t_.to_term + column(i))], to, count(i));
+    to_out_.FreeTensor(to);
+  }
+
+  // The terms after the first, of the values that it was made of.
+  __aicore__ inline void write_rest(int64_t i) {
+    if (t_.terms == 1) return;
+    const LocalTensor<float> value = value_buffer_.template Get<float>(), other = value[kGemmRowsChunk];
+    const LocalTensor<uint8_t> finite = bits_buffer_.template Get<uint8_t>();
+    const int32_t n = count(i);
+    const uint32_t whole = static_cast<uint32_t>((n + 63) / 64 * 64);
+    fill(other, 0.0f, kGemmRowsChunk);
+    absolute(other, value, n);
+    AscendC::CompareScalar(finite, other, float_of(0x7f800000u), AscendC::CMPMODE::LT, whole);
+    for (int32_t term = 1; term < t_.terms; ++term) {
+      LocalTensor<Y> to = to_out_.template AllocTensor<Y>();
+      narrow(to, value, n);
+      widen(other, to, n);
+      sub(value, value, other, n);
+      AscendC::Select(value, finite, value, 0.0f, AscendC::SELMODE::VSEL_TENSOR_SCALAR_MODE, static_cast<uint32_t>(n));
+      AscendC::PipeBarrier<PIPE_V>();
+      narrow(to, value, n);
+      write(to, i, term);
+    }
   }
 
   __aicore__ inline void change(const LocalTensor<Y>& to, const LocalTensor<X>& x, int32_t n) {
@@ -129,9 +186,10 @@ class ConvertRows {
   int64_t chunks_;
   GlobalTensor<X> x_;
   GlobalTensor<Y> to_;
+  GlobalTensor<float> scales_, zeros_;
   TQue<TPosition::VECIN, 1> x_in_;
   TQue<TPosition::VECOUT, 1> to_out_;
-  TBuf<TPosition::VECCALC> value_buffer_;
+  TBuf<TPosition::VECCALC> value_buffer_, bits_buffer_;
 };
 
 template <typename X, typename Q>
@@ -258,6 +316,15 @@ GATUN_ROWS_ENTRY(f16_f32, half, float)
 GATUN_ROWS_ENTRY(f16_bf16, half, bfloat16_t)
 GATUN_ROWS_ENTRY(f16_f16, half, half)
 GATUN_ROWS_ENTRY(u8_s8, uint8_t, int8_t)
+
+// Columns of weights in groups.
+extern "C" __global__ __aicore__ void gatun_rows_u8_bf16(GM_ADDR x, GM_ADDR to, GM_ADDR scales, GM_ADDR zeros, GM_ADDR tiling) {
+  KERNEL_TASK_TYPE_DEFAULT(KERNEL_TYPE_AIV_ONLY);
+  AscendC::TPipe pipe;
+  gatun::ascend::ConvertRows<uint8_t, bfloat16_t> rows(
+      &pipe, gatun::ascend::read_tiling<gatun::ascend::GemmRowsTiling>(tiling), x, nullptr, to, scales, zeros);
+  rows.run();
+}
 
 #define GATUN_QUANTIZE_ENTRY(name, X, Q)                                                                                  \
   extern "C" __global__ __aicore__ void gatun_rows_##name(GM_ADDR x, GM_ADDR index, GM_ADDR to, GM_ADDR scales,           \

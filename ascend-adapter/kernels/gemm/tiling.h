@@ -15,12 +15,17 @@ struct GemmTiling {
   int64_t groups;                                   // 0, or matrices of b, each with a run of rows
   int64_t n_tiles, tiles;                           // of out; with groups as many as there may be
   int64_t rows_x;                                   // has_index: how many rows have numbers of their own
-  int32_t activation, has_bias, has_residual, has_addend, has_index, reserved;
+  int64_t a_term, b_term;                           // elements from a term to the next
+  int32_t activation, has_bias, has_residual, has_addend, has_index;
+  int32_t a_terms, b_terms;                         // numbers of BF16, or of the type there is, whose sum is an element
+  int32_t reserved;
 };
+
+constexpr int32_t kGemmTerms = 3;  // of BF16 that an element of FP32 is; products of the third and further are below 2^-24
 
 // False where the kernels cannot take these sizes.
 inline bool gemm_tiling(GemmTiling* t) {
-  if (t->m < 1 || t->n < 1 || t->k < 1 || t->k > kGemmMost || t->a_stride > kGemmMost || t->b_stride > kGemmMost) return false;
+  if (t->m < 1 || t->n < 0 || t->k < 0 || t->k > kGemmMost || t->a_stride > kGemmMost || t->b_stride > kGemmMost) return false;
   if (t->out_stride > kGemmMostOut) return false;
   t->n_tiles = (t->n + kGemmN - 1) / kGemmN;
   // The last tile of rows of each group but one may be cut short.
@@ -33,7 +38,9 @@ inline bool gemm_tiling(GemmTiling* t) {
 // is made of row index[r] of x.
 struct GemmRowsTiling {
   int64_t rows, k, x_stride, to_stride, rows_x;
-  int32_t has_index, reserved;
+  int64_t to_term;            // from a term of a row to the next
+  int64_t group_size;         // of integers that share a scale and a zero point
+  int32_t has_index, terms;
 };
 constexpr int32_t kGemmRowsChunk = 4096;  // elements that are in the UB at once
 

@@ -37,7 +37,7 @@ class NormPlan final : public Plan {
     const gtn_status status = launch_with(stream, kernel_, blocks, tiling, message, args.x, args.residual, args.gamma, args.beta,
                                           static_cast<const void*>(out), static_cast<const void*>(args.sum));
     if (status != GTN_OK || quantize_ == nullptr) return status;
-    const GemmRowsTiling rows = {args.rows, tiling.n, tiling.n, out_stride_, args.rows, 0, 0};
+    const GemmRowsTiling rows = {args.rows, tiling.n, tiling.n, out_stride_, args.rows, 0, 0, 0, 1};
     return launch_with(stream, quantize_, blocks, rows, message, static_cast<const void*>(out), static_cast<const void*>(nullptr),
                        static_cast<const void*>(args.out), static_cast<const void*>(args.scales),
                        static_cast<const void*>(args.zero_points));

@@ -278,11 +278,6 @@ class CopyLists {
 }  // namespace
 }  // namespace gatun::ascend
 
-#define GATUN_SELECT_BEGIN                        \
-  KERNEL_TASK_TYPE_DEFAULT(KERNEL_TYPE_AIV_ONLY); \
-  AscendC::TPipe pipe;                            \
-  const gatun::ascend::SelectTiling t = gatun::ascend::read_tiling<gatun::ascend::SelectTiling>(tiling);
-
 #define GATUN_SELECT_ENTRIES(name, X)                                                                                      \
   extern "C" __global__ __aicore__ void gatun_select_pool_##name(GM_ADDR k, GM_ADDR q_index, GM_ADDR k_index,              \
                                                                  GM_ADDR pools, GM_ADDR tiling) {                          \

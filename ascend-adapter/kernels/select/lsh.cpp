@@ -10,15 +10,6 @@
 namespace gatun::ascend {
 namespace {
 
-// In [sequences * heads_q] order.
-struct SelectPlace {
-  int64_t sequence, head;
-  SelectSequence of;
-  __aicore__ inline SelectPlace(const SelectTiling& t, const GlobalTensor<int64_t>& q_index, const GlobalTensor<int64_t>& k_index,
-                                int64_t at)
-      : sequence(at / t.heads_q), head(at % t.heads_q), of(t, q_index, k_index, at / t.heads_q) {}
-};
-
 template <typename X>
 class LabelRows {
  public:
@@ -312,11 +303,6 @@ class NearBlocks {
 
 }  // namespace
 }  // namespace gatun::ascend
-
-#define GATUN_SELECT_BEGIN                        \
-  KERNEL_TASK_TYPE_DEFAULT(KERNEL_TYPE_AIV_ONLY); \
-  AscendC::TPipe pipe;                            \
-  const gatun::ascend::SelectTiling t = gatun::ascend::read_tiling<gatun::ascend::SelectTiling>(tiling);
 
 #define GATUN_LABEL_ENTRY(name, X)                                                                                         \
   extern "C" __global__ __aicore__ void gatun_select_label_##name(GM_ADDR x, GM_ADDR q_index, GM_ADDR k_index,             \

@@ -37,6 +37,15 @@ struct SelectSequence {
   }
 };
 
+// In [sequences * heads_q] order.
+struct SelectPlace {
+  int64_t sequence, head;
+  SelectSequence of;
+  __aicore__ inline SelectPlace(const SelectTiling& t, const GlobalTensor<int64_t>& q_index, const GlobalTensor<int64_t>& k_index,
+                                int64_t at)
+      : sequence(at / t.heads_q), head(at % t.heads_q), of(t, q_index, k_index, at / t.heads_q) {}
+};
+
 __aicore__ inline int64_t select_q_at(const SelectTiling& t, const SelectSequence& of, int64_t s, int64_t head, int64_t i) {
   return (t.packed != 0 ? 0 : s * t.q_batch) + (of.first_q + i) * t.q_row + head * t.q_head;
 }
@@ -211,3 +220,9 @@ class SelectProducts {
 };
 
 }  // namespace gatun::ascend
+
+// What entries begin with.
+#define GATUN_SELECT_BEGIN                        \
+  KERNEL_TASK_TYPE_DEFAULT(KERNEL_TYPE_AIV_ONLY); \
+  AscendC::TPipe pipe;                            \
+  const gatun::ascend::SelectTiling t = gatun::ascend::read_tiling<gatun::ascend::SelectTiling>(tiling);

@@ -19,7 +19,8 @@ struct SelectTiling {
   int64_t heads_q, heads_k, heads, dk, pitch;                     // heads: of lists; pitch: of a row of columns, in FP32
   int64_t block_q, block_k, lists, blocks, width;                 // lists of a head; width: entries of a list at most
   int64_t count, first, local, buckets, layers;
-  float scale;
+  int64_t columns;                                                // of a layer's rotation
+  float scale, log_pairs, right_angle;                            // log of the pairs of tables; the bias at a right angle
   int32_t packed, has_q_index, has_k_index, causal, bounds, keys;  // keys: labels are those of keys
   int32_t reserved;
 };

@@ -23,7 +23,7 @@ extern "C" {
 Entry gatun_activation_bf16_bf16, gatun_glu_bf16_f16, gatun_norm_layer_bf16_bf16, gatun_norm_rms_f32_f32, gatun_softmax_bf16_f32,
     gatun_merge_bf16_bf16, gatun_rope_bf16_bf16, gatun_rope_bf16_s8, gatun_select_pool_bf16, gatun_select_weigh_bf16,
     gatun_select_lengths, gatun_select_copy, gatun_select_label_bf16, gatun_select_sort, gatun_select_near,
-    gatun_attention_any_bf16_bf16;
+    gatun_select_unit_bf16, gatun_select_code, gatun_select_retrieve, gatun_attention_any_bf16_bf16, gatun_attention_terms_bf16;
 }
 
 namespace gatun::ascend {
@@ -201,12 +201,38 @@ std::vector<twin::Run> select_by_hashing() {
           run_of(gatun_select_near, t, {{}, {}, q_labels, k_labels, q_places, k_places, room(48), room(12)}, 1)};
 }
 
+std::vector<twin::Run> select_by_retrieval() {
+  SelectTiling t = {};
+  t.sequences = 1, t.len_q = t.lq = 6, t.len_k = t.lk = 200;
+  t.q_row = 80, t.q_head = 80, t.q_batch = 480, t.k_row = 80, t.k_head = 80, t.k_batch = 16000;
+  t.heads_q = t.heads_k = t.heads = 1, t.dk = 80, t.pitch = select_pitch(80);
+  t.block_q = t.block_k = 1, t.lists = 6, t.blocks = 200, t.width = t.count = 110, t.first = 2, t.local = 1;
+  t.buckets = 4, t.layers = 3, t.columns = 2, t.causal = 1, t.log_pairs = 1.1f, t.right_angle = 2;
+  SelectTiling keys = t;
+  keys.keys = 1;
+  const auto codes = [](uint32_t seed, int64_t pitch) {
+    std::mt19937 random(seed);
+    std::vector<float> all(static_cast<size_t>(3 * pitch));
+    for (float& code : all) code = static_cast<float>(random() % 4);
+    return list(all);
+  };
+  const int64_t pitch = t.pitch;
+  return {run_of(gatun_select_unit_bf16, t, {numbers<bfloat16_t>(480), {}, {}, {}, room(6 * pitch * 4)}, 1),
+          run_of(gatun_select_unit_bf16, keys, {numbers<bfloat16_t>(16000), {}, {}, numbers<float>(pitch, 2), room(200 * pitch * 4)}, 1),
+          run_of(gatun_select_code, t, {numbers<float>(6 * pitch), {}, {}, numbers<float>(6 * pitch, 2), room(3 * 64 * 4)}, 1),
+          run_of(gatun_select_code, keys, {numbers<float>(200 * pitch), {}, {}, numbers<float>(6 * pitch, 2), room(3 * 256 * 4)}, 1),
+          run_of(gatun_select_retrieve, t,
+                 {{}, {}, numbers<float>(6 * pitch), numbers<float>(200 * pitch, 2), codes(1, 64), codes(2, 256), room(6 * 110 * 4),
+                  room(6 * 110 * 4), room(6 * 4)}, 1)};
+}
+
 std::vector<twin::Run> attention_with_options() {
   constexpr int64_t kQ = 40, kK = 300, kHead = 16;
   AttentionTiling t = {};
   t.batch = t.heads_q = t.heads_k = t.heads = 1, t.len_q = t.lq = t.most_q = kQ, t.len_k = t.lk = t.most_k = kK;
   t.dk = t.dv = t.q_row = t.q_head = t.k_row = t.k_head = t.v_row = t.v_head = t.out_row = t.out_head = kHead;
   t.tile_m = kAttentionAnyM, t.scale = 0.25f, t.left = t.right = -1, t.dilation = 1, t.has_lse = 1;
+  t.q_type = t.kv_type = kAttentionBf16;
   enum { kBlockOffsets = 6, kBlockColumns, kQOrder, kKOrder, kSinkLogits, kSlopes, kBias, kPrefixes, kGlobals, kQDocuments,
          kKDocuments, kTree, kMaskIndex, kMasks, kBlockBias, kKScales, kVScales, kOut, kLse, kWorkspace };
   std::vector<Bytes> tensors(kWorkspace + 1);
@@ -247,7 +273,29 @@ std::vector<twin::Run> attention_with_options() {
   with_order[kMasks] = Bytes(2 * 16 * 32, 1);
   for (size_t i = 0; i < with_order[kMasks].size(); i += 5) with_order[kMasks][i] = 0;
 
-  for (AttentionTiling* each : {&added, &halves, &ordered}) each->has_gaps = 1;
+  AttentionTiling masked = t;  // entries that are not joined
+  masked.list_heads = 1, masked.block_q = 16, masked.block_k = 128, masked.list_entries = 5, masked.max_masks = 2;
+  masked.has_block_bias = 1;
+  std::vector<Bytes> with_masks = tensors;
+  with_masks[kBlockOffsets] = list<int64_t>({0, 2, 4, 5}), with_masks[kBlockColumns] = list<int32_t>({0, 2, 1, 2, 0});
+  with_masks[kMaskIndex] = list<int32_t>({0, -1, 1, 1, -1}), with_masks[kBlockBias] = numbers<float>(5, 6);
+  with_masks[kMasks] = Bytes(2 * 16 * 128, 1);
+  for (size_t i = 0; i < with_masks[kMasks].size(); i += 5) with_masks[kMasks][i] = 0;
+
+  AttentionTiling tree = t;  // in an order
+  tree.order_heads = 1, tree.max_tree = kQ, tree.has_bias = kAttentionF32, tree.bias_row = kK;
+  std::vector<Bytes> with_tree = with_halves;
+  with_tree[kQOrder] = with_order[kQOrder], with_tree[kKOrder] = with_order[kKOrder];
+  with_tree[kBias] = numbers<float>(kQ * kK, 5);
+
+  for (AttentionTiling* each : {&added, &halves, &ordered, &masked, &tree}) each->has_gaps = 1;
+
+  AttentionTiling bytes = masked;
+  bytes.kv_type = kAttentionS8;
+  std::vector<Bytes> with_bytes = with_masks;
+  with_bytes[1] = numbers<bfloat16_t>(kK * kHead / 2, 2), with_bytes[2] = numbers<bfloat16_t>(kK * kHead / 2, 3);
+  with_bytes[kKScales] = numbers<float>(kK, 7), with_bytes[kVScales] = numbers<float>(kK, 8);
+  with_bytes[kWorkspace] = room(attention_workspace_bytes(1, true));
 
   AttentionTiling sloped = t;
   sloped.has_slopes = 1;
@@ -257,13 +305,16 @@ std::vector<twin::Run> attention_with_options() {
   return {run_of(gatun_attention_any_bf16_bf16, sloped, with_slopes, 1),
           run_of(gatun_attention_any_bf16_bf16, added, with_added, 1),
           run_of(gatun_attention_any_bf16_bf16, halves, with_halves, 1),
-          run_of(gatun_attention_any_bf16_bf16, ordered, with_order, 1)};
+          run_of(gatun_attention_any_bf16_bf16, ordered, with_order, 1),
+          run_of(gatun_attention_any_bf16_bf16, masked, with_masks, 1),
+          run_of(gatun_attention_any_bf16_bf16, tree, with_tree, 1),
+          run_of(gatun_attention_terms_bf16, bytes, with_bytes, 1)};
 }
 
 // All together: the barriers that instructions of kernels/vector.h bring along need not matter to each family.
 TEST(Removals, EverySiteMatters) {
   std::vector<twin::Run> runs;
-  for (const auto family : {activation, norm, softmax, merge, rope, select, select_by_hashing, attention_with_options})
+  for (const auto family : {activation, norm, softmax, merge, rope, select, select_by_hashing, select_by_retrieval, attention_with_options})
     for (twin::Run& run : family()) runs.push_back(std::move(run));
   twin::expect_sites_matter(runs, 300);
 }

@@ -271,8 +271,7 @@ TEST(Attention, OtherTypes) {
   expect_right<bfloat16_t, float, half>(gatun_attention_terms_f32, Serves::Types);
   expect_right<half, half, int8_t>(gatun_attention_terms_f16, Serves::Types);
   expect_right<half, float, bfloat16_t>(gatun_attention_terms_f32, Serves::Types);
-  expect_right<float, float, int8_t>(gatun_attention_terms_f32, Serves::Types);
-  expect_right<float, float>(gatun_attention_terms_f32, Serves::Types);
+  expect_right<half, half, float>(gatun_attention_terms_f16, Serves::Types);
 }
 
 // Arrays of a run may hold anything.
@@ -324,7 +323,7 @@ TEST(Attention, EverySiteMatters) {
     runs.push_back(run_of<bfloat16_t, bfloat16_t>(gatun_attention_bf16_f32, Serves::Windows, c));
   const Case c = {1, 1, 1, 70, 400, 16, 16, 300, 0, 1};
   runs.push_back(run_of<half, int8_t>(gatun_attention_terms_f32, Serves::Types, c));
-  runs.push_back(run_of<float, float>(gatun_attention_terms_f32, Serves::Types, c));
+  runs.push_back(run_of<half, float>(gatun_attention_terms_f32, Serves::Types, c));
   twin::expect_sites_matter(runs, 90);
 }
 

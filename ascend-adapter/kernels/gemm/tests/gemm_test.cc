@@ -15,7 +15,7 @@
 
 using Entry = void();  // of as many addresses as the kernel has, as the twin calls it
 extern "C" {
-Entry gatun_rows_f32_s8, gatun_rows_bf16_s8, gatun_rows_f16_s8, gatun_rows_bf16_f32, gatun_thin_bf16;
+Entry gatun_rows_f32_s8, gatun_rows_bf16_s8, gatun_rows_f16_s8, gatun_rows_bf16_f32, gatun_rows_f32_bf16, gatun_thin_bf16;
 Entry gatun_gemm_bf16_f32, gatun_gemm_bf16_bf16, gatun_gemm_f16_f32, gatun_gemm_f16_f16, gatun_gemm_s8_f32, gatun_gemm_s8_bf16;
 }
 
@@ -73,6 +73,7 @@ class Product {
     };
     t_ = {};
     t_.m = c.m, t_.n = c.n, t_.k = c.k;
+    t_.a_terms = t_.b_terms = 1;
     t_.a_stride = c.k + c.gap, t_.b_stride = c.k, t_.out_stride = c.n + c.gap;
     t_.groups = c.offsets.empty() ? 0 : static_cast<int64_t>(c.offsets.size()) - 1;
     t_.activation = c.activation, t_.has_bias = c.bias, t_.has_residual = c.residual, t_.has_addend = c.addend;
@@ -210,7 +211,7 @@ TEST(Gemm, S8) {
 template <typename X>
 class Rows {
  public:
-  Rows(Entry* entry, int64_t k) : entry_(entry), t_{kRows, k, k + 3, k + 5, kRows, 0, 0} {
+  Rows(Entry* entry, int64_t k) : entry_(entry), t_{kRows, k, k + 3, k + 5, kRows, 0, 0, 0, 1} {
     std::mt19937 random(static_cast<uint32_t>(k));
     std::normal_distribution<float> normal;
     x_.resize(static_cast<size_t>(kRows * t_.x_stride));
@@ -293,7 +294,7 @@ class Converted {
     for (size_t i = 0; i < x.size(); ++i) x[i] = bfloat16_t(static_cast<float>(i % 251));
     std::vector<int32_t> index = {3, 0, -7, 1, 99, 2, 2};
     std::vector<float> to(index.size() * kK);
-    GemmRowsTiling t = {static_cast<int64_t>(index.size()), kK, kK, kK, kRowsX, 1, 0};
+    GemmRowsTiling t = {static_cast<int64_t>(index.size()), kK, kK, kK, kRowsX, 0, 0, 1, 1};
     void* args[] = {x.data(), index.data(), to.data(), &t};
     const Range memory[] = {{x.data(), x.size() * 2}, {index.data(), index.size() * 4}, {to.data(), to.size() * 4}, {&t, sizeof t}};
     const Result r = launch(reinterpret_cast<const void*>(gatun_rows_bf16_f32), 2, args, std::size(args), memory, options);
@@ -354,6 +355,42 @@ TEST(ThinProduct, IsRight) {
   }
 }
 
+// Rows as terms: their sum is the element, exactly, and what is not finite is the first of them.
+class Terms {
+ public:
+  std::string run(const Options& options, Result* result) const {
+    std::mt19937 random(1);
+    std::normal_distribution<float> normal;
+    std::vector<float> x(static_cast<size_t>(kRows * kK));
+    for (float& e : x) e = normal(random);
+    x[3] = INFINITY, x[4] = -INFINITY, x[5] = NAN, x[6] = 0;
+    std::vector<bfloat16_t> to(x.size() * 3);
+    GemmRowsTiling t = {kRows, kK, kK, 3 * kK, kRows, kK, 0, 0, 3};
+    void* args[] = {x.data(), nullptr, to.data(), &t};
+    const Range memory[] = {{x.data(), x.size() * 4}, {to.data(), to.size() * 2}, {&t, sizeof t}};
+    const Result r = launch(reinterpret_cast<const void*>(gatun_rows_f32_bf16), 2, args, std::size(args), memory, options);
+    if (result) *result = r;
+    if (!r.ok()) return r.error;
+    for (size_t i = 0; i < x.size(); ++i) {
+      double sum = 0;
+      for (size_t term = 3; term-- > 0;) {
+        const float of = static_cast<float>(to[(i / kK * 3 + term) * kK + i % kK]);
+        if (term > 0 && !std::isfinite(of)) return "term " + std::to_string(term) + " of element " + std::to_string(i);
+        sum += static_cast<double>(of);
+      }
+      if (std::isnan(x[i]) ? !std::isnan(sum) : sum != static_cast<double>(x[i])) return "element " + std::to_string(i);
+    }
+    return "";
+  }
+
+ private:
+  static constexpr int64_t kRows = 3, kK = 4500;
+};
+
+TEST(Rows, Terms) {
+  for (uint64_t seed = 0; seed < 4; ++seed) EXPECT_EQ(Terms().run({seed}, nullptr), "");
+}
+
 TEST(Gemm, RefusesWhatItCannotTake) {
   EXPECT_EQ((Product<bfloat16_t, float>(gatun_gemm_bf16_f32, {2, 2, 65536}).run({})), "refused");
   GemmTiling t = {};
@@ -378,11 +415,13 @@ TEST(Gemm, EverySiteMatters) {
        run_of<bfloat16_t, float>(gatun_gemm_bf16_f32, {300, 140, 300, 1, false, true, 1}),
        run_of<bfloat16_t, float>(gatun_gemm_bf16_f32, {130, 128, 130, 1, false, false, 1}),
        run_of<bfloat16_t, float>(gatun_gemm_bf16_f32, {130, 130, 130, 0, true, false, 1, 0, {}, true}),
+       run_of<bfloat16_t, float>(gatun_gemm_bf16_f32, {130, 130, 0, 1, true, true, 1}),
        run_of<int8_t, float>(gatun_gemm_s8_f32, {300, 140, 600, 3, true, true, 1}),
        run_of<int8_t, float>(gatun_gemm_s8_f32, {130, 128, 256, 0, false, false, 1}),
        [rows = Rows<float>(gatun_rows_f32_s8, 9000)](const Options& o, Result* r) { return rows.run(o, r); },
        [rows = Rows<float>(gatun_rows_f32_s8, 100)](const Options& o, Result* r) { return rows.run(o, r); },
        [](const Options& o, Result* r) { return Converted().run(o, r); },
+       [](const Options& o, Result* r) { return Terms().run(o, r); },
        [](const Options& o, Result* r) { return Thin(19, 260, 70).run(o, r); },
        [](const Options& o, Result* r) { return Thin(9, 16, 200).run(o, r); }},
       110);
