@@ -1,5 +1,5 @@
 // Attention with an online softmax (Dao et al. 2022, FlashAttention) over lists of tiles of keys, for cube and vector cores 1
-// to 2: windows, causal among them, and block lists; grouped heads; BF16 and FP16.
+// to 2: windows, causal among them, and block lists; grouped heads; queries of BF16 and FP16, keys and values of those, FP32 and S8.
 //
 // FLOPs: 2 (dk + dv) per visible pair. Bytes: keys and values of a tile of queries once, from the L2 cache where heads share
 // them. Scores, weights and their products pass through global memory (architecture 2201 has no other way between cube and
@@ -22,6 +22,12 @@
 //
 // The cube unit makes NaN of a weight of 0 and a value that is not finite. So tiles have no keys that no query sees; where options
 // leave some between others, the vector cores copy the values with 0 in their place, which adds 4 dv bytes of traffic a key.
+//
+// Operands of other types, or of two, are multiplied as sums of terms of BF16: S8 is one, FP16 two, FP32 three. The vector cores make
+// those of queries and of the keys of step t + 1 before their softmax of step t, since the cube core makes S(t + 1) before O(t), and
+// tell it by a fourth flag; they make those of the values of step t beside its weights. That is 4 terms dk bytes of traffic a key, and as
+// many again for dv, and 3 instructions for 64 elements of S8, 9 of FP32. The scales of S8 are applied to scores and weights, by
+// columns, so nothing is rounded for them.
 #include "kernels/attention/scores.h"
 
 namespace gatun::ascend {
@@ -476,8 +482,8 @@ class Softmax {
     for (int64_t first = 0; first < rows; first += kRows) {
       const int64_t end = least(first + kRows, rows);
       const int32_t count = static_cast<int32_t>(end - first) * kAttentionN;
-      LocalTensor<uint8_t> raw = products_in_.AllocTensor<uint8_t>();
-      PipeBarrier<PIPE_V>();  // the products that lay here have been added
+      LocalTensor<uint8_t> raw = products_in_.AllocTensor<uint8_t>();  // orders nothing: the zeros that come first do
+      PipeBarrier<PIPE_V>();                                           // the products that lay here have been added
       fill(raw.ReinterpretCast<float>(), 0.0f, count / 4 * attention_element_bytes(from.type));
       order<HardEvent::V_MTE2>();
       fetch(raw, from, first, end, place);

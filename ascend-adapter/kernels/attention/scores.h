@@ -341,12 +341,16 @@ class AttentionScores {
   __aicore__ inline void copy_rows(const LocalTensor<B>& rows, const GlobalTensor<B>& from, int32_t n, At at) {
     for (int32_t r = 0; r < rows_; ++r) copy_in(rows[static_cast<uint32_t>(r * kN)], from[static_cast<uint64_t>(at(r))], n);
   }
-  // rows = value(r, c), one by one, where nothing lies side by side.
-  template <typename B, typename Value>
-  __aicore__ inline void set_rows(const LocalTensor<B>& rows, int32_t n, Value value) {
+  // rows = value(at(r), the key of c, c), one by one, where nothing lies side by side.
+  template <typename B, typename At, typename Value>
+  __aicore__ inline void set_rows(const LocalTensor<B>& rows, int32_t n, At at, Value value) {
     vector_to_scalar();
     for (int32_t r = 0; r < rows_; ++r) {
-      for (int32_t c = 0; c < n; ++c) rows.SetValue(static_cast<uint32_t>(r * kN + c), value(r, c));
+      const int64_t from = at(r);
+      for (int32_t c = 0; c < n; ++c) {
+        const int64_t key = static_cast<int64_t>(keys_.GetValue(static_cast<uint32_t>(c)));
+        rows.SetValue(static_cast<uint32_t>(r * kN + c), value(from, key, c));
+      }
     }
     scalar_to_vector();
   }
@@ -361,9 +365,8 @@ class AttentionScores {
     const int64_t head = item.sequence * t_.bias_batch + item.head * t_.bias_head;
     const auto place = [&](int32_t r, int64_t key) { return head + item.query(item.row + first_ + r) * t_.bias_row + key; };
     if (item.keys_apart()) {
-      set_rows(rows, n, [&](int32_t r, int32_t c) {
-        return bias.GetValue(static_cast<uint64_t>(place(r, most(item.key(step.key + c), 0))));
-      });
+      set_rows(rows, n, [&](int32_t r) { return place(r, 0); },
+               [&](int64_t from, int64_t key, int32_t) { return bias.GetValue(static_cast<uint64_t>(from + most(key, 0))); });
     } else {
       copy_rows(rows, bias, n, [&](int32_t r) { return place(r, step.key); });
     }
@@ -473,9 +476,8 @@ class AttentionScores {
     };
     LocalTensor<uint8_t> rows = row_in_.template AllocTensor<uint8_t>();
     if (item.keys_apart()) {
-      set_rows(rows, n, [&](int32_t r, int32_t c) {
-        const int64_t key = item.key(step.key + c);
-        return key < drafted ? uint8_t{1} : tree_.GetValue(static_cast<uint64_t>(at(r, key)));
+      set_rows(rows, n, [&](int32_t r) { return at(r, 0); }, [&](int64_t from, int64_t key, int32_t) {
+        return key < drafted ? uint8_t{1} : tree_.GetValue(static_cast<uint64_t>(from + key));
       });
     } else {
       copy_rows(rows, tree_, n, [&](int32_t r) { return at(r, step.key); });
@@ -487,19 +489,19 @@ class AttentionScores {
     const int64_t row = (item.row + first_) % t_.block_q, n = step.n;
     const auto index = [&](int64_t entry) { return mask_index_.GetValue(static_cast<uint64_t>(entry)); };
     const auto there = [&](int64_t i) { return i >= 0 && i < t_.max_masks; };
-    const auto at = [&](int64_t i, int32_t r, int64_t key) { return (i * t_.block_q + row + r) * t_.block_k + key % t_.block_k; };
+    const auto at = [&](int64_t i, int64_t r, int64_t key) { return (i * t_.block_q + r) * t_.block_k + key % t_.block_k; };
     const int64_t last = step.entry + (attention_joins(t_) ? (n - 1) / t_.block_k : 0);
     bool any = false;
     for (int64_t e = step.entry; e <= last; ++e) any = any || there(index(e));
     if (!any) return;
     LocalTensor<uint8_t> rows = row_in_.template AllocTensor<uint8_t>();
     if (attention_joins(t_)) {
-      set_rows(rows, static_cast<int32_t>(n), [&](int32_t r, int32_t c) {
+      set_rows(rows, static_cast<int32_t>(n), [&](int32_t r) { return row + r; }, [&](int64_t r, int64_t, int32_t c) {
         const int64_t i = index(step.entry + c / t_.block_k);
         return there(i) ? masks_.GetValue(static_cast<uint64_t>(at(i, r, c))) : uint8_t{1};
       });
     } else {
-      copy_rows(rows, masks_, static_cast<int32_t>(n), [&](int32_t r) { return at(index(step.entry), r, step.key); });
+      copy_rows(rows, masks_, static_cast<int32_t>(n), [&](int32_t r) { return at(index(step.entry), row + r, step.key); });
     }
     hide_by_bytes(rows, static_cast<int32_t>(n));
   }

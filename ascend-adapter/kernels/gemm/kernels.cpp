@@ -9,8 +9,10 @@
 // its way to L1. Architecture 2201 has no way from L0C to a vector core, so sums go through global memory, two tiles of it per
 // block, which stay in the L2 cache. There the two vector cores take half of the rows each, 32 at a time.
 //
-// Elements of more bits than BF16 has come as terms of it, a by the kernel of rows and b packed: the products of terms that matter
+// Elements of more bits than BF16 has come as terms of it, which the kernels of rows make: the products of terms that matter
 // are summed one after the other, the least first. Without k there are no sums.
+//
+// FP8 weights are numbers of BF16 here, with a scale for each column.
 //
 // S8: a holds q - 128, q being Gatun's unsigned rows, so that sum((q - z) w) = sum(a w) - (z - 128) sum(w), exactly in 32 bits.
 #include "kernels/activation/functions.h"
@@ -220,7 +222,7 @@ class Finish {
 
   __aicore__ inline void run() {
     const int64_t block = AscendC::GetBlockIdx() / 2, sub = AscendC::GetSubBlockIdx();
-    const bool has_columns = t_.has_bias != 0 || kInt8;
+    const bool has_columns = t_.has_bias != 0 || t_.has_scales != 0 || kInt8;
     int32_t count = 0;
     for (int64_t i = block; tile_.find(i); i += AscendC::GetBlockNum(), ++count) {
       const int32_t share = (tile_.m + 1) / 2;
@@ -249,10 +251,8 @@ class Finish {
     LocalTensor<float> columns = columns_in_.AllocTensor<float>();
     const uint64_t at = static_cast<uint64_t>(tile_.of_group());
     if (t_.has_bias != 0) copy_in(columns[kBias], bias_[at], tile_.n);
-    if (kInt8) {
-      copy_in(columns[kScale], column_scales_[at], tile_.n);
-      copy_in(columns[kSum], column_sums_[at], tile_.n);
-    }
+    if (t_.has_scales != 0 || kInt8) copy_in(columns[kScale], column_scales_[at], tile_.n);
+    if (kInt8) copy_in(columns[kSum], column_sums_[at], tile_.n);
     columns_in_.EnQue(columns);
   }
 
@@ -286,9 +286,23 @@ class Finish {
     for (int32_t i = 0; i < runs_; ++i) AscendC::Mul(value_[run_at(i)], value_[run_at(i)], scales[run_at(i)], length_);
     PipeBarrier<PIPE_V>();
   }
-  __aicore__ inline void scale(int32_t, int32_t, const LocalTensor<float>& sums,
-                               const LocalTensor<float>&) {
+  __aicore__ inline void scale(int32_t, int32_t rows, const LocalTensor<float>& sums,
+                               const LocalTensor<float>& columns) {
+    if (t_.has_scales != 0) {
+      by_column([&](uint32_t c, uint64_t lanes) {
+        AscendC::Mul(value_[c], sums[c], columns[kScale + c], lanes, static_cast<uint8_t>(rows),
+                     AscendC::BinaryRepeatParams(1, 1, 1, 16, 16, 0));
+      });
+      return;
+    }
     for (int32_t i = 0; i < runs_; ++i) AscendC::Muls(value_[run_at(i)], sums[run_at(i)], 1.0f, length_);
+    PipeBarrier<PIPE_V>();
+  }
+
+  // A column's number for all rows: half of a row a repetition, the number staying where it is.
+  template <typename F>
+  __aicore__ inline void by_column(F f) {
+    for (int32_t c = 0; c < tile_.n; c += 64) f(static_cast<uint32_t>(c), static_cast<uint64_t>(least(tile_.n - c, 64)));
     PipeBarrier<PIPE_V>();
   }
 
@@ -330,13 +344,10 @@ class Finish {
     }
     if (t_.has_addend != 0) add_product(row, rows);
     if (t_.has_bias != 0) {
-      // A column's bias for all rows: half of a row a repetition, the bias staying where it is.
-      for (int32_t c = 0; c < tile_.n; c += 64) {
-        const uint32_t first = static_cast<uint32_t>(c);
-        AscendC::Add(value_[first], value_[first], columns[kBias + first], static_cast<uint64_t>(least(tile_.n - c, 64)),
-                     static_cast<uint8_t>(rows), AscendC::BinaryRepeatParams(1, 1, 1, 16, 16, 0));
-      }
-      PipeBarrier<PIPE_V>();
+      by_column([&](uint32_t c, uint64_t lanes) {
+        AscendC::Add(value_[c], value_[c], columns[kBias + c], lanes, static_cast<uint8_t>(rows),
+                     AscendC::BinaryRepeatParams(1, 1, 1, 16, 16, 0));
+      });
     }
     for (int32_t i = 0; i < runs_; ++i) activate(t_.activation, value_[run_at(i)], scratch_, kElements, length_);
     if (t_.has_residual != 0) {
@@ -370,7 +381,7 @@ class Finish {
 }  // namespace
 }  // namespace gatun::ascend
 
-// column_sums (int32), the scales and the zero points are of S8 alone.
+// column_sums (int32), the zero points and the scales of rows are of S8 alone, the scales of columns of FP8 too.
 #define GATUN_GEMM_ENTRY(name, T, Sum, Out)                                                                                 \
   extern "C" __global__ __aicore__ void gatun_gemm_##name(                                                                  \
       GM_ADDR a, GM_ADDR b, GM_ADDR offsets, GM_ADDR addend, GM_ADDR bias, GM_ADDR residual, GM_ADDR row_scales,            \

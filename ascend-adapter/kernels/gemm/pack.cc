@@ -32,20 +32,6 @@ void pack_halves(const Source& source, const Weights& weights, uint16_t* b) {
   }
 }
 
-// FP32 as terms of BF16, each the rounding of what those before left; what is not finite is the first.
-void pack_terms(const Source& source, const Weights& weights, uint16_t* b) {
-  for (int64_t j = 0; j < weights.n; ++j) {
-    for (int64_t i = 0; i < weights.k; ++i, ++b) {
-      float rest = source.at(i, j);
-      for (int64_t term = 0; term < weights.terms(); ++term) {
-        const uint16_t rounded = cpu::to_bf16(rest);
-        b[term * weights.elements()] = rounded;
-        rest = std::isfinite(rest) ? rest - cpu::from_bf16(rounded) : 0;
-      }
-    }
-  }
-}
-
 // The product is that of a dense matrix: this only holds the source to what the format promises.
 gtn_status check_pruned(const Source& source, const Weights& weights, gtn_message* message) {
   for (int64_t j = 0; j < weights.n; ++j) {
@@ -61,18 +47,24 @@ gtn_status check_pruned(const Source& source, const Weights& weights, gtn_messag
   return GTN_OK;
 }
 
+// The scale that makes the greatest magnitude of column j `largest`.
+gtn_status find_scale(const Source& source, const Weights& weights, int64_t j, float largest, float* scale, gtn_message* message) {
+  float most = 0;
+  for (int64_t i = 0; i < weights.k; ++i) {
+    const float value = source.at(i, j);
+    if (!std::isfinite(value)) {
+      return fail(message, GTN_INVALID_ARGUMENT, "source[%lld, %lld] is %g, expected finite weights for this format",
+                  static_cast<long long>(i), static_cast<long long>(j), static_cast<double>(value));
+    }
+    most = std::fabs(value) > most ? std::fabs(value) : most;
+  }
+  *scale = most / largest;
+  return GTN_OK;
+}
+
 gtn_status pack_s8(const Source& source, const Weights& weights, int8_t* b, float* scales, int32_t* sums, gtn_message* message) {
   for (int64_t j = 0; j < weights.n; ++j) {
-    float most = 0;
-    for (int64_t i = 0; i < weights.k; ++i) {
-      const float value = source.at(i, j);
-      if (!std::isfinite(value)) {
-        return fail(message, GTN_INVALID_ARGUMENT, "source[%lld, %lld] is %g, expected finite weights for S8",
-                    static_cast<long long>(i), static_cast<long long>(j), static_cast<double>(value));
-      }
-      most = std::fabs(value) > most ? std::fabs(value) : most;
-    }
-    scales[j] = most / 127;
+    if (const gtn_status status = find_scale(source, weights, j, 127, &scales[j], message); status != GTN_OK) return status;
     sums[j] = 0;
     for (int64_t i = 0; i < weights.k; ++i) {
       const float steps = scales[j] > 0 ? std::nearbyint(source.at(i, j) / scales[j]) : 0;
@@ -80,6 +72,41 @@ gtn_status pack_s8(const Source& source, const Weights& weights, int8_t* b, floa
       sums[j] += q;
       *b++ = q;
     }
+  }
+  return GTN_OK;
+}
+
+// Bits of the mantissa, the exponent's bias and the largest number of FP8.
+struct Float8 {
+  int mantissa, bias;
+  float most;
+  explicit Float8(int32_t format)
+      : mantissa(format == GTN_F8E4M3 ? 3 : 2), bias(format == GTN_F8E4M3 ? 7 : 15), most(format == GTN_F8E4M3 ? 448.0f : 57344.0f) {}
+
+  // To nearest, ties to even, within the largest.
+  float round(float value) const {
+    value = value > most ? most : value < -most ? -most : value;
+    int exponent = 0;
+    std::frexp(value, &exponent);
+    const int least = 2 - bias;
+    const int step = (exponent < least ? least : exponent) - 1 - mantissa;
+    return std::ldexp(std::nearbyint(std::ldexp(value, -step)), step);
+  }
+  // Of its bits. NaN and infinity have the largest exponent; E4M3 has no infinity, and numbers beside its NaN.
+  float number(uint8_t bits) const {
+    const int exponent = (bits & 0x7f) >> mantissa, of_one = 1 << mantissa, rest = bits & (of_one - 1);
+    float value = std::ldexp(static_cast<float>(exponent == 0 ? rest : rest + of_one), (exponent == 0 ? 1 : exponent) - bias - mantissa);
+    if (mantissa == 3 ? (bits & 0x7f) == 0x7f : exponent == 31 && rest != 0) value = NAN;
+    if (mantissa == 2 && exponent == 31 && rest == 0) value = INFINITY;
+    return (bits & 0x80) != 0 ? -value : value;
+  }
+};
+
+gtn_status pack_f8(const Source& source, const Weights& weights, uint16_t* b, float* scales, gtn_message* message) {
+  const Float8 f8(weights.format);
+  for (int64_t j = 0; j < weights.n; ++j) {
+    if (const gtn_status status = find_scale(source, weights, j, f8.most, &scales[j], message); status != GTN_OK) return status;
+    for (int64_t i = 0; i < weights.k; ++i) *b++ = cpu::to_bf16(scales[j] > 0 ? f8.round(source.at(i, j) / scales[j]) : 0);
   }
   return GTN_OK;
 }
@@ -139,8 +166,9 @@ gtn_status pack(const gtn_weights_desc& desc, const void* source, const Weights&
     if (weights.format == GTN_BF16_2OF4) {
       if (const gtn_status status = check_pruned(from, weights, message); status != GTN_OK) return status;
     }
-    if (weights.format == GTN_F32) {
-      pack_terms(from, weights, reinterpret_cast<uint16_t*>(to) + g * matrix);
+    if (is_f8(weights.format)) {
+      const gtn_status status = pack_f8(from, weights, reinterpret_cast<uint16_t*>(to) + g * matrix, scales + g * weights.n, message);
+      if (status != GTN_OK) return status;
       continue;
     }
     if (weights.format != GTN_S8) {
@@ -201,6 +229,22 @@ gtn_status gemm_weights_pack(Device& device, const gtn_weights_desc& desc, const
 
 gtn_status gemm_weights_pack_quantized(Device& device, const gtn_quantized_desc& desc, const void* integers, const float* scales,
                                        const uint8_t* zero_points, void** weights, gtn_weights_info* info, gtn_message* message) {
+  if (is_f8(desc.format)) {
+    return make_weights({device.index, desc.format, desc.groups, desc.k, desc.n, nullptr, 0}, weights, info, message,
+                        [&](const Weights& of, char* to) -> gtn_status {
+                          const Float8 f8(desc.format);
+                          const uint8_t* numbers = static_cast<const uint8_t*>(integers);
+                          for (int64_t i = 0; i < of.elements(); ++i)
+                            reinterpret_cast<uint16_t*>(to)[i] = cpu::to_bf16(f8.number(numbers[i]));
+                          for (int64_t j = 0; j < of.columns(); ++j) {
+                            if (std::isfinite(scales[j])) continue;
+                            return fail(message, GTN_INVALID_ARGUMENT, "scales[n = %lld] is %g, expected a finite number",
+                                        static_cast<long long>(j), static_cast<double>(scales[j]));
+                          }
+                          std::memcpy(to + of.b_bytes(), scales, static_cast<size_t>(of.columns()) * sizeof *scales);
+                          return GTN_OK;
+                        });
+  }
   if (!in_groups(desc.format)) return declines_format(desc.format, message);
   const auto pack_them = [&](const Weights& of, char* to) -> gtn_status {
     const bool u4 = desc.format == GTN_U4;

@@ -1,4 +1,4 @@
-// Products with weights of FP32, BF16, pruned or not, F16 and S8. Rows of another type, and rows by number, are brought to where the
+// Products with weights of BF16, pruned or not, F16, FP8, S8 and in groups. Rows of another type, and rows by number, are brought to where the
 // product reads them first, in scratch memory: rounded, or as terms of BF16 where weights are in groups or pruned; for S8 they are quantized. Weights in
 // groups are brought to terms of BF16 there too, in each run. A low-rank product is made there too, and added by the epilogue.
 #include "kernels/gemm/plan.h"
@@ -55,7 +55,7 @@ class GemmPlan final : public Plan {
                        static_cast<const void*>(args.group_offsets), when(kernels_.down != nullptr, scratch + parts.addend),
                        args.bias, args.residual, quantized ? args.scales : when(s8, scratch + parts.scales),
                        quantized ? args.zero_points : when(s8, scratch + parts.zeros),
-                       when(tiling.has_index != 0, args.row_index), when(s8, weights.scales()), when(s8, weights.sums()),
+                       when(tiling.has_index != 0, args.row_index), when(s8 || tiling.has_scales != 0, weights.scales()), when(s8, weights.sums()),
                        static_cast<const void*>(args.out), static_cast<const void*>(scratch));
   }
 
@@ -150,26 +150,30 @@ class GemmPlan final : public Plan {
 }  // namespace
 
 bool gemm_serves(const Device&, int32_t dtype) {
-  return dtype == GTN_F32 || dtype == GTN_BF16 || dtype == GTN_F16 || dtype == GTN_S8 || dtype == GTN_BF16_2OF4 || in_groups(dtype);
+  return dtype == GTN_BF16 || dtype == GTN_F16 || dtype == GTN_S8 || dtype == GTN_BF16_2OF4 || in_groups(dtype) || is_f8(dtype);
 }
 
 gtn_status declines_format(int32_t format, gtn_message* message) {
   return fail(message, GTN_UNSUPPORTED,
-              "format: is %d, this backend has products of F32 (%d), BF16 (%d), F16 (%d), S8 (%d), U4 (%d), U8 (%d) and BF16_2OF4 (%d) "
-              "weights",
-              format, GTN_F32, GTN_BF16, GTN_F16, GTN_S8, GTN_U4, GTN_U8, GTN_BF16_2OF4);
+              "format: is %d, this backend has products of BF16 (%d), F16 (%d), S8 (%d), U4 (%d), U8 (%d), F8E4M3 (%d), F8E5M2 (%d) "
+              "and BF16_2OF4 (%d) weights",
+              format, GTN_BF16, GTN_F16, GTN_S8, GTN_U4, GTN_U8, GTN_F8E4M3, GTN_F8E5M2, GTN_BF16_2OF4);
 }
 
 gtn_status gemm_plan(Device& device, const gtn_gemm_desc& desc, Plan** plan, gtn_plan_info* info, gtn_message* message) {
   if (!gemm_serves(device, desc.format)) return declines_format(desc.format, message);
+  if (in_groups(desc.format) && desc.a.dtype == GTN_F32) {
+    return fail(message, GTN_UNSUPPORTED,
+                "a: is F32, with weights in groups this backend takes BF16 and F16: terms of BF16 would lose what is below 2^-133 of it");
+  }
   const bool s8 = desc.format == GTN_S8, empty = desc.a.shape[1] == 0;
   const int32_t type = product_type(desc.format);
   const bool prepared = !empty && (desc.a.dtype != type || desc.has_row_index != 0);
   GemmTiling tiling = {};
   // A product that takes a as it is has as many terms as its type needs.
-  const bool exact = desc.format == GTN_F32 || desc.format == GTN_BF16_2OF4 || in_groups(desc.format);
+  const bool exact = desc.format == GTN_BF16_2OF4 || in_groups(desc.format);
   tiling.a_terms = !exact ? 1 : desc.a.dtype == GTN_F32 ? kGemmTerms : desc.a.dtype == GTN_F16 ? 2 : 1;
-  tiling.b_terms = desc.format == GTN_F32 || in_groups(desc.format) ? kGemmTerms : 1;
+  tiling.b_terms = in_groups(desc.format) ? kGemmTerms : 1;
   tiling.m = desc.out.shape[0] > 0 ? desc.out.shape[0] : 1;
   tiling.k = desc.a.shape[1], tiling.n = desc.out.shape[1];
   // A single row may have any stride.
@@ -178,6 +182,7 @@ gtn_status gemm_plan(Device& device, const gtn_gemm_desc& desc, Plan** plan, gtn
   tiling.b_stride = tiling.k, tiling.out_stride = desc.out.shape[0] <= 1 ? tiling.n : desc.out.strides[0];
   tiling.groups = desc.groups;
   tiling.activation = desc.activation;
+  tiling.has_scales = is_f8(desc.format);
   tiling.has_bias = desc.has_bias, tiling.has_residual = desc.has_residual, tiling.has_addend = desc.rank > 0 && !empty;
   tiling.has_index = desc.has_row_index != 0 && desc.a.dtype == GTN_U8;
   if (!gemm_tiling(&tiling) || (desc.rank > 0 && tiling.n > kThinMost)) {
@@ -210,16 +215,17 @@ gtn_status gemm_plan(Device& device, const gtn_gemm_desc& desc, Plan** plan, gtn
   const double groups = desc.groups > 0 ? static_cast<double>(desc.groups) : 1, rank = static_cast<double>(desc.rank);
   const double out_size = static_cast<double>(element_bytes(desc.out.dtype));
   name_kernel(info, s8                               ? "gemm.int8"
-                    : desc.format == GTN_F32         ? "gemm.f32"
                     : desc.format == GTN_U4          ? "gemm.u4"
                     : desc.format == GTN_U8          ? "gemm.u8"
                     : desc.format == GTN_BF16_2OF4   ? "gemm.bf16_2of4"
+                    : desc.format == GTN_F8E4M3      ? "gemm.f8e4m3"
+                    : desc.format == GTN_F8E5M2      ? "gemm.f8e5m2"
                     : type == GTN_BF16               ? "gemm.bf16"
                                                      : "gemm.f16");
   info->flops = 2 * m * n * k + 2 * m * rank * (k + n);
   info->bytes = static_cast<double>(desc.a.shape[0]) * k * static_cast<double>(element_bytes(desc.a.dtype)) +
-                groups * k * n * static_cast<double>(in_groups(desc.format) ? 1 : element_bytes(type) * tiling.b_terms) + m * n * out_size * (1 + desc.has_residual) +
-                4 * groups * n * (desc.has_bias + (s8 ? 2 : 0)) + 4 * m * desc.has_row_index;
+                groups * k * n * static_cast<double>(in_groups(desc.format) ? 1 : element_bytes(type)) + m * n * out_size * (1 + desc.has_residual) +
+                4 * groups * n * (desc.has_bias + (s8 ? 2 : tiling.has_scales)) + 4 * m * desc.has_row_index;
   if (desc.rank > 0) info->bytes += rank * (k + n) * static_cast<double>(element_bytes(desc.lora_dtype));
   info->workspace_bytes = created->workspace_bytes(device);
   *plan = created.release();

@@ -18,7 +18,7 @@ struct GemmTiling {
   int64_t a_term, b_term;                           // elements from a term to the next
   int32_t activation, has_bias, has_residual, has_addend, has_index;
   int32_t a_terms, b_terms;                         // numbers of BF16, or of the type there is, whose sum is an element
-  int32_t reserved;
+  int32_t has_scales;                               // of floating point: columns are multiplied by a scale each
 };
 
 constexpr int32_t kGemmTerms = 3;  // of BF16 that an element of FP32 is; products of the third and further are below 2^-24

@@ -65,14 +65,15 @@ class UnitRows {
  private:
   __aicore__ inline void fetch(int64_t from, int64_t at) {
     const int32_t n = static_cast<int32_t>(t_.dk);
-    LocalTensor<X> x = x_in_.template AllocTensor<X>();
+    // The scalar unit has waited for what became of the row before.
+    LocalTensor<X> x = x_in_.template AllocTensor<X>();  // orders nothing
     copy_in(x, x_[static_cast<uint64_t>(from)], n);
     x_in_.EnQue(x);
     x = x_in_.template DeQue<X>();
     widen(value_, x, n);
     x_in_.FreeTensor(x);
     if (t_.keys == 0) return;
-    LocalTensor<float> mean = mean_in_.template AllocTensor<float>();
+    LocalTensor<float> mean = mean_in_.template AllocTensor<float>();  // orders nothing
     copy_in(mean, means_[static_cast<uint64_t>(at * t_.pitch)], n);
     mean_in_.EnQue(mean);
     mean = mean_in_.template DeQue<float>();

@@ -1,8 +1,7 @@
 // Attention on the CPU twin against FP64: sizes around those of the tiles, windows, grouped heads, block lists, several
-// schedules, and every synchronisation removed in turn. What runs here is the twin, not a processor.
+// schedules. What runs here is the twin, not a processor.
 #include "kernels/attention/tiling.h"
 #include "twin/numbers.h"
-#include "twin/tests/removals.h"
 #include "twin/twin.h"
 
 #include <gtest/gtest.h>
@@ -308,23 +307,6 @@ TEST(Attention, HiddenKeysDoNotLeak) {
 TEST(Attention, RefusesWhatItCannotTake) {
   Attention<half, half> attention(gatun_attention_f16_f16, {1, 1, 1, 1, 1, 129, 16, -1, -1});
   EXPECT_EQ(attention.run({}), "refused");
-}
-
-template <typename T, typename KV>
-twin::Run run_of(Entry* entry, Serves serves, const Case& c) {
-  return [attention = Attention<T, float, KV>(entry, c, serves)](const Options& options, Result* result) mutable {
-    return attention.run(options, result);
-  };
-}
-
-TEST(Attention, EverySiteMatters) {
-  std::vector<twin::Run> runs;
-  for (const Case& c : {Case{1, 1, 1, 150, 650, 16, 16, 300, 0, 1}, Case{1, 1, 1, 20, 650, 16, 16, -1, -1, 1}})
-    runs.push_back(run_of<bfloat16_t, bfloat16_t>(gatun_attention_bf16_f32, Serves::Windows, c));
-  const Case c = {1, 1, 1, 70, 400, 16, 16, 300, 0, 1};
-  runs.push_back(run_of<half, int8_t>(gatun_attention_terms_f32, Serves::Types, c));
-  runs.push_back(run_of<half, float>(gatun_attention_terms_f32, Serves::Types, c));
-  twin::expect_sites_matter(runs, 90);
 }
 
 }  // namespace

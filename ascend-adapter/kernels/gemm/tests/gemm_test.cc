@@ -15,7 +15,7 @@
 
 using Entry = void();  // of as many addresses as the kernel has, as the twin calls it
 extern "C" {
-Entry gatun_rows_f32_s8, gatun_rows_bf16_s8, gatun_rows_f16_s8, gatun_rows_bf16_f32, gatun_rows_f32_bf16, gatun_thin_bf16;
+Entry gatun_rows_f32_s8, gatun_rows_bf16_s8, gatun_rows_f16_s8, gatun_rows_bf16_f32, gatun_rows_f32_bf16, gatun_rows_u8_bf16, gatun_thin_bf16;
 Entry gatun_gemm_bf16_f32, gatun_gemm_bf16_bf16, gatun_gemm_f16_f32, gatun_gemm_f16_f16, gatun_gemm_s8_f32, gatun_gemm_s8_bf16;
 }
 
@@ -32,6 +32,7 @@ struct Case {
   int64_t gap = 0;  // of rows of a and out
   std::vector<int64_t> offsets = {};  // of groups of rows
   bool addend = false;
+  bool scales = false;  // of columns; S8 always has them
 };
 
 std::string text(const Case& c) {
@@ -76,7 +77,7 @@ class Product {
     t_.a_terms = t_.b_terms = 1;
     t_.a_stride = c.k + c.gap, t_.b_stride = c.k, t_.out_stride = c.n + c.gap;
     t_.groups = c.offsets.empty() ? 0 : static_cast<int64_t>(c.offsets.size()) - 1;
-    t_.activation = c.activation, t_.has_bias = c.bias, t_.has_residual = c.residual, t_.has_addend = c.addend;
+    t_.activation = c.activation, t_.has_bias = c.bias, t_.has_residual = c.residual, t_.has_addend = c.addend, t_.has_scales = c.scales;
     const int64_t columns = c.n * std::max<int64_t>(t_.groups, 1);
     addend_.resize(size(c.m * c.n));
     for (float& x : addend_) x = normal(random);
@@ -149,6 +150,10 @@ class Product {
         }
         if (kInt8) sum *= static_cast<double>(row_scales_[size(i)]) * static_cast<double>(column_scales_[size(first + j)]);
         double error = kInt8 ? 4 * u * std::fabs(sum) : static_cast<double>(c_.k) * u * magnitude;
+        if (!kInt8 && c_.scales) {
+          sum *= static_cast<double>(column_scales_[size(first + j)]);
+          error = error * static_cast<double>(column_scales_[size(first + j)]) + u * std::fabs(sum);
+        }
         if (c_.addend) sum += static_cast<double>(addend_[size(i * c_.n + j)]);
         if (c_.bias) sum += static_cast<double>(bias_[size(first + j)]);
         // Slopes of the activations stay below 1.2; their own error is a few units of what they are of.
@@ -184,6 +189,8 @@ const Case kCases[] = {
     {400, 17, 31, 0, false, false, 1},
     {300, 130, 40, 0, true, false, 2, 0, {0, 5, 5, 140, 290}},
     {150, 130, 40, 3, true, true, 2, 0, {}, true},
+    {150, 130, 40, 3, true, true, 2, 0, {}, true, true},
+    {70, 128, 0, 1, true, true, 2, 0, {}, false, true},
 };
 
 template <typename T, typename Out>
@@ -387,8 +394,43 @@ class Terms {
   static constexpr int64_t kRows = 3, kK = 4500;
 };
 
+// Columns of weights in groups, as terms whose sum is the FP32 product.
+class Groups {
+ public:
+  std::string run(const Options& options, Result* result) const {
+    std::mt19937 random(1);
+    std::vector<uint8_t> x(static_cast<size_t>(kRows * kK));
+    std::vector<float> scales(static_cast<size_t>(kRows * kGroups)), zeros(scales.size());
+    for (uint8_t& e : x) e = static_cast<uint8_t>(random());
+    for (float& e : scales) e = std::ldexp(static_cast<float>(random() % 16777216), -30);
+    for (float& e : zeros) e = static_cast<float>(random() % 256);
+    std::vector<bfloat16_t> to(x.size() * 3);
+    GemmRowsTiling t = {kRows, kK, kK, kK, kRows, kRows * kK, kSize, 0, 3};
+    void* args[] = {x.data(), to.data(), scales.data(), zeros.data(), &t};
+    const Range memory[] = {{x.data(), x.size()},          {to.data(), to.size() * 2}, {scales.data(), scales.size() * 4},
+                            {zeros.data(), zeros.size() * 4}, {&t, sizeof t}};
+    const Result r = launch(reinterpret_cast<const void*>(gatun_rows_u8_bf16), 2, args, std::size(args), memory, options);
+    if (result) *result = r;
+    if (!r.ok()) return r.error;
+    for (size_t i = 0; i < x.size(); ++i) {
+      const size_t group = i / kK * kGroups + i % kK / kSize;
+      const float expected = (static_cast<float>(x[i]) - zeros[group]) * scales[group];
+      float sum = 0;
+      for (size_t term = 3; term-- > 0;) sum += static_cast<float>(to[term * x.size() + i]);
+      if (sum != expected) return "element " + std::to_string(i);
+    }
+    return "";
+  }
+
+ private:
+  static constexpr int64_t kRows = 3, kK = 4200, kSize = 32, kGroups = (kK + kSize - 1) / kSize;
+};
+
 TEST(Rows, Terms) {
-  for (uint64_t seed = 0; seed < 4; ++seed) EXPECT_EQ(Terms().run({seed}, nullptr), "");
+  for (uint64_t seed = 0; seed < 4; ++seed) {
+    EXPECT_EQ(Terms().run({seed}, nullptr), "");
+    EXPECT_EQ(Groups().run({seed}, nullptr), "");
+  }
 }
 
 TEST(Gemm, RefusesWhatItCannotTake) {
@@ -422,6 +464,7 @@ TEST(Gemm, EverySiteMatters) {
        [rows = Rows<float>(gatun_rows_f32_s8, 100)](const Options& o, Result* r) { return rows.run(o, r); },
        [](const Options& o, Result* r) { return Converted().run(o, r); },
        [](const Options& o, Result* r) { return Terms().run(o, r); },
+       [](const Options& o, Result* r) { return Groups().run(o, r); },
        [](const Options& o, Result* r) { return Thin(19, 260, 70).run(o, r); },
        [](const Options& o, Result* r) { return Thin(9, 16, 200).run(o, r); }},
       110);
