@@ -4,6 +4,7 @@
 #include <cstdio>
 #include <new>
 
+#include "gemm/choice.h"
 #include "gemm/kernels.h"
 
 namespace gatun::gpu {
@@ -15,7 +16,6 @@ using namespace gemm;
 constexpr int64_t kPreparedBytes = int64_t{256} << 20;
 constexpr int64_t kPartRows = int64_t{1} << 22;
 constexpr int64_t kMaxSize = INT32_MAX - 1024;  // of k, n and groups: the numbers of blocks, columns and tiles fit 32 bits
-constexpr int kMaxVariants = 16;
 
 int64_t round_to(int64_t value, int64_t to) { return ceil_div(value, to) * to; }
 bool aligned(const void* p, int64_t to) { return reinterpret_cast<uintptr_t>(p) % static_cast<uintptr_t>(to) == 0; }
@@ -34,38 +34,6 @@ VariantTable variants_of(int32_t format, int32_t row_dtype) {
       return f32_variants();
   }
 }
-
-// What a multiprocessor does in a cycle. From data sheets, and for mma.sync on 9.0 what is known of it: 0.62 of the peak.
-struct Rates {
-  double multiply_adds;  // of the format
-  double shared = 128, l2 = 32, memory = 12;  // bytes
-
-  Rates(int arch, int32_t row_dtype) {
-    const double halves = arch >= 100 && arch < 120 ? 2048 : arch >= 90 && arch < 100 ? 1270 : arch == 80 || arch == 87 ? 1024 : 512;
-    const double f32 = arch == 80 ? 64 : 128;
-    multiply_adds = row_dtype == GTN_F32 ? 0.8 * f32 : row_dtype == GTN_U8 ? 2 * halves : halves;
-  }
-};
-
-// How many cycles a block of k takes in a tile, as far as throughput goes.
-double block_cycles(const Variant& v, const Rates& rates) {
-  const double depth = static_cast<double>(kBlockBytes / element_bytes(v.row_dtype));
-  const double products = v.rows * v.columns * depth / rates.multiply_adds;
-  const double copied = v.rows * kBlockBytes + v.columns * v.column_bytes;
-  // Matrix units: each warp reads its rows and columns. FP32: a warp of 32 x 64 reads 16 times 512 bytes for each 4 of k.
-  const double warps = v.warps_m * v.warps_n;
-  const double read =
-      v.row_dtype == GTN_F32 ? 0 : warps * (v.rows / v.warps_m * kBlockBytes + v.columns / v.warps_n * v.column_bytes);
-  const double shared = (copied + read) / rates.shared, l2 = copied / rates.l2;
-  const double most = products > shared ? products : shared;
-  return most > l2 ? most : l2;
-}
-
-struct Choice {
-  const Variant* variant;
-  int64_t splits, split_blocks;
-  int64_t tiles_m, tiles_n;
-};
 
 class GemmPlan final : public Plan {
  public:
@@ -102,18 +70,10 @@ class GemmPlan final : public Plan {
 
   // Makes the kernels ready that a run may choose.
   gtn_status prepare_kernels(gtn_message* message) {
-    const VariantTable table = variants_of(format_, row_dtype_);
-    for (int i = 0; i < table.count && count_ < kMaxVariants; ++i) {
-      const Variant& v = table.variants[i];
-      if (v.shared_bytes > device_.properties.shared_bytes || (v.rounded && out_dtype_ == GTN_F32)) continue;
-      int resident = 1;
-      gtn_status status = gpu::prepare(device_.index, v.kernel, v.shared_bytes, message);
-      if (status == GTN_OK) status = occupancy(device_.index, v.kernel, v.threads, v.shared_bytes, &resident, message);
-      if (status != GTN_OK) return status;
-      candidates_[count_++] = {&v, resident};
-    }
+    gtn_status status = choices_.prepare(device_, variants_of(format_, row_dtype_), out_dtype_, message);
+    if (status != GTN_OK) return status;
     rows_kernel_ = rows_kernel(a_dtype_, row_dtype_);
-    gtn_status status = gpu::prepare(device_.index, rows_kernel_, kQuantizeShared, message);
+    status = gpu::prepare(device_.index, rows_kernel_, kQuantizeShared, message);
     if (status == GTN_OK && groups_ > 0) {
       status = gpu::prepare(device_.index, schedule_kernel(), kScheduleShared, message);
     }
@@ -272,11 +232,6 @@ class GemmPlan final : public Plan {
   }
 
  private:
-  struct Candidate {
-    const Variant* variant;
-    int resident;  // blocks of threads on a multiprocessor
-  };
-
   int64_t prepared_stride() const { return blocks_ * kBlockBytes; }
   int64_t projected_stride() const { return round_to(rank_, 4); }
 
@@ -287,56 +242,8 @@ class GemmPlan final : public Plan {
            (a_stride_ * element_ % 16 == 0 || (rows == 1 && !indexed_));
   }
 
-  // The variant and the number of splits that should take the fewest cycles: an estimate from Rates, whose purpose is to be
-  // right about the order. It depends on sizes and the device alone.
   Choice choose(int64_t rows, bool may_split = true) const {
-    const Rates rates(device_.properties.arch, row_dtype_);
-    const double processors = device_.properties.multiprocessors;
-    constexpr double kLatency = 800, kStart = 2500, kSecondLaunch = 4000;
-    const double weights = static_cast<double>((panel_bytes_ + records_bytes_) * panels_);
-    Choice best = {};
-    double fewest = 0;
-    for (int i = 0; i < count_; ++i) {
-      const Variant& v = *candidates_[i].variant;
-      Choice choice = {&v, 1, blocks_, ceil_div(rows, v.rows), ceil_div(n_, v.columns)};
-      int64_t likely = choice.tiles_m;
-      if (groups_ > 0) {
-        // At most one tile of each group is not full.
-        const int64_t some = groups_ < rows ? groups_ : rows;
-        choice.tiles_m = rows / v.rows + some;
-        if (some > 0) likely = some * ceil_div(ceil_div(rows, some), v.rows);
-      }
-      const double matrices = groups_ > 0 ? static_cast<double>(groups_ < rows ? groups_ : rows) : 1;
-      const double streamed = matrices * weights / (processors * rates.memory);
-      for (int64_t splits = 1; splits <= (may_split ? 16 : 1); ++splits) {
-        choice.split_blocks = ceil_div(blocks_, splits);
-        if (splits > 1) {
-          // Splits that are worth it, and none of which is empty.
-          if (groups_ > 0 || rank_ > 0 || choice.split_blocks < 2 * v.warps_k || rows > 512 ||
-              ceil_div(blocks_, choice.split_blocks) != splits) {
-            continue;
-          }
-        }
-        choice.splits = splits;
-        const double work = static_cast<double>(likely) * static_cast<double>(choice.tiles_n) * static_cast<double>(splits);
-        const double each = static_cast<double>(static_cast<int64_t>((work + processors - 1) / processors));
-        const double resident = each < candidates_[i].resident ? each : candidates_[i].resident;
-        const double rounds = static_cast<double>(static_cast<int64_t>((each + resident - 1) / resident));
-        double step = resident * block_cycles(v, rates) * v.warps_k;
-        if (step < kLatency / (v.stages - 1)) step = kLatency / (v.stages - 1);
-        double cycles = rounds * static_cast<double>(ceil_div(choice.split_blocks, v.warps_k)) * step;
-        if (cycles < streamed) cycles = streamed;
-        cycles += rounds * kStart;
-        if (splits > 1) {
-          cycles += kSecondLaunch + static_cast<double>(rows * n_ * splits) * 8 / (processors * rates.l2);
-        }
-        if (best.variant == nullptr || cycles < fewest) {
-          best = choice;
-          fewest = cycles;
-        }
-      }
-    }
-    return best;
+    return choices_.choose({rows, n_, blocks_, groups_, 1, (panel_bytes_ + records_bytes_) * panels_, may_split && groups_ == 0 && rank_ == 0});
   }
 
   // The workspace of a run: rows as they are prepared, their scales and zero points, where groups' tiles start, projected rows,
@@ -371,8 +278,7 @@ class GemmPlan final : public Plan {
   bool indexed_;  // rows of `a` are taken by number
   int64_t element_, blocks_, panels_;
   int64_t panel_bytes_, records_bytes_ = 0, group_size_;  // the last two of U4
-  Candidate candidates_[kMaxVariants];
-  int count_ = 0;
+  Choices choices_;
   KernelPointer rows_kernel_ = {}, project_kernel_ = {};
 };
 

@@ -86,9 +86,9 @@ struct F32Products {
 template <typename Products, int kBlocks>
 Variant variant_of(int32_t format, int32_t row_dtype, bool rounded) {
   using T = typename Products::T;
-  return {format,     row_dtype,  T::kRows,    T::kColumns,     T::kWarpsM,      T::kWarpsN,
-          T::kWarpsK, T::kStages, T::kThreads, T::kSharedBytes, T::kColumnBytes, rounded,
-          kernel_pointer(multiply_tiles<Products, kBlocks>)};
+  return {format,     row_dtype,  T::kRows,    T::kColumns, T::kWarpsM, T::kWarpsN,
+          T::kWarpsK, T::kStages, T::kThreads, T::template kSharedBytes<typename MatrixRows<T>::Entry>,
+          T::kColumnBytes, rounded, kernel_pointer(multiply_tiles<Products, kBlocks>)};
 }
 
 }  // namespace gatun::gpu::gemm

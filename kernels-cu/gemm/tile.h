@@ -1,10 +1,12 @@
-// The one kernel of GEMM: a tile of `out` from blocks of rows and of packed weights, for every format.
+// The one kernel of GEMM: a tile of `out` from blocks of rows and of packed weights, for every format. TileRun, which is most of it,
+// is that of convolutions as well.
 //
 //   copy     cp.async, 16 bytes a thread and instruction, into a ring of stages; a stage holds one block of k (128 bytes) of the
 //            tile's rows and columns for each of warps_k groups of warps. One barrier a stage: it says both that a stage has
 //            come and that everyone is done with the one that is overwritten next.
-//   rows     lie in shared memory as weights are packed, chunk c of row r at chunk c ^ (r % 8). Where each starts is looked up
-//            in a table in shared memory, so that gathered, grouped and missing rows (zeros) cost the same.
+//   rows     lie in shared memory as weights are packed, chunk c of row r at chunk c ^ (r % 8). A loader copies them there, and has
+//            a table of the tile's rows in shared memory: MatrixRows here, so that gathered, grouped and missing rows (zeros) cost
+//            the same; the windows of a convolution in conv/tile.h.
 //   product  by warps, warps_m x warps_n of them side by side, each with its part of the sums in registers; products.h.
 //   warps_k  groups of warps take every warps_k-th block of k. That keeps many bytes under way where there are few rows and the
 //            weights' way from memory is all that counts.
@@ -39,7 +41,10 @@ struct Tile {
   static constexpr int kSumsStride = columns + 8;
   static constexpr int kSumsBytes = warps_k * rows * kSumsStride * 4;
   static constexpr int kTableAt = stages * kStageBytes > kSumsBytes ? stages * kStageBytes : kSumsBytes;
-  static constexpr int kSharedBytes = kTableAt + rows * static_cast<int>(sizeof(const char*));
+
+  // With a table of a loader's entries.
+  template <typename Entry>
+  static constexpr int kSharedBytes = kTableAt + rows * static_cast<int>(sizeof(Entry));
 
   // What the copies and the exchange of sums take for granted.
   static_assert(rows * 8 % kThreads == 0 && (kQuantized || columns * 8 % kThreads == 0), "threads share chunks evenly");
@@ -63,55 +68,22 @@ GPU_DEVICE GroupRows rows_of_group(const int64_t* offsets, int64_t group, int64_
 // Tiles go in bands of so many, down the rows and then to the right: those that run side by side share rows and weights in L2.
 constexpr int kBandTiles = 8;
 
-template <typename Products>
-struct TileRun {
-  using T = typename Products::T;
-  using Sum = typename Products::Sum;
+// The loader of a matrix's rows, taken in order or by number. A loader has an Entry for each row of a tile in its table, and
+// copy_rows.
+template <typename T>
+struct MatrixRows {
+  using Entry = const char*;  // where the row starts, null for one that there is not
 
   const TilesArgs& args;
-  char* const memory = shared();
   const char** const table = reinterpret_cast<const char**>(shared() + T::kTableAt);
-  int group = 0, row_begin, row_end, column;  // of the tile; columns from `column` on
-  int block_begin, block_end, whole_end;      // of k; whole_end: of those that rows have all of
-  int panels_left;                            // that there are from the tile's first on
+  int whole_end = 0;  // blocks of k, up to it, that rows have all of
 
-  GPU_DEVICE explicit TileRun(const TilesArgs& gemm) : args(gemm) {
-    block_begin = block_y() * args.split_blocks;
-    block_end = block_begin + args.split_blocks;
-    if (block_end > args.blocks) block_end = args.blocks;
-    const int whole = static_cast<int>(args.k_bytes / kBlockBytes);
-    whole_end = block_end < whole ? block_end : whole;
+  GPU_DEVICE explicit MatrixRows(const TilesArgs& gemm) : args(gemm) {
+    whole_end = static_cast<int>(args.k_bytes / kBlockBytes);
   }
 
-  GPU_DEVICE void find(int64_t tile, int tiles_m) {
-    const int64_t band_tiles = static_cast<int64_t>(kBandTiles) * args.tiles_n;
-    const int band = static_cast<int>(tile / band_tiles), within = static_cast<int>(tile - band * band_tiles);
-    const int left = tiles_m - band * kBandTiles, height = left < kBandTiles ? left : kBandTiles;
-    const int tile_n = within / height;
-    int tile_m = band * kBandTiles + within - tile_n * height;
-    column = tile_n * T::kColumns;
-    panels_left = args.panels - column / kPanelColumns;
-    row_begin = 0;
-    row_end = args.rows;
-    if (args.offsets != nullptr) {
-      // The last group that does not start after the tile.
-      int low = 0, high = args.groups;
-      while (high - low > 1) {
-        const int middle = low + (high - low) / 2;
-        (args.starts[middle] <= tile_m ? low : high) = middle;
-      }
-      group = low;
-      tile_m -= args.starts[group];
-      const GroupRows rows = rows_of_group(args.offsets, group, args.first, args.rows);
-      row_begin = rows.begin;
-      row_end = rows.end;
-    }
-    row_begin += tile_m * T::kRows;
-    if (row_end > row_begin + T::kRows) row_end = row_begin + T::kRows;
-  }
-
-  // Where the tile's rows start, null for those that there are not: they are zeros, written here once for all stages.
-  GPU_DEVICE void fill_table() const {
+  // Missing rows are zeros, written here once for all stages.
+  GPU_DEVICE void fill_table(int row_begin, int row_end) const {
     for (int r = thread(); r < T::kRows; r += T::kThreads) {
       int64_t row = row_begin + r;
       const bool listed = row < row_end;
@@ -124,20 +96,28 @@ struct TileRun {
       if (table[row + r] != nullptr) continue;
       for (int s = 0; s < T::kStages; ++s) {
         for (int b = 0; b < T::kWarpsK; ++b) {
-          store_16(memory + s * T::kStageBytes + b * T::kRowsBytes + r * kBlockBytes + at, {{0, 0, 0, 0}});
+          store_16(shared() + s * T::kStageBytes + b * T::kRowsBytes + r * kBlockBytes + at, {{0, 0, 0, 0}});
         }
       }
     }
   }
 
-  // Of the tile's rows the blocks `block` to block + kWarpsK - 1 of k. kWhole: all of them are there, all of each; else zeros from
-  // block_end on, and from the end of a row on.
+  // Of the tile's rows the blocks `block` to block + kWarpsK - 1 of k: zeros from block_end on, and from the end of a row on.
+  GPU_DEVICE void copy_rows(char* to, int block, int block_end) const {
+    if (block + T::kWarpsK <= (whole_end < block_end ? whole_end : block_end)) {
+      copy_rows<true>(to, block, block_end);
+    } else {
+      copy_rows<false>(to, block, block_end);
+    }
+  }
+
+ private:
+  // kWhole: all of the blocks are there, all of each.
   template <bool kWhole>
-  GPU_DEVICE void copy_rows(int slot, int block) const {
+  GPU_DEVICE void copy_rows(char* to, int block, int block_end) const {
     constexpr int kStep = T::kThreads / 8;
     const int chunk = thread() % 8, row = thread() / 8;
     const int at = row * kBlockBytes + (chunk ^ (row % 8)) * 16;
-    char* to = memory + slot * T::kStageBytes;
     GPU_UNROLL
     for (int b = 0; b < T::kWarpsK; ++b, to += T::kRowsBytes) {
       const int64_t from = static_cast<int64_t>(block + b) * kBlockBytes + chunk * 16;
@@ -155,8 +135,47 @@ struct TileRun {
       }
     }
   }
+};
 
-  // Of its columns.
+// A tile's sums: what does not depend on where rows come from and where sums go.
+template <typename Products, typename Loader>
+struct TileRun {
+  using T = typename Products::T;
+  using Sum = typename Products::Sum;
+
+  const TilesArgs& args;
+  const Loader loader;
+  char* const memory = shared();
+  int group = 0, row_begin, row_end, column;  // of the tile; columns from `column` on
+  int block_begin, block_end;                 // of k
+  int panels_left;                            // that there are from the tile's first on
+
+  // `of`: what the loader takes.
+  template <typename Args>
+  GPU_DEVICE TileRun(const TilesArgs& gemm, const Args& of) : args(gemm), loader(of) {
+    block_begin = block_y() * args.split_blocks;
+    block_end = block_begin + args.split_blocks;
+    if (block_end > args.blocks) block_end = args.blocks;
+  }
+
+  // Finds the columns of a tile, one of tiles_m by args.tiles_n, and gives which of tiles_m it is in.
+  GPU_DEVICE int place(int64_t tile, int tiles_m) {
+    const int64_t band_tiles = static_cast<int64_t>(kBandTiles) * args.tiles_n;
+    const int band = static_cast<int>(tile / band_tiles), within = static_cast<int>(tile - band * band_tiles);
+    const int left = tiles_m - band * kBandTiles, height = left < kBandTiles ? left : kBandTiles;
+    const int tile_n = within / height;
+    column = tile_n * T::kColumns;
+    panels_left = args.panels - column / kPanelColumns;
+    return band * kBandTiles + within - tile_n * height;
+  }
+
+  // The tile's rows, from `first` of those up to `end`.
+  GPU_DEVICE void take_rows(int first, int end) {
+    row_begin = first;
+    row_end = end < first + T::kRows ? end : first + T::kRows;
+  }
+
+  // Of its columns the blocks `block` to block + kWarpsK - 1 of k. kWhole: all of them are there; else zeros from block_end on.
   template <bool kWhole>
   GPU_DEVICE void copy_columns(int slot, int block, const char* weights) const {
     char* to = memory + slot * T::kStageBytes + T::kWarpsK * T::kRowsBytes + thread() * 16;
@@ -206,18 +225,12 @@ struct TileRun {
     }
   }
 
-  GPU_DEVICE void copy_rows(int slot, int block) const {
-    if (block + T::kWarpsK <= whole_end) {
-      copy_rows<true>(slot, block);
-    } else {
-      copy_rows<false>(slot, block);
-    }
-  }
+  GPU_DEVICE void copy_rows(int slot, int block) const { loader.copy_rows(memory + slot * T::kStageBytes, block, block_end); }
 
   GPU_DEVICE void copy_columns(int slot, int block, const char* weights) const {
     if constexpr (T::kQuantized) {
       copy_quantized(slot, block, weights);
-    } else if (block + T::kWarpsK <= whole_end) {
+    } else if (block + T::kWarpsK <= block_end) {
       copy_columns<true>(slot, block, weights);
     } else {
       copy_columns<false>(slot, block, weights);
@@ -320,6 +333,34 @@ struct TileRun {
       store_16(partial + r * stride * 4, {{bits_of_sum(x[0]), bits_of_sum(x[1]), bits_of_sum(x[2]), bits_of_sum(x[3])}});
     }
   }
+};
+
+// A tile of GEMM.
+template <typename Products>
+struct GemmRun : TileRun<Products, MatrixRows<typename Products::T>> {
+  using T = typename Products::T;
+  using Sum = typename Products::Sum;
+  using Base = TileRun<Products, MatrixRows<T>>;
+  using Base::args, Base::memory, Base::group, Base::row_begin, Base::row_end, Base::column;
+
+  GPU_DEVICE explicit GemmRun(const TilesArgs& gemm) : Base(gemm, gemm) {}
+
+  GPU_DEVICE void find(int64_t tile, int tiles_m) {
+    int tile_m = Base::place(tile, tiles_m);
+    GroupRows rows = {0, args.rows};
+    if (args.offsets != nullptr) {
+      // The last group that does not start after the tile.
+      int low = 0, high = args.groups;
+      while (high - low > 1) {
+        const int middle = low + (high - low) / 2;
+        (args.starts[middle] <= tile_m ? low : high) = middle;
+      }
+      group = low;
+      tile_m -= args.starts[group];
+      rows = rows_of_group(args.offsets, group, args.first, args.rows);
+    }
+    Base::take_rows(rows.begin + tile_m * T::kRows, rows.end);
+  }
 
   GPU_DEVICE void finish() const {
     const int c = thread() % (T::kColumns / 4) * 4;
@@ -332,7 +373,7 @@ struct TileRun {
         load_pack(reinterpret_cast<const float*>(memory) + r * T::kSumsStride + c, x);
       } else {
         Sum sums[4];
-        load_sums(r, c, sums);
+        Base::load_sums(r, c, sums);
         columns.scale(row_begin + r, sums, x);
       }
       columns.write(row_begin + r, x);
@@ -391,7 +432,7 @@ struct TileRun {
         if (r >= rows) break;
         Sum sums[4];
         float x[4];
-        load_sums(first + r, c, sums);
+        Base::load_sums(first + r, c, sums);
         columns.scale(row_begin + first + r, sums, x);
         GPU_UNROLL
         for (int w = 0; w < 4; ++w) x[w] = x[w] + added[r][w];
@@ -405,14 +446,14 @@ struct TileRun {
 template <typename Products, int kBlocks>
 GPU_KERNEL(Products::T::kThreads, kBlocks)
 void multiply_tiles(TilesArgs args) {
-  TileRun<Products> run(args);
+  GemmRun<Products> run(args);
   int tiles_m = args.tiles_m;
   if (args.offsets != nullptr && args.starts[args.groups] < tiles_m) tiles_m = args.starts[args.groups];
   const int64_t tiles = static_cast<int64_t>(tiles_m) * args.tiles_n;
   for (int64_t tile = block_x(); tile < tiles; tile += grid_x()) {
     run.find(tile, tiles_m);
     sync_threads();  // the tile before is done with the sums and the table
-    run.fill_table();
+    run.loader.fill_table(run.row_begin, run.row_end);
     sync_threads();
     run.multiply();
     if (args.partial != nullptr) {
