@@ -14,6 +14,7 @@
 
 #include "core/message.h"
 #include "core/version.h"
+#include "cpu/conv/fold.h"
 #include "cpu/levels.h"
 #include "cpu/threads.h"
 

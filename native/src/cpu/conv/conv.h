@@ -71,9 +71,7 @@ struct ConvKernels {
   void (*depthwise_planes)(const ConvRun& run, int64_t first, int64_t count, void* scratch);
 };
 
-struct ConvNorm {
-  const float *gamma, *beta, *mean, *variance;  // all null: none
-};
+struct ConvNorm;  // fold.h
 
 gtn_status conv_plan(const Device& device, const gtn_conv_desc& desc, Plan** plan, gtn_plan_info* info,
                      gtn_message* message);
