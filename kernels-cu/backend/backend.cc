@@ -5,6 +5,7 @@
 
 #include "activation/plan.h"
 #include "attention/plan.h"
+#include "conv/plan.h"
 #include "gemm/plan.h"
 #include "limits/limits.h"
 #include "merge/plan.h"
@@ -36,6 +37,7 @@ constexpr Operator kOperators[] = {
     {GTN_OP_ROUTE, plan_of<gtn_route_desc, route_plan>, route_serves},
     {GTN_OP_MIX, plan_of<gtn_mix_desc, mix_plan>, mix_serves},
     {GTN_OP_GLU, plan_of<gtn_glu_desc, glu_plan>, glu_serves},
+    {GTN_OP_CONV, plan_of<gtn_conv_desc, conv_plan>, conv_serves},
     {GTN_OP_POOLING, plan_of<gtn_pooling_desc, pooling_plan>, pooling_serves},
 };
 
@@ -46,6 +48,7 @@ gtn_status measure(Device& device, int32_t limit, double* per_second, gtn_messag
 
 }  // namespace
 
-const Served kServed = {kOperators, gemm_weights_pack, gemm_weights_destroy, measure, gemm_weights_pack_quantized};
+const Served kServed = {kOperators, gemm_weights_pack, gemm_weights_destroy, measure, gemm_weights_pack_quantized,
+                        conv_weights_pack};
 
 }  // namespace gatun::gpu

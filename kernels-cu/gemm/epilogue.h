@@ -23,6 +23,30 @@ GPU_DEVICE Sum sum_of(uint32_t word) {
 GPU_DEVICE uint32_t bits_of_sum(int32_t x) { return static_cast<uint32_t>(x); }
 GPU_DEVICE uint32_t bits_of_sum(float x) { return bits_of(x); }
 
+// The choice is outside of the loops, so that the elements' chains of operations run side by side.
+template <int kCount>
+GPU_DEVICE void activate_all(int32_t activation, float (&x)[kCount]) {
+  switch (activation) {
+    case GTN_ACT_NONE:
+      break;
+    case GTN_ACT_GELU_ERF:
+      GPU_UNROLL
+      for (int w = 0; w < kCount; ++w) x[w] = gelu_erf(x[w]);
+      break;
+    case GTN_ACT_GELU_TANH:
+      GPU_UNROLL
+      for (int w = 0; w < kCount; ++w) x[w] = gelu_tanh(x[w]);
+      break;
+    case GTN_ACT_SILU:
+      GPU_UNROLL
+      for (int w = 0; w < kCount; ++w) x[w] = silu(x[w]);
+      break;
+    default:
+      GPU_UNROLL
+      for (int w = 0; w < kCount; ++w) x[w] = relu(x[w]);
+  }
+}
+
 // kCount neighbouring columns of any rows: what of the epilogue is the columns' own.
 template <typename Sum, int kCount>
 struct ColumnFinish {
@@ -71,26 +95,7 @@ struct ColumnFinish {
     for (int w = 0; w < kCount; ++w) {
       if (args.bias != nullptr) x[w] = x[w] + bias[w];
     }
-    // The choice is outside of the loop, so that the elements' chains of operations run side by side.
-    switch (args.activation) {
-      case GTN_ACT_NONE:
-        break;
-      case GTN_ACT_GELU_ERF:
-        GPU_UNROLL
-        for (int w = 0; w < kCount; ++w) x[w] = gelu_erf(x[w]);
-        break;
-      case GTN_ACT_GELU_TANH:
-        GPU_UNROLL
-        for (int w = 0; w < kCount; ++w) x[w] = gelu_tanh(x[w]);
-        break;
-      case GTN_ACT_SILU:
-        GPU_UNROLL
-        for (int w = 0; w < kCount; ++w) x[w] = silu(x[w]);
-        break;
-      default:
-        GPU_UNROLL
-        for (int w = 0; w < kCount; ++w) x[w] = relu(x[w]);
-    }
+    activate_all(args.activation, x);
     switch (args.out_dtype) {
       case GTN_F32:
         return store(static_cast<const float*>(args.residual), static_cast<float*>(args.out), row, x);

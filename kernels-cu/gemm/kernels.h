@@ -37,6 +37,7 @@ struct PackedWeights {
   char* records;  // U4: [panels][groups of k]
   float* scales;  // S8: of each column, filled up to whole panels
   int32_t* sums;  // S8: sum of each column's quantized weights
+  float* shift;   // of convolutions, of each channel of out; memory of its own
 };
 
 // Rows to prepare: converted, copied to where 16-byte copies can read them, gathered, or quantized. One block for each row.

@@ -260,6 +260,7 @@ void gemm_weights_destroy(void* weights) {
   PackedWeights* packed = static_cast<PackedWeights*>(weights);
   if (packed == nullptr) return;
   if (packed->data != nullptr) release(packed->device, packed->data);
+  if (packed->shift != nullptr) release(packed->device, packed->shift);
   delete packed;
 }
 

@@ -11,6 +11,7 @@
 // The maximum begins at -infinity and takes x where x is greater or NaN, so a NaN stays. Means are FP32 sums, divided once.
 #include "pooling/kernels.h"
 
+#include "gpu/divide.h"
 #include "gpu/pack.h"
 
 namespace gatun::gpu {
@@ -20,13 +21,7 @@ constexpr int kThreads = 256;
 
 // i / size, which leaves the remainder in *i.
 GPU_DEVICE int64_t take(int64_t* i, int64_t size) {
-  const int64_t whole = *i;
-  int64_t quotient;
-  if (whole <= 0x7fffffff && size <= 0x7fffffff) {
-    quotient = static_cast<uint32_t>(whole) / static_cast<uint32_t>(size);  // a fraction of what 64 bits cost
-  } else {
-    quotient = whole / size;
-  }
+  const int64_t whole = *i, quotient = divide(whole, size);
   *i = whole - quotient * size;
   return quotient;
 }

@@ -229,6 +229,11 @@ gtn_status weights_pack_quantized(void* device, const gtn_quantized_desc* desc, 
   return kServed.weights_pack_quantized(*static_cast<Device*>(device), *desc, integers, scales, zero_points, weights, info, message);
 }
 
+gtn_status conv_weights_pack(void* device, const gtn_conv_weights_desc* desc, const void* source, const float* gamma, const float* beta,
+                             const float* mean, const float* variance, void** weights, gtn_weights_info* info, gtn_message* message) {
+  return kServed.conv_weights_pack(*static_cast<Device*>(device), *desc, source, gamma, beta, mean, variance, weights, info, message);
+}
+
 void weights_destroy(void* weights) { kServed.weights_destroy(weights); }
 
 const Operator* find(int32_t op) {
@@ -276,7 +281,7 @@ gtn_backend table = {
     weights_pack, weights_destroy,
     plan_create, plan_destroy, run,
     supports, measure,
-    weights_pack_quantized, nullptr,  // no convolutions
+    weights_pack_quantized, conv_weights_pack,
     host_memory_alloc, host_memory_free,
 };
 
@@ -288,5 +293,6 @@ extern "C" const gtn_backend* gtn_backend_entry(void) {
   table.name = kBackendName;
   if (kServed.measure == nullptr) table.measure = nullptr;
   if (kServed.weights_pack_quantized == nullptr) table.weights_pack_quantized = nullptr;
+  if (kServed.conv_weights_pack == nullptr) table.conv_weights_pack = nullptr;
   return &table;
 }

@@ -67,7 +67,8 @@ gtn_status plan_of(Device& device, const void* desc, Plan** plan, gtn_plan_info*
   return kPlan(device, *static_cast<const Desc*>(desc), plan, info, message);
 }
 
-// What a backend has beside its runtime. Null: it measures no limits; it takes no weights that come quantized.
+// What a backend has beside its runtime. Null: it measures no limits; it takes no weights that come quantized; it has no
+// convolutions.
 struct Served {
   std::span<const Operator> operators;
   gtn_status (*weights_pack)(Device& device, const gtn_weights_desc& desc, const void* source, void** weights,
@@ -77,6 +78,9 @@ struct Served {
   gtn_status (*weights_pack_quantized)(Device& device, const gtn_quantized_desc& desc, const void* integers, const float* scales,
                                        const uint8_t* zero_points, void** weights, gtn_weights_info* info,
                                        gtn_message* message) = nullptr;
+  gtn_status (*conv_weights_pack)(Device& device, const gtn_conv_weights_desc& desc, const void* source, const float* gamma,
+                                  const float* beta, const float* mean, const float* variance, void** weights,
+                                  gtn_weights_info* info, gtn_message* message) = nullptr;
 };
 extern const Served kServed;
 
