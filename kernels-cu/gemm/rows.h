@@ -1,10 +1,7 @@
 // Rows of `a` as tiles read them: the format's elements, each row at a multiple of 128 bytes, gathered if they are taken by number.
 // A row that lies well and has the right type already is not prepared at all.
 //
-// Quantizing: lo = min(0, min x), hi = max(0, max x), s = (hi - lo) / 255, z = rint(-lo / s), q = clamp(rint(x / s) + z, 0, 255),
-// all in FP32 with true divisions and ties to even; s = 0 gives q = z = 0; a row with an element that is not finite, or whose
-// hi - lo overflows, gets the scale NaN, which makes its outputs NaN, and q = z = 0. z may exceed 255 where s is so small (hi - lo
-// below about 2^-140) that it has but a few bits.
+// Quantizing is that of gpu/quantize.h.
 //
 // Rows that are quantized already are copied, with their scales and zero points, where they are gathered or not aligned.
 //
@@ -15,6 +12,7 @@
 #include "gemm/epilogue.h"
 #include "gemm/kernels.h"
 #include "gpu/gpu.h"
+#include "gpu/quantize.h"
 
 namespace gatun::gpu::gemm {
 
@@ -79,55 +77,44 @@ GPU_KERNEL(kRowsThreads, 1)
 void quantize_rows(RowsArgs args) {
   const A* row = row_of<A>(args);
   const int64_t k = row != nullptr ? args.k : 0, parts = blocks_of(args.k, 4);
-  float lo = 0.0f, hi = 0.0f;
-  bool odd = false;
+  RowRange range;
   for (int64_t i = thread(); 4 * i < k; i += kRowsThreads) {
     float x[4];
     load_row_part(row, k, i, args.vector != 0, x);
     GPU_UNROLL
-    for (int e = 0; e < 4; ++e) {
-      lo = x[e] < lo ? x[e] : lo;
-      hi = x[e] > hi ? x[e] : hi;
-      odd = odd || !finite(x[e]);
-    }
+    for (int e = 0; e < 4; ++e) range.take(x[e]);
   }
   float* found = reinterpret_cast<float*>(shared());
   for (int mask = kWarp / 2; mask > 0; mask /= 2) {
-    const float l = shuffle_xor(lo, mask), h = shuffle_xor(hi, mask);
-    lo = l < lo ? l : lo;
-    hi = h > hi ? h : hi;
+    const float l = shuffle_xor(range.lo, mask), h = shuffle_xor(range.hi, mask);
+    range.lo = l < range.lo ? l : range.lo;
+    range.hi = h > range.hi ? h : range.hi;
   }
-  odd = any(odd);
+  range.odd = any(range.odd);
   if (lane() == 0) {
-    found[warp() * 4] = lo;
-    found[warp() * 4 + 1] = hi;
-    found[warp() * 4 + 2] = odd ? 1.0f : 0.0f;
+    found[warp() * 4] = range.lo;
+    found[warp() * 4 + 1] = range.hi;
+    found[warp() * 4 + 2] = range.odd ? 1.0f : 0.0f;
   }
   sync_threads();
   for (int w = 0; w < kRowsThreads / kWarp; ++w) {
-    lo = found[w * 4] < lo ? found[w * 4] : lo;
-    hi = found[w * 4 + 1] > hi ? found[w * 4 + 1] : hi;
-    odd = odd || found[w * 4 + 2] != 0.0f;
+    range.lo = found[w * 4] < range.lo ? found[w * 4] : range.lo;
+    range.hi = found[w * 4 + 1] > range.hi ? found[w * 4 + 1] : range.hi;
+    range.odd = range.odd || found[w * 4 + 2] != 0.0f;
   }
-  const float range = hi - lo;
-  const float s = range / 255.0f;
-  const bool whole = !odd && finite(range), flat = !whole || s == 0.0f;
-  const int32_t z = flat ? 0 : static_cast<int32_t>(rint(-lo / s));
+  const RowGrid grid(range);
   if (thread() == 0) {
-    args.scales[block_x()] = whole ? s : not_a_number();
-    args.zeros[block_x()] = z;
+    args.scales[block_x()] = grid.scale;
+    args.zeros[block_x()] = grid.zero;
   }
   char* to = args.to + block_x() * args.to_stride;
   for (int64_t i = thread(); i < parts; i += kRowsThreads) {
     uint32_t packed = 0;
-    if (!flat) {
+    if (!grid.flat) {
       float x[4];
       load_row_part(row, k, i, args.vector != 0, x);
       GPU_UNROLL
-      for (int e = 0; e < 4; ++e) {
-        const int32_t q = static_cast<int32_t>(rint(x[e] / s)) + z;
-        packed |= static_cast<uint32_t>(q < 0 ? 0 : q > 255 ? 255 : q) << (8 * e);
-      }
+      for (int e = 0; e < 4; ++e) packed |= grid.quantize(x[e]) << (8 * e);
     }
     store_4(to + 4 * i, packed);
   }

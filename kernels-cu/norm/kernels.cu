@@ -9,6 +9,9 @@
 // hundred elements and by a block beyond; a row that does not fit is read again, from the L2 cache where that holds it.
 // Everything is written in the last pass, after all of the row was read, which makes it right in place.
 //
+// An out in 8 bits (gpu/quantize.h) is computed twice, from what is held or read again: for its range, and to be quantized. That
+// is some 20 operations an element more.
+//
 // The variance takes two passes and a correction (Chan, Golub and LeVeque, "Algorithms for computing the sample variance", 1983):
 // c = h - m with m the rounded mean, then var = mean c^2 - (mean c)^2, and mean c also corrects the mean. The first sum is of
 // h - h_0, so that it does not lose the digits that an offset has in common.
@@ -21,6 +24,7 @@
 #include <type_traits>
 
 #include "gpu/pack.h"
+#include "gpu/quantize.h"
 #include "gpu/rows.h"
 
 namespace gatun::gpu {
@@ -126,8 +130,8 @@ GPU_KERNEL(kBlockOf<kThreads>, 1) void norm_rows(const NormArgs a) {
   }
   const float factor = 1.0f / sqrt(m.mean_square + epsilon);
 
-  each([&](const float(&v)[N], int64_t i) {
-    float gamma[N], y[N];
+  const auto normed = [&](const float(&v)[N], int64_t i, float(&y)[N]) {
+    float gamma[N];
     load_pack(a.gamma + i, gamma);
 #pragma unroll
     for (int j = 0; j < N; ++j) {
@@ -143,9 +147,47 @@ GPU_KERNEL(kBlockOf<kThreads>, 1) void norm_rows(const NormArgs a) {
 #pragma unroll
       for (int j = 0; j < N; ++j) y[j] *= gamma[j];
     }
-    if (sum != nullptr) store_pack(sum + i, v);
-    store_pack(out + i, y);
-  });
+  };
+  if constexpr (sizeof(Y) > 1) {
+    each([&](const float(&v)[N], int64_t i) {
+      float y[N];
+      normed(v, i, y);
+      if (sum != nullptr) store_pack(sum + i, v);
+      store_pack(out + i, y);
+    });
+  } else {
+    RowRange range;
+    each([&](const float(&v)[N], int64_t i) {
+      float y[N];
+      normed(v, i, y);
+#pragma unroll
+      for (int j = 0; j < N; ++j) range.take(y[j]);
+    });
+    range.lo = -group.max(-range.lo);
+    range.hi = group.max(range.hi);
+    range.odd = group.max(range.odd ? 1.0f : 0.0f) > 0.0f;
+    const RowGrid grid(range);
+    if (group_thread<kThreads>() == 0) {
+      a.scales[row] = grid.scale;
+      a.zeros[row] = grid.zero;
+    }
+    each([&](const float(&v)[N], int64_t i) {
+      uint32_t words[N < 4 ? 1 : N / 4] = {};
+      if (!grid.flat) {
+        float y[N];
+        normed(v, i, y);
+#pragma unroll
+        for (int j = 0; j < N; ++j) words[j / 4] |= grid.quantize(y[j]) << (8 * (j % 4));
+      }
+      if (sum != nullptr) store_pack(sum + i, v);
+      if constexpr (N == 1) {
+        out[i] = static_cast<Y>(words[0]);
+      } else {
+#pragma unroll
+        for (int w = 0; w < N / 4; ++w) store_4(out + i + 4 * w, words[w]);
+      }
+    });
+  }
 }
 
 template <bool kLayer, typename X, typename Y>
@@ -157,15 +199,18 @@ RowKernel<NormArgs> kernel_for(int64_t n, bool aligned) {
   });
 }
 
+template <bool kLayer, typename X>
+RowKernel<NormArgs> kernel_to(int32_t out_dtype, int64_t n, bool aligned) {
+  return out_dtype == GTN_F32    ? kernel_for<kLayer, X, float>(n, aligned)
+         : out_dtype == GTN_BF16 ? kernel_for<kLayer, X, Bf16>(n, aligned)
+                                 : kernel_for<kLayer, X, uint8_t>(n, aligned);
+}
+
 }  // namespace
 
-RowKernel<NormArgs> norm_kernel(bool layer, bool x_bf16, bool out_bf16, int64_t n, bool aligned) {
-  if (layer) {
-    if (x_bf16) return out_bf16 ? kernel_for<true, Bf16, Bf16>(n, aligned) : kernel_for<true, Bf16, float>(n, aligned);
-    return out_bf16 ? kernel_for<true, float, Bf16>(n, aligned) : kernel_for<true, float, float>(n, aligned);
-  }
-  if (x_bf16) return out_bf16 ? kernel_for<false, Bf16, Bf16>(n, aligned) : kernel_for<false, Bf16, float>(n, aligned);
-  return out_bf16 ? kernel_for<false, float, Bf16>(n, aligned) : kernel_for<false, float, float>(n, aligned);
+RowKernel<NormArgs> norm_kernel(bool layer, bool x_bf16, int32_t out_dtype, int64_t n, bool aligned) {
+  if (layer) return x_bf16 ? kernel_to<true, Bf16>(out_dtype, n, aligned) : kernel_to<true, float>(out_dtype, n, aligned);
+  return x_bf16 ? kernel_to<false, Bf16>(out_dtype, n, aligned) : kernel_to<false, float>(out_dtype, n, aligned);
 }
 
 }  // namespace gatun::gpu
