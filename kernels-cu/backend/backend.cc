@@ -6,6 +6,7 @@
 #include "activation/plan.h"
 #include "attention/plan.h"
 #include "conv/plan.h"
+#include "fake_quantize/plan.h"
 #include "gemm/plan.h"
 #include "limits/limits.h"
 #include "merge/plan.h"
@@ -39,6 +40,7 @@ constexpr Operator kOperators[] = {
     {GTN_OP_GLU, plan_of<gtn_glu_desc, glu_plan>, glu_serves},
     {GTN_OP_CONV, plan_of<gtn_conv_desc, conv_plan>, conv_serves},
     {GTN_OP_POOLING, plan_of<gtn_pooling_desc, pooling_plan>, pooling_serves},
+    {GTN_OP_FAKE_QUANTIZE, plan_of<gtn_fake_quantize_desc, fake_quantize_plan>, fake_quantize_serves},
 };
 
 gtn_status measure(Device& device, int32_t limit, double* per_second, gtn_message* message) {
