@@ -142,9 +142,9 @@ void check(const Variant& variant, const Windows& w) {
   args.tiles.partial = w.splits > 1 ? partial.data() : nullptr;
   Queue* queue = nullptr;
   ASSERT_EQ(queue_create(0, &queue, &message), GTN_OK);
-  ASSERT_EQ(launch(queue, variant.kernel, {static_cast<int64_t>(args.tiles.tiles_m) * args.tiles.tiles_n * w.groups, w.splits},
-                   variant.threads, variant.shared_bytes, &args, &message),
-            GTN_OK)
+  // Blocks of threads have several tiles, where there are more than one.
+  const int64_t tiles = static_cast<int64_t>(args.tiles.tiles_m) * args.tiles.tiles_n * w.groups;
+  ASSERT_EQ(launch(queue, variant.kernel, {up(tiles, 3), w.splits}, variant.threads, variant.shared_bytes, &args, &message), GTN_OK)
       << message.text;
   if (w.splits > 1) {
     const ConvReduceArgs reduce = {args, w.splits};
@@ -193,6 +193,44 @@ TEST_P(ConvTiles, ComputeWhatTheyShould) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Formats, ConvTiles, testing::Values(f32_variants, bf16_variants));
+
+// x with channels first and last becomes runs of channels of each group, filled up with zeros, by blocks that have several tiles.
+TEST(ConvPrepare, FillsChunks) {
+  constexpr int64_t kBatch = 2, kHeight = 5, kWidth = 9, kGroups = 3, kChannels = 35, kFilled = 40, kVolume = kHeight * kWidth;
+  std::vector<float> x(kBatch * kVolume * kGroups * kChannels);
+  for (size_t i = 0; i < x.size(); ++i) x[i] = static_cast<float>(i % 251);
+  const DeviceArray<float> input(x);
+  for (const bool first : {true, false}) {
+    const DeviceArray<uint16_t> to(std::vector<uint16_t>(kBatch * kVolume * kGroups * kFilled, 0x7fff));
+    const int64_t channels = kGroups * kChannels;
+    PrepareArgs args = {};
+    args.x = input.data();
+    const int64_t strides[5] = {channels * kVolume, first ? kVolume : 1, 0, first ? kWidth : kWidth * channels, first ? 1 : channels};
+    std::memcpy(args.strides, strides, sizeof strides);
+    args.size[1] = Divisor(kHeight);
+    args.size[2] = Divisor(kWidth);
+    args.positions = kBatch * kVolume;
+    args.groups = kGroups;
+    args.channels = kChannels;
+    args.filled = kFilled;
+    args.to = to.data();
+    Queue* queue = nullptr;
+    gtn_message message = {sizeof message, ""};
+    ASSERT_EQ(queue_create(0, &queue, &message), GTN_OK);
+    ASSERT_EQ(launch(queue, prepare_kernel(GTN_F32, GTN_BF16), {2}, kPrepareThreads, kPrepareShared, &args, &message), GTN_OK) << message.text;
+    queue_destroy(queue);
+    int wrong = 0;
+    for (int64_t p = 0; p < kBatch * kVolume; ++p) {
+      for (int64_t c = 0; c < kGroups * kFilled; ++c) {
+        const int64_t channel = c / kFilled * kChannels + c % kFilled, image = p / kVolume, place = p % kVolume;
+        const float expected =
+            c % kFilled >= kChannels ? 0.0f : x[static_cast<size_t>(image * strides[0] + channel * strides[1] + place * strides[4])];
+        wrong += cpu::from_bf16(to[static_cast<size_t>(p * kGroups * kFilled + c)]) != expected;
+      }
+    }
+    EXPECT_EQ(wrong, 0) << (first ? "channels first" : "channels last");
+  }
+}
 
 // The multiplications that stand for divisions.
 TEST(ConvDivisor, DividesAsDivisionDoes) {
