@@ -27,7 +27,7 @@ void name_kernel(gtn_plan_info* info, const Device& device, const char* rest) {
 namespace {
 
 constexpr Operator kOperators[] = {
-    {GTN_OP_GEMM, plan_of<gtn_gemm_desc, gemm_plan>, gemm_claims},
+    {GTN_OP_GEMM, plan_of<gtn_gemm_desc, gemm_plan>, gemm_serves},
     {GTN_OP_ATTENTION, plan_of<gtn_attention_desc, attention_plan>, attention_serves},
     {GTN_OP_NORM, plan_of<gtn_norm_desc, norm_plan>, norm_serves},
     {GTN_OP_SOFTMAX, plan_of<gtn_softmax_desc, softmax_plan>, softmax_serves},

@@ -19,10 +19,14 @@ constexpr int kBlockBytes = 128;
 constexpr int kPanelColumns = 64;
 constexpr int kPanelBlockBytes = kPanelColumns * kBlockBytes;
 
-// Weights of 4 bits lie in units of 32 of k, an even number of them:
+// Weights in groups lie in units of 32 of k, an even number of them:
 //   U4              [64 columns][4 words]; word w has 8 integers, i of them at bit 4 i, that of k = packed_k(w, i) of the unit
+//   U8              [64 columns][4 pairs of words]; pair w has the same 8 integers, i and i + 4 in bytes 2 i and 2 i + 1
+//   F8E4M3, F8E5M2  as U8, with numbers in the place of integers, and a column is one group; a NaN of E4M3 makes its column's scale NaN
 // and for each group of k a panel has a record: the scales of its columns, FP32, then their zero points, a byte each.
-constexpr int kUnitDepth = 32, kUnitColumnBytes = kUnitDepth / 2, kUnitBytes = kPanelColumns * kUnitColumnBytes;
+constexpr int kUnitDepth = 32;
+constexpr int unit_column_bytes(int32_t format) { return format == GTN_U4 ? kUnitDepth / 2 : kUnitDepth; }
+constexpr int unit_bytes(int32_t format) { return kPanelColumns * unit_column_bytes(format); }
 constexpr int kZerosAt = kPanelColumns * 4, kRecordBytes = kZerosAt + kPanelColumns;
 
 // As the products of the table of tiles read them: integers i and i + 4 of a word, a pair, are neighbours.
@@ -32,9 +36,9 @@ int packed_k(int word, int i);
 struct PackedWeights {
   int device;
   int32_t format;
-  int64_t panels, blocks;  // of one matrix: of columns, of k (U4: units)
+  int64_t panels, blocks;  // of one matrix: of columns, of k (in groups: units)
   char* data;
-  char* records;  // U4: [panels][groups of k]
+  char* records;  // in groups: [panels][groups of k]
   float* scales;  // S8: of each column, filled up to whole panels
   int32_t* sums;  // S8: sum of each column's quantized weights
   float* shift;   // of convolutions, of each channel of out; memory of its own
@@ -100,7 +104,7 @@ struct TilesArgs {
   const char* weights;
   int64_t panel_bytes;
   int32_t panels, blocks;
-  // U4: records, the bytes of a panel's, and elements of k of a group.
+  // Weights in groups: records, the bytes of a panel's, and elements of k of a group.
   const char* records;
   int64_t records_bytes;
   int32_t group_size;
@@ -153,6 +157,11 @@ VariantTable int8_variants();
 VariantTable u4_f32_variants();  // with rows of F32, and so on
 VariantTable u4_bf16_variants();
 VariantTable u4_f16_variants();
+VariantTable u8_f32_variants();
+VariantTable u8_bf16_variants();
+VariantTable u8_f16_variants();
+VariantTable f8_bf16_variants(int32_t format);  // F8E4M3 or F8E5M2
+VariantTable f8_f16_variants(int32_t format);
 
 constexpr int kRowsThreads = 128;
 constexpr int kScheduleThreads = 256;

@@ -166,19 +166,17 @@ bool flushes_halves(const Device& device) { return std::strcmp(device.properties
 
 bool gemm_serves(const Device& device, int32_t format) {
   if (format == GTN_F16) return !flushes_halves(device);
-  return format == GTN_F32 || format == GTN_BF16 || format == GTN_S8 || format == GTN_U4;
+  return format == GTN_F32 || format == GTN_BF16 || format == GTN_S8 || in_groups(format);
 }
 
-bool gemm_claims(const Device& device, int32_t format) { return format == GTN_U8 || gemm_serves(device, format); }
-
 gtn_status unsupported_format(gtn_message* message) {
-  return fail(message, GTN_UNSUPPORTED, "desc.format: this backend takes weights of F32, BF16, S8, U4 and, but for gfx90a, F16");
+  return fail(message, GTN_UNSUPPORTED, "desc.format: this backend takes weights of F32, BF16, S8, U4, U8, F8E4M3, F8E5M2 and, but for gfx90a, F16");
 }
 
 gtn_status gemm_weights_pack(Device& device, const gtn_weights_desc& desc, const void* source, void** weights,
                              gtn_weights_info* info, gtn_message* message) {
   if (!gemm_serves(device, desc.format)) return unsupported_format(message);
-  if (desc.format == GTN_U4) return gemm_weights_quantize(device, desc, source, weights, info, message);
+  if (in_groups(desc.format)) return gemm_weights_quantize(device, desc, source, weights, info, message);
   const int row = desc.source.rank - 2;
   const int64_t matrices = row == 1 ? desc.source.shape[0] : 1;
   const int64_t k = desc.source.shape[row], n = desc.source.shape[row + 1];

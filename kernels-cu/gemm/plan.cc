@@ -24,6 +24,11 @@ VariantTable variants_of(int32_t format, int32_t row_dtype) {
   switch (format) {
     case GTN_U4:
       return row_dtype == GTN_F32 ? u4_f32_variants() : row_dtype == GTN_BF16 ? u4_bf16_variants() : u4_f16_variants();
+    case GTN_U8:
+      return row_dtype == GTN_F32 ? u8_f32_variants() : row_dtype == GTN_BF16 ? u8_bf16_variants() : u8_f16_variants();
+    case GTN_F8E4M3:
+    case GTN_F8E5M2:
+      return row_dtype == GTN_BF16 ? f8_bf16_variants(format) : f8_f16_variants(format);
     case GTN_S8:
       return int8_variants();
     case GTN_BF16:
@@ -32,6 +37,28 @@ VariantTable variants_of(int32_t format, int32_t row_dtype) {
       return f16_variants();
     default:
       return f32_variants();
+  }
+}
+
+// Of rows as tiles read them. FP8 has no tile for FP32 rows, and where the unit takes small numbers of F16 for 0 none for those.
+int32_t row_dtype_of(const Device& device, int32_t format, int32_t a_dtype) {
+  if (format == GTN_S8) return GTN_U8;
+  if (is_f8(format)) return a_dtype == GTN_F16 && !flushes_halves(device) ? GTN_F16 : GTN_BF16;
+  return !in_groups(format) ? format : flushes_halves(device) ? GTN_F32 : a_dtype;
+}
+
+const char* name_of(int32_t format) {
+  switch (format) {
+    case GTN_S8:
+      return "int8";
+    case GTN_U4:
+      return "u4";
+    case GTN_F8E4M3:
+      return "f8e4m3";
+    case GTN_F8E5M2:
+      return "f8e5m2";
+    default:
+      return type_name(format);
   }
 }
 
@@ -53,14 +80,14 @@ class GemmPlan final : public Plan {
     n_ = desc.out.shape[1];
     a_stride_ = k_ == 0 ? 0 : desc.a.strides[0];
     out_stride_ = desc.out.strides[0];
-    group_size_ = desc.group_size;
-    row_dtype_ = format_ == GTN_S8 ? GTN_U8 : format_ != GTN_U4 ? format_ : flushes_halves(device) ? GTN_F32 : a_dtype_;
+    group_size_ = is_f8(format_) ? INT32_MAX : desc.group_size;
+    row_dtype_ = row_dtype_of(device, format_, a_dtype_);
     element_ = element_bytes(row_dtype_);
     panels_ = ceil_div(n_, kPanelColumns);
-    if (format_ == GTN_U4) {
+    if (in_groups(format_)) {
       const int64_t units = ceil_div(k_, 2 * kUnitDepth) * 2;
       blocks_ = units * kUnitDepth * element_ / kBlockBytes;
-      panel_bytes_ = units * kUnitBytes;
+      panel_bytes_ = units * unit_bytes(format_);
       records_bytes_ = ceil_div(units * kUnitDepth, group_size_) * kRecordBytes;
     } else {
       blocks_ = ceil_div(k_ * element_, kBlockBytes);
@@ -95,11 +122,11 @@ class GemmPlan final : public Plan {
     const double rows_a = real(m_a_ < m_ ? m_a_ : m_);
     info->op = GTN_OP_GEMM;
     char name[48];
-    const char* format = format_ == GTN_S8 ? "int8" : format_ == GTN_U4 ? "u4" : type_name(format_);
-    // U4: with the scales, and without zero points, as for backends that keep those of asymmetric groups alone.
-    const double weight_bytes = format_ == GTN_U4 ? k / 2 + 4 * real(ceil_div(k_, group_size_)) : k * real(element_bytes(format_));
+    // In groups: with the scales, and without zero points, as for backends that keep those of asymmetric groups alone.
+    const double weight_bytes = (format_ == GTN_U4 ? k / 2 : in_groups(format_) ? k : k * real(element_bytes(format_))) +
+                                (in_groups(format_) ? 4 * real(ceil_div(k_, group_size_)) : 0);
     const Choice choice = choose(m_);
-    const int length = std::snprintf(name, sizeof name, "gemm.%s%s.%dx%d", format,
+    const int length = std::snprintf(name, sizeof name, "gemm.%s%s.%dx%d", name_of(format_),
                                      groups_ > 0 ? ".grouped" : rank_ > 0 ? ".lora" : "", choice.variant->rows,
                                      choice.variant->columns);
     if (choice.splits > 1) {
@@ -277,7 +304,7 @@ class GemmPlan final : public Plan {
   float lora_scale_;
   bool indexed_;  // rows of `a` are taken by number
   int64_t element_, blocks_, panels_;
-  int64_t panel_bytes_, records_bytes_ = 0, group_size_;  // the last two of U4
+  int64_t panel_bytes_, records_bytes_ = 0, group_size_;  // the last two of weights in groups
   Choices choices_;
   KernelPointer rows_kernel_ = {}, project_kernel_ = {};
 };

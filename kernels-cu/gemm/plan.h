@@ -7,8 +7,6 @@ namespace gatun::gpu {
 
 gtn_status gemm_plan(Device& device, const gtn_gemm_desc& desc, Plan** plan, gtn_plan_info* info, gtn_message* message);
 bool gemm_serves(const Device& device, int32_t format);
-// What it claims: weights in groups, of which it serves those of 4 bits, are asked for as U8 where U4 is no type.
-bool gemm_claims(const Device& device, int32_t format);
 // Whether the matrix unit takes numbers of 16 bits below their normal range for 0, as that of gfx90a does ("Numerical accuracy" of
 // PyTorch's notes, on MI200). Where such numbers are to count it is not used.
 bool flushes_halves(const Device& device);
@@ -20,7 +18,11 @@ gtn_status gemm_weights_pack(Device& device, const gtn_weights_desc& desc, const
                              gtn_weights_info* info, gtn_message* message);
 void gemm_weights_destroy(void* weights);
 
-// The same in format GTN_U4, and of weights that are quantized already, GTN_U4 alone.
+inline bool is_f8(int32_t format) { return format == GTN_F8E4M3 || format == GTN_F8E5M2; }
+// Weights that have a record for each group of k, of which in FP8 a column is one.
+inline bool in_groups(int32_t format) { return format == GTN_U4 || format == GTN_U8 || is_f8(format); }
+
+// The same in formats GTN_U4, GTN_U8, GTN_F8E4M3 and GTN_F8E5M2, also of weights that come in them.
 gtn_status gemm_weights_quantize(Device& device, const gtn_weights_desc& desc, const void* source, void** weights,
                                  gtn_weights_info* info, gtn_message* message);
 gtn_status gemm_weights_pack_quantized(Device& device, const gtn_quantized_desc& desc, const void* integers, const float* scales,

@@ -24,8 +24,9 @@
 
 namespace gatun::gpu::gemm {
 
-// column_bytes: what a column has in a block, 128 bytes but for weights of 4 bits.
-template <int rows, int columns, int warps_m, int warps_n, int warps_k, int stages, int column_bytes = kBlockBytes>
+// column_bytes: what a column has in a block, 128 bytes but for weights in groups; unit_bytes: and in a unit of those.
+template <int rows, int columns, int warps_m, int warps_n, int warps_k, int stages, int column_bytes = kBlockBytes,
+          int unit_bytes = unit_column_bytes(GTN_U4)>
 struct Tile {
   static constexpr int kRows = rows, kColumns = columns;
   static constexpr int kWarpsM = warps_m, kWarpsN = warps_n, kWarpsK = warps_k, kStages = stages;
@@ -33,7 +34,9 @@ struct Tile {
   static constexpr int kThreads = kWarp * warps_m * warps_n * warps_k;
   static constexpr int kColumnBytes = column_bytes;
   static constexpr bool kQuantized = column_bytes < kBlockBytes;
-  static constexpr int kUnits = column_bytes / kUnitColumnBytes;  // of 4 bits, in a block
+  static constexpr int kUnitColumnBytes = unit_bytes, kUnitBytes = kPanelColumns * unit_bytes;
+  static constexpr int kUnits = column_bytes / unit_bytes;  // in a block
+  static constexpr int kWords = unit_bytes / 16;            // of eight integers
   static constexpr int kRecordsBytes = kQuantized ? columns / kPanelColumns * kUnits * kRecordBytes : 0;
   static constexpr int kRowsBytes = rows * kBlockBytes, kColumnsBytes = columns * column_bytes + kRecordsBytes;
   static constexpr int kStageBytes = warps_k * (kRowsBytes + kColumnsBytes);
@@ -196,10 +199,10 @@ struct TileRun {
     }
   }
 
-  // Of its columns in 4 bits: units, and for each the record of its group, of which groups of more than one unit have several
+  // Of its columns in groups: units, and for each the record of its group, of which groups of more than one unit have several
   // copies in a stage.
   GPU_DEVICE void copy_quantized(int slot, int block, const char* weights) const {
-    constexpr int kPanelBytes = T::kUnits * kUnitBytes, kPanelRecords = T::kUnits * kRecordBytes;
+    constexpr int kPanelBytes = T::kUnits * T::kUnitBytes, kPanelRecords = T::kUnits * kRecordBytes;
     constexpr int kWeightsBytes = T::kColumns * T::kColumnBytes;
     const int64_t panel = static_cast<int64_t>(group) * args.panels + column / kPanelColumns;
     const char* records = args.records + panel * args.records_bytes;
@@ -212,7 +215,7 @@ struct TileRun {
       for (int i = thread() * 16; i < kWeightsBytes; i += T::kThreads * 16) {
         // A panel beyond the last is the last once more: nobody takes those columns.
         const int p = i / kPanelBytes < panels_left ? i / kPanelBytes : panels_left - 1;
-        const char* from = weights + p * args.panel_bytes + unit * kUnitBytes + i % kPanelBytes;
+        const char* from = weights + p * args.panel_bytes + unit * T::kUnitBytes + i % kPanelBytes;
         copy_async_16(to + i, valid > 0 ? from : args.weights, valid);
       }
       GPU_UNROLL

@@ -3,6 +3,6 @@
 
 namespace gatun::gpu::gemm {
 
-VariantTable u4_bf16_variants() { return quantized_variants<Bf16>(GTN_BF16); }
+VariantTable u4_bf16_variants() { return u4_variants<Bf16>(GTN_BF16); }
 
 }  // namespace gatun::gpu::gemm

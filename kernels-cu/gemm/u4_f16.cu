@@ -3,6 +3,6 @@
 
 namespace gatun::gpu::gemm {
 
-VariantTable u4_f16_variants() { return quantized_variants<Half>(GTN_F16); }
+VariantTable u4_f16_variants() { return u4_variants<Half>(GTN_F16); }
 
 }  // namespace gatun::gpu::gemm

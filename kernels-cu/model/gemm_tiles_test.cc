@@ -44,28 +44,32 @@ struct Product {
   int splits;
 };
 
-// Weights in groups of 4 bits, w[k, n] made to be those that they stand for.
-gtn_status pack_groups(Device& device, int64_t k, int64_t n, int64_t group_size, std::vector<float>* w, void** packed,
+// Weights in groups, w[k, n] made to be those that they stand for.
+gtn_status pack_groups(Device& device, int32_t format, int64_t k, int64_t n, int64_t group_size, std::vector<float>* w, void** packed,
                        gtn_weights_info* info, gtn_message* message) {
   std::minstd_rand random(5);
-  const int64_t groups = up(k, group_size), zeros_of_column = up(groups, 2);
-  std::vector<unsigned char> integers(static_cast<size_t>(n * groups * group_size / 2));
+  const bool halves = format == GTN_U4;
+  const int64_t in_byte = halves ? 2 : 1;
+  const int64_t groups = up(k, group_size), zeros_of_column = up(groups, in_byte);
+  std::vector<unsigned char> integers(static_cast<size_t>(n * groups * group_size / in_byte));
   std::vector<unsigned char> zeros(static_cast<size_t>(n * zeros_of_column));
   std::vector<float> scales(static_cast<size_t>(n * groups));
   for (unsigned char& pair : integers) pair = static_cast<unsigned char>(random());
   for (unsigned char& pair : zeros) pair = static_cast<unsigned char>(random());
   for (float& scale : scales) scale = static_cast<float>(1 + random() % 2);
-  const auto half = [](const std::vector<unsigned char>& of, int64_t i) { return of[static_cast<size_t>(i / 2)] >> (i % 2 * 4) & 15; };
+  const auto integer = [halves](const std::vector<unsigned char>& of, int64_t i) {
+    return halves ? of[static_cast<size_t>(i / 2)] >> (i % 2 * 4) & 15 : of[static_cast<size_t>(i)];
+  };
   for (int64_t p = 0; p < k; ++p) {
     for (int64_t c = 0; c < n; ++c) {
       const int64_t group = c * groups + p / group_size;
-      const int step = half(integers, group * group_size + p % group_size) - half(zeros, c * zeros_of_column * 2 + p / group_size);
+      const int step = integer(integers, group * group_size + p % group_size) - integer(zeros, c * zeros_of_column * in_byte + p / group_size);
       (*w)[static_cast<size_t>(p * n + c)] = static_cast<float>(step) * scales[static_cast<size_t>(group)];
     }
   }
   gtn_quantized_desc desc = {};
   desc.size = sizeof desc;
-  desc.format = GTN_U4;
+  desc.format = format;
   desc.k = k;
   desc.n = n;
   desc.group_size = group_size;
@@ -82,10 +86,12 @@ void check(const Variant& variant, const Product& product) {
   const int64_t element = element_bytes(variant.row_dtype);
   const int64_t rows_a = gathered ? m + 3 : m, stride = (k * element + 31) / 16 * 16;
 
-  // Columns of INT8 have a weight of 127, and so a scale of 1.
+  // Columns of INT8 have a weight of 127, those of FP8 their format's largest number, and so a scale of 1.
   std::vector<float> w(static_cast<size_t>(k * n));
   for (float& x : w) x = static_cast<float>(static_cast<int>(random() % 7) - 3);
-  for (int64_t c = 0; int8 && c < n; ++c) w[static_cast<size_t>(c)] = 127;
+  const bool f8 = is_f8(variant.format);
+  const float most = int8 ? 127.0f : variant.format == GTN_F8E4M3 ? 448.0f : 57344.0f;
+  for (int64_t c = 0; (int8 || f8) && c < n; ++c) w[static_cast<size_t>(c)] = most;
   std::vector<int> a(static_cast<size_t>(rows_a * k));
   std::vector<unsigned char> bytes(static_cast<size_t>(rows_a * stride), 0x7f);  // what lies between rows must not matter
   for (size_t i = 0; i < a.size(); ++i) {
@@ -113,8 +119,8 @@ void check(const Variant& variant, const Product& product) {
   void* packed = nullptr;
   gtn_weights_info info = {};
   gtn_message message = {sizeof message, ""};
-  const int64_t group_size = 32 << (k % 3);
-  ASSERT_EQ(variant.format == GTN_U4 ? pack_groups(device, k, n, group_size, &w, &packed, &info, &message)
+  const int64_t group_size = f8 ? INT32_MAX : 32 << (k % 3);
+  ASSERT_EQ(in_groups(variant.format) && !f8 ? pack_groups(device, variant.format, k, n, group_size, &w, &packed, &info, &message)
                                      : gemm_weights_pack(device, desc, w.data(), &packed, &info, &message),
             GTN_OK)
       << message.text;
@@ -146,9 +152,9 @@ void check(const Variant& variant, const Product& product) {
   args.panels = static_cast<int32_t>(weights.panels);
   args.blocks = static_cast<int32_t>(weights.blocks);
   args.panel_bytes = weights.blocks * kPanelBlockBytes;
-  if (variant.format == GTN_U4) {
+  if (in_groups(variant.format)) {
     args.blocks = static_cast<int32_t>(weights.blocks * kUnitDepth * element / kBlockBytes);
-    args.panel_bytes = weights.blocks * kUnitBytes;
+    args.panel_bytes = weights.blocks * unit_bytes(variant.format);
     args.records = weights.records;
     args.records_bytes = up(weights.blocks * kUnitDepth, group_size) * kRecordBytes;
     args.group_size = static_cast<int32_t>(group_size);
@@ -215,7 +221,11 @@ TEST_P(GemmTiles, ComputeWhatTheyShould) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Formats, GemmTiles, testing::Values(f32_variants, bf16_variants, f16_variants, int8_variants, u4_f32_variants,
-                                                             u4_bf16_variants, u4_f16_variants));
+                                                             u4_bf16_variants, u4_f16_variants, u8_f32_variants,
+                                                             u8_bf16_variants, u8_f16_variants, +[] { return f8_bf16_variants(GTN_F8E4M3); },
+                                                             +[] { return f8_bf16_variants(GTN_F8E5M2); },
+                                                             +[] { return f8_f16_variants(GTN_F8E4M3); },
+                                                             +[] { return f8_f16_variants(GTN_F8E5M2); }));
 
 }  // namespace
 }  // namespace gatun::gpu

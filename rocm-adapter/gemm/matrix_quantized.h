@@ -1,4 +1,4 @@
-// Products by MFMA and WMMA with weights of 4 bits and rows of 16: see kernels-cu/gemm/quantized_products.h,
+// Products by MFMA and WMMA with weights of 4 and 8 bits, FP8 among them, and rows of 16: see kernels-cu/gemm/quantized_products.h,
 // also for the limit of BF16 rows, whose chains of 32 products sum before the scale.
 #pragma once
 
@@ -13,12 +13,12 @@ struct ChunkOrder {
 };
 
 // Words become operands as they are loaded. A unit of 32 of k has four chunks, which one step takes, or two.
-template <typename Tile, typename Element>
+template <typename Tile, typename Element, typename Numbers = Integers<Element>>
 struct QuantizedMatrixProducts : MatrixProducts<Tile, Element, true> {
   using T = Tile;
   using Base = MatrixProducts<Tile, Element, true>;
   using Unit = typename Base::Unit;
-  static constexpr int kUnitChunks = kUnitColumnBytes / 4;
+  static constexpr int kUnitChunks = kUnitDepth / 8;
   static_assert(kPanelColumns % T::kWarpColumns == 0);
 
   float scales[Base::kBuffers][Base::kN];
@@ -35,11 +35,12 @@ struct QuantizedMatrixProducts : MatrixProducts<Tile, Element, true> {
       const int chunk = step * Base::kStepChunks + Unit::chunk(q), unit = chunk / kUnitChunks;
       GPU_UNROLL
       for (int j = 0; j < Base::kN; ++j) {
-        const uint32_t word = load_4(words + unit * kUnitBytes + j * 16 * kUnitColumnBytes + chunk % kUnitChunks * 4);
-        const uint32_t zero =
-            Integers<Element>::minus_zero(static_cast<uint8_t>(records[unit * kRecordBytes + kZerosAt + column + j * 16]));
+        uint32_t word[T::kWords];
+        load_integers(words + unit * T::kUnitBytes + j * 16 * T::kUnitColumnBytes + chunk % kUnitChunks * T::kWords * 4, word);
+        const uint32_t zero = Numbers::template zero_of<T::kWords>(
+            static_cast<uint8_t>(records[unit * kRecordBytes + kZerosAt + column + j * 16]));
         GPU_UNROLL
-        for (int p = 0; p < 4; ++p) this->b[step % Base::kBuffers][j][q].word[p] = Integers<Element>::pair(word, p, zero);
+        for (int p = 0; p < 4; ++p) this->b[step % Base::kBuffers][j][q].word[p] = Numbers::pair(word, p, zero);
       }
     }
     if (!ends_unit(step)) return;
@@ -76,15 +77,28 @@ struct QuantizedMatrixProducts : MatrixProducts<Tile, Element, true> {
   GPU_DEVICE void complete() {}
 };
 
-// Rows, columns, warps of m, n and k, stages, bytes of a column in a block.
-template <typename Element>
-VariantTable quantized_variants(int32_t row_dtype) {
+// Rows, columns, warps of m, n and k, stages, bytes of a column in a block and in a unit.
+template <typename Element, int kColumn, int kUnit, typename Numbers = Integers<Element>>
+VariantTable quantized_variants(int32_t format, int32_t row_dtype) {
   static const Variant kVariants[] = {
-      variant_of<QuantizedMatrixProducts<Tile<16, 64, 1, 1, 2, 2, 32>, Element>, 1>(GTN_U4, row_dtype, false),
-      variant_of<QuantizedMatrixProducts<Tile<64, 64, 2, 2, 1, 2, 32>, Element>, 1>(GTN_U4, row_dtype, false),
-      variant_of<QuantizedMatrixProducts<Tile<128, 64, 4, 1, 1, 2, 32>, Element>, 1>(GTN_U4, row_dtype, false),
+      variant_of<QuantizedMatrixProducts<Tile<16, 64, 1, 1, 2, 2, kColumn, kUnit>, Element, Numbers>, 1>(format, row_dtype, false),
+      variant_of<QuantizedMatrixProducts<Tile<64, 64, 2, 2, 1, 2, kColumn, kUnit>, Element, Numbers>, 1>(format, row_dtype, false),
+      variant_of<QuantizedMatrixProducts<Tile<128, 64, 4, 1, 1, 2, kColumn, kUnit>, Element, Numbers>, 1>(format, row_dtype, false),
   };
   return {kVariants, sizeof kVariants / sizeof kVariants[0]};
+}
+
+template <typename Element>
+VariantTable u4_variants(int32_t row_dtype) {
+  return quantized_variants<Element, 32, 16>(GTN_U4, row_dtype);
+}
+template <typename Element>
+VariantTable u8_variants(int32_t row_dtype) {
+  return quantized_variants<Element, 64, 32>(GTN_U8, row_dtype);
+}
+template <typename Element, int32_t kFormat>
+VariantTable f8_variants(int32_t row_dtype) {
+  return quantized_variants<Element, 64, 32, Float8<Element, kFormat>>(kFormat, row_dtype);
 }
 
 }  // namespace gatun::gpu::gemm

@@ -1,27 +1,14 @@
-// Packing of FP8 weights: scale = amax / 448 or amax / 57344 of each output channel, and numbers w / scale, rounded to nearest,
-// ties to even, within the largest; where the scale is 0 (amax = 0, or so small that it is), numbers are 0.
+// Packing of FP8 weights, panel by panel.
 #include <atomic>
 
 #include "core/message.h"
 #include "cpu/gemm/pack.h"
+#include "cpu/gemm/to_float8.h"
 #include "cpu/levels.h"
 #include "cpu/threads.h"
 
 namespace gatun::cpu {
 namespace {
-
-// Of |value| up to the largest number.
-uint8_t to_f8(float value, int mantissa, int bias) {
-  const uint32_t bits = bits_of_float(value);
-  const uint32_t sign = bits >> 31 << 7;
-  const int least = 1 - bias;
-  int exponent = static_cast<int>(bits >> 23 & 0xff) - 127;
-  if (exponent < least) exponent = least;
-  // In steps of 2^(exponent - mantissa), by adding 1.5 * 2^23, which rounds.
-  const float per_step = float_of_bits(static_cast<uint32_t>(127 + mantissa - exponent) << 23);
-  const float steps = (std::fabs(value) * per_step + 12582912.0f) - 12582912.0f;
-  return static_cast<uint8_t>(sign + (static_cast<uint32_t>(exponent - least) << mantissa) + static_cast<uint32_t>(steps));
-}
 
 // Packs panel by panel: `fill(matrix, first column, columns, to, scales)` a panel of zeros, false where it must not be.
 // `complain` has the message of the first that must not.
@@ -73,9 +60,7 @@ gtn_status pack_panels(const Device& device, int32_t format, int64_t groups, int
 
 gtn_status pack_f8(const Device& device, const gtn_weights_desc& desc, const void* source, void** weights,
                    gtn_weights_info* info, gtn_message* message) {
-  const bool e4m3 = desc.format == GTN_F8E4M3;
-  const int mantissa = e4m3 ? 3 : 2, bias = e4m3 ? 7 : 15;
-  const float most = e4m3 ? 448.0f : 57344.0f;
+  const ToFloat8 to_f8(desc.format);
   const int row = desc.source.rank - 2;
   const int64_t k = desc.source.shape[row], panel = device.level->kernels->gemm->layout.panel;
   return pack_panels(
@@ -91,14 +76,9 @@ gtn_status pack_f8(const Device& device, const gtn_weights_desc& desc, const voi
           }
         }
         if (!finite) return false;
-        for (int64_t c = 0; c < columns; ++c) scales[c] /= most;
+        for (int64_t c = 0; c < columns; ++c) scales[c] /= to_f8.most;
         for (int64_t p = 0; p < k; ++p, to += panel) {
-          for (int64_t c = 0; c < columns; ++c) {
-            if (scales[c] == 0.0f) continue;
-            float value = from.at(p, first + c) / scales[c];
-            value = value > most ? most : value < -most ? -most : value;
-            to[c] = to_f8(value, mantissa, bias);
-          }
+          for (int64_t c = 0; c < columns; ++c) to[c] = to_f8.number(from.at(p, first + c), scales[c]);
         }
         return true;
       },
@@ -119,7 +99,7 @@ gtn_status pack_ready_f8(const Device& device, const gtn_quantized_desc& desc, c
           finite &= is_finite(scales[column]);
           for (int64_t p = 0; p < k; ++p) {
             to[p * panel + c] = from[p];
-            if (desc.format == GTN_F8E4M3 && (from[p] & 0x7f) == 0x7f) packed_scales[c] = std::nanf("");
+            if (desc.format == GTN_F8E4M3 && is_nan_e4m3(from[p])) packed_scales[c] = std::nanf("");
           }
         }
         return finite;
