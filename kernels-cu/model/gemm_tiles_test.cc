@@ -10,33 +10,12 @@
 #include "cpu/halves.h"
 #include "gemm/kernels.h"
 #include "gemm/plan.h"
+#include "model/device_array.h"
 
 namespace gatun::gpu {
 namespace {
 
 using namespace gemm;
-
-template <typename T>
-class DeviceArray {
- public:
-  explicit DeviceArray(const std::vector<T>& values) : count_(values.size()) {
-    void* memory = nullptr;
-    EXPECT_EQ(allocate(0, static_cast<int64_t>(count_ * sizeof(T)) + 1, &memory, nullptr), GTN_OK);
-    data_ = static_cast<T*>(memory);
-    if (count_ > 0) std::memcpy(data_, values.data(), count_ * sizeof(T));
-  }
-  ~DeviceArray() { release(0, data_); }
-  DeviceArray(const DeviceArray&) = delete;
-
-  T* data() const { return data_; }
-  T operator[](size_t i) const { return data_[i]; }
-
- private:
-  T* data_;
-  size_t count_;
-};
-
-int64_t up(int64_t n, int64_t size) { return (n + size - 1) / size; }
 
 struct Product {
   int64_t m, k, n;

@@ -53,6 +53,15 @@ struct Panel {
   float* l;        // sum of weights so far
 };
 
+HWY_INLINE Panel panel_at(const AttentionTile& t, int64_t first_row, const Layout& layout, float* scratch) {
+  return {first_row,
+          min_of(t.rows - first_row, kPanelRows),
+          scratch + layout.queries + first_row * layout.dk_padded,
+          scratch + layout.outputs + first_row * layout.dv_padded,
+          scratch + layout.maxima + first_row,
+          scratch + layout.sums + first_row};
+}
+
 // Softcap, ALiBi, what is added, and the range of each row, as far as the block has them; then the maximum of each row.
 // Also which keys some row uses, by what is added. All arrays are of the `keys` keys from `first` of the block.
 template <int NV>
@@ -261,13 +270,7 @@ void panels(const AttentionTile& t, const KeyBlock& block, const Layout& layout,
     copy_block(t, t.v, block, t.dv, layout.dv_padded, scratch + layout.values);
   }
   for (int64_t p = 0; p < panels_of(t); ++p) {
-    const int64_t first = p * kPanelRows;
-    const Panel panel = {first,
-                         min_of(t.rows - first, kPanelRows),
-                         scratch + layout.queries + first * layout.dk_padded,
-                         scratch + layout.outputs + first * layout.dv_padded,
-                         scratch + layout.maxima + first,
-                         scratch + layout.sums + first};
+    const Panel panel = panel_at(t, p * kPanelRows, layout, scratch);
     float* s = scratch + layout.scores;
     float* added = scratch + layout.added;
     if (is_narrow(t, p)) {

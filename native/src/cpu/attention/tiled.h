@@ -309,12 +309,7 @@ void begin_tiled(const AttentionTile& t, const Layout& layout, float* scratch) {
 void tiled_panels(const AttentionTile& t, const KeyBlock& block, const Layout& layout, float* scratch) {
   TiledProducts products(t, block, layout, scratch);
   for (int64_t first = 0; first < t.rows; first += kPanelRows) {
-    const Panel panel = {first,
-                         min_of(t.rows - first, kPanelRows),
-                         scratch + layout.queries + first * layout.dk_padded,
-                         scratch + layout.outputs + first * layout.dv_padded,
-                         scratch + layout.maxima + first,
-                         scratch + layout.sums + first};
+    const Panel panel = panel_at(t, first, layout, scratch);
     panel_block<kPanelVectors>(t, block, panel, products, scratch + layout.scores, scratch + layout.added);
   }
   products.end();

@@ -221,7 +221,7 @@ public final class GemmReference {
         }
     }
 
-    // These loops are where a validation run spends its time. Each is a method of its own, which the compiler makes vectors of.
+    // No references take longer than these loops. Each is a method of its own, which the compiler makes vectors of.
 
     private static void accumulate(double[] sum, double[] magnitude, double x, double[] w, int from) {
         for (int j = 0; j < sum.length; j++) {
